@@ -1,0 +1,78 @@
+"""Every error that the model raises on purpose, as a tree.
+
+CharloomError
+├── TextError                a text that cannot be read or trained on, with the offset where it goes wrong
+├── UnknownCharacterError    a text with characters outside the vocabulary, with their positions
+├── ConfigError              a setting outside its range (also a ValueError)
+├── CheckpointError          a file that is not a checkpoint of this project, or not whole
+└── DivergedError            a training whose loss is no longer a number
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class CharloomError(Exception):
+    """Base of all errors raised on purpose; its text is written for the person who gets it."""
+
+
+class TextError(CharloomError):
+    """A text that cannot be read or trained on.
+
+    Attributes:
+        reason: what is wrong and what to do about it.
+        offset: byte (undecoded) or character (decoded) position of the first fault, or None.
+    """
+
+    def __init__(self, reason: str, offset: int | None = None) -> None:
+        super().__init__(reason if offset is None else f"{reason} (at offset {offset})")
+        self.reason = reason
+        self.offset = offset
+
+
+class UnknownCharacterError(CharloomError):
+    """A text holds characters that the vocabulary does not have.
+
+    Attributes:
+        unknown: (position, character) of each occurrence, in order.
+    """
+
+    def __init__(self, unknown: Sequence[tuple[int, str]]) -> None:
+        self.unknown = list(unknown)
+        shown = ", ".join(
+            f"{character!r} at position {position}" for position, character in self.unknown[:10]
+        )
+        more = f" and {len(self.unknown) - 10} more" if len(self.unknown) > 10 else ""
+        super().__init__(
+            f"the text holds characters that this model has never seen: {shown}{more}; "
+            "leave them out or replace them"
+        )
+
+
+class ConfigError(CharloomError, ValueError):
+    """A setting outside its range. `field` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class CheckpointError(CharloomError):
+    """A file that cannot be used as a checkpoint; `reason` says why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class DivergedError(CharloomError):
+    """The training loss is no longer finite; `step` is the update that produced it."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(
+            f"the loss became {loss} at step {step}; a smaller learning rate or tighter clipping helps"
+        )
+        self.step = step

@@ -1,0 +1,75 @@
+"""Characters <-> ids: the alphabet of one text, sorted by code point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import ConfigError, UnknownCharacterError
+
+
+class Vocabulary:
+    """The distinct characters of a text; a character's id is its rank by code point.
+
+    The order depends on nothing but the set of characters, so two runs on the same text agree.
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = "".join(characters)
+        if not self.characters:
+            raise ConfigError("vocabulary", "must hold at least one character")
+        points = _code_points(self.characters)
+        if np.any(np.diff(points.astype(np.int64)) <= 0):
+            raise ConfigError("vocabulary", "must be sorted by code point, without repeats")
+        self._points = points
+
+    @classmethod
+    def from_text(cls, text: str) -> Vocabulary:
+        """The vocabulary of `text`. Raises ConfigError if it is empty."""
+        return cls(sorted(set(text)))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.characters == other.characters
+
+    def __hash__(self) -> int:
+        return hash(self.characters)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.characters!r})"
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Ids of the characters of `text`, shape (len(text),).
+
+        Raises UnknownCharacterError, naming every unknown character and its position.
+        """
+        ids, known = self._look_up(text)
+        if not known.all():
+            raise UnknownCharacterError(self._unknown(text, known))
+        return ids
+
+    def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
+        """The text of a 1-D sequence of ids."""
+        return "".join([self.characters[i] for i in np.asarray(ids, dtype=np.intp).tolist()])
+
+    def unknown(self, text: str) -> list[tuple[int, str]]:
+        """(position, character) of every character of `text` that is not in the vocabulary."""
+        return self._unknown(text, self._look_up(text)[1])
+
+    def _look_up(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        points = _code_points(text)
+        ranks = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
+        return ranks.astype(np.int32), self._points[ranks] == points
+
+    @staticmethod
+    def _unknown(text: str, known: NDArray[np.bool_]) -> list[tuple[int, str]]:
+        return [(int(i), text[i]) for i in np.flatnonzero(~known)]
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    # surrogatepass: a lone surrogate from JSON must be reported as unknown, not crash the encoder
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
