@@ -1,0 +1,81 @@
+"""What can be configured, with its defaults and limits. Built in the entry points, never at import.
+
+Every field is an environment variable with the prefix `CHARLOOM_`: `port` is `CHARLOOM_PORT`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.errors import ConfigError
+
+PREFIX = "CHARLOOM_"
+
+
+class Settings(BaseSettings):
+    """Settings of the server and the worker. Lengths are in characters, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    store: Path = Field(
+        Path("checkpoints"), description="Folder that holds the runs; server and worker share it."
+    )
+    corpus: Path = Field(
+        Path("corpora/shakespeare.txt"), description="Text of the runs a fresh start queues."
+    )
+
+    host: str = Field("127.0.0.1", description="Address the server listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the server listens on; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Log lines for people or for machines."
+    )
+
+    poll_seconds: float = Field(
+        0.25, ge=0.01, le=0.5, description="How often the server looks for a new checkpoint."
+    )
+    model_cache: int = Field(
+        8,
+        ge=1,
+        le=1000,
+        description="Checkpoints kept in memory besides the newest, when requests name them.",
+    )
+
+    default_length: int = Field(500, ge=1, description="Characters generated when a request gives no length.")
+    max_length: int = Field(10_000, ge=1, description="Most characters one request may ask for.")
+    max_prompt: int = Field(10_000, ge=0, description="Longest prompt.")
+    max_n: int = Field(16, ge=1, description="Most texts one request may ask for.")
+    max_stop: int = Field(4, ge=0, description="Most stop strings in one request.")
+    max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
+
+    max_rows: int = Field(64, ge=1, le=4096, description="Texts generated at the same time.")
+    max_queue: int = Field(
+        256, ge=0, description="Texts that may wait for a row; further requests get 429 with Retry-After."
+    )
+    deadline_seconds: float = Field(
+        60.0, gt=0, description="Longest a generation may take, waiting included."
+    )
+    grace_seconds: float = Field(
+        10.0, ge=0, description="How long a stopping server lets requests in flight finish."
+    )
+    gradcheck_seconds: float = Field(120.0, gt=0, description="Longest a gradient check may take.")
+    plot_seconds: float = Field(30.0, gt=0, description="Longest the drawing of a picture may take.")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` that are not None win.
+
+    Raises ConfigError that names the variable, the value given and the limit.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        variable = f"{name} ({PREFIX}{name.upper()})"
+        raise ConfigError(variable, f"is not usable: {first['msg']}. Given: {first['input']!r}") from None
