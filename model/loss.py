@@ -1,0 +1,41 @@
+"""Cross-entropy in nats per character, and its gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.cells import Array
+
+
+def log_softmax(logits: Array) -> Array:
+    """log p over the last axis: o - max o - log sum exp(o - max o). Shape as given; complex allowed."""
+    shifted: Array = logits - logits.real.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def character_losses(logits: Array, targets: NDArray[np.integer]) -> Array:
+    """-log p(target) of each character: logits (T, B, K), targets (T, B) -> (T, B)."""
+    chosen: Array = np.take_along_axis(log_softmax(logits), targets[..., None], axis=-1)
+    return -chosen[..., 0]
+
+
+def cross_entropy(logits: Array, targets: NDArray[np.integer], reduction: str) -> tuple[float, Array]:
+    """The loss in nats per character, and the gradient of its mean or its sum with respect to the logits.
+
+    The gradient, p - onehot(target), is written over `logits` (T, B, K). `reduction` is "mean", or "sum" over
+    the characters of the sequence, as the assignment has it; the returned loss is a mean either way.
+    """
+    rows = logits.reshape(-1, logits.shape[-1])
+    chosen = np.arange(len(rows)), targets.ravel()
+    rows -= rows.max(axis=1, keepdims=True)
+    target_logits = rows[chosen]
+    np.exp(rows, out=rows)
+    total = rows.sum(axis=1, keepdims=True)
+    loss = float(np.mean(np.log(total[:, 0]) - target_logits, dtype=np.float64))
+    rows /= total
+    rows[chosen] -= 1
+    if reduction == "mean":
+        rows /= len(rows)
+    return loss, logits

@@ -1,0 +1,194 @@
+"""The network: stacked recurrent layers and a softmax layer, with all parameters in one flat array.
+
+With x a one-hot row, per layer:  a = x U + h W + b,  h = cell(a);  on top:  o = h V + c,  p = softmax(o).
+Row vectors: a batch of B characters is B rows, and each matrix is the transpose of the textbook's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from model import recurrent
+from model.cells import CELLS, Array, Cell
+from model.config import RunConfig
+from model.errors import ConfigError
+from model.recurrent import LayerTape, LayerWeights
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes: K characters, H hidden units a layer, L layers, and the cell's name."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    cell: str
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise ConfigError("cell", f"must be one of {', '.join(CELLS)}. Given: {self.cell!r}")
+        for name in ("vocabulary", "hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"must be at least 1. Given: {getattr(self, name)}")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter, in the order in which they lie in the flat array."""
+        width = CELLS[self.cell].gates * self.hidden
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.layers):
+            shapes[f"layer{layer}.U"] = (self.hidden if layer else self.vocabulary, width)
+            shapes[f"layer{layer}.W"] = (self.hidden, width)
+            shapes[f"layer{layer}.b"] = (width,)
+        shapes["V"] = (self.hidden, self.vocabulary)
+        shapes["c"] = (self.vocabulary,)
+        return shapes
+
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(int(np.prod(shape)) for shape in self.shapes().values())
+
+
+def named_views(config: NetworkConfig, flat: Array) -> dict[str, Array]:
+    """The parameters (or gradients) by name, as views of the flat array (P,)."""
+    views, start = {}, 0
+    for name, shape in config.shapes().items():
+        end = start + int(np.prod(shape))
+        views[name] = flat[start:end].reshape(shape)
+        start = end
+    if start != flat.size:
+        raise ConfigError("flat", f"must hold {start} parameters for {config}. Given: {flat.size}")
+    return views
+
+
+class Tape:
+    """What a forward pass leaves for the backward pass; may be used again for sequences of the same shape.
+
+    Attributes:
+        inputs: ids (T, B) of the last forward pass.
+        layers: one LayerTape a layer.
+    """
+
+    def __init__(self, config: NetworkConfig, steps: int, rows: int, dtype: DTypeLike) -> None:
+        cell = CELLS[config.cell]
+        self.layers = [LayerTape(cell, steps, rows, config.hidden, dtype) for _ in range(config.layers)]
+        self.inputs: NDArray[np.integer] = np.zeros((steps, rows), np.int32)
+        self.logits = np.empty((steps, rows, config.vocabulary), dtype)
+
+    @property
+    def final_state(self) -> Array:
+        """State after the last step, a copy, (L, S, B, H)."""
+        return np.stack([layer.states[:, -1] for layer in self.layers])
+
+    @property
+    def initial_state_gradient(self) -> Array:
+        """The loss's gradient with respect to the initial state, after a backward pass, (L, S, B, H)."""
+        return np.stack([layer.dstates[:, 0] for layer in self.layers])
+
+
+class Network:
+    """Parameters of one configuration and the passes through them; holds no state between calls.
+
+    Attributes:
+        flat: all parameters, (P,).
+        parameters: name -> view of `flat`; names and shapes as in `NetworkConfig.shapes`.
+    """
+
+    def __init__(self, config: NetworkConfig, flat: Array) -> None:
+        self.config = config
+        self.flat = flat
+        self.parameters = named_views(config, flat)
+        self.cell: Cell = CELLS[config.cell]
+        self._layers = _layer_weights(config, self.parameters)
+
+    @classmethod
+    def initialise(
+        cls, config: NetworkConfig, run: RunConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32
+    ) -> Network:
+        """A fresh network: `run.initialisation` says how its weights are drawn; biases are 0.
+
+        "normal": N(0, initial_scale^2), as the assignment has it. "uniform": initial_scale * U(-k, k) with
+        k = 1 / sqrt(H), and an LSTM's forget gates opened by a bias of 1 (Jozefowicz et al., 2015).
+        """
+        network = cls(config, np.zeros(config.size(), dtype))
+        for values in network.parameters.values():
+            if values.ndim == 1:
+                continue
+            if run.initialisation == "normal":
+                values[...] = rng.normal(0.0, run.initial_scale, values.shape)
+            else:
+                bound = run.initial_scale / np.sqrt(config.hidden)
+                values[...] = rng.uniform(-bound, bound, values.shape)
+        if config.cell == "lstm" and run.initialisation == "uniform":
+            for layer in network._layers:
+                layer.b[config.hidden : 2 * config.hidden] = 1
+        return network
+
+    def astype(self, dtype: DTypeLike) -> Network:
+        """A copy in another precision."""
+        return Network(self.config, self.flat.astype(dtype))
+
+    def zero_state(self, rows: int) -> Array:
+        """The state before any character, (L, S, B, H)."""
+        return np.zeros((self.config.layers, self.cell.states, rows, self.config.hidden), self.flat.dtype)
+
+    def tape(self, steps: int, rows: int) -> Tape:
+        """Buffers for sequences of T steps and B rows."""
+        return Tape(self.config, steps, rows, self.flat.dtype)
+
+    def forward(
+        self, inputs: NDArray[np.integer], state: Array, tape: Tape | None = None
+    ) -> tuple[Array, Tape]:
+        """Logits (T, B, K) for ids (T, B) from `state` (L, S, B, H), and the tape for `backward`.
+
+        Logits and tape are valid until the tape is used for another forward pass.
+        """
+        if np.result_type(self.flat, state) != self.flat.dtype:
+            # NumPy would drop an imaginary part with no more than a warning
+            raise ConfigError("state", f"is {state.dtype}, the network {self.flat.dtype}; use network.astype first")
+        if tape is None:
+            tape = self.tape(*inputs.shape)
+        tape.inputs = inputs
+        hidden: Array = inputs
+        for weights, layer, initial in zip(self._layers, tape.layers, state, strict=True):
+            hidden = recurrent.forward(weights, hidden, initial, layer)
+        np.matmul(_rows(hidden), self.parameters["V"], out=_rows(tape.logits))
+        np.add(tape.logits, self.parameters["c"], out=tape.logits)
+        return tape.logits, tape
+
+    def backward(self, dlogits: Array, tape: Tape, gradient: Array | None = None) -> Array:
+        """The gradient of every parameter, flat (P,), from the loss's gradient with respect to the logits.
+
+        dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down.
+        """
+        gradient = np.empty_like(self.flat) if gradient is None else gradient
+        views = named_views(self.config, gradient)
+        dlogits = _rows(dlogits)
+        np.matmul(_rows(tape.layers[-1].outputs).T, dlogits, out=views["V"])
+        np.sum(dlogits, axis=0, out=views["c"])
+        doutputs = (dlogits @ self.parameters["V"].T).reshape(tape.layers[-1].shape)
+        gradients = _layer_weights(self.config, views)
+        for index in range(self.config.layers - 1, -1, -1):
+            inputs = tape.layers[index - 1].outputs if index else tape.inputs
+            recurrent.backward(self._layers[index], gradients[index], inputs, doutputs, tape.layers[index])
+            if index:
+                doutputs = recurrent.input_gradient(self._layers[index], tape.layers[index])
+        return gradient
+
+    def step(self, ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
+        """One character for each of B rows: ids (B,) and state (L, S, B, H) -> logits (B, K), new state."""
+        logits, tape = self.forward(ids[None], state)
+        return logits[0], tape.final_state
+
+
+def _layer_weights(config: NetworkConfig, views: dict[str, Array]) -> list[LayerWeights]:
+    return [
+        LayerWeights(*(views[f"layer{layer}.{name}"] for name in "UWb")) for layer in range(config.layers)
+    ]
+
+
+def _rows(x: Array) -> Array:
+    """(T, B, N) as (T*B, N)."""
+    return x.reshape(-1, x.shape[-1])

@@ -1,0 +1,146 @@
+"""One recurrent layer over a sequence: the only loop over time, forward and backward, for every cell.
+
+Knows no gate equations (`cells.py`) and nothing of layers above or below (`network.py`).
+
+Three choices make it fast on a CPU: the input's product is formed for the whole sequence before the loop,
+every weight's gradient is one product for the whole sequence after the loop, and all buffers, with the views
+of each step, are made once in a `LayerTape` and used again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from model.cells import Array, Cell
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer's weights, or their gradients: U (K or H, G*H), W (H, G*H), b (G*H,)."""
+
+    U: Array
+    W: Array
+    b: Array
+
+
+class LayerTape:
+    """What one layer's forward pass leaves for its backward pass, over T steps of B rows.
+
+    Belongs to one forward pass at a time: the next one writes over it.
+
+    Attributes:
+        states: (S, T+1, B, H); index 0 along time is the initial state.
+        dstates: their gradients, same shape.
+    """
+
+    def __init__(self, cell: Cell, steps: int, rows: int, hidden: int, dtype: DTypeLike) -> None:
+        self.cell = cell
+        self.shape = (steps, rows, hidden)
+        width = cell.gates * hidden
+        self.u = np.empty((steps, rows, width), dtype)  # becomes dv, then du, on the way back
+        self.v = np.empty((rows, width), dtype)
+        self.states = np.zeros((cell.states, steps + 1, rows, hidden), dtype)
+        self.dstates = np.zeros_like(self.states)
+        self.cache = np.empty((cell.cached, steps, rows, hidden), dtype)
+        self.recurrent = np.empty((rows, hidden), dtype)
+        self.u_gates = [_gates(step, cell.gates) for step in self.u]
+        self.v_gates = _gates(self.v, cell.gates)
+        self.state_steps = _by_step(self.states)
+        self.dstate_steps = _by_step(self.dstates)
+        self.cache_steps = _by_step(self.cache)
+
+    @property
+    def outputs(self) -> Array:
+        """h of every step, (T, B, H)."""
+        return self.states[0, 1:]
+
+
+def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape) -> Array:
+    """h_t for t = 1..T, shape (T, B, H), a view into the tape.
+
+    `inputs` are ids (T, B), which stand for one-hot rows, or the outputs (T, B, H) of the layer below;
+    `state` is (S, B, H).
+    """
+    cell, v, W = tape.cell, tape.v, weights.W
+    _project(weights, inputs, tape.u)
+    tape.states[:, 0] = state
+    previous = tape.state_steps[0]
+    for u, after, cache in zip(tape.u_gates, tape.state_steps[1:], tape.cache_steps, strict=True):
+        np.matmul(previous[0], W, out=v)
+        cell.step(u, tape.v_gates, previous, after, cache)
+        previous = after
+    return tape.outputs
+
+
+def backward(
+    weights: LayerWeights, gradients: LayerWeights, inputs: Array, doutputs: Array, tape: LayerTape
+) -> None:
+    """Writes the gradients of U, W, b; leaves du in `tape.u` and the initial state's in `tape.dstates[:, 0]`.
+
+    `doutputs`, (T, B, H), is the loss's gradient with respect to h. The last state's own gradient is taken to
+    be zero: the sequence is where back-propagation through time is truncated.
+    """
+    cell = tape.cell
+    cell.local_derivatives(tuple(tape.states[:, :-1]), tuple(tape.states[:, 1:]), tuple(tape.cache))
+    tape.dstates[0, 0] = 0
+    tape.dstates[0, 1:] = doutputs
+    tape.dstates[1:] = 0
+    W_transposed, back = weights.W.T, tape.recurrent
+    for t in range(tape.shape[0] - 1, -1, -1):
+        before = tape.dstate_steps[t]
+        cell.step_backward(tape.dstate_steps[t + 1], tape.cache_steps[t], tape.u_gates[t], before)
+        np.matmul(tape.u[t], W_transposed, out=back)
+        np.add(before[0], back, out=before[0])
+    _weight_gradients(gradients, inputs, tape)
+
+
+def input_gradient(weights: LayerWeights, tape: LayerTape) -> Array:
+    """The gradient with respect to a dense input (T, B, H), after `backward`: dx = du U^T."""
+    return tape.u @ weights.U.T
+
+
+def _project(weights: LayerWeights, inputs: Array, u: Array) -> None:
+    """u = x U + b for the whole sequence; a one-hot x picks a row of U."""
+    if inputs.ndim == 2:
+        np.take(weights.U + weights.b, inputs, axis=0, out=u, mode="clip")
+    else:
+        np.matmul(_flat(inputs), weights.U, out=_flat(u))
+        np.add(u, weights.b, out=u)
+
+
+def _weight_gradients(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
+    """dW = sum h_prev^T dv;  dU = sum x^T du;  db = sum du, over all steps and rows."""
+    cell, d = tape.cell, _flat(tape.u)
+    np.matmul(_flat(tape.states[0, :-1]).T, d, out=gradients.W)
+    cell.input_gradient(tape.dstates[0, 1:], tuple(tape.cache), _gates(tape.u, cell.gates))
+    if inputs.ndim == 2:
+        np.matmul(_one_hot(inputs, len(gradients.U), d.dtype).T, d, out=gradients.U)
+        np.sum(gradients.U, axis=0, out=gradients.b)  # each du went into exactly one row of dU
+    else:
+        np.matmul(_flat(inputs).T, d, out=gradients.U)
+        np.sum(d, axis=0, out=gradients.b)
+
+
+def _one_hot(ids: NDArray[np.integer], size: int, dtype: DTypeLike) -> Array:
+    rows = np.zeros((ids.size, size), dtype)
+    rows[np.arange(ids.size), ids.ravel()] = 1
+    return rows
+
+
+def _flat(x: Array) -> Array:
+    """(T, B, N) as (T*B, N), a view."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _gates(x: Array, gates: int) -> tuple[Array, ...]:
+    """Views of the G blocks of columns."""
+    hidden = x.shape[-1] // gates
+    return tuple(x[..., g * hidden : (g + 1) * hidden] for g in range(gates))
+
+
+def _by_step(x: Array) -> list[tuple[Array, ...]]:
+    """(N, T, B, H) as a list over T of N views (B, H)."""
+    return [tuple(x[:, t]) for t in range(x.shape[1])]
