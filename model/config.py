@@ -40,6 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "record_every": (1, 1_000_000),
     "checkpoint_every": (1, 1_000_000_000),
     "sample_every": (0, 1_000_000_000),
+    "sample_temperature": (0, 2),
     "sample_length": (1, 100_000),
     "best_sample_length": (0, 100_000),
     "seed": (0, 2**63 - 1),
@@ -117,6 +118,7 @@ class RunConfig:
 
 
 def _convert(name: str, value: Any, kind: type) -> Any:
+    given = value
     if isinstance(value, bool) or (kind is not str and isinstance(value, str)):
         try:
             value = float(value) if not isinstance(value, bool) else None
@@ -128,7 +130,7 @@ def _convert(name: str, value: Any, kind: type) -> Any:
         return int(value)
     if kind is float and isinstance(value, (int, float)):
         return float(value)
-    raise ConfigError(name, f"must be of type {kind.__name__}")
+    raise ConfigError(name, f"must be of type {kind.__name__}. Given: {given!r}")
 
 
 def _check_field(name: str, value: Any) -> None:

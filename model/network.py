@@ -82,6 +82,11 @@ class Tape:
         """State after the last step, a copy, (L, S, B, H)."""
         return np.stack([layer.states[:, -1] for layer in self.layers])
 
+    def copy_final_state(self, state: Array) -> None:
+        """Writes the state after the last step into `state` (L, S, B, H)."""
+        for layer, target in zip(self.layers, state, strict=True):
+            target[...] = layer.states[:, -1]
+
     @property
     def initial_state_gradient(self) -> Array:
         """The loss's gradient with respect to the initial state, after a backward pass, (L, S, B, H)."""
@@ -147,7 +152,9 @@ class Network:
         """
         if np.result_type(self.flat, state) != self.flat.dtype:
             # NumPy would drop an imaginary part with no more than a warning
-            raise ConfigError("state", f"is {state.dtype}, the network {self.flat.dtype}; use network.astype first")
+            raise ConfigError(
+                "state", f"is {state.dtype}, the network {self.flat.dtype}; use network.astype first"
+            )
         if tape is None:
             tape = self.tape(*inputs.shape)
         tape.inputs = inputs

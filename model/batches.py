@@ -1,0 +1,65 @@
+"""Ids -> windows: B contiguous streams through the text, cut into sequences of T characters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import TextError
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One update's characters.
+
+    Attributes:
+        inputs, targets: ids (T, B); targets are the inputs one character on.
+        epoch: passes through the text completed before this window.
+        reset: the streams start afresh here, so the carried state must be zeroed.
+    """
+
+    inputs: Ids
+    targets: Ids
+    epoch: int
+    reset: bool
+
+
+class Batches:
+    """The windows of a text in order: update n's window is a function of n alone, so a position is a number.
+
+    The text is cut into B streams of equal length, which are read side by side; the state carried from one
+    window to the next stays true to its stream until all of them end together and a new epoch begins. Up to
+    T*B characters at the end, too few for another window, are left out. With B = 1 this is the assignment's
+    walk through the book.
+    """
+
+    def __init__(self, ids: Ids, sequence_length: int, streams: int) -> None:
+        self.sequence_length = sequence_length
+        self.windows_per_epoch = ((len(ids) - 1) // streams) // sequence_length
+        if self.windows_per_epoch < 1:
+            needed = sequence_length * streams + 1
+            raise TextError(
+                f"the text to train on has {len(ids)} characters; {streams} stream(s) of sequences of "
+                f"{sequence_length} need at least {needed}: give a longer text, or fewer streams"
+            )
+        length = self.windows_per_epoch * sequence_length + 1
+        starts = np.arange(streams) * ((len(ids) - 1) // streams)
+        # time first, so that a window, and the same one character on, are plain slices
+        self._streams = np.stack([ids[start : start + length] for start in starts], axis=1)
+
+    def window(self, update: int) -> Window:
+        """The window of update number `update`, counted from 0."""
+        epoch, index = divmod(update, self.windows_per_epoch)
+        start = index * self.sequence_length
+        end = start + self.sequence_length
+        return Window(self._streams[start:end], self._streams[start + 1 : end + 1], epoch, reset=index == 0)
+
+
+def split(ids: Ids, validation_fraction: float) -> tuple[Ids, Ids]:
+    """The first part to train on and the last `validation_fraction` held out."""
+    held_out = int(len(ids) * validation_fraction)
+    return ids[: len(ids) - held_out], ids[len(ids) - held_out :]

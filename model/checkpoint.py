@@ -1,0 +1,158 @@
+"""A checkpoint: one safetensors file with all that serving and an exact resume need. Never pickle.
+
+Tensors: the parameters under their names; `optimizer.*`, `state` (carried hidden state) and `best.*`.
+Header: format, version, and a JSON text with configuration, vocabulary, position and random state. A digest
+over header and tensors is kept in the header, so that a file proves its own wholeness.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from model.cells import Array
+from model.config import RunConfig
+from model.errors import CharloomError, CheckpointError
+from model.network import Network, NetworkConfig
+from model.vocabulary import Vocabulary
+
+FORMAT = "charloom"
+VERSION = 1
+MAX_BYTES = 2 * 1024**3
+
+
+@dataclass
+class Checkpoint:
+    """A run after `step` updates.
+
+    Attributes:
+        parameters: flat (P,), as in `Network.flat`.
+        tensors: what only a resume needs: `optimizer.*`, `state` (L, S, B, H), `best` (P,); may be empty.
+        progress: losses, elapsed seconds, random state: plain JSON values.
+        text_sha256: of the text (UTF-8) it was trained on.
+        digest: sha256 of header and tensors, set by `encode` and `decode`.
+    """
+
+    config: RunConfig
+    vocabulary: Vocabulary
+    step: int
+    parameters: Array
+    text_sha256: str
+    tensors: dict[str, Array] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def network(self) -> Network:
+        """The network at this step."""
+        return Network(network_config(self.config, self.vocabulary), self.parameters)
+
+
+def network_config(config: RunConfig, vocabulary: Vocabulary) -> NetworkConfig:
+    """The sizes of the network that a run on a text with this vocabulary has."""
+    return NetworkConfig(len(vocabulary), config.hidden, config.layers, config.cell)
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """The file's bytes; sets `checkpoint.digest`."""
+    tensors = dict(checkpoint.network().parameters) | checkpoint.tensors
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "checkpoint": json.dumps(
+            {
+                "config": checkpoint.config.to_dict(),
+                "vocabulary": checkpoint.vocabulary.characters,
+                "step": checkpoint.step,
+                "text_sha256": checkpoint.text_sha256,
+                "progress": checkpoint.progress,
+            }
+        ),
+    }
+    checkpoint.digest = _digest(header, tensors)
+    return save_tensors(tensors, metadata=header | {"digest": checkpoint.digest})
+
+
+def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
+    """The checkpoint in a file's bytes. Raises CheckpointError, with the reason, for anything else."""
+    header = _header(data, source)
+    if header.get("format") != FORMAT:
+        raise CheckpointError(source, "is a safetensors file, but not a checkpoint of Charloom")
+    if header.get("version") != str(VERSION):
+        raise CheckpointError(
+            source,
+            f"has format version {header.get('version')}, this program reads {VERSION}: upgrade Charloom",
+        )
+    try:
+        tensors = load_tensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(source, f"is torn or damaged: {error}") from None
+    digest = header.pop("digest", None)
+    if digest != _digest(header, tensors):
+        raise CheckpointError(source, "does not match its own checksum: it is damaged or was changed")
+    try:
+        return _from_parts(json.loads(header["checkpoint"]), tensors, str(digest))
+    except (KeyError, TypeError, ValueError, CharloomError) as error:
+        raise CheckpointError(source, f"does not describe a run that this program knows: {error}") from None
+
+
+def load(path: Path) -> Checkpoint:
+    """The checkpoint in a file. Raises CheckpointError, with the reason, if it cannot be used."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(path, f"is larger than {MAX_BYTES} bytes, the most that is read")
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+    return decode(data, path)
+
+
+def _from_parts(described: dict[str, Any], tensors: dict[str, Array], digest: str) -> Checkpoint:
+    config = RunConfig.from_dict(described["config"])
+    vocabulary = Vocabulary(described["vocabulary"])
+    shapes = network_config(config, vocabulary).shapes()
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} has shape {tensors[name].shape}, its configuration says {shape}")
+        if not np.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    return Checkpoint(
+        config=config,
+        vocabulary=vocabulary,
+        step=int(described["step"]),
+        parameters=np.concatenate([tensors.pop(name).ravel() for name in shapes]),
+        text_sha256=described["text_sha256"],
+        tensors=tensors,
+        progress=described["progress"],
+        digest=digest,
+    )
+
+
+def _header(data: bytes, source: Path | str) -> dict[str, str]:
+    """The metadata of a safetensors file: 8 bytes of length, then JSON with a `__metadata__` entry."""
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (struct.error, ValueError, AttributeError):
+        raise CheckpointError(source, "is not a safetensors file, or its beginning is damaged") from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(source, "is not a safetensors file, or its beginning is damaged")
+    return metadata
+
+
+def _digest(header: dict[str, str], tensors: dict[str, Array]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()

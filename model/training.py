@@ -1,0 +1,266 @@
+"""Training: a generator of progress, one event an update, resumable to the bit.
+
+Prints nothing, writes nothing, owns no thread: the caller decides what to keep of what it yields.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.batches import Batches, Ids, split
+from model.checkpoint import Checkpoint, network_config
+from model.config import RunConfig
+from model.errors import CheckpointError, DivergedError
+from model.evaluation import streaming_loss
+from model.generation import generate
+from model.loss import cross_entropy
+from model.network import Network, named_views
+from model.optimizer import clip, learning_rate, make_optimizer
+from model.sampling import SamplingConfig
+from model.vocabulary import Vocabulary
+
+SMOOTHING = 0.999  # the assignment's: smooth = 0.999 smooth + 0.001 loss
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A passage written at `step`; `kind` is "sample", or "best" for the best model's at the end."""
+
+    step: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after `step` updates. Losses in nats per character, seconds of training time.
+
+    Attributes:
+        loss: of the last update's window, before that update; None at step 0.
+        smooth_loss: its running mean, .999 of the old and .001 of the new; None at step 0.
+        summed_smooth_loss: the same summed over a sequence, the assignment's own figure; None unless the run
+            sums its loss.
+        validation_loss: on the held-out text, at the steps where it is measured.
+        record: whether this step belongs on the loss curve.
+        samples: passages written at this step.
+        finished: whether this was the run's last step.
+    """
+
+    step: int
+    epoch: int
+    characters: int
+    seconds: float
+    learning_rate: float
+    loss: float | None
+    smooth_loss: float | None
+    summed_smooth_loss: float | None
+    validation_loss: float | None
+    record: bool
+    samples: tuple[Sample, ...]
+    finished: bool
+
+
+class Training:
+    """A run in progress: network, optimiser, carried state and position. Advanced by `train`.
+
+    Attributes:
+        step: updates made.
+        network: as of `step`; updated in place.
+        state: hidden state carried to the next window, (L, S, B, H).
+        best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose parameters reached
+            it, and those parameters (P,).
+        elapsed: seconds of training so far.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        vocabulary: Vocabulary,
+        ids: Ids,
+        text_sha256: str = "",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.config, self.vocabulary, self.text_sha256, self.clock = config, vocabulary, text_sha256, clock
+        self.rng = np.random.default_rng(config.seed)
+        self.network = Network.initialise(network_config(config, vocabulary), config, self.rng)
+        training_ids, self.held_out = split(ids, config.validation_fraction)
+        self.batches = Batches(training_ids, config.sequence_length, config.streams)
+        self.optimizer = make_optimizer(config, self._decayed())
+        self.state = self.network.zero_state(config.streams)
+        self.best = self.network.flat.copy()
+        self.best_loss, self.best_step = math.inf, 0
+        self.step, self.elapsed = 0, 0.0
+        self.loss: float | None = None
+        self.smooth_loss: float | None = None
+        self._tape = self.network.tape(config.sequence_length, config.streams)
+        self._gradient = np.empty_like(self.network.flat)
+
+    @classmethod
+    def resume(
+        cls, checkpoint: Checkpoint, ids: Ids, clock: Callable[[], float] = time.perf_counter
+    ) -> Training:
+        """Goes on exactly where `checkpoint` was taken. `ids` must be of the same text.
+
+        Raises CheckpointError if the checkpoint was kept for serving only, without what a resume needs.
+        """
+        training = cls(checkpoint.config, checkpoint.vocabulary, ids, checkpoint.text_sha256, clock)
+        tensors, progress = checkpoint.tensors, checkpoint.progress
+        targets = {"state": training.state, "best": training.best} | training._optimizer_tensors()
+        for name, target in targets.items():
+            if name not in tensors or tensors[name].shape != target.shape:
+                raise CheckpointError(
+                    "checkpoint", f"has no tensor {name} of shape {target.shape} to resume from"
+                )
+            target[...] = tensors[name]
+        training.network.flat[...] = checkpoint.parameters
+        training.step, training.elapsed = checkpoint.step, progress["seconds"]
+        training.loss, training.smooth_loss = progress["loss"], progress["smooth_loss"]
+        training.best_step = progress["best_step"]
+        training.best_loss = math.inf if progress["best_loss"] is None else progress["best_loss"]
+        training.rng.bit_generator.state = progress["random_state"]
+        return training
+
+    def checkpoint(self) -> Checkpoint:
+        """All of it, as copies: training may go on."""
+        tensors = {"state": self.state, "best": self.best} | self._optimizer_tensors()
+        return Checkpoint(
+            config=self.config,
+            vocabulary=self.vocabulary,
+            step=self.step,
+            parameters=self.network.flat.copy(),
+            text_sha256=self.text_sha256,
+            tensors={name: tensor.copy() for name, tensor in tensors.items()},
+            progress=self._progress() | {"random_state": self.rng.bit_generator.state},
+        )
+
+    def best_checkpoint(self) -> Checkpoint:
+        """The best parameters so far, for serving only."""
+        return Checkpoint(
+            config=self.config,
+            vocabulary=self.vocabulary,
+            step=self.best_step,
+            parameters=self.best.copy(),
+            text_sha256=self.text_sha256,
+            progress=self._progress(),
+        )
+
+    @property
+    def fraction(self) -> float:
+        """How much of the run is done, 0 to 1, in time if it ends by time, else in steps."""
+        if self.config.minutes:
+            return min(1.0, self.elapsed / (60 * self.config.minutes))
+        return min(1.0, self.step / self.config.steps)
+
+    @property
+    def finished(self) -> bool:
+        return self.fraction >= 1.0
+
+    def update(self) -> None:
+        """One update: forward, loss, backward, clip, optimise. Raises DivergedError."""
+        config, window = self.config, self.batches.window(self.step)
+        if window.reset:
+            self.state[...] = 0
+        logits, tape = self.network.forward(window.inputs, self.state, self._tape)
+        loss, dlogits = cross_entropy(logits, window.targets, config.reduction)
+        if not math.isfinite(loss):
+            raise DivergedError(self.step, loss)
+        self._note_loss(loss)
+        self.network.backward(dlogits, tape, self._gradient)
+        clip(self._gradient, config.clip, config.clip_at)
+        self.optimizer.update(self.network.flat, self._gradient, learning_rate(config, self.fraction))
+        tape.copy_final_state(self.state)
+        self.step += 1
+
+    def validate(self) -> float | None:
+        """The held-out loss, where the run measures it at this step; keeps the best parameters by it."""
+        every = self.config.validate_every
+        if not every or len(self.held_out) < 2 or (self.step % every and not self.finished):
+            return None
+        loss = streaming_loss(self.network, self.held_out)
+        if self.config.best_by == "validation_loss":
+            self._keep_if_best(loss)
+        return loss
+
+    def samples(self) -> tuple[Sample, ...]:
+        """The passages that are due at this step."""
+        config, samples = self.config, []
+        if config.sample_every and self.step % config.sample_every == 0:
+            samples.append(self._sample(self.network, "sample", config.sample_length))
+        if self.finished and config.best_sample_length:
+            best = Network(self.network.config, self.best)
+            samples.append(self._sample(best, "best", config.best_sample_length))
+        return tuple(samples)
+
+    def _sample(self, network: Network, kind: str, length: int) -> Sample:
+        sampling = SamplingConfig(temperature=self.config.sample_temperature)
+        text = generate(network, self.vocabulary, "", length, sampling, seed=self.config.seed).text
+        return Sample(self.step, kind, text)
+
+    def _note_loss(self, loss: float) -> None:
+        self.loss = loss
+        smooth = loss if self.smooth_loss is None else SMOOTHING * self.smooth_loss + (1 - SMOOTHING) * loss
+        self.smooth_loss = smooth
+        if self.config.best_by == "smooth_loss":
+            self._keep_if_best(smooth)
+
+    def _keep_if_best(self, loss: float) -> None:
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, self.step
+            np.copyto(self.best, self.network.flat)
+
+    def _decayed(self) -> np.ndarray:
+        """1 for the weights, which decay, 0 for the biases, which do not; (P,)."""
+        decayed = np.zeros_like(self.network.flat)
+        for values in named_views(self.network.config, decayed).values():
+            values[...] = values.ndim > 1
+        return decayed
+
+    def _optimizer_tensors(self) -> dict[str, np.ndarray]:
+        return {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+
+    def _progress(self) -> dict[str, object]:
+        return {
+            "seconds": self.elapsed,
+            "loss": self.loss,
+            "smooth_loss": self.smooth_loss,
+            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
+            "best_step": self.best_step,
+        }
+
+
+def train(training: Training) -> Iterator[Progress]:
+    """Trains to the end of the run, yielding after every update; a fresh run first yields step 0."""
+    start = training.clock() - training.elapsed
+    if training.step == 0:
+        yield _report(training)
+    while not training.finished:
+        training.update()
+        training.elapsed = training.clock() - start
+        yield _report(training)
+
+
+def _report(training: Training) -> Progress:
+    config, step = training.config, training.step
+    validation_loss = training.validate()
+    samples = training.samples()
+    finished = training.finished
+    summed = config.reduction == "sum" and training.smooth_loss is not None
+    return Progress(
+        step=step,
+        epoch=max(step - 1, 0) // training.batches.windows_per_epoch,
+        characters=step * config.sequence_length * config.streams,
+        seconds=training.elapsed,
+        learning_rate=learning_rate(config, training.fraction),
+        loss=training.loss,
+        smooth_loss=training.smooth_loss,
+        summed_smooth_loss=(training.smooth_loss or 0.0) * config.sequence_length if summed else None,
+        validation_loss=validation_loss,
+        record=step % config.record_every == 0 or finished or validation_loss is not None,
+        samples=samples,
+        finished=finished,
+    )
