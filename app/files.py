@@ -1,0 +1,81 @@
+"""Files that are whole or not there: written beside their name, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace the file at `path` by `data`: after a crash it holds the old bytes or the new, never a mixture.
+
+    Raises OSError (a full disk, a missing folder, …); the file at `path` is then untouched.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path`, to be written within the block.
+
+    The file written there is flushed to disk and takes the place of `path` when the block ends without an
+    error; otherwise it is removed.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)  # a rename is on the disk only once its folder is
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Remove what killed writers left in `folder`, and say how many. For a folder no one else writes to."""
+    stale = [entry for entry in folder.iterdir() if entry.name.startswith(TEMPORARY_PREFIX)]
+    for entry in stale:
+        entry.unlink(missing_ok=True)
+    return len(stale)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Raises OSError: FileNotFoundError, or one that says that it is too large, or a link, a folder or a device.
+    Links are refused because one could point out of the store.
+    """
+    # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        if status.st_size > limit:
+            raise OSError(f"{path} has {status.st_size:,} bytes; the limit here is {limit:,}")
+        return file.read(limit)
+
+
+def is_regular(path: Path) -> bool:
+    """Whether `path` is a regular file, not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,138 @@
+"""The small JSON files of a run, as validated records: what was asked, where it stands, what to load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.files import read_regular, write_atomic
+from model.config import RunConfig
+from model.errors import CharloomError
+
+FORMAT = 1
+RECORD_LIMIT = 1 << 20
+
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safetensors$")]
+State = Literal["queued", "training", "paused", "finished", "failed"]
+
+
+class RunError(CharloomError):
+    """A run that cannot be made or read."""
+
+
+class RunNameError(RunError):
+    """A name that no run can have."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name[:80]!r} cannot be the name of a run: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+
+
+class RunNotFoundError(RunError):
+    """The store has no run of that name."""
+
+
+class RunExistsError(RunError):
+    """The store has a run of that name already."""
+
+
+class RunFileError(RunError):
+    """A file of a run that is torn, foreign, or from a newer version."""
+
+
+class Record(BaseModel):
+    """A JSON file that is read whole and replaced whole."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises FileNotFoundError where there is no file, and RunFileError for one that cannot be used."""
+        try:
+            record = cls.model_validate_json(read_regular(path, RECORD_LIMIT))
+        except FileNotFoundError:
+            raise
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RunFileError(f"{path} is damaged or not of this project: {where} {first['msg']}") from error
+        except OSError as error:
+            raise RunFileError(f"{path} cannot be read: {error}") from error
+        if record.format > FORMAT:
+            raise RunFileError(
+                f"{path} has format {record.format}; this version reads up to {FORMAT}: update Charloom"
+            )
+        return record
+
+    def write(self, path: Path) -> None:
+        """Replace the file at `path`. Raises OSError."""
+        write_atomic(path, self.model_dump_json(indent=2).encode() + b"\n")
+
+
+class RunSpec(Record):
+    """What was asked of a run; never rewritten.
+
+    `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds.
+    """
+
+    name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
+    config: RunConfig
+    corpus_name: str
+    corpus_sha256: str
+    characters: int
+    position: int
+    created: float
+
+    @property
+    def preset(self) -> str:
+        return self.config.preset
+
+
+class Status(Record):
+    """Where a run stands. Losses are in nats per character, times in Unix seconds.
+
+    `heartbeat` is when the worker last wrote it, `seconds` the training time so far, `fraction` the part of
+    the run that is done. A pause with `retry_at` is the worker's own and ends at that time; one without was
+    asked for by a person.
+    """
+
+    state: State = "queued"
+    step: int = 0
+    steps: int = 0
+    fraction: float = 0.0
+    heartbeat: float = 0.0
+    reason: str | None = None
+    retry_at: float | None = None
+    loss: float | None = None
+    smooth_loss: float | None = None
+    validation_loss: float | None = None
+    characters_per_second: float | None = None
+    seconds: float = 0.0
+    expected_end: float | None = None
+
+
+class CheckpointEntry(BaseModel):
+    """One checkpoint file of a run: its name, update, content digest, and the Unix time it was written."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: CheckpointFile
+    step: int
+    digest: str
+    time: float
+    loss: float | None = None
+
+
+class Latest(Record):
+    """The checkpoints that readers want: the newest, and the best so far (its `loss` says how good)."""
+
+    newest: CheckpointEntry
+    best: CheckpointEntry | None = None

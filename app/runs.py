@@ -1,0 +1,242 @@
+"""The store: a folder of runs, each whole and self-contained; the only thing worker and server share.
+
+    checkpoints/<run>/run.json            what was asked (RunSpec)
+                      corpus.txt          the text, UTF-8
+                      history.jsonl       the loss curve
+                      samples.jsonl       texts written on the way
+                      step-000010000.safetensors, best-000009500.safetensors
+                      latest.json         which file is newest, which best (Latest)
+                      status.json         queued, training, … (Status)
+    checkpoints/.worker.lock              held by the one worker, dies with it
+
+Nothing here trains, and readers need no lock: every file is replaced atomically.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import shutil
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from app.files import TEMPORARY_PREFIX, flush, is_regular, read_regular, write_atomic
+from app.records import (
+    RUN_NAME,
+    Latest,
+    RunError,
+    RunExistsError,
+    RunFileError,
+    RunNameError,
+    RunNotFoundError,
+    RunSpec,
+    Status,
+)
+from model import history
+from model.config import RunConfig
+
+CORPUS_LIMIT = 1 << 30
+STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One run of a store. Reading is for everyone; the `write_` methods are for the holder of the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r})"
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """What was asked. Raises RunFileError if run.json cannot be used, RunNotFoundError without one."""
+        try:
+            spec = RunSpec.read(self.path / "run.json")
+        except FileNotFoundError as error:
+            raise RunNotFoundError(f"{self.path} holds no run: it has no run.json") from error
+        if spec.name != self.name:
+            raise RunFileError(f"{self.path} holds a run named {spec.name!r}: rename the folder to that")
+        return spec
+
+    @property
+    def config(self) -> RunConfig:
+        return self.spec.config
+
+    @property
+    def status(self) -> Status:
+        """Where the run stands. A damaged status.json counts as queued: the worker then writes it anew."""
+        try:
+            return Status.read(self.path / "status.json")
+        except FileNotFoundError:
+            return Status(steps=self.config.steps)
+        except RunFileError as error:
+            return Status(steps=self.config.steps, reason=str(error))
+
+    def write_status(self, status: Status) -> None:
+        """Raises OSError."""
+        status.write(self.path / "status.json")
+
+    def text(self) -> str:
+        """The text of the run. Raises RunFileError if it is not the text that the run was made with."""
+        path = self.path / "corpus.txt"
+        try:
+            data = read_regular(path, CORPUS_LIMIT)
+        except OSError as error:
+            raise RunFileError(f"{path} cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != self.spec.corpus_sha256:
+            raise RunFileError(f"{path} is not the text of this run: put that back, or make a new run")
+        return data.decode("utf-8")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The recorded points of the loss curve, oldest first."""
+        return history.read(self.history_path)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The texts written on the way, oldest first."""
+        return history.read(self.samples_path)
+
+    @property
+    def history_path(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """The checkpoint files by step, ascending. Links are left out: they could point out of the store."""
+        found = {}
+        for path in self.path.iterdir():
+            if (match := STEP_FILE.fullmatch(path.name)) and is_regular(path):
+                found[int(match[1])] = path
+        return dict(sorted(found.items()))
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / f"step-{step:09d}.safetensors"
+
+    def best_path(self, step: int) -> Path:
+        return self.path / f"best-{step:09d}.safetensors"
+
+    def latest(self) -> Latest | None:
+        """The newest and the best checkpoint, or None before the first.
+
+        Raises RunFileError if latest.json is damaged.
+        """
+        try:
+            return Latest.read(self.path / "latest.json")
+        except FileNotFoundError:
+            return None
+
+    def write_latest(self, latest: Latest) -> None:
+        """Raises OSError."""
+        latest.write(self.path / "latest.json")
+
+
+Runs = list[Run]  # inside RunStore, `list` is its method
+
+
+class RunStore:
+    """All runs below one folder, which need not exist yet."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).resolve()
+        self._known: dict[str, tuple[tuple[int, int], Run]] = {}
+        self._reported: set[str] = set()
+
+    @property
+    def worker_lock(self) -> Path:
+        return self.root / ".worker.lock"
+
+    def create(self, name: str, config: RunConfig, text: str, corpus_name: str) -> Run:
+        """Put a new run at the end of the queue; `corpus_name` is shown to people: the text's file name.
+
+        Raises RunNameError, RunExistsError, or OSError (full disk, read-only store); then nothing is left.
+        """
+        path = self._path(name)
+        data = text.encode("utf-8")
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = self.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        with FileLock(self.root / ".queue.lock", timeout=30):
+            if path.exists() or path.is_symlink():
+                raise RunExistsError(f"a run named {name!r} exists already: choose another name")
+            spec = RunSpec(
+                name=name,
+                config=config,
+                corpus_name=corpus_name,
+                corpus_sha256=hashlib.sha256(data).hexdigest(),
+                characters=len(text),
+                position=1 + max((run.spec.position for run in self.list()), default=0),
+                created=time.time(),
+            )
+            try:
+                folder.mkdir()
+                write_atomic(folder / "corpus.txt", data)
+                spec.write(folder / "run.json")
+                folder.rename(path)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            flush(self.root)
+        return Run(path)
+
+    def get(self, name: str) -> Run:
+        """Raises RunNameError, RunNotFoundError, or RunFileError if run.json cannot be used."""
+        path = self._path(name)
+        # a link could point out of the store
+        if path.is_symlink() or not path.is_dir():
+            raise RunNotFoundError(f"there is no run named {name!r} in {self.root}{self._suggestion()}")
+        run = self._load(path)
+        if run is None:
+            raise RunNotFoundError(f"{path} holds no run: it has no run.json")
+        return run
+
+    def list(self) -> Runs:
+        """All runs that can be read, in the order of the queue. The log says, once, why others cannot."""
+        runs: Runs = []
+        for path in self.root.iterdir() if self.root.is_dir() else ():
+            if not RUN_NAME.fullmatch(path.name) or path.is_symlink():
+                continue
+            try:
+                run = self._load(path)
+            except RunError as error:
+                if path.name not in self._reported:
+                    self._reported.add(path.name)
+                    logger.warning("run left out: %s", error)
+                continue
+            if run is not None:
+                runs.append(run)
+        return sorted(runs, key=lambda run: (run.spec.position, run.name))
+
+    def _load(self, path: Path) -> Run | None:
+        # run.json is never rewritten, so a run read once stays valid while the file is the same one
+        try:
+            stat = (path / "run.json").lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        identity = (stat.st_ino, stat.st_mtime_ns)
+        known = self._known.get(path.name)
+        if known is None or known[0] != identity:
+            run = Run(path)
+            _ = run.spec
+            known = self._known[path.name] = (identity, run)
+        return known[1]
+
+    def _path(self, name: str) -> Path:
+        if not RUN_NAME.fullmatch(name):
+            raise RunNameError(name)
+        return self.root / name
+
+    def _suggestion(self) -> str:
+        names = [run.name for run in self.list()]
+        more = ", …" if len(names) > 10 else ""
+        return f"; the runs are: {', '.join(names[:10])}{more}" if names else "; the store is empty"
