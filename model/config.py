@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "initial_scale": (0, 10),
     "validation_fraction": (0, 0.5),
     "validate_every": (0, 1_000_000_000),
+    "smoothing": (0, 0.99999),
     "record_every": (1, 1_000_000),
     "checkpoint_every": (1, 1_000_000_000),
     "sample_every": (0, 1_000_000_000),
@@ -53,7 +54,7 @@ class RunConfig:
 
     Lengths are in characters, losses in nats per character, `minutes` in minutes of training time.
     `warmup` and `final_learning_rate` are fractions: of the whole run, and of `learning_rate`.
-    Either `steps` or `minutes` ends the run: `minutes` > 0 takes precedence.
+    `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes` ends the run: `minutes` > 0 takes precedence.
     """
 
     preset: str = "gru"
@@ -80,6 +81,7 @@ class RunConfig:
     validation_fraction: float = 0.1
     validate_every: int = 250
     record_every: int = 10
+    smoothing: float = 0.98
     checkpoint_every: int = 500
     best_by: str = "validation_loss"
     sample_every: int = 500
@@ -166,6 +168,7 @@ PRESETS: dict[str, RunConfig] = {
         validation_fraction=0.0,
         validate_every=0,
         record_every=100,
+        smoothing=0.999,
         checkpoint_every=5_000,
         best_by="smooth_loss",
         sample_every=10_000,

@@ -24,8 +24,6 @@ from model.optimizer import clip, learning_rate, make_optimizer
 from model.sampling import SamplingConfig
 from model.vocabulary import Vocabulary
 
-SMOOTHING = 0.999  # the assignment's: smooth = 0.999 smooth + 0.001 loss
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -42,7 +40,7 @@ class Progress:
 
     Attributes:
         loss: of the last update's window, before that update; None at step 0.
-        smooth_loss: its running mean, .999 of the old and .001 of the new; None at step 0.
+        smooth_loss: its running mean, `config.smoothing` of the old and the rest of the new; None at step 0.
         summed_smooth_loss: the same summed over a sequence, the assignment's own figure; None unless the run
             sums its loss.
         validation_loss: on the held-out text, at the steps where it is measured.
@@ -203,7 +201,8 @@ class Training:
 
     def _note_loss(self, loss: float) -> None:
         self.loss = loss
-        smooth = loss if self.smooth_loss is None else SMOOTHING * self.smooth_loss + (1 - SMOOTHING) * loss
+        share = self.config.smoothing
+        smooth = loss if self.smooth_loss is None else share * self.smooth_loss + (1 - share) * loss
         self.smooth_loss = smooth
         if self.config.best_by == "smooth_loss":
             self._keep_if_best(smooth)
