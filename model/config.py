@@ -54,7 +54,8 @@ class RunConfig:
 
     Lengths are in characters, losses in nats per character, `minutes` in minutes of training time.
     `warmup` and `final_learning_rate` are fractions: of the whole run, and of `learning_rate`.
-    `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes` ends the run: `minutes` > 0 takes precedence.
+    `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes`
+    ends the run: `minutes` > 0 takes precedence.
     """
 
     preset: str = "gru"

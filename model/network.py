@@ -53,13 +53,13 @@ class NetworkConfig:
 
 def named_views(config: NetworkConfig, flat: Array) -> dict[str, Array]:
     """The parameters (or gradients) by name, as views of the flat array (P,)."""
+    if flat.size != config.size():
+        raise ConfigError("flat", f"must hold {config.size()} parameters for {config}. Given: {flat.size}")
     views, start = {}, 0
     for name, shape in config.shapes().items():
         end = start + int(np.prod(shape))
         views[name] = flat[start:end].reshape(shape)
         start = end
-    if start != flat.size:
-        raise ConfigError("flat", f"must hold {start} parameters for {config}. Given: {flat.size}")
     return views
 
 

@@ -1,0 +1,184 @@
+"""The battery that every cell has to pass, at one and at several layers."""
+
+import naive
+import numpy as np
+import pytest
+
+from model.cells import CELLS
+from model.config import PRESETS, RunConfig
+from model.errors import ConfigError
+from model.loss import cross_entropy
+from model.network import Network, NetworkConfig, named_views
+
+every_cell = pytest.mark.parametrize("cell", CELLS)
+every_depth = pytest.mark.parametrize("layers", [1, 2, 3])
+
+
+def make(cell, layers=1, hidden=6, vocabulary=5, dtype=np.float64):
+    config = NetworkConfig(vocabulary, hidden, layers, cell)
+    flat = np.random.default_rng(1).normal(0, 0.6, config.size()).astype(dtype)
+    return Network(config, flat)
+
+
+def make_inputs(network, steps=12, rows=3, seed=2):
+    rng = np.random.default_rng(seed)
+    inputs = rng.integers(0, network.config.vocabulary, (steps, rows))
+    state = rng.normal(0, 0.5, network.zero_state(rows).shape).astype(network.flat.dtype)
+    return inputs, state
+
+
+def gradients(network, inputs, targets, state):
+    logits, tape = network.forward(inputs, state)
+    _, dlogits = cross_entropy(logits, targets, "sum")
+    return network.backward(dlogits, tape), tape.initial_state_gradient
+
+
+@every_cell
+@every_depth
+def test_agrees_with_the_naive_network(cell, layers):
+    network = make(cell, layers)
+    inputs, state = make_inputs(network)
+    logits, tape = network.forward(inputs, state)
+    expected, final_state = naive.forward(network, inputs, state)
+    np.testing.assert_allclose(logits, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(tape.final_state, final_state, rtol=1e-12, atol=1e-12)
+
+
+@every_cell
+@every_depth
+def test_twelve_steps_are_three_times_four_with_carried_state(cell, layers):
+    network = make(cell, layers)
+    inputs, state = make_inputs(network)
+    whole = network.forward(inputs, state)[0].copy()
+    parts = []
+    for start in (0, 4, 8):
+        logits, tape = network.forward(inputs[start : start + 4], state)
+        parts.append(logits.copy())
+        state = tape.final_state
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-13, atol=1e-13)
+
+
+@every_cell
+@every_depth
+def test_nothing_is_left_over_between_calls(cell, layers):
+    network = make(cell, layers)
+    inputs, state = make_inputs(network)
+    targets, _ = make_inputs(network, seed=3)
+    fresh = gradients(network, inputs, targets, state)
+    tape = network.tape(*inputs.shape)
+    other_inputs, other_state = make_inputs(network, seed=4)
+    for x, s in ((other_inputs, other_state), (inputs, state)):
+        logits, _ = network.forward(x, s, tape)
+        _, dlogits = cross_entropy(logits, targets, "sum")
+        gradient = network.backward(dlogits, tape)
+    np.testing.assert_array_equal(gradient, fresh[0])
+    np.testing.assert_array_equal(tape.initial_state_gradient, fresh[1])
+
+
+@every_cell
+def test_a_pass_changes_neither_parameters_nor_state_nor_inputs(cell):
+    network = make(cell, 2)
+    inputs, state = make_inputs(network)
+    before = network.flat.copy(), inputs.copy(), state.copy()
+    gradients(network, inputs, inputs, state)
+    for now, then in zip((network.flat, inputs, state), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@every_cell
+def test_rows_do_not_see_each_other(cell):
+    network = make(cell, 2)
+    inputs, state = make_inputs(network)
+    together = network.forward(inputs, state)[0].copy()
+    for row in range(inputs.shape[1]):
+        alone, _ = network.forward(inputs[:, row : row + 1], state[:, :, row : row + 1])
+        np.testing.assert_allclose(alone[:, 0], together[:, row], rtol=1e-13, atol=1e-13)
+
+
+@every_cell
+def test_the_gradient_is_linear_in_the_upstream_gradient(cell):
+    """With a random upstream gradient, as a loss never gives it."""
+    network = make(cell, 2)
+    inputs, state = make_inputs(network)
+    rng = np.random.default_rng(5)
+    first, second = rng.normal(size=(2, *inputs.shape, network.config.vocabulary))
+
+    def back(dlogits):
+        _, tape = network.forward(inputs, state)
+        return network.backward(dlogits, tape)
+
+    np.testing.assert_allclose(
+        back(first) + 2 * back(second), back(first + 2 * second), rtol=1e-9, atol=1e-10
+    )
+
+
+@every_cell
+def test_single_steps_are_the_sequence(cell):
+    network = make(cell, 2)
+    inputs, state = make_inputs(network)
+    whole = network.forward(inputs, state)[0].copy()
+    for t, ids in enumerate(inputs):
+        logits, state = network.step(ids, state)
+        np.testing.assert_allclose(logits, whole[t], rtol=1e-13, atol=1e-13)
+
+
+@every_cell
+def test_float32_stays_float32(cell):
+    network = make(cell, dtype=np.float32)
+    inputs, state = make_inputs(network)
+    logits, tape = network.forward(inputs, state)
+    assert logits.dtype == network.backward(logits, tape).dtype == tape.final_state.dtype == np.float32
+
+
+def test_a_complex_state_in_a_real_network_is_refused():
+    network = make("elman")
+    inputs, state = make_inputs(network)
+    with pytest.raises(ConfigError, match="astype"):
+        network.forward(inputs, state.astype(np.complex128))
+
+
+@every_cell
+@every_depth
+def test_parameters_are_views_of_the_flat_array(cell, layers):
+    network = make(cell, layers)
+    assert sum(values.size for values in network.parameters.values()) == network.flat.size
+    for values in network.parameters.values():
+        assert np.shares_memory(values, network.flat)
+    assert list(network.parameters)[-2:] == ["V", "c"]
+    assert len(network.parameters) == 3 * layers + 2
+
+
+def test_a_flat_array_of_another_size_is_refused():
+    with pytest.raises(ConfigError, match="Given: 7"):
+        named_views(NetworkConfig(5, 6, 1, "gru"), np.zeros(7))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("cell", "gpt"), ("hidden", 0), ("layers", 0), ("vocabulary", 0)]
+)
+def test_impossible_sizes_are_refused(field, value):
+    sizes = {"vocabulary": 5, "hidden": 6, "layers": 1, "cell": "gru"} | {field: value}
+    with pytest.raises(ConfigError, match=field):
+        NetworkConfig(**sizes)
+
+
+def test_the_assignments_initialisation():
+    config = NetworkConfig(80, 100, 1, "elman")
+    network = Network.initialise(config, PRESETS["classic"], np.random.default_rng(0), np.float64)
+    for name, values in network.parameters.items():
+        if name in ("layer0.b", "c"):
+            assert not values.any()
+        else:
+            assert values.std() == pytest.approx(0.01, rel=0.03)
+            assert abs(values.mean()) < 0.0005
+
+
+def test_uniform_initialisation_opens_the_forget_gates():
+    config = NetworkConfig(20, 64, 2, "lstm")
+    network = Network.initialise(config, RunConfig(cell="lstm"), np.random.default_rng(0))
+    for layer in (0, 1):
+        bias = network.parameters[f"layer{layer}.b"]
+        assert (bias[64:128] == 1).all()
+        assert not bias[:64].any()
+        assert not bias[128:].any()
+    assert np.abs(network.parameters["V"]).max() <= 1 / 8
