@@ -1,0 +1,238 @@
+"""Every error the service answers with, and the one table from error to HTTP status and code.
+
+CharloomError
+├── ServiceError
+│   ├── NotReadyError          nothing to serve yet, or a run without a checkpoint
+│   ├── ModelNotFoundError     no run, or no checkpoint, of that name
+│   ├── InvalidRequestError    a request that is well-formed but outside a limit
+│   ├── OverloadedError        the queue is full; says when to come back
+│   ├── DrainingError          the server is stopping
+│   ├── DeadlineError          the work took longer than a request may take
+│   └── RenderError            a picture or a check whose process failed
+└── …                          those of model/errors.py and app/records.py
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.records import RunFileError, RunNameError, RunNotFoundError
+from model.errors import (
+    CharloomError,
+    CheckpointError,
+    ConfigError,
+    TextError,
+    UnknownCharacterError,
+)
+
+SHOWN = 100  # most single faults that one answer lists
+
+
+class ServiceError(CharloomError):
+    """Base of the errors that only the service raises."""
+
+
+class NotReadyError(ServiceError):
+    """Nothing to serve yet."""
+
+
+class ModelNotFoundError(ServiceError):
+    """No run, or no checkpoint of it, has the name that was asked for."""
+
+
+class InvalidRequestError(ServiceError):
+    """A request outside a limit. `field` names what to change."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class OverloadedError(ServiceError):
+    """No room. `retry_after` is the number of seconds after which there should be."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DrainingError(ServiceError):
+    """The server is stopping and takes nothing new."""
+
+
+class DeadlineError(ServiceError):
+    """The work took longer than it may."""
+
+
+class RenderError(ServiceError):
+    """A helper process failed at a picture or a check."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error as an answer, before it takes the shape of a route family.
+
+    Attributes:
+        status: HTTP status.
+        code: stable, for programs.
+        message: for people.
+        field: the request's field to change, where one is at fault.
+        details: single faults, at most SHOWN.
+        retry_after: seconds until another try makes sense.
+    """
+
+    status: int
+    code: str
+    message: str
+    field: str | None = None
+    details: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    retry_after: float | None = None
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` in whole seconds and `retry-after-ms`, where the problem passes."""
+        if self.retry_after is None:
+            return {}
+        return {
+            "Retry-After": str(max(1, math.ceil(self.retry_after))),
+            "retry-after-ms": str(max(1, math.ceil(1000 * self.retry_after))),
+        }
+
+    def body(self) -> dict[str, Any]:
+        """The native routes' shape."""
+        error: dict[str, Any] = {"code": self.code, "message": printable(self.message)}
+        if self.field is not None:
+            error["field"] = printable(self.field)
+        error["details"] = [
+            {key: printable(value) if isinstance(value, str) else value for key, value in detail.items()}
+            for detail in self.details
+        ]
+        return {"error": error}
+
+
+TABLE: tuple[tuple[type[Exception], int, str], ...] = (
+    (UnknownCharacterError, 422, "unknown_characters"),
+    (InvalidRequestError, 422, "invalid_request"),
+    (ConfigError, 422, "invalid_request"),
+    (TextError, 422, "unusable_text"),
+    (ModelNotFoundError, 404, "model_not_found"),
+    (RunNotFoundError, 404, "model_not_found"),
+    (RunNameError, 404, "model_not_found"),
+    (OverloadedError, 429, "overloaded"),
+    (NotReadyError, 503, "not_ready"),
+    (DrainingError, 503, "shutting_down"),
+    (CheckpointError, 503, "checkpoint_unusable"),
+    (RunFileError, 503, "run_unusable"),
+    (RenderError, 503, "helper_failed"),
+    (DeadlineError, 504, "deadline_exceeded"),
+)
+HTTP_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "body_too_large",
+}
+RETRY_SECONDS = {"not_ready": 1.0}
+
+
+def problem_of(error: Exception) -> Problem:
+    """The answer to an error raised on purpose; any other is an internal one, of which nothing is told."""
+    for kind, status, code in TABLE:
+        if isinstance(error, kind):
+            return Problem(
+                status,
+                code,
+                str(error),
+                field="prompt" if kind is UnknownCharacterError else getattr(error, "field", None),
+                details=_unknown(error) if isinstance(error, UnknownCharacterError) else (),
+                retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),
+            )
+    return Problem(
+        500, "internal_error", "the server failed at this request; its log has the details by the request id"
+    )
+
+
+def validation_problem(errors: Iterable[Mapping[str, Any]]) -> Problem:
+    """The answer to a request that does not fit its schema, from pydantic's list of errors."""
+    faults = list(errors)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        reason = faults[0].get("ctx", {}).get("error", "")
+        return Problem(400, "invalid_json", f"the body is not JSON: {reason}")
+    details = [
+        {"field": _field_of(fault), "message": explain(_field_of(fault), fault)} for fault in faults[:SHOWN]
+    ]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return Problem(
+        422, "invalid_request", details[0]["message"] + more, field=details[0]["field"], details=details
+    )
+
+
+COMPARISONS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", ">="),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "<="),
+}
+DEMANDS = {
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+}
+
+
+def explain(name: str, fault: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a sentence that states the limit and the value."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "missing":
+        return f"{name} is required"
+    if kind == "extra_forbidden":
+        return f"{name} is not a field of this request"
+    if kind in COMPARISONS:
+        key, sign = COMPARISONS[kind]
+        demand = f"must be {sign} {context[key]}"
+    elif kind in ("literal_error", "enum"):
+        demand = f"must be one of {context['expected']}"
+    else:
+        demand = DEMANDS.get(kind, f"is not usable: {fault['msg']}")
+    return f"{name} {demand}. Given: {shortened(fault.get('input'))}"
+
+
+def shortened(value: Any, limit: int = 80) -> str:
+    """A value as text for a message, cut to a bounded length."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """`text` with what UTF-8 cannot carry (lone surrogates) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _field_of(fault: Mapping[str, Any]) -> str:
+    """`stop.0` for a location ("body", "stop", 0); the tags pydantic adds for members of a union are left out."""
+    location = [part for part in fault["loc"][1:] if not (isinstance(part, str) and _is_union_tag(part))]
+    return ".".join(map(str, location)) or str(fault["loc"][0])
+
+
+def _is_union_tag(part: str) -> bool:
+    return part in {"str", "int", "float", "bool"} or "[" in part
+
+
+def _unknown(error: UnknownCharacterError) -> list[dict[str, Any]]:
+    return [
+        {"position": position, "character": character, "code_point": f"U+{ord(character):04X}"}
+        for position, character in error.unknown[:SHOWN]
+    ]
