@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from app.records import RunFileError, RunNameError, RunNotFoundError
@@ -88,7 +88,7 @@ class Problem:
     code: str
     message: str
     field: str | None = None
-    details: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    details: Sequence[Mapping[str, Any]] = ()
     retry_after: float | None = None
 
     def headers(self) -> dict[str, str]:
@@ -222,7 +222,7 @@ def printable(text: str) -> str:
 
 
 def _field_of(fault: Mapping[str, Any]) -> str:
-    """`stop.0` for a location ("body", "stop", 0); the tags pydantic adds for members of a union are left out."""
+    """`stop.0` for a location ("body", "stop", 0), without the tags pydantic adds for members of a union."""
     location = [part for part in fault["loc"][1:] if not (isinstance(part, str) and _is_union_tag(part))]
     return ".".join(map(str, location)) or str(fault["loc"][0])
 
