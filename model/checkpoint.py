@@ -1,8 +1,9 @@
 """A checkpoint: one safetensors file with all that serving and an exact resume need. Never pickle.
 
-Tensors: the parameters under their names; `optimizer.*`, `state` (carried hidden state) and `best.*`.
-Header: format, version, and a JSON text with configuration, vocabulary, position and random state. A digest
-over header and tensors is kept in the header, so that a file proves its own wholeness.
+Tensors: the parameters under their names; `optimizer.*`, `state` (carried hidden state) and `best`.
+Metadata: one entry, `charloom`: a sha256 over all the rest, a space, and a JSON text with format version,
+configuration, vocabulary, position and random state. So a file proves its own wholeness, and, with but one
+entry to order, the same checkpoint is always the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from model.errors import CharloomError, CheckpointError
 from model.network import Network, NetworkConfig
 from model.vocabulary import Vocabulary
 
-FORMAT = "charloom"
+KEY = "charloom"
 VERSION = 1
 MAX_BYTES = 2 * 1024**3
 
@@ -65,42 +66,33 @@ def encode(checkpoint: Checkpoint) -> bytes:
     """The file's bytes; sets `checkpoint.digest`."""
     tensors = dict(checkpoint.network().parameters) | checkpoint.tensors
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "checkpoint": json.dumps(
-            {
-                "config": checkpoint.config.to_dict(),
-                "vocabulary": checkpoint.vocabulary.characters,
-                "step": checkpoint.step,
-                "text_sha256": checkpoint.text_sha256,
-                "progress": checkpoint.progress,
-            }
-        ),
-    }
-    checkpoint.digest = _digest(header, tensors)
-    return save_tensors(tensors, metadata=header | {"digest": checkpoint.digest})
+    described = json.dumps(
+        {
+            "version": VERSION,
+            "config": checkpoint.config.to_dict(),
+            "vocabulary": checkpoint.vocabulary.characters,
+            "step": checkpoint.step,
+            "text_sha256": checkpoint.text_sha256,
+            "progress": checkpoint.progress,
+        }
+    )
+    checkpoint.digest = _digest(described, tensors)
+    return save_tensors(tensors, metadata={KEY: f"{checkpoint.digest} {described}"})
 
 
 def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
     """The checkpoint in a file's bytes. Raises CheckpointError, with the reason, for anything else."""
-    header = _header(data, source)
-    if header.get("format") != FORMAT:
-        raise CheckpointError(source, "is a safetensors file, but not a checkpoint of Charloom")
-    if header.get("version") != str(VERSION):
-        raise CheckpointError(
-            source,
-            f"has format version {header.get('version')}, this program reads {VERSION}: upgrade Charloom",
-        )
+    digest, _, described = _metadata(data, source).partition(" ")
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(source, f"is torn or damaged: {error}") from None
-    digest = header.pop("digest", None)
-    if digest != _digest(header, tensors):
+    if digest != _digest(described, tensors):
         raise CheckpointError(source, "does not match its own checksum: it is damaged or was changed")
     try:
-        return _from_parts(json.loads(header["checkpoint"]), tensors, str(digest))
+        return _from_parts(json.loads(described), tensors, digest, source)
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError, CharloomError) as error:
         raise CheckpointError(source, f"does not describe a run that this program knows: {error}") from None
 
@@ -116,7 +108,14 @@ def load(path: Path) -> Checkpoint:
     return decode(data, path)
 
 
-def _from_parts(described: dict[str, Any], tensors: dict[str, Array], digest: str) -> Checkpoint:
+def _from_parts(
+    described: dict[str, Any], tensors: dict[str, Array], digest: str, source: Path | str
+) -> Checkpoint:
+    if described["version"] != VERSION:
+        raise CheckpointError(
+            source,
+            f"has format version {described['version']}, this program reads {VERSION}: upgrade Charloom",
+        )
     config = RunConfig.from_dict(described["config"])
     vocabulary = Vocabulary(described["vocabulary"])
     shapes = network_config(config, vocabulary).shapes()
@@ -137,20 +136,20 @@ def _from_parts(described: dict[str, Any], tensors: dict[str, Array], digest: st
     )
 
 
-def _header(data: bytes, source: Path | str) -> dict[str, str]:
-    """The metadata of a safetensors file: 8 bytes of length, then JSON with a `__metadata__` entry."""
+def _metadata(data: bytes, source: Path | str) -> str:
+    """This project's entry in a safetensors header, which is 8 bytes of length, then JSON."""
     try:
         (length,) = struct.unpack_from("<Q", data)
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (struct.error, ValueError, AttributeError):
+    except (struct.error, ValueError, AttributeError, RecursionError):
         raise CheckpointError(source, "is not a safetensors file, or its beginning is damaged") from None
-    if not isinstance(metadata, dict):
-        raise CheckpointError(source, "is not a safetensors file, or its beginning is damaged")
-    return metadata
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise CheckpointError(source, "is a safetensors file, but not a checkpoint of Charloom")
+    return str(metadata[KEY])
 
 
-def _digest(header: dict[str, str], tensors: dict[str, Array]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+def _digest(described: str, tensors: dict[str, Array]) -> str:
+    digest = hashlib.sha256(described.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
