@@ -1,0 +1,41 @@
+"""The runs that a fresh store starts with."""
+
+from __future__ import annotations
+
+import logging
+
+from filelock import FileLock
+
+from app.runs import RunStore
+from app.settings import Settings
+from model.config import PRESETS
+from model.text import read_text
+
+DEFAULT_RUNS = ("classic", "gru")  # each is the preset of its name, in the order of the queue
+
+logger = logging.getLogger(__name__)
+
+
+def queue_defaults(store: RunStore, settings: Settings) -> None:
+    """Queue the default runs on the configured text, if the store has no run at all.
+
+    Server and worker may both call this at once. Raises TextError or OSError if the text cannot be used.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(store.root / ".defaults.lock", timeout=60):
+        runs = store.list()
+        if runs:
+            corpora = {run.spec.corpus_name for run in runs}
+            if "corpus" in settings.model_fields_set and settings.corpus.name not in corpora:
+                logger.warning(
+                    "%s is not used: it names the text of a fresh store, and %s has runs already; "
+                    "train on it with: charloom train %s",
+                    settings.corpus,
+                    store.root,
+                    settings.corpus,
+                )
+            return
+        text = read_text(settings.corpus)
+        for name in DEFAULT_RUNS:
+            store.create(name, PRESETS[name], text, settings.corpus.name)
+        logger.info("queued %s on %s", " and ".join(DEFAULT_RUNS), settings.corpus)

@@ -1,0 +1,263 @@
+"""Trains one run: its checkpoints, its loss curve and samples, its status, and its exact resume.
+
+The order of writing is what makes a kill harmless. Curve and samples reach the disk before the checkpoint of
+the same step, the checkpoint before `latest.json` names it, `latest.json` before older files go. A resumed
+run cuts curve and samples back to its checkpoint and writes the rest again, the same to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from app.files import flush, remove_temporaries, write_atomic
+from app.records import CheckpointEntry, Latest, RunFileError, State, Status
+from app.runs import Run
+from model import history
+from model.checkpoint import Checkpoint, encode, load
+from model.errors import CheckpointError, DivergedError
+from model.training import Progress, Training, train
+from model.vocabulary import Vocabulary
+
+SPEED_MEMORY = 0.7  # part of the old speed in its running mean
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a run is written down besides its own cadence of steps, and how many checkpoints stay.
+
+    Attributes:
+        checkpoint_seconds: longest time without a checkpoint. Where writing one takes long, they are spaced
+            so that at most a twentieth of the time goes into them.
+        status_seconds: time between heartbeats.
+        keep: newest checkpoints that stay, besides step 0, the sampled ones and the best.
+    """
+
+    checkpoint_seconds: float = 5.0
+    status_seconds: float = 1.0
+    keep: int = 3
+
+
+def train_run(
+    run: Run,
+    should_stop: Callable[[], bool],
+    on_status: Callable[[Status], None] = lambda status: None,
+    cadence: Cadence | None = None,
+) -> bool:
+    """Train `run` from where it stands to its end, or until `should_stop()`; say whether it is finished.
+
+    `on_status` is called after each writing of the status. Only for the holder of the store's lock.
+
+    Raises RunFileError (text or checkpoints unusable), TextError, DivergedError, or OSError (a full disk, …).
+    The run can be trained again after each, and goes on from its newest checkpoint.
+    """
+    remove_temporaries(run.path)
+    training = start_or_resume(run)
+    writer = RunWriter(run, training, cadence or Cadence(), on_status)
+    writer.begin()
+    with np.errstate(over="ignore", invalid="ignore"):  # a training that overflows ends in DivergedError
+        for progress in train(training):
+            writer.take(progress)
+            if should_stop():
+                break
+    writer.end()
+    return training.finished
+
+
+def start_or_resume(run: Run) -> Training:
+    """The run's training as of its newest valid checkpoint, or fresh if it has none.
+
+    A damaged checkpoint is put aside under another name, with the reason in the log.
+    """
+    text = run.text()
+    vocabulary = Vocabulary.from_text(text)
+    ids = vocabulary.encode(text)
+    refused: list[CheckpointError] = []
+    for path in reversed(run.checkpoints().values()):
+        try:
+            checkpoint = load(path)
+            if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
+                raise CheckpointError(path, "is of another run: its settings or its text differ")
+            training = Training.resume(checkpoint, ids)
+        except CheckpointError as error:
+            logger.warning("checkpoint refused: %s", error)
+            refused.append(error)
+            continue
+        for refusal in refused:
+            refusal.path.rename(refusal.path.with_suffix(".refused"))
+        logger.info("run %s goes on from step %d", run.name, training.step)
+        return training
+    if refused:
+        raise RunFileError(
+            f"none of the {len(refused)} checkpoints of run {run.name!r} can be used; the newest: "
+            f"{refused[0]}; put whole ones back, or remove them to train from the beginning"
+        )
+    logger.info("run %s starts", run.name)
+    return Training(run.config, vocabulary, ids, run.spec.corpus_sha256)
+
+
+class RunWriter:
+    """Writes a run's files as its training goes on."""
+
+    def __init__(
+        self, run: Run, training: Training, cadence: Cadence, on_status: Callable[[Status], None]
+    ) -> None:
+        self.run, self.training, self.cadence, self.on_status = run, training, cadence, on_status
+        self.validation_loss: float | None = None
+        self.speed: float | None = None
+        self._measured = (time.monotonic(), training.step)
+        self._saved_step = -1
+        self._save_due = self._status_due = 0.0
+        self._best: CheckpointEntry | None = None
+
+    def begin(self) -> None:
+        """Bring all files to the step that the training stands at: after a kill they may be ahead of it."""
+        step = self.training.step or -1  # a training at step 0 reports step 0 again
+        for path in (self.run.history_path, self.run.samples_path):
+            records = history.up_to(history.read(path), step)
+            write_atomic(path, b"".join(history.encode(record) for record in records))
+        measured = [r["validation_loss"] for r in self.run.history() if r["validation_loss"] is not None]
+        self.validation_loss = measured[-1] if measured else None
+        self._best = self._best_on_disk()
+        if step > 0:
+            self.save()
+        self.write_status("training")
+
+    def take(self, progress: Progress) -> None:
+        """Write what is due after an update."""
+        if progress.validation_loss is not None:
+            self.validation_loss = progress.validation_loss
+        if progress.record:
+            history.append(self.run.history_path, [point(progress)])
+        if progress.samples:
+            history.append(self.run.samples_path, [asdict(sample) for sample in progress.samples])
+        now = time.monotonic()
+        if self._checkpoint_due(progress, now):
+            self.save()
+        if now >= self._status_due:
+            self.write_status("training")
+
+    def end(self) -> None:
+        """Write down the last step: of the run if it is finished, else as one that waits to be continued."""
+        if self._saved_step != self.training.step:
+            self.save()
+        self.write_status("finished" if self.training.finished else "queued")
+
+    def _checkpoint_due(self, progress: Progress, now: float) -> bool:
+        return (
+            progress.step == 0
+            or progress.step % self.run.config.checkpoint_every == 0
+            or bool(progress.samples)
+            or now >= self._save_due
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint of this step, and the best if it is a new one; then let go of older ones."""
+        began = time.monotonic()
+        training = self.training
+        if not np.isfinite(training.network.flat).all():
+            raise DivergedError(training.step, math.nan)
+        for path in (self.run.history_path, self.run.samples_path):
+            flush(path)
+        if math.isfinite(training.best_loss) and (
+            self._best is None or self._best.step != training.best_step
+        ):
+            self._best = self._write(training.best_checkpoint(), "best", training.best_loss)
+        newest = self._write(training.checkpoint(), "step", training.smooth_loss)
+        self.run.write_latest(Latest(newest=newest, best=self._best))
+        self._prune()
+        self._saved_step = training.step
+        ended = time.monotonic()
+        self._save_due = ended + max(self.cadence.checkpoint_seconds, 20 * (ended - began))
+
+    def _best_on_disk(self) -> CheckpointEntry | None:
+        """The entry of the best checkpoint, if it is on disk and whole: a file once named never changes."""
+        try:
+            latest = self.run.latest()
+            if latest and latest.best and latest.best.step == self.training.best_step:
+                checkpoint = load(self.run.path / latest.best.file)
+                return latest.best if checkpoint.digest == latest.best.digest else None
+        except (RunFileError, CheckpointError) as error:
+            logger.warning("best checkpoint written anew: %s", error)
+        return None
+
+    def _write(self, checkpoint: Checkpoint, kind: str, loss: float | None) -> CheckpointEntry:
+        path = (self.run.best_path if kind == "best" else self.run.checkpoint_path)(checkpoint.step)
+        write_atomic(path, encode(checkpoint))
+        return CheckpointEntry(
+            file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), loss=loss
+        )
+
+    def _prune(self) -> None:
+        checkpoints = self.run.checkpoints()
+        newest = list(checkpoints)[-self.cadence.keep :]
+        every = self.run.config.sample_every
+        for step, path in checkpoints.items():
+            sampled = step == 0 or (every and step % every == 0)
+            if not sampled and step not in newest:
+                path.unlink(missing_ok=True)
+        for path in self.run.path.glob("best-*.safetensors"):
+            if self._best is None or path.name != self._best.file:
+                path.unlink(missing_ok=True)
+
+    def write_status(self, state: State) -> None:
+        training, config = self.training, self.run.config
+        now = time.time()
+        self._measure_speed()
+        left = self._seconds_left()
+        status = Status(
+            state=state,
+            step=training.step,
+            steps=config.steps,
+            fraction=training.fraction,
+            heartbeat=now,
+            loss=training.loss,
+            smooth_loss=training.smooth_loss,
+            validation_loss=self.validation_loss,
+            characters_per_second=self.speed,
+            seconds=training.elapsed,
+            expected_end=now + left if left is not None and state == "training" else None,
+        )
+        self.run.write_status(status)
+        self._status_due = time.monotonic() + self.cadence.status_seconds
+        self.on_status(status)
+
+    def _measure_speed(self) -> None:
+        """Characters per second since the last call, as a running mean over the heartbeats."""
+        now, step = time.monotonic(), self.training.step
+        then, last_step = self._measured
+        if step > last_step:
+            speed = (step - last_step) * self._characters_per_step / (now - then)
+            self.speed = (
+                speed if self.speed is None else SPEED_MEMORY * self.speed + (1 - SPEED_MEMORY) * speed
+            )
+            self._measured = (now, step)
+
+    def _seconds_left(self) -> float | None:
+        config = self.run.config
+        if config.minutes:
+            return max(0.0, 60 * config.minutes - self.training.elapsed)
+        if self.speed:
+            return (config.steps - self.training.step) * self._characters_per_step / self.speed
+        return None
+
+    @property
+    def _characters_per_step(self) -> int:
+        return self.run.config.sequence_length * self.run.config.streams
+
+
+def point(progress: Progress) -> dict[str, Any]:
+    """One line of the loss curve: losses in nats per character, `seconds` of training time."""
+    fields = asdict(progress)
+    for name in ("record", "samples", "finished"):
+        del fields[name]
+    # JSON has no NaN: a held-out loss may overflow before the training loss does
+    return {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in fields.items()}

@@ -1,0 +1,203 @@
+"""The worker: a process of its own that trains the queued runs of a store, one at a time.
+
+One worker holds a store, by a lock that dies with it. It writes only below the runs' folders; the servers
+that read them need not know it. Start it with `charloom worker`, or from the environment alone with
+`python -m app.worker`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
+
+from app.defaults import queue_defaults
+from app.logs import configure_logging
+from app.runs import Run, RunStore
+from app.settings import Settings, load_settings
+from app.trainer import Cadence, train_run
+from model.errors import CharloomError, TextError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LONGEST_GOODBYE = 1.5  # seconds from SIGTERM to leaving without another checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class StoreBusyError(CharloomError):
+    """Another worker holds the store."""
+
+
+class Stop:
+    """Whether this process was asked to stop: by a signal, or by the end of the process that started it."""
+
+    def __init__(self, parent: int | None = None) -> None:
+        self.requested = False
+        self._parent = parent
+
+    def __call__(self) -> bool:
+        return self.requested or (self._parent is not None and os.getppid() != self._parent)
+
+
+class NoTimeLeftError(BaseException):
+    """The orderly stop took too long. Not an Exception: it must pass through all that handles those."""
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """SIGTERM and SIGINT request a stop in this block; if it has not ended soon after, it is left at once.
+
+    Leaving at once loses nothing but the updates since the last checkpoint. Only for the main thread.
+    """
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if not stop.requested:
+            stop.requested = True
+            signal.setitimer(signal.ITIMER_REAL, LONGEST_GOODBYE)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise NoTimeLeftError
+
+    handlers = {signal.SIGTERM: request, signal.SIGINT: request, signal.SIGALRM: leave}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    except NoTimeLeftError:
+        logger.warning("left without another checkpoint: the last update took too long")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def hold(store: RunStore, should_stop: Callable[[], bool], wait: bool) -> Iterator[bool]:
+    """Hold the store's lock in this block. Yields False if a stop was requested while waiting for it.
+
+    Raises StoreBusyError if another worker holds it and `wait` is false, OSError if it is not writable.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(store.worker_lock)
+    waiting = False
+    while not should_stop():
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if not wait:
+                message = f"another worker holds {store.root}: stop it first, or let it do the work"
+                raise StoreBusyError(message) from None
+            if not waiting:
+                logger.warning("another worker holds %s; waiting for it to end", store.root)
+            waiting = True
+            time.sleep(0.2)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+class Worker:
+    """Takes the runs of a store in turn: those already begun first, then by their place in the queue."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        should_stop: Callable[[], bool],
+        cadence: Cadence | None = None,
+        poll_seconds: float = 0.5,
+        retry_seconds: float = 10.0,
+    ) -> None:
+        self.store, self.should_stop, self.cadence = store, should_stop, cadence
+        self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
+        self._not_before: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Train until a stop is requested. Only for the holder of the store's lock."""
+        # more threads cost more than they give at these sizes, and the server wants the other cores
+        with threadpool_limits(1):
+            while not self.should_stop():
+                run = self.next_run()
+                if run is None:
+                    time.sleep(self.poll_seconds)
+                else:
+                    self.train(run)
+
+    def next_run(self) -> Run | None:
+        """The run to train now, if any."""
+        waiting = []
+        for run in self.store.list():
+            status = run.status
+            ours = status.state in ("queued", "training") or status.retry_at is not None
+            if ours and time.monotonic() >= self._not_before.get(run.name, 0.0):
+                waiting.append((status.step == 0 and status.state == "queued", run.spec.position, run))
+        return min(waiting, key=lambda item: item[:2])[2] if waiting else None
+
+    def train(self, run: Run) -> None:
+        """Train one run; whatever goes wrong becomes its state and reason, and the worker goes on."""
+        try:
+            if train_run(run, self.should_stop, cadence=self.cadence):
+                logger.info("run %s is finished", run.name)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                reason = f"{error.strerror}: free some space; tried again every {self.retry_seconds:g} s"
+                self._set_aside(run, "paused", reason)
+            else:
+                self._set_aside(run, "failed", str(error))
+        except CharloomError as error:
+            self._set_aside(run, "failed", str(error))
+        except Exception as error:
+            logger.exception("run %s met an unexpected error", run.name)
+            self._set_aside(run, "failed", f"unexpected {type(error).__name__}: {error}")
+
+    def _set_aside(self, run: Run, state: Literal["paused", "failed"], reason: str) -> None:
+        logger.error("run %s %s: %s", run.name, state, reason)
+        # also where the state cannot be written, the others must get their turn
+        self._not_before[run.name] = time.monotonic() + self.retry_seconds
+        now = time.time()
+        retry_at = now + self.retry_seconds if state == "paused" else None
+        changes = {
+            "state": state,
+            "reason": reason,
+            "heartbeat": now,
+            "retry_at": retry_at,
+            "expected_end": None,
+        }
+        try:
+            run.write_status(run.status.model_copy(update=changes))
+        except OSError as error:
+            logger.error("run %s: its state could not be written: %s", run.name, error)
+
+
+def run_worker(settings: Settings, *, wait: bool = True, nice: int = 0, parent: int | None = None) -> None:
+    """Be the worker of the configured store until a signal, or the end of process `parent`, stops it.
+
+    Logging is configured by the caller. `nice` lowers the priority, so that a server beside it answers first.
+    Raises StoreBusyError (with `wait` false), or OSError if the store is not writable.
+    """
+    os.nice(nice)
+    store, stop = RunStore(settings.store), Stop(parent)
+    with stop_on_signals(stop), hold(store, stop, wait) as held:
+        if held:
+            try:
+                queue_defaults(store, settings)
+            except (TextError, OSError) as error:
+                logger.warning("no default runs: %s; waiting for others", error)
+            logger.info("worker holds %s", store.root)
+            Worker(store, stop).run()
+    logger.info("worker stopped")
+
+
+if __name__ == "__main__":
+    environment = load_settings()
+    configure_logging(environment)
+    run_worker(environment)

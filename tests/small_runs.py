@@ -1,0 +1,103 @@
+"""Runs small enough to train within a test, and the real worker process that trains them."""
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.runs import Run, RunStore
+from model.checkpoint import load
+from model.config import PRESETS, RunConfig
+
+LONGEST_WAIT = 60.0  # seconds; bounds every wait for another process
+
+
+def small_text(length: int = 4000) -> str:
+    """A text with something to learn: words of a few letters, the same every time."""
+    rng = random.Random(1)
+    words = ("the", "cat", "sat", "on", "a", "mat\n", "naïve", "dog", "ran")
+    return " ".join(rng.choice(words) for _ in range(length))[:length]
+
+
+def classic_like(**changes: Any) -> RunConfig:
+    """The classic preset, smaller: one stream, AdaGrad, best by smooth loss."""
+    settings = {"hidden": 12, "sequence_length": 10, "steps": 60, "record_every": 1, "checkpoint_every": 7}
+    settings |= {"sample_every": 20, "sample_length": 15, "best_sample_length": 30}
+    return PRESETS["classic"].replace(**settings | changes)
+
+
+def gru_like(**changes: Any) -> RunConfig:
+    """The gru preset, smaller: streams, AdamW with a schedule, best by held-out loss."""
+    settings = {
+        "hidden": 12,
+        "layers": 2,
+        "sequence_length": 12,
+        "streams": 4,
+        "steps": 60,
+        "record_every": 2,
+    }
+    settings |= {"validate_every": 10, "checkpoint_every": 7, "sample_every": 20, "sample_length": 15}
+    return PRESETS["gru"].replace(**settings | {"best_sample_length": 30} | changes)
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """All that a run leaves behind, except for wall-clock times."""
+    latest = run.latest()
+    assert latest is not None
+    assert latest.best is not None
+    newest, best = load(run.path / latest.newest.file), load(run.path / latest.best.file)
+    assert (newest.digest, best.digest) == (latest.newest.digest, latest.best.digest)
+    return {
+        "state": run.status.state,
+        "history": [{k: v for k, v in point.items() if k != "seconds"} for point in run.history()],
+        "samples": run.samples(),
+        "newest": (newest.step, newest.parameters.tobytes()),
+        "resume": {name: np.asarray(tensor).tobytes() for name, tensor in newest.tensors.items()},
+        "best": (best.step, latest.best.loss, best.parameters.tobytes()),
+        # which steps are kept besides the sampled ones depends on when it was stopped
+        "files": sorted(name for name in os.listdir(run.path) if not name.startswith("step-")),
+    }
+
+
+@contextlib.contextmanager
+def worker_process(store: RunStore) -> Iterator[subprocess.Popen[str]]:
+    """The real worker on `store`; killed at the end of the block if it is still there."""
+    environment = os.environ | {"CHARLOOM_STORE": str(store.root), "CHARLOOM_CORPUS": "none.txt"}
+    command = [sys.executable, "-P", "-m", "app.worker"]
+    process = subprocess.Popen(
+        command, env=environment, cwd=store.root.parent, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=LONGEST_WAIT)
+
+
+def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
+    """Exit code and log of a worker that is sent a signal."""
+    process.send_signal(number)
+    _, log = process.communicate(timeout=LONGEST_WAIT)
+    return process.returncode, log
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + LONGEST_WAIT
+    for _ in itertools.count():
+        if condition():
+            return
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.005)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
