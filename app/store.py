@@ -1,0 +1,263 @@
+"""What the server generates with: the newest valid checkpoint of the run that trained last, or a named one.
+
+Readers poll `latest.json`. A checkpoint that is torn, foreign or not the one announced is refused, with the
+reason in the log and in `refusals`, and the last good one stays. Nothing here knows threads or the event loop
+but for being safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from app.errors import ModelNotFoundError, NotReadyError
+from app.records import Latest, RunError, RunFileError
+from app.runs import Run, RunStore
+from model.checkpoint import Checkpoint, load
+from model.config import RunConfig
+from model.errors import CheckpointError
+from model.network import Network
+from model.vocabulary import Vocabulary
+
+MODEL_NAME = re.compile(r"([^@]*)(?:@([0-9]{1,12}|best))?", re.ASCII)
+NAMED = 12  # steps that an error message lists
+
+logger = logging.getLogger(__name__)
+
+
+class Identity(NamedTuple):
+    """Tells a file from an earlier or later one of the same name; all 0 where there is none."""
+
+    path: str
+    inode: int
+    modified: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory; never changed, so a request that holds one is not disturbed by a newer.
+
+    Attributes:
+        progress: losses (nats per character) and training seconds as of `step`.
+    """
+
+    run: str
+    step: int
+    digest: str
+    network: Network
+    vocabulary: Vocabulary
+    config: RunConfig
+    progress: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return f"{self.run}@{self.step}"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A checkpoint that could not be used."""
+
+    run: str
+    file: str
+    reason: str
+
+
+class ModelStore:
+    """Loads models of a RunStore: the current one by `refresh`, named ones by `get`.
+
+    Attributes:
+        loads: checkpoints read so far.
+        refusals: how many could not be used; `last_refusal` says which, and why.
+    """
+
+    def __init__(self, runs: RunStore, cache: int = 8) -> None:
+        self.runs = runs
+        self.loads = 0
+        self.refusals = 0
+        self.last_refusal: Refusal | None = None
+        self._cache = cache
+        self._current: LoadedModel | None = None
+        self._lock = threading.Lock()
+        self._named: OrderedDict[Identity, LoadedModel] = OrderedDict()
+        self._latest: dict[str, tuple[Identity, Latest | None]] = {}
+        self._refused: set[Identity] = set()
+
+    @property
+    def current(self) -> LoadedModel:
+        """What a request gets that names no model. Raises NotReadyError."""
+        if self._current is None:
+            raise NotReadyError(self._why_not_ready())
+        return self._current
+
+    @property
+    def ready(self) -> bool:
+        return self._current is not None
+
+    def refresh(self) -> None:
+        """Look once for a newer checkpoint. Reads the disk: not for an event loop. Raises OSError."""
+        with self._lock:
+            for run, latest in self._by_last_trained():
+                model = self._newest_valid(run, latest)
+                if model is not None:
+                    if model is not self._current:
+                        logger.info("serving %s", model.id)
+                    self._current = model
+                    return
+
+    def peek(self, name: str | None) -> LoadedModel | None:
+        """The model of that name, if it takes no reading to know it. Raises NotReadyError for None."""
+        if name is None:
+            return self.current
+        if self._current is not None and name in (self._current.run, self._current.id):
+            return self._current
+        return None
+
+    def get(self, name: str | None) -> LoadedModel:
+        """The model `name`: None, `run`, `run@step` or `run@best`. May read the disk: not for an event loop.
+
+        Raises ModelNotFoundError, NotReadyError (no checkpoint yet), RunFileError, CheckpointError.
+        """
+        model = self.peek(name)
+        if model is not None or name is None:
+            return model or self.current
+        match = MODEL_NAME.fullmatch(name)
+        if match is None:
+            raise ModelNotFoundError(f"no model can be named {name[:80]!r}: give a run, run@step or run@best")
+        try:
+            run = self.runs.get(match[1])
+        except RunFileError:
+            raise
+        except RunError as error:
+            raise ModelNotFoundError(str(error)) from None
+        path, digest = self._find(run, match[2])
+        with self._lock:
+            return self._load_cached(run, path, digest)
+
+    def _find(self, run: Run, at: str | None) -> tuple[Path, str | None]:
+        latest = run.latest()
+        if latest is None:
+            raise NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
+        best = latest.best
+        if at is None:
+            return run.path / latest.newest.file, latest.newest.digest
+        if best is not None and at in ("best", str(best.step)):
+            return run.path / best.file, best.digest
+        steps = run.checkpoints()
+        if at != "best" and int(at) in steps:
+            return steps[int(at)], None
+        shown = ", ".join(map(str, list(steps)[:NAMED])) + (", …" if len(steps) > NAMED else "")
+        best_step = f", and its best is {best.step}" if best else ""
+        raise ModelNotFoundError(
+            f"run {run.name!r} has no checkpoint {at}; it has the steps {shown}{best_step}"
+        )
+
+    def _load_cached(self, run: Run, path: Path, digest: str | None) -> LoadedModel:
+        identity = _identity(path)
+        model = self._named.pop(identity, None) or self._load(run, path, digest)
+        self._named[identity] = model
+        while len(self._named) > self._cache:
+            self._named.popitem(last=False)
+        return model
+
+    def _load(self, run: Run, path: Path, digest: str | None) -> LoadedModel:
+        checkpoint = load(path)
+        if digest is not None and checkpoint.digest != digest:
+            raise CheckpointError(path, "is whole, but not the one that latest.json announces")
+        self.loads += 1
+        return _loaded(run.name, checkpoint)
+
+    def _by_last_trained(self) -> list[tuple[Run, Latest | None]]:
+        """Runs with checkpoints, the one that trained last first; untrained ones only after all others."""
+        found = []
+        for run in self.runs.list():
+            identity = _identity(run.path / "latest.json")
+            if identity.modified:
+                latest = self._read_latest(run)
+                newest = latest.newest if latest else None
+                order = (newest.step > 0, newest.time) if newest else (True, identity.modified / 1e9)
+                found.append((order, run, latest))
+        return [(run, latest) for _, run, latest in sorted(found, key=lambda item: item[0], reverse=True)]
+
+    def _read_latest(self, run: Run) -> Latest | None:
+        """What latest.json says, the same object while the file is the same; None if it cannot be used."""
+        identity = _identity(run.path / "latest.json")
+        known = self._latest.get(run.name)
+        if known is None or known[0] != identity:
+            try:
+                latest = run.latest()
+            except RunFileError as error:
+                latest = None
+                self._note(Refusal(run.name, "latest.json", str(error)))
+            known = self._latest[run.name] = (identity, latest)
+        return known[1]
+
+    def _newest_valid(self, run: Run, latest: Latest | None) -> LoadedModel | None:
+        """The newest checkpoint of `run` that can be used; the current one where no newer can."""
+        current = self._current if self._current and self._current.run == run.name else None
+        if latest is not None:
+            if current and current.digest == latest.newest.digest:
+                return current
+            model = self._try(run, run.path / latest.newest.file, latest)
+            if model:
+                return model
+        if current:
+            return current
+        files = (path for path in reversed(run.checkpoints().values()))
+        return next(filter(None, (self._try(run, path, None) for path in files)), None)
+
+    def _try(self, run: Run, path: Path, latest: Latest | None) -> LoadedModel | None:
+        """Load a checkpoint, or note why not; one refused before is not tried again until it changes."""
+        identity = _identity(path)
+        if identity in self._refused:
+            return None
+        try:
+            return self._load(run, path, latest.newest.digest if latest else None)
+        except CheckpointError as error:
+            if latest and self._read_latest(run) is not latest:
+                return None  # replaced while it was read: the next look finds the new one
+            self._refused.add(identity)
+            self._note(Refusal(run.name, path.name, error.reason))
+            return None
+
+    def _note(self, refusal: Refusal) -> None:
+        self.refusals += 1
+        self.last_refusal = refusal
+        logger.error("checkpoint %s of run %s refused: %s", refusal.file, refusal.run, refusal.reason)
+
+    def _why_not_ready(self) -> str:
+        if self.last_refusal is not None:
+            return (
+                f"no usable checkpoint in {self.runs.root}: {self.last_refusal.file} of run "
+                f"{self.last_refusal.run!r} {self.last_refusal.reason}"
+            )
+        return f"no checkpoint in {self.runs.root} yet: start a worker with `charloom worker`"
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        status = path.stat()
+    except OSError:
+        return Identity(str(path), 0, 0, 0)
+    return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _loaded(run: str, checkpoint: Checkpoint) -> LoadedModel:
+    """Without what only a resume needs; the weights are made read-only."""
+    checkpoint.parameters.flags.writeable = False
+    progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}
+    return LoadedModel(
+        run=run,
+        step=checkpoint.step,
+        digest=checkpoint.digest,
+        network=checkpoint.network(),
+        vocabulary=checkpoint.vocabulary,
+        config=checkpoint.config,
+        progress=progress,
+    )
