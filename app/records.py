@@ -95,13 +95,18 @@ class RunSpec(Record):
     def preset(self) -> str:
         return self.config.preset
 
+    @property
+    def steps(self) -> int:
+        """Updates that the run takes, 0 if it ends by time."""
+        return 0 if self.config.minutes else self.config.steps
+
 
 class Status(Record):
     """Where a run stands. Losses are in nats per character, times in Unix seconds.
 
-    `heartbeat` is when the worker last wrote it, `seconds` the training time so far, `fraction` the part of
-    the run that is done. A pause with `retry_at` is the worker's own and ends at that time; one without was
-    asked for by a person.
+    `steps` is what the run takes in all, 0 if it ends by time; `fraction` the part of it that is done;
+    `heartbeat` when the worker last wrote this; `seconds` the training time so far. A pause with `retry_at`
+    is the worker's own and ends at that time; one without was asked for by a person.
     """
 
     state: State = "queued"

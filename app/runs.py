@@ -78,9 +78,9 @@ class Run:
         try:
             return Status.read(self.path / "status.json")
         except FileNotFoundError:
-            return Status(steps=self.config.steps)
+            return Status(steps=self.spec.steps)
         except RunFileError as error:
-            return Status(steps=self.config.steps, reason=str(error))
+            return Status(steps=self.spec.steps, reason=str(error))
 
     def write_status(self, status: Status) -> None:
         """Raises OSError."""

@@ -20,7 +20,9 @@ from app.files import flush, remove_temporaries, write_atomic
 from app.records import CheckpointEntry, Latest, RunFileError, State, Status
 from app.runs import Run
 from model import history
+from model.batches import Batches, split
 from model.checkpoint import Checkpoint, encode, load
+from model.config import RunConfig
 from model.errors import CheckpointError, DivergedError
 from model.training import Progress, Training, train
 from model.vocabulary import Vocabulary
@@ -70,6 +72,12 @@ def train_run(
                 break
     writer.end()
     return training.finished
+
+
+def check_text(config: RunConfig, text: str) -> None:
+    """Raises TextError if `text` is too short for a run of `config`."""
+    training_ids, _ = split(np.zeros(len(text), np.int32), config.validation_fraction)
+    Batches(training_ids, config.sequence_length, config.streams)
 
 
 def start_or_resume(run: Run) -> Training:
@@ -209,14 +217,14 @@ class RunWriter:
                 path.unlink(missing_ok=True)
 
     def write_status(self, state: State) -> None:
-        training, config = self.training, self.run.config
+        training = self.training
         now = time.time()
         self._measure_speed()
         left = self._seconds_left()
         status = Status(
             state=state,
             step=training.step,
-            steps=config.steps,
+            steps=self.run.spec.steps,
             fraction=training.fraction,
             heartbeat=now,
             loss=training.loss,

@@ -22,9 +22,10 @@ from threadpoolctl import threadpool_limits
 
 from app.defaults import queue_defaults
 from app.logs import configure_logging
+from app.records import Status
 from app.runs import Run, RunStore
 from app.settings import Settings, load_settings
-from app.trainer import Cadence, train_run
+from app.trainer import train_run
 from model.errors import CharloomError, TextError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -113,11 +114,11 @@ class Worker:
         self,
         store: RunStore,
         should_stop: Callable[[], bool],
-        cadence: Cadence | None = None,
+        on_status: Callable[[Status], None] = lambda status: None,
         poll_seconds: float = 0.5,
         retry_seconds: float = 10.0,
     ) -> None:
-        self.store, self.should_stop, self.cadence = store, should_stop, cadence
+        self.store, self.should_stop, self.on_status = store, should_stop, on_status
         self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
         self._not_before: dict[str, float] = {}
 
@@ -145,7 +146,7 @@ class Worker:
     def train(self, run: Run) -> None:
         """Train one run; whatever goes wrong becomes its state and reason, and the worker goes on."""
         try:
-            if train_run(run, self.should_stop, cadence=self.cadence):
+            if train_run(run, self.should_stop, self.on_status):
                 logger.info("run %s is finished", run.name)
         except OSError as error:
             if error.errno in DISK_FULL:
@@ -181,20 +182,26 @@ class Worker:
 def run_worker(settings: Settings, *, wait: bool = True, nice: int = 0, parent: int | None = None) -> None:
     """Be the worker of the configured store until a signal, or the end of process `parent`, stops it.
 
-    Logging is configured by the caller. `nice` lowers the priority, so that a server beside it answers first.
+    A worker with a parent leaves the default runs to that. `nice` lowers the priority, so that a server
+    beside it answers first. Logging is configured by the caller.
     Raises StoreBusyError (with `wait` false), or OSError if the store is not writable.
     """
     os.nice(nice)
     store, stop = RunStore(settings.store), Stop(parent)
     with stop_on_signals(stop), hold(store, stop, wait) as held:
         if held:
-            try:
-                queue_defaults(store, settings)
-            except (TextError, OSError) as error:
-                logger.warning("no default runs: %s; waiting for others", error)
+            if parent is None:
+                _queue_defaults(store, settings)
             logger.info("worker holds %s", store.root)
             Worker(store, stop).run()
     logger.info("worker stopped")
+
+
+def _queue_defaults(store: RunStore, settings: Settings) -> None:
+    try:
+        queue_defaults(store, settings)
+    except (TextError, OSError) as error:
+        logger.warning("no default runs: %s; waiting for others", error)
 
 
 if __name__ == "__main__":

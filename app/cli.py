@@ -1,0 +1,175 @@
+"""The command line: `charloom serve | worker | train | generate | gradcheck | runs | corpus`.
+
+Here stand the options and the exit codes; what a command does stands in `app.commands` and is imported when
+it is called, so that `charloom --help` answers at once. Bad input ends with one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.commands.options import with_run_options
+from model.errors import CharloomError
+
+USAGE_ERROR = 2
+FAILED = 1
+INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
+# the base of all that Typer says about arguments; where it is defined depends on Typer's version
+UsageError: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    help="Train a character-level RNN, written in NumPy, on any text; serve its newest checkpoint over HTTP.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
+Corpus = Annotated[Path | None, typer.Option(help="Text that a fresh store trains on (CHARLOOM_CORPUS).")]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (CHARLOOM_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one (CHARLOOM_PORT).")] = None,
+    worker: Annotated[bool, typer.Option(help="Train beside the server.")] = True,
+    store: Store = None,
+    corpus: Corpus = None,
+) -> None:
+    """Serve the newest checkpoint over HTTP, and train beside it."""
+    from app.commands.serve import serve as run
+    from app.settings import load_settings
+
+    run(load_settings(host=host, port=port, store=store, corpus=corpus), with_worker=worker)
+
+
+@app.command()
+def worker(
+    wait: Annotated[bool, typer.Option(help="Wait while another worker holds the store.")] = True,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="How much to yield to other programs.")] = 0,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    store: Store = None,
+    corpus: Corpus = None,
+) -> None:
+    """Train the queued runs of a store, one after the other, until stopped."""
+    from app.logs import configure_logging
+    from app.settings import load_settings
+    from app.worker import run_worker
+
+    settings = load_settings(store=store, corpus=corpus)
+    configure_logging(settings)
+    run_worker(settings, wait=wait, nice=nice, parent=parent)
+
+
+@app.command()
+@with_run_options
+def train(
+    text: Annotated[Path, typer.Argument(help="A text in UTF-8.")],
+    preset: Annotated[str, typer.Option(help="What all other settings start from: classic or gru.")] = "gru",
+    name: Annotated[str | None, typer.Option(help="Name of the run (default: the file's).")] = None,
+    store: Store = None,
+    *,
+    overrides: dict[str, Any],
+) -> None:
+    """Train on your own text. Ctrl-C saves; the same command again goes on from there."""
+    from app.commands.train import train as run
+
+    if not run(open_store(store), text, preset, name, overrides):
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def generate(
+    model: Annotated[str | None, typer.Option(help="RUN, RUN@STEP or RUN@best (default: newest).")] = None,
+    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    length: Annotated[int, typer.Option(help="Characters to write.")] = 500,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest character.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Only the k likeliest characters; 0 for all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest ones with this probability in all.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Ends the text; may be given several times.")] = None,
+    store: Store = None,
+) -> None:
+    """Write a text with a trained model, without a server."""
+    from app.commands.generate import generate as run
+    from model.sampling import SamplingConfig
+
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    run(open_store(store), model, prompt, length, sampling, seed, stop or ())
+
+
+@app.command()
+def gradcheck(
+    cell: Annotated[str, typer.Option(help="elman, gru or lstm.")] = "elman",
+    layers: Annotated[int, typer.Option(help="Stacked layers.")] = 1,
+    hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = 100,
+    method: Annotated[str | None, typer.Option(help="centred or complex-step (default: both).")] = None,
+    elements: Annotated[int, typer.Option(min=0, help="Elements compared a tensor, 0 for all.")] = 0,
+    corpus: Corpus = None,
+) -> None:
+    """Prove every parameter's gradient right; the default is the assignment's own network."""
+    from app.commands.gradcheck import gradcheck as run
+    from app.settings import load_settings
+
+    if not run(load_settings(corpus=corpus).corpus, cell, layers, hidden, method, elements):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def runs(store: Store = None) -> None:
+    """List the runs of the store."""
+    from app.commands.listing import list_runs
+
+    list_runs(open_store(store))
+
+
+@app.command()
+def corpus(
+    target: Annotated[Path | None, typer.Option(help="Where to put it (CHARLOOM_CORPUS).")] = None,
+) -> None:
+    """Fetch the default text, Shakespeare's plays."""
+    from app.corpus import fetch
+    from app.settings import load_settings
+
+    fetch(load_settings(corpus=target).corpus)
+
+
+def open_store(path: Path | None) -> Any:
+    from app.runs import RunStore
+    from app.settings import load_settings
+
+    return RunStore(load_settings(store=path).store)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code. Errors for people become one line on standard error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="charloom", standalone_mode=False)
+    except UsageError as error:
+        return complain(error.format_message())
+    except CharloomError as error:
+        return complain(str(error))
+    except BrokenPipeError:
+        # the reader has gone (`charloom runs | head`): nothing to say, and nothing to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code or 0
+
+
+def complain(message: str) -> int:
+    print(f"charloom: {' '.join(message.split())}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

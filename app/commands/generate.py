@@ -1,0 +1,38 @@
+"""`charloom generate`: a text from a model of the local store, the same that the server gives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from threadpoolctl import threadpool_limits
+
+from app.runs import RunStore
+from app.store import ModelStore
+from model.errors import ConfigError
+from model.generation import generate as generate_text
+from model.sampling import SamplingConfig
+
+
+def generate(
+    store: RunStore,
+    model: str | None,
+    prompt: str,
+    length: int,
+    sampling: SamplingConfig,
+    seed: int,
+    stop: Sequence[str],
+) -> None:
+    """Print a text, and on standard error what wrote it.
+
+    Raises ModelNotFoundError, NotReadyError, UnknownCharacterError, ConfigError.
+    """
+    if length < 1:
+        raise ConfigError("length", f"must be at least 1. Given: {length}")
+    models = ModelStore(store)
+    models.refresh()
+    loaded = models.get(model)
+    with threadpool_limits(1):
+        result = generate_text(loaded.network, loaded.vocabulary, prompt, length, sampling, seed, stop)
+    print(result.text)
+    print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}", file=sys.stderr)

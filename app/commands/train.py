@@ -1,0 +1,120 @@
+"""`charloom train`: makes a run of a text, and trains it here or follows the worker that does."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from threadpoolctl import threadpool_limits
+
+from app.progress import make_display
+from app.records import RUN_NAME, RunExistsError, RunNotFoundError, Status
+from app.runs import Run, RunStore
+from app.trainer import check_text
+from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
+from model.config import PRESETS, RunConfig
+from model.errors import CharloomError, ConfigError
+from model.text import read_text
+
+LOOK_SECONDS = 0.5
+
+
+def train(store: RunStore, path: Path, preset: str, name: str | None, overrides: dict[str, Any]) -> bool:
+    """Train on the text at `path`; say whether the run is finished (False: it was stopped).
+
+    Raises TextError, ConfigError, RunError, OSError; CharloomError with the run's reason if it failed.
+    """
+    config = make_config(preset, overrides)
+    text = read_text(path)
+    check_text(config, text)
+    run = find_or_create(store, name, config, text, path)
+    console = Console()
+    logging.basicConfig(
+        level=logging.WARNING, handlers=[RichHandler(console=console, show_path=False)], force=True
+    )
+    console.print(
+        f"run {run.name} in {store.root}: {len(text):,} characters", highlight=False, soft_wrap=True
+    )
+    stop = Stop()
+    with stop_on_signals(stop):
+        status = finish(store, run, console, stop)
+    if status.state == "failed":
+        raise CharloomError(f"run {run.name} failed: {status.reason}")
+    if status.state == "finished":
+        console.print(f"Write with it: charloom generate --model {run.name}", highlight=False)
+        return True
+    console.print(f"Stopped at step {status.step:,}; the same command goes on from there.", highlight=False)
+    return False
+
+
+def make_config(preset: str, overrides: dict[str, Any]) -> RunConfig:
+    """The preset with some fields changed. Raises ConfigError."""
+    if preset not in PRESETS:
+        raise ConfigError("preset", f"must be one of {', '.join(PRESETS)}. Given: {preset!r}")
+    if "steps" in overrides:
+        # minutes take precedence: who gives only steps wants the run to end by them
+        overrides = {"minutes": 0.0} | overrides
+    return PRESETS[preset].replace(**overrides)
+
+
+def find_or_create(store: RunStore, name: str | None, config: RunConfig, text: str, path: Path) -> Run:
+    """The run of this very text and config, which is then continued, or a new one.
+
+    Without a name, it is named after the text's file, with a number where that name is taken.
+    Raises RunExistsError if `name` is that of another run.
+    """
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    base = name or default_name(path)
+    for candidate in [base, *(f"{base}-{number}" for number in range(2, 1000) if name is None)]:
+        try:
+            run = store.get(candidate)
+        except RunNotFoundError:
+            return store.create(candidate, config, text, path.name)
+        if (run.config, run.spec.corpus_sha256) == (config, sha256):
+            return run
+    raise RunExistsError(
+        f"a run named {base!r} exists already, {difference(run, config)}: choose another --name"
+    )
+
+
+def difference(run: Run, config: RunConfig) -> str:
+    """In which fields, or else that in its text, a run differs from what is asked for."""
+    asked, has = config.to_dict(), run.config.to_dict()
+    changes = [f"{name} {has[name]} instead of {asked[name]}" for name in asked if has[name] != asked[name]]
+    return f"with {', '.join(changes)}" if changes else "of another text"
+
+
+def default_name(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")[:50]
+    return name if RUN_NAME.fullmatch(name) else "run"
+
+
+def finish(store: RunStore, run: Run, console: Console, stop: Stop) -> Status:
+    """Train the run to its end, or show how a worker that holds the store does; its status then."""
+    display = make_display(run, console)
+    worker = Worker(store, stop, display.show)
+    following = False
+    if run.status.state == "failed":
+        run.write_status(run.status.model_copy(update={"state": "queued", "reason": None}))
+    with display.shown(), threadpool_limits(1):
+        while not stop() and run.status.state not in ("finished", "failed"):
+            try:
+                with hold(store, stop, wait=False):
+                    worker.train(run)
+            except StoreBusyError:
+                if not following:
+                    console.print(
+                        "A worker holds this store and will train the run in its turn. Here is how it does; "
+                        "Ctrl-C ends only this showing.",
+                        highlight=False,
+                    )
+                following = True
+            display.show(run.status)
+            time.sleep(LOOK_SECONDS)
+    return run.status
