@@ -1,0 +1,223 @@
+import math
+
+import numpy as np
+import pytest
+from model.generation import generate
+
+from model.checkpoint import decode, encode
+from model.config import PRESETS, RunConfig
+from model.errors import CheckpointError, DivergedError, TextError
+from model.evaluation import streaming_loss
+from model.loss import character_losses
+from model.network import Network
+from model.training import Training, train
+from model.vocabulary import Vocabulary
+
+TEXT = "the cat sat on the mat; the dog sat on the log. " * 60
+VOCABULARY = Vocabulary.from_text(TEXT)
+IDS = VOCABULARY.encode(TEXT)
+SMALL = {"hidden": 8, "steps": 30, "sample_every": 10, "sample_length": 20, "best_sample_length": 25}
+CLASSIC = PRESETS["classic"].replace(record_every=5, **SMALL)
+GRU = RunConfig(sequence_length=8, streams=4, validate_every=10, record_every=5, **SMALL)
+
+
+def start(config, clock=lambda: 0.0):
+    return Training(config, VOCABULARY, IDS, "text", clock)
+
+
+def resume(checkpoint):
+    return Training.resume(decode(encode(checkpoint)), IDS, clock=lambda: 0.0)
+
+
+@pytest.mark.parametrize("config", [CLASSIC, GRU], ids=["classic", "gru"])
+def test_yields_step_zero_and_then_every_update(config):
+    events = list(train(start(config)))
+    assert [event.step for event in events] == list(range(31))
+    assert events[0].loss is None
+    assert all(math.isfinite(event.loss) for event in events[1:])
+    assert [event.finished for event in events] == [False] * 30 + [True]
+    assert [event.step for event in events if event.record] == list(range(0, 31, 5))
+
+
+def test_samples_before_training_after_every_so_many_updates_and_from_the_best_model():
+    samples = [sample for event in train(start(CLASSIC)) for sample in event.samples]
+    assert [(s.step, s.kind, len(s.text)) for s in samples] == [
+        (0, "sample", 20),
+        (10, "sample", 20),
+        (20, "sample", 20),
+        (30, "sample", 20),
+        (30, "best", 25),
+    ]
+
+
+def test_a_sample_is_what_the_network_of_that_step_writes():
+    training = start(GRU)
+    event = next(train(training))
+    assert (
+        event.samples[0].text
+        == generate(training.network, VOCABULARY, "", 20, sampling_of(training.config), seed=0).text
+    )
+
+
+def sampling_of(config):
+    from model.sampling import SamplingConfig
+
+    return SamplingConfig(temperature=config.sample_temperature)
+
+
+@pytest.mark.parametrize(
+    "config", [CLASSIC, GRU, GRU.replace(cell="lstm", layers=2)], ids=["classic", "gru", "lstm"]
+)
+@pytest.mark.parametrize("stop", [0, 7, 10, 29])
+def test_resume_is_exact_to_the_bit(config, stop):
+    whole = start(config)
+    expected = list(train(whole))
+    first = start(config)
+    for event in train(first):
+        if event.step == stop:
+            break
+    second = resume(first.checkpoint())
+    rest = list(train(second))
+    # a run that stopped at step 0 reports step 0 again
+    assert rest == (expected if stop == 0 else expected[stop + 1 :])
+    assert second.network.flat.tobytes() == whole.network.flat.tobytes()
+    assert encode(second.checkpoint()) == encode(whole.checkpoint())
+    assert encode(second.best_checkpoint()) == encode(whole.best_checkpoint())
+
+
+def test_a_finished_run_has_nothing_left_to_do():
+    training = start(GRU)
+    list(train(training))
+    assert list(train(resume(training.checkpoint()))) == []
+
+
+def test_classic_by_the_assignments_own_loop():
+    """The assignment's update, written out for one stream with one-hot columns and per-step gradients."""
+    config = CLASSIC.replace(steps=12, hidden=5)
+    training = start(config)
+    network = Network(training.network.config, training.network.flat.astype(np.float64))
+    p = {name: values.T.copy() for name, values in network.parameters.items()}
+    U, W, b, V, c = p["layer0.U"], p["layer0.W"], p["layer0.b"], p["V"], p["c"]
+    m = [np.zeros_like(x) for x in (U, W, b, V, c)]
+    h_prev, smooth, losses = np.zeros(5), None, []
+    for update in range(12):
+        x, y = IDS[update * 25 :][:25], IDS[update * 25 + 1 :][:25]
+        hs, ps, loss = [h_prev], [], 0.0
+        for t in range(25):
+            hs.append(np.tanh(W @ hs[-1] + U[:, x[t]] + b))
+            o = V @ hs[-1] + c
+            ps.append(np.exp(o) / np.exp(o).sum())
+            loss -= np.log(ps[-1][y[t]])
+        grads = [np.zeros_like(value) for value in (U, W, b, V, c)]
+        da = np.zeros(5)
+        for t in reversed(range(25)):
+            do = ps[t].copy()
+            do[y[t]] -= 1
+            da = (V.T @ do + W.T @ da) * (1 - hs[t + 1] ** 2)
+            grads[0][:, x[t]] += da
+            grads[1] += np.outer(da, hs[t])
+            grads[2] += da
+            grads[3] += np.outer(do, hs[t + 1])
+            grads[4] += do
+        for value, memory, gradient in zip((U, W, b, V, c), m, grads, strict=True):
+            gradient = np.clip(gradient, -5, 5)
+            memory += gradient**2
+            value -= 0.1 * gradient / np.sqrt(memory + 1e-8)
+        h_prev = hs[-1]
+        smooth = loss if smooth is None else 0.999 * smooth + 0.001 * loss
+        losses.append(smooth)
+    events = list(train(training))[1:]
+    np.testing.assert_allclose([event.summed_smooth_loss for event in events], losses, rtol=1e-4)
+    np.testing.assert_allclose(training.network.parameters["layer0.W"], W.T, atol=2e-3)
+
+
+def test_state_is_carried_and_reset_at_each_epoch():
+    config = CLASSIC.replace(steps=200)
+    training = start(config)
+    per_epoch = training.batches.windows_per_epoch
+    assert per_epoch < 190
+    seen = {}
+    forward = training.network.forward
+
+    def spy(inputs, state, tape=None):
+        seen[training.step] = state.copy()
+        return forward(inputs, state, tape)
+
+    training.network.forward = spy
+    for event in train(training):
+        if event.step == per_epoch + 2:
+            break
+    assert not seen[0].any()
+    assert seen[1].any()
+    assert not seen[per_epoch].any()
+    assert seen[per_epoch + 1].any()
+
+
+def test_the_best_model_is_the_one_that_reached_the_lowest_loss():
+    training = start(GRU)
+    losses = {}
+    for event in train(training):
+        if event.validation_loss is not None:
+            losses[event.step] = event.validation_loss
+    assert list(losses) == [0, 10, 20, 30]
+    assert training.best_step == min(losses, key=losses.get)
+    assert training.best_loss == min(losses.values())
+    best = training.best_checkpoint()
+    assert best.step == training.best_step
+    assert streaming_loss(best.network(), training.held_out) == training.best_loss
+
+
+def test_best_by_smooth_loss_keeps_the_parameters_before_the_update():
+    training = start(CLASSIC)
+    flats = {}
+    smooth = {}
+    for event in train(training):
+        flats[event.step] = training.network.flat.copy()
+        smooth[event.step] = event.smooth_loss
+    assert training.best_loss == min(value for value in smooth.values() if value is not None)
+    assert training.best.tobytes() == flats[training.best_step].tobytes()
+    assert smooth[training.best_step + 1] == training.best_loss
+
+
+def test_a_run_by_time_ends_with_its_time():
+    ticks = iter(range(10_000))
+    training = start(GRU.replace(minutes=0.5), clock=lambda: float(next(ticks)))
+    events = list(train(training))
+    assert events[-1].finished
+    assert 28 <= events[-1].seconds <= 32
+    assert events[-1].learning_rate < events[5].learning_rate
+
+
+def test_a_loss_that_is_no_number_says_so():
+    training = start(GRU)
+    training.network.flat[:] = np.nan
+    with pytest.raises(DivergedError, match="at step 0"):
+        training.update()
+
+
+def test_learns_the_text():
+    events = list(train(start(GRU.replace(steps=300, sample_every=0, best_sample_length=0))))
+    assert events[-1].validation_loss < 1.0 < events[0].validation_loss
+
+
+def test_a_checkpoint_for_serving_cannot_be_resumed():
+    with pytest.raises(CheckpointError, match="to resume from"):
+        resume(start(GRU).best_checkpoint())
+
+
+def test_a_text_too_short_is_refused():
+    with pytest.raises(TextError, match="need at least"):
+        Training(GRU, VOCABULARY, IDS[:30])
+
+
+@pytest.mark.parametrize("length", [2, 3, 100, 5000])
+def test_streaming_loss_is_the_mean_of_the_characters(length):
+    network = start(GRU).network
+    ids = np.resize(IDS, length)
+    loss = streaming_loss(network, ids)
+    if length <= 100:  # one stream: the whole text in one go, up to what does not fill a window
+        covered = (length - 1) // min(64, length - 1) * min(64, length - 1)
+        logits, _ = network.forward(ids[:covered, None], network.zero_state(1))
+        expected = character_losses(logits, ids[1 : covered + 1, None]).mean()
+        assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(math.log(len(VOCABULARY)), rel=0.05)
