@@ -215,7 +215,7 @@ class Batch:
         return ended
 
     def _run(self, count: int) -> NDArray[np.intp]:
-        """Feeds `count` characters to every row: the ids that follow each, written or the prompt's, (B, count)."""
+        """Feeds `count` characters to every row; the ids that follow, written or the prompt's, (B, count)."""
         rows, width = len(self.rows), max(len(self.rows), self.decoder.narrowest)
         settings = self._settings
         if settings is None:

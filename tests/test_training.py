@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from model.generation import generate
 
 from model.checkpoint import decode, encode
 from model.config import PRESETS, RunConfig
 from model.errors import CheckpointError, DivergedError, TextError
 from model.evaluation import streaming_loss
+from model.generation import generate
 from model.loss import character_losses
 from model.network import Network
 from model.training import Training, train
