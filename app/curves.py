@@ -5,46 +5,71 @@ from __future__ import annotations
 import math
 import os
 import threading
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.runs import Run
+from app.store import ModelStore
 from model import history
+from model.errors import CharloomError
 
 Record = dict[str, Any]
-Item = TypeVar("Item")
+
+FRESH_SECONDS = 1.0  # however many people look, a curve is read and drawn this often at most
 
 
-@dataclass
-class _Reading:
-    """How far a history file was read."""
+class Curves:
+    """The curves of a store's runs, no line read twice, none read more than once a second.
 
-    inode: int = 0
-    offset: int = 0
-    records: list[Record] = field(default_factory=list)
+    Reads the disk: not for an event loop. Safe to use from several threads.
+    """
 
-
-class Histories:
-    """The records of history files, no line read twice. Safe to use from several threads."""
-
-    def __init__(self) -> None:
+    def __init__(self, models: ModelStore) -> None:
+        self.models = models
         self._lock = threading.Lock()
         self._readings: dict[Path, _Reading] = {}
+        self._curves: dict[Path, tuple[float, Curve]] = {}
+        self._vocabularies: dict[str, int] = {}
 
-    def read(self, run: Run) -> list[Record]:
-        """All whole records of the run's loss curve, oldest first. Reads the disk."""
-        path = run.history_path
+    def get(self, run: Run) -> Curve:
+        """The curve of a run, at most a second old. Raises RunFileError."""
         with self._lock:
-            try:
-                with path.open("rb") as file:
-                    return list(self._read_on(path, file.fileno()))
-            except FileNotFoundError:
-                self._readings.pop(path, None)
-                return []
+            read_at, curve = self._curves.get(run.path, (-math.inf, None))
+            now = time.monotonic()
+            if curve is None or now - read_at > FRESH_SECONDS:
+                curve = self._read(run)
+                self._curves[run.path] = (now, curve)
+            return curve
+
+    def _read(self, run: Run) -> Curve:
+        status, latest = run.status, run.latest()
+        best = latest.best if latest else None
+        vocabulary = self._vocabulary(run)
+        return Curve(
+            run=run.name,
+            state=status.state,
+            step=status.step,
+            steps=status.steps,
+            cell=run.config.cell,
+            points=self._points(run.history_path),
+            checkpoints=list(run.checkpoints()),
+            best=(best.step, best.loss) if best and best.loss is not None else None,
+            baseline=math.log(vocabulary) if vocabulary else None,
+            sequence_length=run.config.sequence_length if run.config.reduction == "sum" else None,
+        )
+
+    def _points(self, path: Path) -> list[Record]:
+        try:
+            with path.open("rb") as file:
+                return list(self._read_on(path, file.fileno()))
+        except FileNotFoundError:
+            self._readings.pop(path, None)
+            return []
 
     def _read_on(self, path: Path, descriptor: int) -> list[Record]:
         status = os.fstat(descriptor)
@@ -58,15 +83,32 @@ class Histories:
         reading.offset += len(whole)
         return reading.records
 
+    def _vocabulary(self, run: Run) -> int | None:
+        """K of a run, from any checkpoint of it; None before the first."""
+        corpus = run.spec.corpus_sha256
+        if corpus not in self._vocabularies:
+            try:
+                self._vocabularies[corpus] = len(self.models.get(run.name).vocabulary)
+            except CharloomError:
+                return None
+        return self._vocabularies[corpus]
+
+
+@dataclass
+class _Reading:
+    """How far a history file was read."""
+
+    inode: int = 0
+    offset: int = 0
+    records: list[Record] = field(default_factory=list)
+
 
 @dataclass(frozen=True)
 class Curve:
     """What a loss curve shows. Losses in nats per character; steps are updates.
 
     Attributes:
-        points: records of the training, thinned: step, loss, smooth_loss, summed_smooth_loss, seconds, …
-        validation: (step, held-out loss) of every measurement, thinned likewise.
-        recorded: how many records there were before thinning.
+        points: records of the training: step, loss, smooth_loss, validation_loss, seconds, …
         checkpoints: steps whose weights are kept.
         best: (step, loss) of the best checkpoint.
         baseline: ln K, the loss of guessing among K characters; None where K is not known.
@@ -79,8 +121,6 @@ class Curve:
     steps: int
     cell: str
     points: list[Record]
-    validation: list[tuple[int, float]]
-    recorded: int
     checkpoints: list[int]
     best: tuple[int, float] | None
     baseline: float | None
@@ -90,48 +130,28 @@ class Curve:
     def version(self) -> str:
         """Changes when the picture would."""
         last = self.points[-1]["step"] if self.points else -1
-        best = self.best[0] if self.best else -1
         newest = self.checkpoints[-1] if self.checkpoints else -1
-        return f"{self.run}-{self.recorded}-{last}-{self.state}-{newest}-{best}"
+        best = self.best[0] if self.best else -1
+        return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}"
 
-
-def read_curve(run: Run, histories: Histories, vocabulary: int | None, limit: int) -> Curve:
-    """The curve of a run, of at most about `limit` points. Reads the disk. Raises RunFileError."""
-    records = histories.read(run)
-    status, latest = run.status, run.latest()
-    held_out = [
-        (record["step"], record["validation_loss"])
-        for record in records
-        if record.get("validation_loss") is not None
-    ]
-    best = latest.best if latest else None
-    return Curve(
-        run=run.name,
-        state=status.state,
-        step=status.step,
-        steps=status.steps,
-        cell=run.config.cell,
-        points=thin(records, [_number(record.get("loss")) for record in records], limit),
-        validation=thin(held_out, [loss for _, loss in held_out], limit),
-        recorded=len(records),
-        checkpoints=list(run.checkpoints()),
-        best=(best.step, best.loss) if best and best.loss is not None else None,
-        baseline=math.log(vocabulary) if vocabulary else None,
-        sequence_length=run.config.sequence_length if run.config.reduction == "sum" else None,
-    )
-
-
-def thin(items: list[Item], values: list[float], limit: int) -> list[Item]:
-    """About `limit` of `items`: first, last, and of each stretch those of the least and greatest value."""
-    if len(items) <= limit:
-        return list(items)
-    return [items[index] for index in extremes(np.asarray(values), max(1, (limit - 2) // 2))]
+    def thinned(self, limit: int) -> Curve:
+        """The same with about `limit` points at most, the extremes of both losses among them."""
+        if len(self.points) <= limit:
+            return self
+        losses = np.array([_number(point.get("loss")) for point in self.points])
+        held_out = np.array([_number(point.get("validation_loss")) for point in self.points])
+        measured = np.flatnonzero(~np.isnan(held_out))
+        kept = set(extremes(losses, max(1, limit // 3)))
+        kept.update(
+            measured[extremes(held_out[measured], max(1, limit // 6))].tolist() if len(measured) else ()
+        )
+        return replace(self, points=[self.points[index] for index in sorted(kept)])
 
 
 def extremes(values: NDArray[np.floating], stretches: int) -> list[int]:
     """Indices, ascending, of the first and last value and of the extremes of `stretches` equal stretches."""
     kept = {0, len(values) - 1}
-    for part in np.array_split(np.arange(len(values)), stretches):
+    for part in np.array_split(np.arange(len(values)), min(stretches, len(values))):
         known = part[~np.isnan(values[part])]
         if len(known):
             kept.add(int(known[values[known].argmin()]))

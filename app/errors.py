@@ -127,6 +127,8 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (RunFileError, 503, "run_unusable"),
     (RenderError, 503, "helper_failed"),
     (DeadlineError, 504, "deadline_exceeded"),
+    (TimeoutError, 504, "deadline_exceeded"),
+    (OSError, 503, "store_unavailable"),
 )
 HTTP_CODES = {
     400: "bad_request",
@@ -140,7 +142,7 @@ RETRY_SECONDS = {"not_ready": 1.0}
 
 
 def problem_of(error: Exception) -> Problem:
-    """The answer to an error raised on purpose; any other is an internal one, of which nothing is told."""
+    """The answer to an error raised on purpose, or by the store's disk; of any other nothing is told."""
     for kind, status, code in TABLE:
         if isinstance(error, kind):
             return Problem(

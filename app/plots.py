@@ -175,17 +175,19 @@ def _draw_lines(axes: Axes, curve: Curve, palette: Palette) -> bool:
         )
     if len(smooth_steps):
         axes.plot(smooth_steps, smooth, color=palette.smooth, linewidth=2, label="smooth loss", zorder=4)
-    if curve.validation:
+    held_out_steps, held_out = _column(curve.points, "validation_loss")
+    if len(held_out):
         axes.plot(
-            *zip(*curve.validation, strict=True),
+            held_out_steps,
+            held_out,
             color=palette.held_out,
             linewidth=1.8,
-            marker="o" if len(curve.validation) <= 40 else "",
+            marker="o" if len(held_out) <= 40 else "",
             markersize=4,
             label="held-out loss",
             zorder=5,
         )
-    return bool(len(steps) or curve.validation)
+    return bool(len(steps) or len(held_out))
 
 
 def _column(points: Sequence[Record], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -196,7 +198,7 @@ def _column(points: Sequence[Record], name: str) -> tuple[NDArray[np.float64], N
 
 def _set_limits(axes: Axes, curve: Curve) -> None:
     """From just below the least value to just above the greatest, where outliers do not count."""
-    values = [*_column(curve.points, "loss")[1], *(loss for _, loss in curve.validation)]
+    values = [*_column(curve.points, "loss")[1], *_column(curve.points, "validation_loss")[1]]
     if values:
         top = max(float(np.quantile(values, 0.999)), curve.baseline or 0.0)
         bottom = min(float(np.quantile(values, 0.001)), curve.best[1] if curve.best else np.inf)

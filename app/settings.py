@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         "console", description="Log lines for people or for machines."
     )
 
+    access_log: bool = Field(True, description="Whether each request gets a log line.")
+
     poll_seconds: float = Field(
         0.25, ge=0.01, le=0.5, description="How often the server looks for a new checkpoint."
     )

@@ -49,6 +49,7 @@ class LoadedModel:
 
     run: str
     step: int
+    path: Path
     digest: str
     network: Network
     vocabulary: Vocabulary
@@ -171,7 +172,7 @@ class ModelStore:
         if digest is not None and checkpoint.digest != digest:
             raise CheckpointError(path, "is whole, but not the one that latest.json announces")
         self.loads += 1
-        return _loaded(run.name, checkpoint)
+        return _loaded(run.name, path, checkpoint)
 
     def _by_last_trained(self) -> list[tuple[Run, Latest | None]]:
         """Runs with checkpoints, the one that trained last first; untrained ones only after all others."""
@@ -248,13 +249,14 @@ def _identity(path: Path) -> Identity:
     return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _loaded(run: str, checkpoint: Checkpoint) -> LoadedModel:
+def _loaded(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
     """Without what only a resume needs; the weights are made read-only."""
     checkpoint.parameters.flags.writeable = False
     progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}
     return LoadedModel(
         run=run,
         step=checkpoint.step,
+        path=path,
         digest=checkpoint.digest,
         network=checkpoint.network(),
         vocabulary=checkpoint.vocabulary,

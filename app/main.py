@@ -1,0 +1,135 @@
+"""The server's application: `uvicorn --factory app.main:create_app`, or `charloom serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, cast
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.assets import Assets
+from app.curves import Curves
+from app.engine import Engine
+from app.errors import HTTP_CODES, TABLE, Problem, problem_of, validation_problem
+from app.gradchecks import GradientChecks
+from app.middleware import BodyLimit, RequestContext
+from app.rendering import Renderer
+from app.routes import generate, gradcheck, health, loss_curve, pages, runs
+from app.routes.documents import DESCRIPTION, TAGS
+from app.runs import RunStore
+from app.services import Services
+from app.settings import Settings, load_settings
+from app.store import ModelStore
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Without settings they are read from the environment; raises ConfigError."""
+    parts = build_services(settings or load_settings())
+    app = FastAPI(
+        title="Charloom",
+        summary="Text from a recurrent network that is still learning.",
+        description=DESCRIPTION,
+        version=version("charloom"),
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = parts
+    for module in (generate, runs, loss_curve, gradcheck, health, pages):
+        app.include_router(module.router)
+    add_error_handlers(app)
+    app.add_middleware(BodyLimit, limit=parts.settings.max_body_bytes)
+    app.add_middleware(RequestContext, access_log=parts.settings.access_log)
+    return app
+
+
+def build_services(settings: Settings) -> Services:
+    """The parts, none of them started."""
+    run_store = RunStore(settings.store)
+    models = ModelStore(run_store, settings.model_cache)
+    return Services(
+        settings=settings,
+        runs=run_store,
+        models=models,
+        engine=Engine(),
+        curves=Curves(models),
+        renderer=Renderer(settings.plot_seconds),
+        gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
+        assets=Assets(),
+    )
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Looks for a checkpoint before the first request, then goes on looking until the server stops."""
+    parts: Services = app.state.services
+    await look(parts.models)
+    looking = asyncio.create_task(keep_looking(parts.models, parts.settings.poll_seconds))
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        await parts.gradchecks.close()
+        parts.renderer.close()
+
+
+async def keep_looking(models: ModelStore, seconds: float) -> None:
+    """Picks up new checkpoints, for ever."""
+    while True:
+        await asyncio.sleep(seconds)
+        await look(models)
+
+
+async def look(models: ModelStore) -> None:
+    """One look at the store, off the event loop; whatever it meets, the model being served stays."""
+    try:
+        await asyncio.to_thread(models.refresh)
+    except OSError as error:
+        logger.error("the store cannot be read: %s", error)
+    except Exception:
+        logger.exception("the look for a new checkpoint failed")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Every error leaves in the shape of its routes, by the one table."""
+    for kind, _, _ in TABLE:
+        app.add_exception_handler(kind, on_known_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+async def on_known_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError):
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+    return respond(problem_of(error))
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
+    return respond(validation_problem(cast(RequestValidationError, error).errors()))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    error = cast(HTTPException, error)
+    code = HTTP_CODES.get(error.status_code, "http_error")
+    messages = {
+        404: f"there is nothing at {request.url.path}; /docs lists what there is",
+        405: f"{request.method} is not possible at {request.url.path}; see /docs",
+    }
+    message = messages.get(error.status_code, error.detail)
+    return respond(Problem(error.status_code, code, message), error.headers)
+
+
+def respond(problem: Problem, headers: Mapping[str, Any] | None = None) -> Response:
+    """A problem in the native routes' shape."""
+    return JSONResponse(problem.body(), problem.status, {**problem.headers(), **(headers or {})})

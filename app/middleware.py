@@ -1,0 +1,113 @@
+"""What every request passes through: an id, security headers, a line in the log, a bound on the body.
+
+Pure ASGI, not `@app.middleware("http")`: behind that a route never learns that its client has gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+import structlog
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Problem, problem_of
+
+REQUEST_ID = "x-request-id"
+USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "content-security-policy": PAGE_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+logger = logging.getLogger("app.requests")
+
+
+class RequestContext:
+    """Gives every request an id, or keeps the client's, and every answer the id and security headers."""
+
+    def __init__(self, app: ASGIApp, access_log: bool) -> None:
+        self.app, self.access_log = app, access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+        began, status = time.perf_counter(), 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_headers)
+            except Exception as error:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                if status:
+                    raise  # the answer has begun: only ending the connection tells that it is not whole
+                problem = problem_of(error)
+                response = JSONResponse(problem.body(), problem.status)
+                await response(scope, receive, send_with_headers)
+            finally:
+                if self.access_log:
+                    milliseconds = 1000 * (time.perf_counter() - began)
+                    extra = {
+                        "method": scope["method"],
+                        "path": scope["path"],
+                        "status": status,
+                        "milliseconds": round(milliseconds, 2),
+                    }
+                    logger.info("request", extra=extra)
+
+
+class BodyLimit:
+    """Refuses bodies of more than `limit` bytes, announced or not, before they are held in memory."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.limit:
+            problem = Problem(413, "body_too_large", self._message(f"{int(announced)} bytes"))
+            # the body is not read, so the connection is of no further use
+            response = JSONResponse(problem.body(), 413, headers={"connection": "close"})
+            await response(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.limit:
+                raise HTTPException(413, self._message("more"))
+            return message
+
+        await self.app(scope, receive_counted, send)
+
+    def _message(self, given: str) -> str:
+        return f"the body must be at most {self.limit} bytes. Given: {given}"

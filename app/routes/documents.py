@@ -1,0 +1,47 @@
+"""Texts and examples of the OpenAPI document that several routes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.schemas import ErrorResponse
+
+TAGS = [
+    {"name": "text", "description": "Write text with a checkpoint."},
+    {"name": "training", "description": "Watch the runs: curves, samples, checkpoints."},
+    {"name": "proof", "description": "Check every gradient numerically."},
+    {"name": "health", "description": "For orchestrators."},
+]
+DESCRIPTION = """
+A character-level recurrent network, written in NumPy, trains in the background and writes checkpoints; this
+service always answers with the newest one. Every text names the checkpoint, step and seed that made it, and
+the same three make it again, to the byte.
+
+Losses are in nats per character. Errors are `{"error": {"code", "message", "field", "details"}}`.
+"""
+EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
+    400: ("invalid_json", "the body is not JSON: Expecting ',' delimiter", []),
+    404: ("model_not_found", "there is no run named 'grue' in checkpoints; the runs are: classic, gru", []),
+    406: ("not_acceptable", "the answer can be application/json, text/html. Accept was: audio/*", []),
+    413: ("body_too_large", "the body must be at most 1000000 bytes. Given: 2000000 bytes", []),
+    422: (
+        "unknown_characters",
+        "the text holds characters that this model has never seen: 'ü' at position 5; leave them out or "
+        "replace them",
+        [{"position": 5, "character": "ü", "code_point": "U+00FC"}],
+    ),
+    429: ("overloaded", "256 texts are waiting; come back in 2 s", []),
+    503: ("not_ready", "no checkpoint in checkpoints yet: start a worker with `charloom worker`", []),
+    504: ("deadline_exceeded", "the gradient check took longer than 120 s", []),
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documentation of a route's errors."""
+    return {status: _error(*EXAMPLES[status]) for status in statuses}
+
+
+def _error(code: str, message: str, details: list[dict[str, Any]]) -> dict[str, Any]:
+    example = {"error": {"code": code, "message": message, "details": details}}
+    content = {"application/json": {"example": example}}
+    return {"model": ErrorResponse, "description": code.replace("_", " "), "content": content}

@@ -1,0 +1,113 @@
+"""Proof of the gradients: run on request, in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.gradchecks import Method, Report
+from app.negotiation import preferred
+from app.routes.documents import errors
+from app.routes.loss_curve import HTML, JSON, PNG, SVG, Theme, picture_response
+from app.schemas import GradcheckReport, ParameterReport
+from app.services import Parts, Services
+
+router = APIRouter(tags=["proof"])
+
+MethodQuery = Annotated[
+    Method,
+    Query(description="`centred`: differences, as in the assignment; `complex-step`: no subtraction."),
+]
+CheckedModel = Annotated[
+    str | None,
+    Query(
+        description="A checkpoint (`run`, `run@step`, `run@best`); by default the assignment's own network, "
+        "freshly initialised.",
+        examples=["gru"],
+    ),
+]
+NAMES = {"centred": "centred differences", "complex-step": "complex step"}
+
+
+@router.get(
+    "/gradcheck",
+    summary="Is every gradient right?",
+    response_model=GradcheckReport,
+    responses=errors(404, 406, 422, 429, 503, 504)
+    | {
+        200: {
+            "content": {JSON: {}, HTML: {}, SVG: {}, PNG: {}},
+            "description": "By `Accept`; JSON by default.",
+        }
+    },
+)
+async def gradcheck(
+    request: Request,
+    parts: Parts,
+    method: MethodQuery = "centred",
+    model: CheckedModel = None,
+    theme: Theme = "light",
+) -> Any:
+    """Compares the analytic gradient of every parameter with a numerical one, in float64.
+
+    Takes some seconds the first time; later requests for the same check are answered at once. In a browser a
+    page with a table and a picture.
+    """
+    kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
+    headers = {"vary": "accept"}
+    if kind == HTML:
+        return parts.assets.page("gradcheck.html", method=method, model=model, methods=NAMES)
+    report = await _report(parts, method, model)
+    if kind == JSON:
+        body = describe(report)
+        return Response(body.model_dump_json(), media_type=JSON, headers=headers)
+    return await _picture(parts, report, "svg" if kind == SVG else "png", theme)
+
+
+@router.get("/gradcheck.svg", summary="The check as a picture", responses=errors(404, 422, 429, 503, 504))
+async def gradcheck_svg(
+    parts: Parts, method: MethodQuery = "centred", model: CheckedModel = None, theme: Theme = "light"
+) -> Response:
+    """Relative errors on a log scale, beside their limits and the assignment's own figures."""
+    return await _picture(parts, await _report(parts, method, model), "svg", theme)
+
+
+@router.get("/gradcheck.png", summary="The check as a picture", responses=errors(404, 422, 429, 503, 504))
+async def gradcheck_png(
+    parts: Parts, method: MethodQuery = "centred", model: CheckedModel = None, theme: Theme = "light"
+) -> Response:
+    """Relative errors on a log scale, beside their limits and the assignment's own figures."""
+    return await _picture(parts, await _report(parts, method, model), "png", theme)
+
+
+async def _report(parts: Services, method: Method, model: str | None) -> Report:
+    return await parts.gradchecks.report(await parts.model(model) if model else None, method)
+
+
+def describe(report: Report) -> GradcheckReport:
+    """The report as its JSON."""
+    return GradcheckReport(
+        model=report.model,
+        method=report.method,
+        step_size=report.step_size,
+        passed=report.passed,
+        seconds=report.seconds,
+        cell=report.cell,
+        hidden=report.hidden,
+        layers=report.layers,
+        sequence_length=report.sequence_length,
+        vocabulary=report.vocabulary,
+        parameters=[ParameterReport(**row) for row in report.parameters],
+    )
+
+
+async def _picture(parts: Services, report: Report, format: Literal["svg", "png"], theme: str) -> Response:
+    rows = report.parameters
+    columns = [
+        [row[name] for row in rows] for name in ("name", "relative_error", "limit", "assignment_figure")
+    ]
+    title = f"{report.model} · {NAMES[report.method]} · h = {report.step_size:g}"
+    key = ("gradcheck", report.model, report.method, str(report.seconds), format, theme)
+    picture = await parts.renderer.picture(key, "draw_gradcheck", *columns, title, format, theme)
+    return picture_response(picture, SVG if format == "svg" else PNG, f'"{"-".join(key)}"')

@@ -1,0 +1,144 @@
+"""The loss curve of a run, as a page, a picture, or points."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.curves import Curve
+from app.negotiation import preferred
+from app.routes.documents import errors
+from app.routes.runs import ModelQuery, list_runs
+from app.schemas import LossCurve
+from app.services import Parts, Services
+
+JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
+DRAWN_POINTS = 3000
+# an SVG opened by itself needs its own styles, and nothing else
+PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+router = APIRouter(tags=["training"])
+
+Points = Annotated[int, Query(ge=10, le=100_000, description="About how many points at most.")]
+Theme = Annotated[Literal["light", "dark"], Query(description="Colours of the picture.")]
+
+
+@router.get(
+    "/loss-curve",
+    summary="The loss curve as page, picture or points",
+    response_model=LossCurve,
+    responses=errors(404, 406, 422, 429, 503, 504)
+    | {
+        200: {
+            "content": {JSON: {}, HTML: {}, SVG: {}, PNG: {}},
+            "description": "By `Accept`; JSON by default.",
+        }
+    },
+)
+async def loss_curve(
+    request: Request, parts: Parts, model: ModelQuery = None, points: Points = 2000, theme: Theme = "light"
+) -> Response:
+    """In a browser a page that follows the training, as an image the picture, otherwise the points."""
+    kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
+    if kind == HTML:
+        runs = await run_in_threadpool(list_runs, parts)
+        run = await run_in_threadpool(parts.run, model)
+        response: Response = parts.assets.page("loss-curve.html", run=run.name, runs=runs.models)
+    elif kind == JSON:
+        response = await _points(request, parts, model, points)
+    else:
+        response = await _picture(request, parts, model, kind, theme)
+    response.headers["vary"] = "accept"
+    return response
+
+
+@router.get("/loss-curve.json", summary="The points", responses=errors(404, 422, 503))
+async def loss_curve_json(
+    request: Request, parts: Parts, model: ModelQuery = None, points: Points = 2000
+) -> LossCurve:
+    """The same points as /loss-curve gives by default."""
+    return await _points(request, parts, model, points)  # type: ignore[return-value]
+
+
+@router.get("/loss-curve.svg", summary="The picture as SVG", responses=errors(404, 422, 429, 503, 504))
+async def loss_curve_svg(
+    request: Request, parts: Parts, model: ModelQuery = None, theme: Theme = "light"
+) -> Response:
+    """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
+    return await _picture(request, parts, model, SVG, theme)
+
+
+@router.get("/loss-curve.png", summary="The picture as PNG", responses=errors(404, 422, 429, 503, 504))
+async def loss_curve_png(
+    request: Request, parts: Parts, model: ModelQuery = None, theme: Theme = "light"
+) -> Response:
+    """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
+    return await _picture(request, parts, model, PNG, theme)
+
+
+async def _points(request: Request, parts: Services, model: str | None, points: int) -> Response:
+    curve = await run_in_threadpool(_curve, parts, model)
+    tag = f'"{curve.version}-{points}"'
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"etag": tag})
+    body = await run_in_threadpool(_curve_body, curve, points)
+    return JSONResponse(body, headers={"etag": tag, "cache-control": "no-cache"})
+
+
+async def _picture(
+    request: Request, parts: Services, model: str | None, media_type: str, theme: str
+) -> Response:
+    curve = await run_in_threadpool(_curve, parts, model)
+    tag = f'"{curve.version}-{theme}"'
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"etag": tag})
+    format = "svg" if media_type == SVG else "png"
+    thinned = await run_in_threadpool(curve.thinned, DRAWN_POINTS)
+    picture = await parts.renderer.picture(
+        ("loss-curve", curve.version, format, theme), "draw_loss_curve", thinned, format, theme
+    )
+    return picture_response(picture, media_type, tag)
+
+
+def picture_response(picture: bytes, media_type: str, tag: str) -> Response:
+    """A picture that is asked for anew each time, and sent only if it has changed."""
+    headers = {"etag": tag, "cache-control": "no-cache", "content-security-policy": PICTURE_POLICY}
+    return Response(picture, media_type=media_type, headers=headers)
+
+
+def _curve(parts: Services, model: str | None) -> Curve:
+    return parts.curves.get(parts.run(model))
+
+
+def _curve_body(curve: Curve, points: int) -> dict[str, Any]:
+    thinned = curve.thinned(points)
+    return {
+        "run": curve.run,
+        "state": curve.state,
+        "step": curve.step,
+        "steps": curve.steps,
+        "recorded": len(curve.points),
+        "points": [
+            {name: point.get(name) for name in CURVE_FIELDS} | {"step": point["step"]}
+            for point in thinned.points
+        ],
+        "checkpoints": curve.checkpoints,
+        "best": curve.best,
+        "baseline": curve.baseline,
+        "sequence_length": curve.sequence_length,
+        "version": curve.version,
+    }
+
+
+CURVE_FIELDS = (
+    "step",
+    "loss",
+    "smooth_loss",
+    "summed_smooth_loss",
+    "validation_loss",
+    "seconds",
+    "learning_rate",
+)

@@ -1,0 +1,40 @@
+"""The pages that are not also something else, and what pages load."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from app.services import Parts
+
+FOR_EVER = "public, max-age=31536000, immutable"
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def index(parts: Parts) -> Response:
+    """What is running, and a box to write with it."""
+    settings = parts.settings
+    return parts.assets.page("index.html", max_prompt=settings.max_prompt, max_length=settings.max_length)
+
+
+@router.get("/docs")
+async def docs(parts: Parts) -> Response:
+    """The OpenAPI document, to read and to try."""
+    return parts.assets.page("docs.html")
+
+
+@router.get("/favicon.ico")
+async def favicon(parts: Parts) -> Response:
+    """For browsers that ask without having read the page."""
+    return Response(parts.assets.icon.content, media_type=parts.assets.icon.media_type)
+
+
+@router.get("/assets/{name}")
+async def asset(request: Request, parts: Parts) -> Response:
+    """Scripts, styles and icons; their names change with their content."""
+    found = parts.assets.find(request.url.path)
+    if found is None:
+        raise HTTPException(404)
+    return Response(found.content, media_type=found.media_type, headers={"cache-control": FOR_EVER})

@@ -1,0 +1,263 @@
+"""The JSON of the native routes: requests with their ranges, answers with their units, examples of each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from app.gradchecks import Method
+from app.records import State
+from model.sampling import ABOVE_ZERO, RANGES
+
+LARGEST_SEED = 2**63 - 1
+SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
+
+StopString = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _ranged(name: str, description: str) -> Any:
+    """An optional field whose range is that of the sampler's setting of the same name."""
+    low, high = RANGES[name]
+    above = name in ABOVE_ZERO
+    return Field(None, gt=low if above else None, ge=None if above else low, le=high, description=description)
+
+
+class GenerateRequest(BaseModel):
+    """What to write. Everything is optional; null is the same as absent; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    prompt: str | None = Field(
+        None,
+        description="Text to go on from; at most CHARLOOM_MAX_PROMPT characters, all known to the model. "
+        "An empty one starts from a line break.",
+    )
+    length: int | None = Field(
+        None,
+        ge=1,
+        description="Characters to write; at most CHARLOOM_MAX_LENGTH, by default CHARLOOM_DEFAULT_LENGTH.",
+    )
+    temperature: float | None = _ranged(
+        "temperature", "Below 1 likelier, above 1 more surprising; 0 always takes the likeliest. Default 1."
+    )
+    top_k: int | None = _ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
+    top_p: float | None = _ranged(
+        "top_p", "Only the likeliest characters that together reach this probability. Default 1: all."
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=LARGEST_SEED,
+        description="Same seed, model and request: same text. Without one it is drawn and reported.",
+    )
+    stop: StopString | list[StopString] | None = Field(
+        None, description="Writing ends before any of these strings; at most CHARLOOM_MAX_STOP."
+    )
+    model: str | None = Field(
+        None,
+        description="`run`, `run@step` or `run@best`; by default the newest of the run that trained last.",
+    )
+
+
+class GenerateBody(GenerateRequest):
+    """The same as JSON, where a number in quotes is not a number."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [{"prompt": "ROMEO:", "length": 200, "temperature": 0.7, "seed": 7, "stop": ["\n\n"]}]
+        },
+    )
+
+
+class Losses(BaseModel):
+    """Losses of a checkpoint, nats per character; null where not measured."""
+
+    loss: float | None = Field(None, description="Of the last window before the checkpoint.")
+    smooth_loss: float | None = Field(None, description="Running mean of the training loss.")
+    best_loss: float | None = Field(None, description="The lowest so far, by the run's own measure.")
+
+
+class GenerateResponse(BaseModel):
+    """A text, and all that is needed to write it again."""
+
+    text: str = Field(description="What was written, without the prompt.")
+    prompt: str
+    length: int = Field(description="Characters written.")
+    finish_reason: Literal["length", "stop"]
+    stop: str | None = Field(None, description="The stop string that ended it.")
+    seed: int
+    model: str = Field(
+        description="The checkpoint, as `run@step`; asking for it by this name gives it again."
+    )
+    step: int = Field(description="Updates the network had been trained for.")
+    digest: str = Field(description="sha256 of the checkpoint.")
+    losses: Losses
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "text": "\nWhat, shall I speak of thee?",
+                    "prompt": "ROMEO:",
+                    "length": 28,
+                    "finish_reason": "stop",
+                    "stop": "\n\n",
+                    "seed": 7,
+                    "model": "gru@6000",
+                    "step": 6000,
+                    "digest": "6f1c0e…",
+                    "losses": {"loss": 1.31, "smooth_loss": 1.34, "best_loss": 1.49},
+                }
+            ]
+        }
+    )
+
+
+class CheckpointInfo(BaseModel):
+    """A checkpoint: updates, sha256, Unix time of writing, and its loss in nats per character."""
+
+    step: int
+    digest: str
+    time: float
+    loss: float | None
+
+
+class RunInfo(BaseModel):
+    """One run: what was asked, and where it stands. Losses in nats per character, times in Unix seconds."""
+
+    name: str
+    serving: str | None = Field(description="What requests without a model get, if it is of this run.")
+    state: State
+    stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
+    reason: str | None = Field(description="Why it is paused or has failed.")
+    preset: str
+    cell: str
+    hidden: int
+    layers: int
+    corpus: str
+    characters: int = Field(description="Length of its text.")
+    step: int
+    steps: int = Field(description="Updates asked for; 0 where a time was asked for.")
+    fraction: float = Field(description="The part that is done, 0 to 1.")
+    seconds: float = Field(description="Training time so far.")
+    expected_end: float | None
+    characters_per_second: float | None
+    loss: float | None
+    smooth_loss: float | None
+    validation_loss: float | None
+    newest: CheckpointInfo | None
+    best: CheckpointInfo | None
+    checkpoints: list[int] = Field(description="Steps that can be asked for as `run@step`.")
+    samples: int = Field(description="Passages written on the way; see /samples.")
+
+
+class RunList(BaseModel):
+    """All runs, in the order of the queue."""
+
+    models: list[RunInfo]
+
+
+class SampleInfo(BaseModel):
+    """A passage that a run wrote; `kind` is `sample`, or `best` for the best network's at the end."""
+
+    step: int
+    kind: str
+    text: str
+    smooth_loss: float | None = Field(description="At that step, nats per character.")
+    validation_loss: float | None = Field(description="Last measured by that step, nats per character.")
+
+
+class SampleList(BaseModel):
+    """The passages of one run, oldest first."""
+
+    run: str
+    samples: list[SampleInfo]
+
+
+class CurvePoint(BaseModel):
+    """One record of the training. Losses in nats per character."""
+
+    step: int
+    loss: float | None = Field(None, description="Of one window, before the update.")
+    smooth_loss: float | None = None
+    summed_smooth_loss: float | None = Field(None, description="Summed over a sequence, nats.")
+    validation_loss: float | None = Field(None, description="On the held-out text, where measured.")
+    seconds: float | None = Field(None, description="Training time.")
+    learning_rate: float | None = None
+
+
+class LossCurve(BaseModel):
+    """The loss curve of a run, thinned without losing its extremes."""
+
+    run: str
+    state: State
+    step: int
+    steps: int
+    recorded: int = Field(description="Points on record before thinning.")
+    points: list[CurvePoint]
+    checkpoints: list[int]
+    best: tuple[int, float] | None = Field(description="Step and loss of the best checkpoint.")
+    baseline: float | None = Field(description="ln K: the loss of guessing among K characters.")
+    sequence_length: int | None = Field(description="T, where the run sums its loss over a sequence.")
+    version: str = Field(description="Changes when the curve does.")
+
+
+class ParameterReport(BaseModel):
+    """One parameter's gradient: analytic against numerical."""
+
+    name: str
+    shape: list[int]
+    relative_error: float = Field(description="‖ga − gn‖ / (‖ga‖ + ‖gn‖), Frobenius norms, no clipping.")
+    limit: float
+    assignment_figure: float | None = Field(description="The relative error in the assignment's own report.")
+    passed: bool
+    checked: int = Field(description="Elements compared.")
+
+
+class GradcheckReport(BaseModel):
+    """Every parameter and the initial state, checked by one method in float64."""
+
+    model: str = Field(description="`assignment`: its network, freshly initialised; else a checkpoint.")
+    method: Method
+    step_size: float = Field(description="h of the numerical derivative.")
+    passed: bool
+    seconds: float
+    cell: str
+    hidden: int
+    layers: int
+    sequence_length: int
+    vocabulary: int
+    parameters: list[ParameterReport]
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """A checkpoint is loaded."""
+
+    status: Literal["ready"] = "ready"
+    model: str
+    step: int
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable, for programs.")
+    message: str = Field(description="For people: what was wrong, the value given, the limit, what to do.")
+    field: str | None = Field(None, description="The field at fault.")
+    details: list[dict[str, Any]] = Field(
+        description="Single faults; unknown characters with their positions."
+    )
+
+
+class ErrorResponse(BaseModel):
+    """Every error of the native routes."""
+
+    error: ErrorBody

@@ -1,0 +1,50 @@
+"""What the routes work with, built once for each application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
+
+from app.assets import Assets
+from app.curves import Curves
+from app.engine import Engine
+from app.gradchecks import GradientChecks
+from app.rendering import Renderer
+from app.runs import Run, RunStore
+from app.settings import Settings
+from app.store import LoadedModel, ModelStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """One application's parts."""
+
+    settings: Settings
+    runs: RunStore
+    models: ModelStore
+    engine: Engine
+    curves: Curves
+    renderer: Renderer
+    gradchecks: GradientChecks
+    assets: Assets
+
+    async def model(self, name: str | None) -> LoadedModel:
+        """The model of that name; reads the disk, if it must, in another thread."""
+        known = self.models.peek(name)
+        return known if known is not None else await run_in_threadpool(self.models.get, name)
+
+    def run(self, name: str | None) -> Run:
+        """The run of that name (`run@step` means its run), or the one being served. Reads the disk."""
+        return self.runs.get((name or self.models.current.run).partition("@")[0])
+
+
+async def services(request: Request) -> Services:
+    """The application's parts, for a route."""
+    found: Services = request.app.state.services
+    return found
+
+
+Parts = Annotated[Services, Depends(services)]

@@ -1,0 +1,50 @@
+// Runs the check and shows it as a picture and a table.
+"use strict";
+
+const page = document.querySelector("[data-method]");
+const query = new URLSearchParams({ method: page.dataset.method });
+if (page.dataset.model) query.set("model", page.dataset.model);
+
+const exponential = (value) => (value === null ? "–" : value === 0 ? "0" : value.toExponential(2));
+
+function show(report) {
+  const failed = report.parameters.filter((row) => !row.passed);
+  const verdict = document.getElementById("verdict");
+  verdict.textContent = failed.length
+    ? `${failed.length} of ${report.parameters.length} are above their limit`
+    : `all ${report.parameters.length} are right`;
+  verdict.className = failed.length ? "bad" : "good";
+  Charloom.show(
+    "setting",
+    `${report.model}: ${report.cell}, ${report.layers} × ${report.hidden} units, ${report.sequence_length} characters, ` +
+      `K = ${report.vocabulary}; h = ${report.step_size.toExponential()}; ${report.seconds} s`,
+  );
+  Charloom.rows(
+    document.getElementById("parameters"),
+    report.parameters.map((row) => [
+      { text: row.name, className: "name" },
+      row.shape.join(" × "),
+      exponential(row.relative_error),
+      exponential(row.limit),
+      exponential(row.assignment_figure),
+      Charloom.number(row.checked, 0),
+      { text: row.passed ? "right" : "wrong", className: row.passed ? "good" : "bad" },
+    ]),
+  );
+  for (const element of document.querySelectorAll(".result")) element.hidden = false;
+  draw();
+}
+
+function draw() {
+  Charloom.picture(document.getElementById("picture"), `/gradcheck.svg?${query}`);
+}
+
+const began = Date.now();
+const clock = window.setInterval(() => {
+  Charloom.show("verdict", `checking every parameter … ${Math.round((Date.now() - began) / 1000)} s`);
+}, 1000);
+Charloom.json(`/gradcheck?${query}`)
+  .finally(() => window.clearInterval(clock))
+  .then(show)
+  .catch((error) => Charloom.show("verdict", error.message));
+Charloom.theme.addEventListener("change", draw);
