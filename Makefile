@@ -1,0 +1,85 @@
+# What a person types; `make` alone lists it. Targets make the environment they need, so that nothing has to be
+# installed by hand, and make it again only when pyproject.toml has changed.
+
+ENV := .venv
+BENCH_ENV := .venv-bench
+CORPUS := corpora/shakespeare.txt
+PYTHONS := python3 python3.13 python3.12 python3.11 python
+BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
+IMAGE := charloom
+PIP := -m pip --disable-pip-version-check --quiet --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check format bench image clean
+
+help: ## List the targets
+	@echo 'Charloom: give it a text; it trains a character-level RNN and serves the newest checkpoint.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'ARGS="..." is handed on:     make serve ARGS="--port 9000"     make test ARGS="-k vocabulary"'
+	@echo 'CHARLOOM_* configures it:    CHARLOOM_CORPUS=my.txt make serve'
+
+serve: $(ENV)/.runtime $(if $(CHARLOOM_CORPUS),,$(CORPUS)) ## Train, and serve at http://127.0.0.1:8000
+	@exec $(ENV)/bin/python -m app.cli serve $(ARGS)
+
+test: $(ENV)/.dev ## Run the tests
+	$(ENV)/bin/python -m pytest $(ARGS)
+
+check: $(ENV)/.dev ## Check format, lint, types and import contracts
+	$(ENV)/bin/ruff format --check .
+	$(ENV)/bin/ruff check .
+	$(ENV)/bin/mypy
+	$(ENV)/bin/lint-imports
+
+format: $(ENV)/.dev ## Format the code
+	$(ENV)/bin/ruff check --fix .
+	$(ENV)/bin/ruff format .
+
+bench: $(BENCH_ENV)/.bench ## Measure, also against PyTorch and LitServe (one only: BENCHMARKS=name)
+	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
+
+image: ## Build the container image
+	docker build --tag $(IMAGE) .
+
+clean: ## Remove environments and caches; runs and texts are kept
+	rm -rf $(ENV) $(BENCH_ENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find app model tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(CORPUS): | $(ENV)/.runtime
+	$(ENV)/bin/python -m app.corpus $@
+
+$(ENV)/.runtime: pyproject.toml $(ENV)/bin/python
+	@echo 'Installing what Charloom needs into $(ENV) ...'
+	@$(ENV)/bin/python $(PIP) install --editable .
+	@touch $@
+
+$(ENV)/.dev: pyproject.toml $(ENV)/bin/python
+	@echo 'Installing what Charloom and its tests need into $(ENV) ...'
+	@$(ENV)/bin/python $(PIP) install --editable '.[dev]'
+	@touch $(ENV)/.runtime $@
+
+$(BENCH_ENV)/.bench: pyproject.toml $(BENCH_ENV)/bin/python
+	@echo 'Installing what the benchmarks need into $(BENCH_ENV): PyTorch is large ...'
+	@$(BENCH_ENV)/bin/python $(PIP) install --editable '.[bench]'
+	@touch $@
+
+# The first Python that really runs (a shim of pyenv may not), is new enough and can make environments.
+# If the environment cannot be finished nothing is left of it, or the next try would take it for whole.
+%/bin/python:
+	@lacking=; \
+	for python in $(or $(PYTHON),$(PYTHONS)); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || { lacking="$$lacking $$python"; continue; }; \
+	    "$$python" -m venv --clear $* && exit; \
+	    rm -rf $*; exit 1; \
+	done; \
+	if [ -n "$$lacking" ]; then \
+	    echo "charloom:$$lacking cannot make environments: the modules venv and ensurepip are missing." \
+	        'On Debian or Ubuntu: apt install python3-venv. Or name another: make PYTHON=/path/to/python3.12' >&2; \
+	else \
+	    echo 'charloom: needs Python 3.11 or newer, and found none that runs as: $(or $(PYTHON),$(PYTHONS)).' \
+	        'Install one, or name it: make PYTHON=/path/to/python3.12' >&2; \
+	fi; \
+	exit 1
