@@ -96,8 +96,9 @@ class Generation:
         self.logprobs_of: list[float] = []
         self.top: list[list[tuple[int, float]]] = []
         self.read = 0  # characters fed to the network
+        self.watched = bool(stop) or logprobs is not None  # its text must be known after every block
         self._text = ""
-        self._released = 0
+        self.released = 0  # characters that `release` has given out
         if self.steps_left == 0:
             self.finish_reason = "length"
 
@@ -115,8 +116,8 @@ class Generation:
         """What has been written since the last call and can no longer turn out to begin a stop string."""
         end = len(self._text)
         if self.finish_reason is None:
-            end = max(self._released, end - self._held_back())
-        text, self._released = self._text[self._released : end], end
+            end = max(self.released, end - self._held_back())
+        text, self.released = self._text[self.released : end], end
         return text
 
     def accept(self, ids: Sequence[int]) -> None:
@@ -162,6 +163,7 @@ class Batch:
         self._seen = np.zeros((rows, config.vocabulary), np.float32)
         self._generated = np.zeros((rows, config.vocabulary), np.float32)
         self._settings: SamplingBatch | None = None
+        self.ticks = 0  # characters fed to every row so far
 
     @property
     def free(self) -> int:
@@ -200,6 +202,7 @@ class Batch:
             return []
         count = min(most, min(row.steps_left for row in self.rows))
         written = self._run(count)
+        self.ticks += count
         ended = []
         for index, row in enumerate(self.rows):
             skipped = max(0, len(row.prompt) - 1 - row.read)  # still the prompt's own characters

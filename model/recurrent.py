@@ -2,9 +2,10 @@
 
 Knows no gate equations (`cells.py`) and nothing of layers above or below (`network.py`).
 
-Three choices make it fast on a CPU: the input's product is formed for the whole sequence before the loop,
-every weight's gradient is one product for the whole sequence after the loop, and all buffers, with the views
-of each step, are made once in a `LayerTape` and used again.
+What makes it fast on a CPU: the input's product is formed for the whole sequence before the loop, every
+weight's gradient is one product for the whole sequence after it; all buffers, with the views of each step,
+are made once in a `LayerTape` and used again; local derivatives are formed a few steps at a time, while those
+steps are in the processor's cache; and one row alone is a vector, not a matrix of one row.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from model.cells import Array, Cell
+
+CACHED_ELEMENTS = 2**16  # elements of one array, over all steps of a span, that stay in the cache together
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,14 @@ class LayerTape:
         self.dstates = np.zeros_like(self.states)
         self.cache = np.empty((cell.cached, steps, rows, hidden), dtype)
         self.recurrent = np.empty((rows, hidden), dtype)
-        self.u_gates = [_gates(step, cell.gates) for step in self.u]
-        self.v_gates = _gates(self.v, cell.gates)
-        self.state_steps = _by_step(self.states)
-        self.dstate_steps = _by_step(self.dstates)
-        self.cache_steps = _by_step(self.cache)
+        self.span = max(1, CACHED_ELEMENTS // (rows * hidden))
+        self.u_steps = _steps(self.u)
+        self.u_gates = [_gates(step, cell.gates) for step in self.u_steps]
+        self.v_step, self.recurrent_step = _steps(self.v[None])[0], _steps(self.recurrent[None])[0]
+        self.v_gates = _gates(self.v_step, cell.gates)
+        self.state_steps = list(zip(*map(_steps, self.states), strict=True))
+        self.dstate_steps = list(zip(*map(_steps, self.dstates), strict=True))
+        self.cache_steps = list(zip(*map(_steps, self.cache), strict=True))
 
     @property
     def outputs(self) -> Array:
@@ -64,13 +70,13 @@ def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape)
     `inputs` are ids (T, B), which stand for one-hot rows, or the outputs (T, B, H) of the layer below;
     `state` is (S, B, H).
     """
-    cell, v, W = tape.cell, tape.v, weights.W
+    cell, v, v_gates, W = tape.cell, tape.v_step, tape.v_gates, weights.W
     _project(weights, inputs, tape.u)
     tape.states[:, 0] = state
     previous = tape.state_steps[0]
     for u, after, cache in zip(tape.u_gates, tape.state_steps[1:], tape.cache_steps, strict=True):
-        np.matmul(previous[0], W, out=v)
-        cell.step(u, tape.v_gates, previous, after, cache)
+        previous[0].dot(W, v)  # half the overhead of np.matmul
+        cell.step(u, v_gates, previous, after, cache)
         previous = after
     return tape.outputs
 
@@ -83,18 +89,26 @@ def backward(
     `doutputs`, (T, B, H), is the loss's gradient with respect to h. The last state's own gradient is taken to
     be zero: the sequence is where back-propagation through time is truncated.
     """
-    cell = tape.cell
-    cell.local_derivatives(tuple(tape.states[:, :-1]), tuple(tape.states[:, 1:]), tuple(tape.cache))
+    cell, back = tape.cell, tape.recurrent_step
     tape.dstates[0, 0] = 0
     tape.dstates[0, 1:] = doutputs
     tape.dstates[1:] = 0
-    W_transposed, back = weights.W.T, tape.recurrent
+    # a transposed operand costs a matrix product more than the copy, a vector product less
+    W_transposed = weights.W.T if back.ndim == 1 else np.ascontiguousarray(weights.W.T)
     for t in range(tape.shape[0] - 1, -1, -1):
+        if (tape.shape[0] - 1 - t) % tape.span == 0:
+            _local_derivatives(tape, max(0, t + 1 - tape.span), t + 1)
         before = tape.dstate_steps[t]
         cell.step_backward(tape.dstate_steps[t + 1], tape.cache_steps[t], tape.u_gates[t], before)
-        np.matmul(tape.u[t], W_transposed, out=back)
+        tape.u_steps[t].dot(W_transposed, back)
         np.add(before[0], back, out=before[0])
     _weight_gradients(gradients, inputs, tape)
+
+
+def _local_derivatives(tape: LayerTape, start: int, end: int) -> None:
+    """The cell's local derivatives of steps `start` to `end`."""
+    previous, state = tape.states[:, start:end], tape.states[:, start + 1 : end + 1]
+    tape.cell.local_derivatives(tuple(previous), tuple(state), tuple(tape.cache[:, start:end]))
 
 
 def input_gradient(weights: LayerWeights, tape: LayerTape) -> Array:
@@ -141,6 +155,6 @@ def _gates(x: Array, gates: int) -> tuple[Array, ...]:
     return tuple(x[..., g * hidden : (g + 1) * hidden] for g in range(gates))
 
 
-def _by_step(x: Array) -> list[tuple[Array, ...]]:
-    """(N, T, B, H) as a list over T of N views (B, H)."""
-    return [tuple(x[:, t]) for t in range(x.shape[1])]
+def _steps(x: Array) -> list[Array]:
+    """(T, B, N) as a list over T of views (B, N), or (N,) if there is one row."""
+    return list(x[:, 0] if x.shape[1] == 1 else x)
