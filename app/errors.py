@@ -190,8 +190,7 @@ DEMANDS = {
     "bool_parsing": "must be true or false",
     "string_type": "must be a string",
     "list_type": "must be a list",
-    "model_attributes_type": "must be a JSON object",
-    "dict_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object, sent with Content-Type: application/json",
 }
 
 

@@ -61,7 +61,7 @@ def build_services(settings: Settings) -> Services:
         settings=settings,
         runs=run_store,
         models=models,
-        engine=Engine(),
+        engine=Engine(settings.max_rows, settings.max_queue),
         curves=Curves(models),
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
@@ -73,6 +73,8 @@ def build_services(settings: Settings) -> Services:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Looks for a checkpoint before the first request, then goes on looking until the server stops."""
     parts: Services = app.state.services
+    # first: it sets the number of BLAS threads that a decoder's products are tried out with
+    parts.engine.start()
     await look(parts.models)
     looking = asyncio.create_task(keep_looking(parts.models, parts.settings.poll_seconds))
     try:
@@ -81,6 +83,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
         await parts.gradchecks.close()
+        await asyncio.to_thread(parts.engine.stop)
         parts.renderer.close()
 
 

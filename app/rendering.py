@@ -58,12 +58,9 @@ class Renderer:
         """End the helper."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
+            for process in list((pool._processes or {}).values()):
                 process.terminate()
-            for process in processes:
-                process.join()
+            pool.shutdown(cancel_futures=True)
 
     async def _draw(self, key: tuple[str, ...], function: str, arguments: tuple[Any, ...]) -> bytes:
         if self._pool is None:

@@ -86,7 +86,6 @@ class GenerateResponse(BaseModel):
     prompt: str
     length: int = Field(description="Characters written.")
     finish_reason: Literal["length", "stop"]
-    stop: str | None = Field(None, description="The stop string that ended it.")
     seed: int
     model: str = Field(
         description="The checkpoint, as `run@step`; asking for it by this name gives it again."
@@ -103,7 +102,6 @@ class GenerateResponse(BaseModel):
                     "prompt": "ROMEO:",
                     "length": 28,
                     "finish_reason": "stop",
-                    "stop": "\n\n",
                     "seed": 7,
                     "model": "gru@6000",
                     "step": 6000,

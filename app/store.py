@@ -21,6 +21,7 @@ from app.runs import Run, RunStore
 from model.checkpoint import Checkpoint, load
 from model.config import RunConfig
 from model.errors import CheckpointError
+from model.generation import Decoder
 from model.network import Network
 from model.vocabulary import Vocabulary
 
@@ -44,6 +45,7 @@ class LoadedModel:
     """A checkpoint in memory; never changed, so a request that holds one is not disturbed by a newer.
 
     Attributes:
+        decoder: the network laid out for generation.
         progress: losses (nats per character) and training seconds as of `step`.
     """
 
@@ -52,6 +54,7 @@ class LoadedModel:
     path: Path
     digest: str
     network: Network
+    decoder: Decoder
     vocabulary: Vocabulary
     config: RunConfig
     progress: dict[str, Any]
@@ -252,13 +255,15 @@ def _identity(path: Path) -> Identity:
 def _loaded(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
     """Without what only a resume needs; the weights are made read-only."""
     checkpoint.parameters.flags.writeable = False
+    network = checkpoint.network()
     progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}
     return LoadedModel(
         run=run,
         step=checkpoint.step,
         path=path,
         digest=checkpoint.digest,
-        network=checkpoint.network(),
+        network=network,
+        decoder=Decoder(network),
         vocabulary=checkpoint.vocabulary,
         config=checkpoint.config,
         progress=progress,

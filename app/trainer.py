@@ -123,7 +123,7 @@ class RunWriter:
         self.speed: float | None = None
         self._measured = (time.monotonic(), training.step)
         self._saved_step = -1
-        self._save_due = self._status_due = 0.0
+        self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
 
     def begin(self) -> None:
@@ -161,8 +161,7 @@ class RunWriter:
 
     def _checkpoint_due(self, progress: Progress, now: float) -> bool:
         return (
-            progress.step == 0
-            or progress.step % self.run.config.checkpoint_every == 0
+            progress.step % self.run.config.checkpoint_every == 0
             or bool(progress.samples)
             or now >= self._save_due
         )

@@ -121,7 +121,7 @@ def analytic_gradients(problem: Problem) -> tuple[Array, Array]:
     """The backward pass's gradients of the summed loss: parameters (P,), initial state (L, S, B, H)."""
     logits, tape = problem.network.forward(problem.inputs, problem.state)
     _, dlogits = cross_entropy(logits, problem.targets, "sum")
-    return problem.network.backward(dlogits, tape), tape.initial_state_gradient
+    return problem.network.backward(dlogits, tape).flat, tape.initial_state_gradient
 
 
 def is_assignment(problem: Problem) -> bool:

@@ -165,23 +165,24 @@ class Network:
         np.add(tape.logits, self.parameters["c"], out=tape.logits)
         return tape.logits, tape
 
-    def backward(self, dlogits: Array, tape: Tape, gradient: Array | None = None) -> Array:
-        """The gradient of every parameter, flat (P,), from the loss's gradient with respect to the logits.
+    def backward(self, dlogits: Array, tape: Tape, gradient: Network | None = None) -> Network:
+        """The gradient of every parameter, from the loss's gradient with respect to the logits (T, B, K).
 
-        dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down.
+        It comes as a network of the same configuration, whose "parameters" are the gradients; `gradient` is
+        written over if given. dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down.
         """
-        gradient = np.empty_like(self.flat) if gradient is None else gradient
-        views = named_views(self.config, gradient)
+        if gradient is None:
+            gradient = Network(self.config, np.empty_like(self.flat))
         dlogits = _rows(dlogits)
-        np.matmul(_rows(tape.layers[-1].outputs).T, dlogits, out=views["V"])
-        np.sum(dlogits, axis=0, out=views["c"])
-        doutputs = (dlogits @ self.parameters["V"].T).reshape(tape.layers[-1].shape)
-        gradients = _layer_weights(self.config, views)
+        np.matmul(_rows(tape.layers[-1].outputs).T, dlogits, out=gradient.parameters["V"])
+        np.sum(dlogits, axis=0, out=gradient.parameters["c"])
+        doutputs = dlogits.dot(self.parameters["V"].T).reshape(tape.layers[-1].shape)
         for index in range(self.config.layers - 1, -1, -1):
             inputs = tape.layers[index - 1].outputs if index else tape.inputs
-            recurrent.backward(self._layers[index], gradients[index], inputs, doutputs, tape.layers[index])
+            weights, layer = self._layers[index], tape.layers[index]
+            recurrent.backward(weights, gradient._layers[index], inputs, doutputs, layer)
             if index:
-                doutputs = recurrent.input_gradient(self._layers[index], tape.layers[index])
+                doutputs = recurrent.input_gradient(weights, layer)
         return gradient
 
     def step(self, ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:

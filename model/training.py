@@ -96,7 +96,7 @@ class Training:
         self.loss: float | None = None
         self.smooth_loss: float | None = None
         self._tape = self.network.tape(config.sequence_length, config.streams)
-        self._gradient = np.empty_like(self.network.flat)
+        self._gradient = Network(self.network.config, np.empty_like(self.network.flat))
 
     @classmethod
     def resume(
@@ -169,8 +169,9 @@ class Training:
             raise DivergedError(self.step, loss)
         self._note_loss(loss)
         self.network.backward(dlogits, tape, self._gradient)
-        clip(self._gradient, config.clip, config.clip_at)
-        self.optimizer.update(self.network.flat, self._gradient, learning_rate(config, self.fraction))
+        gradient = self._gradient.flat
+        clip(gradient, config.clip, config.clip_at)
+        self.optimizer.update(self.network.flat, gradient, learning_rate(config, self.fraction))
         tape.copy_final_state(self.state)
         self.step += 1
 

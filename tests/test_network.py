@@ -30,7 +30,7 @@ def make_inputs(network, steps=12, rows=3, seed=2):
 def gradients(network, inputs, targets, state):
     logits, tape = network.forward(inputs, state)
     _, dlogits = cross_entropy(logits, targets, "sum")
-    return network.backward(dlogits, tape), tape.initial_state_gradient
+    return network.backward(dlogits, tape).flat, tape.initial_state_gradient
 
 
 @every_cell
@@ -70,7 +70,7 @@ def test_nothing_is_left_over_between_calls(cell, layers):
     for x, s in ((other_inputs, other_state), (inputs, state)):
         logits, _ = network.forward(x, s, tape)
         _, dlogits = cross_entropy(logits, targets, "sum")
-        gradient = network.backward(dlogits, tape)
+        gradient = network.backward(dlogits, tape).flat
     np.testing.assert_array_equal(gradient, fresh[0])
     np.testing.assert_array_equal(tape.initial_state_gradient, fresh[1])
 
@@ -105,7 +105,7 @@ def test_the_gradient_is_linear_in_the_upstream_gradient(cell):
 
     def back(dlogits):
         _, tape = network.forward(inputs, state)
-        return network.backward(dlogits, tape)
+        return network.backward(dlogits, tape).flat
 
     np.testing.assert_allclose(
         back(first) + 2 * back(second), back(first + 2 * second), rtol=1e-9, atol=1e-10
@@ -127,7 +127,7 @@ def test_float32_stays_float32(cell):
     network = make(cell, dtype=np.float32)
     inputs, state = make_inputs(network)
     logits, tape = network.forward(inputs, state)
-    assert logits.dtype == network.backward(logits, tape).dtype == tape.final_state.dtype == np.float32
+    assert logits.dtype == network.backward(logits, tape).flat.dtype == tape.final_state.dtype == np.float32
 
 
 def test_a_complex_state_in_a_real_network_is_refused():
