@@ -27,7 +27,7 @@ from model.vocabulary import Vocabulary
 Method = Literal["centred", "complex-step"]
 
 ASSIGNMENT = "assignment"
-ELEMENTS = 200  # compared of each tensor of a trained network, which would take minutes whole
+ELEMENTS = 100  # compared of each tensor of a trained network, which would take minutes whole
 WAITING = 8
 NICE = 10
 

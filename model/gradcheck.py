@@ -10,6 +10,7 @@ Both are compared over whole tensors, ||ga - gn|| / (||ga|| + ||gn||) in Frobeni
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,12 +43,16 @@ ASSIGNMENT_MARGIN = 10  # how many times closer than those figures a check has t
 
 @dataclass(frozen=True)
 class Problem:
-    """What a check is made on: a float64 network, ids and targets (T, B), and a state (L, S, B, H)."""
+    """What a check is made on: a float64 network, ids and targets (T, B), and a state (L, S, B, H).
+
+    `assignment` says that it is the assignment's own, whose figures then are the measure.
+    """
 
     network: Network
     inputs: NDArray[np.integer]
     targets: NDArray[np.integer]
     state: Array
+    assignment: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def make_problem(config: RunConfig, vocabulary: Vocabulary, ids: NDArray[np.inte
 
 def assignment_problem(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> Problem:
     """The assignment's: Elman, hidden 100, T = 25, one stream, N(0, 0.01^2), the text's first characters."""
-    return make_problem(PRESETS["classic"], vocabulary, ids)
+    return dataclasses.replace(make_problem(PRESETS["classic"], vocabulary, ids), assignment=True)
 
 
 def problem_for(network: Network, ids: NDArray[np.integer], steps: int, rows: int) -> Problem:
@@ -107,7 +112,7 @@ def check(
     step = STEPS[method] if step is None else step
     parameters, state = analytic_gradients(problem)
     flat_index = named_views(problem.network.config, np.arange(problem.network.flat.size))
-    figures = ASSIGNMENT_FIGURES if is_assignment(problem) else {}
+    figures = ASSIGNMENT_FIGURES if problem.assignment else {}
     for name, indices in flat_index.items():
         chosen = _spread(indices.ravel(), elements)
         gn = _numeric(problem, "parameters", chosen, method, step)
@@ -122,17 +127,6 @@ def analytic_gradients(problem: Problem) -> tuple[Array, Array]:
     logits, tape = problem.network.forward(problem.inputs, problem.state)
     _, dlogits = cross_entropy(logits, problem.targets, "sum")
     return problem.network.backward(dlogits, tape).flat, tape.initial_state_gradient
-
-
-def is_assignment(problem: Problem) -> bool:
-    """Whether the network and the window have the assignment's sizes."""
-    config, classic = problem.network.config, PRESETS["classic"]
-    return (config.cell, config.hidden, config.layers, problem.inputs.shape) == (
-        classic.cell,
-        classic.hidden,
-        classic.layers,
-        (classic.sequence_length, classic.streams),
-    )
 
 
 def excess_losses(network: Network, problem: Problem, state: Array, tape: Tape) -> Array:
