@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from filelock import FileLock
 
 from app.runs import RunStore
 from app.settings import Settings
+from app.trainer import check_text
 from model.config import PRESETS
+from model.errors import TextError
 from model.text import read_text
 
 DEFAULT_RUNS = ("classic", "gru")  # each is the preset of its name, in the order of the queue
@@ -35,7 +38,19 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
                     settings.corpus,
                 )
             return
-        text = read_text(settings.corpus)
+        text = _read(settings.corpus)
+        for name in DEFAULT_RUNS:
+            check_text(PRESETS[name], text)
         for name in DEFAULT_RUNS:
             store.create(name, PRESETS[name], text, settings.corpus.name)
         logger.info("queued %s on %s", " and ".join(DEFAULT_RUNS), settings.corpus)
+
+
+def _read(corpus: Path) -> str:
+    try:
+        return read_text(corpus)
+    except FileNotFoundError:
+        raise TextError(
+            f"there is no text at {corpus}: fetch the default one with `charloom corpus`, or name your own "
+            "with --corpus or CHARLOOM_CORPUS"
+        ) from None

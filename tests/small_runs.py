@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from app.runs import Run, RunStore
+from app.worker import StoreBusyError, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 
@@ -101,3 +102,12 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def locked(store: RunStore) -> bool:
+    """Whether a worker holds the store."""
+    try:
+        with hold(store, lambda: False, wait=False):
+            return False
+    except StoreBusyError:
+        return True

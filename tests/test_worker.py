@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_runs import classic_like, gru_like, outcome, small_text, stop, wait_until, worker_process
+from small_runs import classic_like, gru_like, locked, outcome, small_text, stop, wait_until, worker_process
 
 from app.defaults import queue_defaults
 from app.files import write_atomic
@@ -190,14 +190,6 @@ def test_a_new_run_is_picked_up_by_a_waiting_worker(store: RunStore):
         wait_until(lambda: run.status.state == "finished", "the run is finished")
         code, log = stop(worker)
     assert code == 0, log
-
-
-def locked(store: RunStore) -> bool:
-    try:
-        with hold(store, lambda: False, wait=False):
-            return False
-    except StoreBusyError:
-        return True
 
 
 def test_a_second_worker_says_so_and_waits_for_the_first_to_end(store: RunStore):

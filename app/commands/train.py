@@ -23,6 +23,7 @@ from model.errors import CharloomError, ConfigError
 from model.text import read_text
 
 LOOK_SECONDS = 0.5
+ENDED = ("finished", "failed")
 
 
 def train(store: RunStore, path: Path, preset: str, name: str | None, overrides: dict[str, Any]) -> bool:
@@ -103,10 +104,11 @@ def finish(store: RunStore, run: Run, console: Console, stop: Stop) -> Status:
     if run.status.state == "failed":
         run.write_status(run.status.model_copy(update={"state": "queued", "reason": None}))
     with display.shown(), threadpool_limits(1):
-        while not stop() and run.status.state not in ("finished", "failed"):
+        while True:
             try:
-                with hold(store, stop, wait=False):
-                    worker.train(run)
+                with hold(store, stop, wait=False) as held:
+                    if held and run.status.state not in ENDED:
+                        worker.train(run)
             except StoreBusyError:
                 if not following:
                     console.print(
@@ -115,6 +117,8 @@ def finish(store: RunStore, run: Run, console: Console, stop: Stop) -> Status:
                         highlight=False,
                     )
                 following = True
-            display.show(run.status)
+            status = run.status
+            display.show(status)
+            if stop() or status.state in ENDED:
+                return status
             time.sleep(LOOK_SECONDS)
-    return run.status
