@@ -160,7 +160,7 @@ def problem_of(error: Exception) -> Problem:
 
 def validation_problem(errors: Iterable[Mapping[str, Any]]) -> Problem:
     """The answer to a request that does not fit its schema, from pydantic's list of errors."""
-    faults = list(errors)
+    faults = _most_specific(list(errors))
     if any(fault["type"] == "json_invalid" for fault in faults):
         reason = faults[0].get("ctx", {}).get("error", "")
         return Problem(400, "invalid_json", f"the body is not JSON: {reason}")
@@ -189,6 +189,7 @@ DEMANDS = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be a string",
+    "string_too_short": "must have at least 1 character",
     "list_type": "must be a list",
     "model_attributes_type": "must be a JSON object, sent with Content-Type: application/json",
 }
@@ -203,7 +204,7 @@ def explain(name: str, fault: Mapping[str, Any]) -> str:
         return f"{name} is not a field of this request"
     if kind in COMPARISONS:
         key, sign = COMPARISONS[kind]
-        demand = f"must be {sign} {context[key]}"
+        demand = f"must be {sign} {_plain(context[key])}"
     elif kind in ("literal_error", "enum"):
         demand = f"must be one of {context['expected']}"
     else:
@@ -229,7 +230,21 @@ def _field_of(fault: Mapping[str, Any]) -> str:
 
 
 def _is_union_tag(part: str) -> bool:
-    return part in {"str", "int", "float", "bool"} or "[" in part
+    return part in {"str", "int", "float", "bool"} or "[" in part or part.startswith("constrained-")
+
+
+def _most_specific(faults: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of the faults of one field, which a union has for each of its members, those that reach deepest."""
+    depths: dict[Any, int] = {}
+    for fault in faults:
+        field = fault["loc"][:2]
+        depths[field] = max(depths.get(field, 0), len(fault["loc"]))
+    return [fault for fault in faults if len(fault["loc"]) == depths[fault["loc"][:2]]]
+
+
+def _plain(limit: Any) -> Any:
+    """2 for 2.0."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _unknown(error: UnknownCharacterError) -> list[dict[str, Any]]:
