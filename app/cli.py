@@ -136,7 +136,8 @@ def corpus(
     from app.corpus import fetch
     from app.settings import load_settings
 
-    fetch(load_settings(corpus=target).corpus)
+    path = load_settings(corpus=target).corpus
+    print(f"{path} is fetched" if fetch(path) else f"{path} was there already")
 
 
 def open_store(path: Path | None) -> Any:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import outcome, small_text, wait_until, worker_process
+from small_runs import locked, outcome, small_text, wait_until, worker_process
 
 from app.cli import main
 from app.commands.options import DESCRIPTIONS
@@ -20,18 +20,7 @@ from model.config import RunConfig
 from model.generation import generate
 from model.sampling import SamplingConfig
 
-SMALL = [
-    "--hidden",
-    "8",
-    "--streams",
-    "4",
-    "--sequence-length",
-    "10",
-    "--steps",
-    "30",
-    "--sample-every",
-    "10",
-]
+SMALL = "--hidden 8 --streams 4 --sequence-length 10 --steps 30 --sample-every 10"
 
 
 @pytest.fixture
@@ -54,7 +43,7 @@ def test_every_field_of_a_run_is_an_option(capsys):
 
 
 def test_train_generate_and_list(folder: Path, capsys):
-    assert main(["train", "My Text.txt", *SMALL, "--learning-rate", "0.01"]) == 0
+    assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.01"]) == 0
     out = capsys.readouterr().out
     assert "sample at step 20:" in out
     assert "my-text: finished, step 30 of 30, loss" in out
@@ -78,7 +67,7 @@ def test_train_generate_and_list(folder: Path, capsys):
 
 
 def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(folder: Path, capsys, monkeypatch):
-    command = ["train", "My Text.txt", *SMALL, "--record-every", "1"]
+    command = ["train", "My Text.txt", *SMALL.split(), "--record-every", "1"]
     assert main([*command, "--name", "undisturbed"]) == 0
 
     def interrupt(self: LineDisplay, status: Status) -> None:
@@ -99,9 +88,9 @@ def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(folder: Path,
 
 def test_other_settings_make_another_run_unless_a_name_is_given(folder: Path, capsys):
     for seed in ("1", "2", "1"):
-        assert main(["train", "My Text.txt", *SMALL, "--seed", seed]) == 0
+        assert main(["train", "My Text.txt", *SMALL.split(), "--seed", seed]) == 0
     assert [run.name for run in RunStore("checkpoints").list()] == ["my-text", "my-text-2"]
-    assert main(["train", "My Text.txt", *SMALL, "--seed", "3", "--name", "my-text"]) == 2
+    assert main(["train", "My Text.txt", *SMALL.split(), "--seed", "3", "--name", "my-text"]) == 2
     assert "exists already, with seed 1 instead of 3: choose another --name" in capsys.readouterr().err
 
 
@@ -109,7 +98,7 @@ def test_a_run_that_failed_is_tried_again_and_says_why(folder: Path, capsys):
     command = [
         "train",
         "My Text.txt",
-        *SMALL,
+        *SMALL.split(),
         "--learning-rate",
         "10",
         "--weight-decay",
@@ -127,8 +116,8 @@ def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
     store = RunStore("checkpoints")
     store.root.mkdir()
     with worker_process(store):
-        wait_until(lambda: (store.root / ".worker.lock").exists(), "the worker holds the store")
-        assert main(["train", "My Text.txt", *SMALL]) == 0
+        wait_until(lambda: locked(store), "the worker holds the store")
+        assert main(["train", "My Text.txt", *SMALL.split()]) == 0
     out = capsys.readouterr().out
     assert "my-text: finished, step 30 of 30" in out
 
@@ -201,7 +190,7 @@ def test_no_arguments_is_help(capsys):
 
 
 def test_a_reader_that_leaves_is_no_error(folder: Path):
-    assert main(["train", "My Text.txt", *SMALL]) == 0
+    assert main(["train", "My Text.txt", *SMALL.split()]) == 0
     command = [sys.executable, "-m", "app.cli", "train", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
