@@ -19,6 +19,7 @@ import numpy as np
 from app.files import flush, remove_temporaries, write_atomic
 from app.records import CheckpointEntry, Latest, RunFileError, State, Status
 from app.runs import Run
+from app.shards import running_passes
 from model import history
 from model.batches import Batches, split
 from model.checkpoint import Checkpoint, encode, load
@@ -65,7 +66,8 @@ def train_run(
     training = start_or_resume(run)
     writer = RunWriter(run, training, cadence or Cadence(), on_status)
     writer.begin()
-    with np.errstate(over="ignore", invalid="ignore"):  # a training that overflows ends in DivergedError
+    overflowing = np.errstate(over="ignore", invalid="ignore")  # ends in DivergedError
+    with overflowing, running_passes(training.network, training.config) as training.passes:
         for progress in train(training):
             writer.take(progress)
             if should_stop():

@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "layers": (1, 8),
     "sequence_length": (1, 4096),
     "streams": (1, 1024),
+    "shards": (1, 64),
     "steps": (0, 1_000_000_000),
     "minutes": (0, 100_000),
     "learning_rate": (0, 10),
@@ -54,6 +55,7 @@ class RunConfig:
 
     Lengths are in characters, losses in nats per character, `minutes` in minutes of training time.
     `warmup` and `final_learning_rate` are fractions: of the whole run, and of `learning_rate`.
+    `shards` is the number of parts of a batch that can be worked on at once, each on a core of its own.
     `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes`
     ends the run: `minutes` > 0 takes precedence.
     """
@@ -66,7 +68,8 @@ class RunConfig:
     initial_scale: float = 1.0
     sequence_length: int = 64
     streams: int = 32
-    steps: int = 6000
+    shards: int = 2
+    steps: int = 4000
     minutes: float = 0.0
     reduction: str = "mean"
     optimizer: str = "adamw"
@@ -80,7 +83,7 @@ class RunConfig:
     warmup: float = 0.03
     final_learning_rate: float = 0.02
     validation_fraction: float = 0.1
-    validate_every: int = 250
+    validate_every: int = 500
     record_every: int = 10
     smoothing: float = 0.98
     checkpoint_every: int = 500
@@ -157,6 +160,7 @@ PRESETS: dict[str, RunConfig] = {
         initial_scale=0.01,
         sequence_length=25,
         streams=1,
+        shards=1,
         steps=100_000,
         reduction="sum",
         optimizer="adagrad",

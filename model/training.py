@@ -18,10 +18,10 @@ from model.config import RunConfig
 from model.errors import CheckpointError, DivergedError
 from model.evaluation import streaming_loss
 from model.generation import generate
-from model.loss import cross_entropy
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
 from model.sampling import SamplingConfig
+from model.shards import InTurn, Passes
 from model.vocabulary import Vocabulary
 
 
@@ -70,6 +70,7 @@ class Training:
         step: updates made.
         network: as of `step`; updated in place.
         state: hidden state carried to the next window, (L, S, B, H).
+        passes: runs the forward and backward passes; may be replaced by one that runs the shards at once.
         best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose parameters reached
             it, and those parameters (P,).
         elapsed: seconds of training so far.
@@ -95,8 +96,7 @@ class Training:
         self.step, self.elapsed = 0, 0.0
         self.loss: float | None = None
         self.smooth_loss: float | None = None
-        self._tape = self.network.tape(config.sequence_length, config.streams)
-        self._gradient = Network(self.network.config, np.empty_like(self.network.flat))
+        self.passes: Passes = InTurn(self.network, config)
 
     @classmethod
     def resume(
@@ -163,16 +163,13 @@ class Training:
         config, window = self.config, self.batches.window(self.step)
         if window.reset:
             self.state[...] = 0
-        logits, tape = self.network.forward(window.inputs, self.state, self._tape)
-        loss, dlogits = cross_entropy(logits, window.targets, config.reduction)
+        loss = self.passes.run(window, self.state)
         if not math.isfinite(loss):
             raise DivergedError(self.step, loss)
         self._note_loss(loss)
-        self.network.backward(dlogits, tape, self._gradient)
-        gradient = self._gradient.flat
+        gradient = self.passes.gradient.flat
         clip(gradient, config.clip, config.clip_at)
         self.optimizer.update(self.network.flat, gradient, learning_rate(config, self.fraction))
-        tape.copy_final_state(self.state)
         self.step += 1
 
     def validate(self) -> float | None:

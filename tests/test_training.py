@@ -137,13 +137,13 @@ def test_state_is_carried_and_reset_at_each_epoch():
     per_epoch = training.batches.windows_per_epoch
     assert per_epoch < 190
     seen = {}
-    forward = training.network.forward
+    run = training.passes.run
 
-    def spy(inputs, state, tape=None):
+    def spy(window, state):
         seen[training.step] = state.copy()
-        return forward(inputs, state, tape)
+        return run(window, state)
 
-    training.network.forward = spy
+    training.passes.run = spy
     for event in train(training):
         if event.step == per_epoch + 2:
             break

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from app.shards import InProcesses, running_passes
+from model.checkpoint import encode
+from model.config import RunConfig
+from model.shards import InTurn, shard_rows
+from model.training import Training, train
+from model.vocabulary import Vocabulary
+
+TEXT = "the cat sat on the mat; the dog sat on the log. " * 60
+VOCABULARY = Vocabulary.from_text(TEXT)
+CONFIG = RunConfig(
+    hidden=8,
+    sequence_length=8,
+    streams=5,
+    shards=3,
+    steps=20,
+    validate_every=10,
+    sample_every=0,
+    record_every=5,
+)
+
+
+def start(config):
+    return Training(config, VOCABULARY, VOCABULARY.encode(TEXT), clock=lambda: 0.0)
+
+
+@pytest.mark.parametrize(("streams", "shards"), [(1, 1), (5, 3), (32, 2), (2, 64)])
+def test_every_row_is_in_exactly_one_shard(streams, shards):
+    rows = shard_rows(RunConfig(streams=streams, shards=shards))
+    assert [row for part in rows for row in range(part.start, part.stop)] == list(range(streams))
+    assert len(rows) == min(streams, shards)
+    assert all(part.stop > part.start for part in rows)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+def test_the_shards_gradients_add_up_to_the_batchs(reduction, cell):
+    config = CONFIG.replace(cell=cell, reduction=reduction, layers=2)
+    training = start(config)
+    network = training.network.astype(np.float64)
+    window = training.batches.window(3)
+    results = []
+    for shards in (1, 3):
+        state = network.zero_state(5) + 0.1
+        passes = InTurn(network, config.replace(shards=shards))
+        results.append((passes.run(window, state), passes.gradient.flat, state))
+    for one, three in zip(*results, strict=True):
+        np.testing.assert_allclose(three, one, rtol=1e-12, atol=1e-15)
+
+
+def test_in_processes_is_in_turn_to_the_bit():
+    expected = start(CONFIG)
+    events = list(train(expected))
+    training = start(CONFIG)
+    with running_passes(training.network, training.config) as passes:
+        assert isinstance(passes, InProcesses)
+        training.passes = passes
+        assert list(train(training)) == events
+    assert encode(training.checkpoint()) == encode(expected.checkpoint())
+
+
+def test_one_shard_needs_no_helper():
+    training = start(CONFIG.replace(shards=1))
+    with running_passes(training.network, training.config) as passes:
+        assert isinstance(passes, InTurn)
+
+
+def test_helpers_end_with_the_context_and_with_their_trainer():
+    training = start(CONFIG)
+    with running_passes(training.network, training.config) as passes:
+        helpers = list(passes._helpers)
+        assert len(helpers) == 2
+        assert [helper.poll() for helper in helpers] == [None, None]
+    assert [helper.returncode for helper in helpers] == [0, 0]
+
+
+def test_a_helper_that_dies_is_an_error_that_says_so():
+    training = start(CONFIG)
+    with running_passes(training.network, training.config) as passes:
+        passes._helpers[0].kill()
+        passes._helpers[0].wait()
+        with pytest.raises(OSError, match=r"helper ended with code -9|Broken pipe"):
+            passes.run(training.batches.window(0), training.state)
