@@ -19,6 +19,7 @@ DESCRIPTIONS = {
     "initial_scale": "Standard deviation (normal), or factor of 1/sqrt(hidden) (uniform)",
     "sequence_length": "Characters back through which a gradient goes",
     "streams": "Places of the text read side by side",
+    "shards": "Parts of a batch worked on at once, each on a core of its own",
     "steps": "Updates in all",
     "minutes": "End by time instead of steps",
     "reduction": "Loss of a sequence",
