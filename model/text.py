@@ -36,8 +36,8 @@ def read_text(path: Path | str) -> str:
 def decode_text(data: bytes, source: str = "the text") -> str:
     """The text that `data` holds in UTF-8, without a byte order mark, every line end a line feed.
 
-    Raises TextError, which calls the text `source` and gives the byte offset of the first fault, if it is empty,
-    binary or in another encoding. Whether it is long enough depends on the run: see `model.batches`.
+    Raises TextError, which calls the text `source` and gives the byte offset of the first fault, if it is
+    empty, binary or in another encoding. Whether it is long enough depends on the run: see `model.batches`.
     """
     start = len(UTF8_MARK) if data.startswith(UTF8_MARK) else 0
     if len(data) == start:
