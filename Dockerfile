@@ -1,0 +1,38 @@
+# One image with two entry points, the server and the worker; docker-compose.yml runs both over one volume.
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv --without-pip /opt/charloom
+WORKDIR /build
+# the dependencies first, by themselves: this layer stays until they change
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > requirements.txt \
+    && python -m pip --python /opt/charloom/bin/python install --quiet --requirement requirements.txt \
+    && find /opt/charloom -type d -name tests -prune -exec rm -rf {} +
+COPY README.md LICENSE ./
+COPY model model
+COPY app app
+RUN python -m app.corpus corpora/shakespeare.txt \
+    && python -m pip --python /opt/charloom/bin/python install --quiet --no-deps .
+
+FROM ${BASE}
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /app --shell /usr/sbin/nologin charloom \
+    && install --directory --owner charloom --group charloom /app/checkpoints
+COPY --from=build /opt/charloom /opt/charloom
+COPY --from=build /build/corpora /app/corpora
+ENV PATH=/opt/charloom/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    CHARLOOM_LOG_FORMAT=json
+WORKDIR /app
+USER 10001:10001
+VOLUME /app/checkpoints
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "app.healthcheck", "server", "http://127.0.0.1:8000/healthz"]
+ENTRYPOINT ["charloom"]
+CMD ["serve", "--host", "0.0.0.0"]

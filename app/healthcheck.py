@@ -1,0 +1,65 @@
+"""Is a server or a worker healthy? Answers a container engine by exit code, and in a line on standard error.
+
+    python -m app.healthcheck server http://127.0.0.1:8000/healthz
+    python -m app.healthcheck worker checkpoints
+
+It is started every few seconds, so it imports little.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+ANSWER_SECONDS = 3.0
+LONGEST_SILENCE = 60.0  # seconds; a worker that trains writes a heartbeat every second
+HEALTHY, UNHEALTHY, USAGE_ERROR = 0, 1, 2
+
+
+def server_fault(url: str) -> str | None:
+    """What is wrong with the server that should answer 200 at `url`; None if nothing is."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=ANSWER_SECONDS):
+            return None
+    except (OSError, ValueError) as error:
+        return f"{url}: {error}"
+
+
+def worker_fault(store: Path) -> str | None:
+    """What is wrong with the store's worker: a run in training without a heartbeat; None if nothing is."""
+    for path in sorted(store.glob("*/status.json")):
+        try:
+            status = json.loads(path.read_bytes())
+            silence = time.time() - status["heartbeat"]
+            silent = status["state"] == "training" and silence > LONGEST_SILENCE
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged record is reported where runs are read; it is no sign of a dead worker
+        if silent:
+            return f"run {path.parent.name} is in training, but its last heartbeat was {silence:.0f} s ago"
+    return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    match arguments:
+        case ["server", url]:
+            fault = server_fault(url)
+        case ["worker", store]:
+            fault = worker_fault(Path(store))
+        case _:
+            print(
+                f"usage: python -m app.healthcheck server URL | worker STORE; given: {arguments}",
+                file=sys.stderr,
+            )
+            return USAGE_ERROR
+    if fault:
+        print(fault, file=sys.stderr)
+    return UNHEALTHY if fault else HEALTHY
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.healthcheck import HEALTHY, LONGEST_SILENCE, UNHEALTHY, USAGE_ERROR, main
+from app.records import Status
+
+
+@pytest.fixture
+def url():
+    """A server that is well at /healthz and nowhere else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 503)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/healthz"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_answers_is_healthy_whatever_proxy_is_set(url, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert main(["server", url]) == HEALTHY
+
+
+def test_a_server_that_answers_otherwise_or_not_at_all_is_not(url, capsys):
+    assert main(["server", url.replace("healthz", "other")]) == UNHEALTHY
+    assert "503" in capsys.readouterr().err
+    assert main(["server", url.replace(str(urlsplit(url).port), "9")]) == UNHEALTHY
+    assert "refused" in capsys.readouterr().err
+    assert main(["server", "no address"]) == UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    ("state", "silence", "code"),
+    [
+        ("training", 0, HEALTHY),
+        ("training", LONGEST_SILENCE / 2, HEALTHY),
+        ("training", LONGEST_SILENCE * 2, UNHEALTHY),
+        ("finished", LONGEST_SILENCE * 2, HEALTHY),
+        ("failed", LONGEST_SILENCE * 2, HEALTHY),
+    ],
+)
+def test_a_worker_is_healthy_unless_a_run_in_training_is_silent(tmp_path, state, silence, code, capsys):
+    (tmp_path / "run").mkdir()
+    Status(state=state, heartbeat=time.time() - silence).write(tmp_path / "run" / "status.json")
+    assert main(["worker", str(tmp_path)]) == code
+    assert ("run run is in training" in capsys.readouterr().err) == (code == UNHEALTHY)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff", b"[]", b"{}", json.dumps({"heartbeat": "soon"}).encode()])
+def test_a_damaged_record_is_no_sign_of_a_dead_worker(tmp_path, damaged):
+    assert main(["worker", str(tmp_path)]) == HEALTHY
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "status.json").write_bytes(damaged)
+    assert main(["worker", str(tmp_path)]) == HEALTHY
+
+
+def test_anything_else_is_a_mistake_in_the_call(capsys):
+    assert main([]) == USAGE_ERROR
+    assert "usage" in capsys.readouterr().err
