@@ -138,7 +138,7 @@ HTTP_CODES = {
     406: "not_acceptable",
     413: "body_too_large",
 }
-RETRY_SECONDS = {"not_ready": 1.0}
+RETRY_SECONDS = {"not_ready": 1.0, "shutting_down": 1.0}
 
 
 def problem_of(error: Exception) -> Problem:

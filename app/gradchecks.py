@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from app.errors import DeadlineError, NotReadyError, OverloadedError, RenderError
+from app.errors import DeadlineError, DrainingError, NotReadyError, OverloadedError, RenderError
 from app.runs import RunStore
 from app.store import LoadedModel, ModelStore
 from model.checkpoint import load
@@ -78,7 +78,7 @@ class GradientChecks:
     async def report(self, model: LoadedModel | None, method: Method) -> Report:
         """The check of a checkpoint, or of the assignment's freshly initialised network.
 
-        Raises OverloadedError, DeadlineError, NotReadyError (no text), RenderError.
+        Raises OverloadedError, DeadlineError, DrainingError, or RenderError with the reason.
         """
         name = model.id if model else ASSIGNMENT
         key = (name, model.digest if model else "", method)
@@ -89,15 +89,23 @@ class GradientChecks:
                 raise OverloadedError(f"{waiting} gradient checks are waiting", retry_after=self.seconds)
             task = self._tasks[key] = asyncio.create_task(self._run(name, self._order(model, method)))
             task.add_done_callback(lambda done: self._done(key, done))
-        # a client that goes away must not end the check for the others who wait for it
-        return await asyncio.shield(task)
+        try:
+            # a client that goes away must not end the check for the others who wait for it
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise DrainingError("the server is stopping; ask another, or again in a moment") from None
+            raise
+
+    def stop(self) -> None:
+        """End what is running, and what waits; those who asked get DrainingError."""
+        for task in self._tasks.values():
+            task.cancel()
 
     async def close(self) -> None:
-        """End what is running."""
-        tasks = [task for task in self._tasks.values() if not task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop, and wait until the last process has ended."""
+        self.stop()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _order(self, model: LoadedModel | None, method: Method) -> Order:
         run = model.run if model else self.models.current.run if self.models.ready else None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from app.assets import Assets
 from app.curves import Curves
+from app.draining import on_stop_signals
 from app.engine import Engine
 from app.errors import HTTP_CODES, TABLE, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
@@ -78,13 +80,20 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await look(parts.models)
     looking = asyncio.create_task(keep_looking(parts.models, parts.settings.poll_seconds))
     try:
-        yield
+        with on_stop_signals(partial(drain, parts)):
+            yield
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
         await parts.gradchecks.close()
         await asyncio.to_thread(parts.engine.stop)
         parts.renderer.close()
+
+
+def drain(parts: Services) -> None:
+    """Takes nothing new; texts have the grace to end, gradient checks have none."""
+    parts.engine.drain(parts.settings.grace_seconds)
+    parts.gradchecks.stop()
 
 
 async def keep_looking(models: ModelStore, seconds: float) -> None:

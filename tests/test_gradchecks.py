@@ -9,7 +9,7 @@ import pytest
 from small_runs import small_text
 
 from app import gradchecks
-from app.errors import DeadlineError, OverloadedError, RenderError
+from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
 from app.gradchecks import GradientChecks
 from app.runs import RunStore
 from app.store import ModelStore
@@ -131,7 +131,7 @@ def test_the_end_of_the_service_ends_a_check(trained_root):
             await asyncio.sleep(0.01)
         await service.close()
         assert children() == before
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(DrainingError):
             await waiting
 
     asyncio.run(scenario())

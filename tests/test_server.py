@@ -30,6 +30,7 @@ def test_health_and_short_texts_are_answered_while_a_long_one_is_written(trained
             assert client.get("/healthz").status_code == 200
             assert client.post("/generate", json={"length": 5}).status_code == 200
         assert not long.done()
+    assert (long.result().status_code, long.result().json()["error"]["code"]) == (503, "shutting_down")
 
 
 def test_settings_come_from_the_environment(trained: RunStore):

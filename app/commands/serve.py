@@ -51,7 +51,8 @@ def serve(settings: Settings, with_worker: bool) -> None:
             factory=True,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+            # the application ends what is left after the grace; this is for connections that hang
+            timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
         )
         uvicorn.Server(config).run(sockets=[listener])
 
