@@ -85,8 +85,7 @@ def strip_markdown(play: str) -> str:
     """
     text = play.replace("\\", "").replace("& c", "&c")
     text = re.sub(r"^#+ ", "", text, flags=re.MULTILINE)
-    # the one speaker the source has as a part of the line, set as in the other plays
-    # two speeches whose speakers the source does not mark
+    # the speaker of two speeches, whom the source has as a part of the line
     text = re.sub(r"^Senators, & C ", "**Senators**\n", text, flags=re.MULTILINE)
     text = re.sub(r"^\*\*([^*\n]+)\*\* *$", _speaker, text, flags=re.MULTILINE)
     # some directions have brackets already, not all of them on both sides
