@@ -83,7 +83,7 @@ class RunConfig:
     warmup: float = 0.03
     final_learning_rate: float = 0.02
     validation_fraction: float = 0.1
-    validate_every: int = 500
+    validate_every: int = 250
     record_every: int = 10
     smoothing: float = 0.98
     checkpoint_every: int = 500
