@@ -23,6 +23,7 @@ from app.curves import Curve, Record
 
 Format = Literal["svg", "png"]
 Theme = Literal["light", "dark"]
+Shape = Literal["wide", "narrow"]
 
 DPI = 160
 
@@ -59,7 +60,7 @@ PALETTES: dict[str, Palette] = {
         text="#e6edf3",
         faint="#9aa7b5",
         grid="#2a323d",
-        training="#33527f",
+        training="#47689a",
         smooth="#79b0ff",
         held_out="#ffab66",
         best="#56d39b",
@@ -68,15 +69,18 @@ PALETTES: dict[str, Palette] = {
 }
 
 
-def draw_loss_curve(curve: Curve, format: Format, theme: Theme) -> bytes:
-    """Training, smooth and held-out loss over updates; checkpoints, the best one and ln K marked."""
-    palette = PALETTES[theme]
-    figure, axes = _figure(palette, width=9.0, height=5.0)
-    axes.set_title(_curve_title(curve), loc="left", color=palette.text, fontsize=12, pad=12)
+def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "wide") -> bytes:
+    """Training, smooth and held-out loss over updates; checkpoints, the best one and ln K marked.
+
+    `shape` is for the width it is shown at: "narrow" stays readable on a phone.
+    """
+    palette, wide = PALETTES[theme], shape == "wide"
+    figure, axes = _figure(palette, *((9.0, 5.0) if wide else (4.8, 4.2)))
+    axes.set_title(_curve_title(curve), loc="left", color=palette.text, fontsize=12 if wide else 10, pad=12)
     axes.set_xlabel("updates")
     axes.set_ylabel("loss (nats per character)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(7 if wide else 4, steps=[1, 2, 5, 10], integer=True))
     drawn = _draw_lines(axes, curve, palette)
     if not drawn:
         axes.text(0.5, 0.5, "nothing trained yet", transform=axes.transAxes, ha="center", color=palette.faint)
@@ -97,7 +101,7 @@ def draw_loss_curve(curve: Curve, format: Format, theme: Theme) -> bytes:
     _mark_checkpoints(axes, curve, palette)
     if curve.sequence_length:
         _sum_axis(axes, curve.sequence_length, palette)
-    _legend(figure, axes, palette, columns=5)
+    _legend(figure, axes, palette, columns=5 if wide else 2)
     return _save(figure, format)
 
 
@@ -109,11 +113,13 @@ def draw_gradcheck(
     title: str,
     format: Format,
     theme: Theme,
+    shape: Shape = "wide",
 ) -> bytes:
     """Relative error of every parameter on a log scale, beside its bar and the assignment's own figure."""
     palette = PALETTES[theme]
-    figure, axes = _figure(palette, width=9.0, height=1.9 + 0.42 * len(names))
-    axes.set_title(title, loc="left", color=palette.text, fontsize=12, pad=12)
+    wide = shape == "wide"
+    figure, axes = _figure(palette, 9.0 if wide else 4.8, 1.9 + 0.42 * len(names))
+    axes.set_title(title, loc="left", color=palette.text, fontsize=12 if wide else 9, pad=12)
     axes.set_xscale("log")
     axes.set_xlabel("relative error  ‖ga − gn‖ / (‖ga‖ + ‖gn‖)")
     axes.grid(axis="y", visible=False)
@@ -144,6 +150,7 @@ def _figure(palette: Palette, width: float, height: float) -> tuple[Figure, Axes
     axes.grid(color=palette.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=palette.faint, length=0, labelsize=9.5)
+    axes.tick_params(axis="x", pad=7)  # clear of the marks on the axis
     axes.xaxis.label.set_color(palette.text)
     axes.yaxis.label.set_color(palette.text)
     for name, spine in axes.spines.items():
@@ -154,7 +161,7 @@ def _figure(palette: Palette, width: float, height: float) -> tuple[Figure, Axes
 
 def _curve_title(curve: Curve) -> str:
     of = f" of {curve.steps:,}" if curve.steps else ""
-    return f"{curve.run} · {curve.cell} · {curve.step:,}{of} updates · {curve.state}"
+    return f"{curve.run} · {curve.step:,}{of} updates · {curve.state}"
 
 
 def _draw_lines(axes: Axes, curve: Curve, palette: Palette) -> bool:

@@ -62,7 +62,7 @@ def test_what_the_curve_shows_is_named_with_its_units():
         "checkpoint kept",
         "best: 2.400 at 8",
         "guessing: ln K = 4.17",
-        "classic · elman · 9 of 60 updates · training",
+        "classic · 9 of 60 updates · training",
     ):
         assert text in shown
 

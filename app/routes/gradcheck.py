@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from app.gradchecks import Method, Report
 from app.negotiation import preferred
 from app.routes.documents import errors
-from app.routes.loss_curve import HTML, JSON, PNG, SVG, Theme, picture_response
+from app.routes.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
 from app.schemas import GradcheckReport, ParameterReport
 from app.services import Parts, Services
 
@@ -48,6 +48,7 @@ async def gradcheck(
     method: MethodQuery = "centred",
     model: CheckedModel = None,
     theme: Theme = "light",
+    shape: Shape = "wide",
 ) -> Any:
     """Compares the analytic gradient of every parameter with a numerical one, in float64.
 
@@ -62,23 +63,31 @@ async def gradcheck(
     if kind == JSON:
         body = describe(report)
         return Response(body.model_dump_json(), media_type=JSON, headers=headers)
-    return await _picture(parts, report, "svg" if kind == SVG else "png", theme)
+    return await _picture(parts, report, "svg" if kind == SVG else "png", (theme, shape))
 
 
 @router.get("/gradcheck.svg", summary="The check as a picture", responses=errors(404, 422, 429, 503, 504))
 async def gradcheck_svg(
-    parts: Parts, method: MethodQuery = "centred", model: CheckedModel = None, theme: Theme = "light"
+    parts: Parts,
+    method: MethodQuery = "centred",
+    model: CheckedModel = None,
+    theme: Theme = "light",
+    shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(parts, await _report(parts, method, model), "svg", theme)
+    return await _picture(parts, await _report(parts, method, model), "svg", (theme, shape))
 
 
 @router.get("/gradcheck.png", summary="The check as a picture", responses=errors(404, 422, 429, 503, 504))
 async def gradcheck_png(
-    parts: Parts, method: MethodQuery = "centred", model: CheckedModel = None, theme: Theme = "light"
+    parts: Parts,
+    method: MethodQuery = "centred",
+    model: CheckedModel = None,
+    theme: Theme = "light",
+    shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(parts, await _report(parts, method, model), "png", theme)
+    return await _picture(parts, await _report(parts, method, model), "png", (theme, shape))
 
 
 async def _report(parts: Services, method: Method, model: str | None) -> Report:
@@ -102,12 +111,14 @@ def describe(report: Report) -> GradcheckReport:
     )
 
 
-async def _picture(parts: Services, report: Report, format: Literal["svg", "png"], theme: str) -> Response:
+async def _picture(
+    parts: Services, report: Report, format: Literal["svg", "png"], style: tuple[str, str]
+) -> Response:
     rows = report.parameters
     columns = [
         [row[name] for row in rows] for name in ("name", "relative_error", "limit", "assignment_figure")
     ]
     title = f"{report.model} · {NAMES[report.method]} · h = {report.step_size:g}"
-    key = ("gradcheck", report.model, report.method, str(report.seconds), format, theme)
-    picture = await parts.renderer.picture(key, "draw_gradcheck", *columns, title, format, theme)
+    key = ("gradcheck", report.model, report.method, str(report.seconds), format, *style)
+    picture = await parts.renderer.picture(key, "draw_gradcheck", *columns, title, format, *style)
     return picture_response(picture, SVG if format == "svg" else PNG, f'"{"-".join(key)}"')

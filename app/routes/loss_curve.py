@@ -24,6 +24,7 @@ router = APIRouter(tags=["training"])
 
 Points = Annotated[int, Query(ge=10, le=100_000, description="About how many points at most.")]
 Theme = Annotated[Literal["light", "dark"], Query(description="Colours of the picture.")]
+Shape = Annotated[Literal["wide", "narrow"], Query(description="Proportions of the picture.")]
 
 
 @router.get(
@@ -39,7 +40,12 @@ Theme = Annotated[Literal["light", "dark"], Query(description="Colours of the pi
     },
 )
 async def loss_curve(
-    request: Request, parts: Parts, model: ModelQuery = None, points: Points = 2000, theme: Theme = "light"
+    request: Request,
+    parts: Parts,
+    model: ModelQuery = None,
+    points: Points = 2000,
+    theme: Theme = "light",
+    shape: Shape = "wide",
 ) -> Response:
     """In a browser a page that follows the training, as an image the picture, otherwise the points."""
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
@@ -50,7 +56,7 @@ async def loss_curve(
     elif kind == JSON:
         response = await _points(request, parts, model, points)
     else:
-        response = await _picture(request, parts, model, kind, theme)
+        response = await _picture(request, parts, model, kind, (theme, shape))
     response.headers["vary"] = "accept"
     return response
 
@@ -65,18 +71,26 @@ async def loss_curve_json(
 
 @router.get("/loss-curve.svg", summary="The picture as SVG", responses=errors(404, 422, 429, 503, 504))
 async def loss_curve_svg(
-    request: Request, parts: Parts, model: ModelQuery = None, theme: Theme = "light"
+    request: Request,
+    parts: Parts,
+    model: ModelQuery = None,
+    theme: Theme = "light",
+    shape: Shape = "wide",
 ) -> Response:
     """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
-    return await _picture(request, parts, model, SVG, theme)
+    return await _picture(request, parts, model, SVG, (theme, shape))
 
 
 @router.get("/loss-curve.png", summary="The picture as PNG", responses=errors(404, 422, 429, 503, 504))
 async def loss_curve_png(
-    request: Request, parts: Parts, model: ModelQuery = None, theme: Theme = "light"
+    request: Request,
+    parts: Parts,
+    model: ModelQuery = None,
+    theme: Theme = "light",
+    shape: Shape = "wide",
 ) -> Response:
     """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
-    return await _picture(request, parts, model, PNG, theme)
+    return await _picture(request, parts, model, PNG, (theme, shape))
 
 
 async def _points(request: Request, parts: Services, model: str | None, points: int) -> Response:
@@ -89,16 +103,16 @@ async def _points(request: Request, parts: Services, model: str | None, points: 
 
 
 async def _picture(
-    request: Request, parts: Services, model: str | None, media_type: str, theme: str
+    request: Request, parts: Services, model: str | None, media_type: str, style: tuple[str, str]
 ) -> Response:
     curve = await run_in_threadpool(_curve, parts, model)
-    tag = f'"{curve.version}-{theme}"'
+    tag = f'"{curve.version}-{"-".join(style)}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"etag": tag})
     format = "svg" if media_type == SVG else "png"
     thinned = await run_in_threadpool(curve.thinned, DRAWN_POINTS)
     picture = await parts.renderer.picture(
-        ("loss-curve", curve.version, format, theme), "draw_loss_curve", thinned, format, theme
+        ("loss-curve", curve.version, format, *style), "draw_loss_curve", thinned, format, *style
     )
     return picture_response(picture, media_type, tag)
 

@@ -37,14 +37,15 @@ const Charloom = {
 
   theme: window.matchMedia("(prefers-color-scheme: dark)"),
 
-  // Replaces a picture once the new one is here, so that the page never flickers.
+  // As wide as it will be shown, and in the colours of the page. Replaces a picture once the new one is here, so that the page never flickers.
   picture(image, url) {
     const next = new Image();
     next.onload = () => {
       for (const source of image.parentElement.querySelectorAll("source")) source.remove();
       image.src = next.src;
     };
-    next.src = `${url}&theme=${this.theme.matches ? "dark" : "light"}`;
+    const shape = image.closest("figure").clientWidth < 600 ? "narrow" : "wide";
+    next.src = `${url}&shape=${shape}&theme=${this.theme.matches ? "dark" : "light"}`;
   },
 
   // Calls `work` now, and again `pause()` milliseconds after it has ended, while the page is looked at.
