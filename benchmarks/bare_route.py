@@ -1,0 +1,23 @@
+"""A FastAPI route that returns a fixed string: as fast as FastAPI and uvicorn can answer at all."""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+
+TEXT = "x" * 200
+
+
+def create_app():
+    app = FastAPI()
+
+    @app.post("/generate", response_class=PlainTextResponse)
+    async def generate() -> str:
+        return TEXT
+
+    return app
+
+
+if __name__ == "__main__":
+    uvicorn.run(create_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="error", access_log=False)
