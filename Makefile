@@ -5,7 +5,7 @@ ENV := .venv
 BENCH_ENV := .venv-bench
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
-BENCHMARKS = $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
+BENCHMARKS := training serve_load gradcheck_steps
 IMAGE := charloom
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
@@ -37,7 +37,7 @@ format: $(ENV)/.dev ## Format the code
 	$(ENV)/bin/ruff check --fix .
 	$(ENV)/bin/ruff format .
 
-bench: $(BENCH_ENV)/.bench ## Measure, also against PyTorch and LitServe (one only: BENCHMARKS=name)
+bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (one only: BENCHMARKS=training)
 	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
 
 image: ## Build the container image
