@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -122,7 +122,7 @@ def _start_helper(
 ) -> subprocess.Popen[bytes]:
     task = {"index": index, "memory": memory, "vocabulary": network.vocabulary, "config": config.to_dict()}
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "app.shards", json.dumps(task)],
+        [sys.executable, "-P", "-m", "app.shards", json.dumps(task)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
@@ -145,7 +145,8 @@ def main(task: str) -> None:
     with open(described["memory"], "r+b", buffering=0) as file:
         memory = Memory(file, network, config)
     shard = memory.shard(described["index"], network, config)
-    with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
+    # a trainer that was killed reads nothing any more
+    with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"), suppress(BrokenPipeError):
         while os.read(0, 1) == GO:
             memory.run(described["index"], shard)
             os.write(1, DONE)

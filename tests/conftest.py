@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 import uvicorn
 from small_runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_until
@@ -18,6 +19,10 @@ from small_runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_un
 from app.runs import RunStore
 from app.settings import Settings
 from app.trainer import train_run
+
+# no test asserts a time, and a machine at work on something else is slow
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

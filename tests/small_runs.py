@@ -38,16 +38,9 @@ def classic_like(**changes: Any) -> RunConfig:
 
 def gru_like(**changes: Any) -> RunConfig:
     """The gru preset, smaller: streams, AdamW with a schedule, best by held-out loss."""
-    settings = {
-        "hidden": 12,
-        "layers": 2,
-        "sequence_length": 12,
-        "streams": 4,
-        "steps": 60,
-        "record_every": 2,
-    }
-    settings |= {"validate_every": 10, "checkpoint_every": 7, "sample_every": 20, "sample_length": 15}
-    return PRESETS["gru"].replace(**settings | {"best_sample_length": 30} | changes)
+    settings = {"hidden": 12, "layers": 2, "sequence_length": 12, "streams": 4, "shards": 1, "steps": 60}
+    settings |= {"record_every": 2, "validate_every": 10, "checkpoint_every": 7, "sample_every": 20}
+    return PRESETS["gru"].replace(**settings | {"sample_length": 15, "best_sample_length": 30} | changes)
 
 
 def outcome(run: Run) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from model.config import RunConfig
 from model.generation import generate
 from model.sampling import SamplingConfig
 
-SMALL = "--hidden 8 --streams 4 --sequence-length 10 --steps 30 --sample-every 10"
+SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sample-every 10"
 
 
 @pytest.fixture

@@ -112,9 +112,9 @@ def test_killed_at_every_change_to_the_disk(tmp_path: Path, monkeypatch, name: s
     assert killer.changes > 50
 
 
-@pytest.mark.parametrize("name", ["classic", "gru"])
-def test_a_real_worker_killed_at_random_moments(tmp_path: Path, name: str):
-    config = CONFIGS[name].replace(steps=200, sample_every=50, record_every=1)
+@pytest.mark.parametrize(("name", "shards"), [("classic", 1), ("gru", 2)])
+def test_a_real_worker_killed_at_random_moments(tmp_path: Path, name: str, shards: int):
+    config = CONFIGS[name].replace(steps=200, sample_every=50, record_every=1, shards=shards)
     expected = outcome(undisturbed(tmp_path, config))
     run = new_run(tmp_path / "killed", config)
     rng = random.Random(name)
