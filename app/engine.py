@@ -1,10 +1,9 @@
-"""Generation for many requests at once: one thread, one batch a model, rows joining and leaving as they come.
+"""Generation for many requests at once: one thread, rows joining and leaving its batches as they come.
 
 A request is a `Job`. It is admitted or refused when it is submitted, before any work; what is admitted holds
-its place until its work has really ended. Rows wait in one queue, first come, first served. The thread
+its places until its work has really ended. Rows wait in one queue, first come, first served. The thread
 advances every model's batch by one block in turn; between two blocks it takes out who is cancelled or late
-and lets in who waits. A model here is its decoder: a job stays with the one it was submitted with, so new
-weights never reach a text that has begun.
+and lets in who waits.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from app.errors import DeadlineError, DrainingError, OverloadedError
 from app.jobs import Chunk, Job, wake
-from model.generation import Batch, Decoder, Generation
+from app.scheduler import Outcome, Scheduler
+from model.generation import Generation
 
-BLOCK_SECONDS = 0.002  # how long others wait, at most, for a look at who joins and who leaves
-LONGEST_BLOCK = 256  # characters
-FIRST_BLOCK = 4  # characters: a stream's first ones should not wait
 LOOK_SECONDS = 0.05  # between two looks for jobs past their deadline
 UNKNOWN_WAIT = 1.0  # seconds; advice to come back before any rate has been measured
 
@@ -40,9 +37,8 @@ class Stats:
         running, waiting: rows.
         backlog: characters that the admitted rows have still to read or write.
         characters: read or written by rows since the start.
-        rate: characters a second while busy, over about the last two seconds of work; 0 before any.
+        rate: characters a second while busy, mostly over the last second of work; 0 before any.
         blocks: turns of a batch since the start.
-        models: batches with rows.
     """
 
     running: int
@@ -51,7 +47,6 @@ class Stats:
     characters: int
     rate: float
     blocks: int
-    models: int
 
 
 class Engine:
@@ -66,27 +61,25 @@ class Engine:
     def __init__(
         self, max_rows: int = 64, max_queue: int = 256, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.max_rows, self.max_queue, self.clock = max_rows, max_queue, clock
-        self._changed = threading.Condition()
+        self.room = max_rows + max_queue
+        self.clock = clock
         # under the lock: whoever submits, cancels or stops writes them
+        self._changed = threading.Condition()
         self._queue: deque[tuple[Job, Generation]] = deque()
         self._cancelled: list[Job] = []
         self._held = 0  # rows admitted and not yet ended
         self._backlog = 0
         self._stop_at: float | None = None  # set: nothing new is admitted
         # the thread's own
-        self._batches: dict[Decoder, Batch] = {}
-        self._jobs: dict[Generation, Job] = {}  # of running rows
-        self._newest: Decoder | None = None
+        self._scheduler = Scheduler(max_rows, clock)
         self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], object]]] = {}
         self._look_at = 0.0
-        self._characters = self._blocks = 0
-        self._recent_characters = self._recent_seconds = 0.0
-        self._tick_seconds: dict[Decoder, float] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._blas: threadpool_limits | None = None
 
     def start(self) -> None:
-        """Starts the thread; an engine starts once."""
+        """Starts the thread, once. Until it stops, BLAS has one thread: more cost more than they give."""
+        self._blas = threadpool_limits(1, "blas")
         self._thread.start()
 
     def drain(self, seconds: float) -> None:
@@ -104,17 +97,18 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Admits a job, or raises OverloadedError or DrainingError and does nothing. Safe in any thread."""
-        steps = sum(row.steps_left for row in job.unfinished)
+        rows = job.unfinished
+        steps = sum(row.steps_left for row in rows)
         with self._changed:
-            self._admit(len(job.unfinished))
+            self._admit(len(rows))
             job.submitted = self.clock()
             job.deadline = None if job.seconds is None else job.submitted + job.seconds
-            for row in job.unfinished:
-                row.watched |= job.streamed
-                self._queue.append((job, row))
-            self._held += len(job.unfinished)
-            self._backlog += steps
-            if job.unfinished:
+            if rows:
+                for row in rows:
+                    row.watched |= job.streamed
+                self._queue.extend((job, row) for row in rows)
+                self._held += len(rows)
+                self._backlog += steps
                 self._changed.notify()
                 return
         job.finish(job.submitted)  # there was nothing to read or write
@@ -122,8 +116,8 @@ class Engine:
 
     def cancel(self, job: Job) -> None:
         """Ends a job within a block. Safe in any thread; does nothing to a job that has ended."""
-        with self._changed:
-            if job.submitted is not None and job.ended is None:
+        if job.submitted is not None and job.ended is None:
+            with self._changed:
                 self._cancelled.append(job)
 
     async def run(self, job: Job) -> list[Generation]:
@@ -172,29 +166,18 @@ class Engine:
 
     def stats(self) -> Stats:
         """A look from any thread."""
-        running = len(self._jobs)
-        return Stats(
-            running=running,
-            waiting=max(0, self._held - running),
-            backlog=self._backlog,
-            characters=self._characters,
-            rate=self._rate(),
-            blocks=self._blocks,
-            models=sum(bool(batch.rows) for batch in list(self._batches.values())),
-        )
-
-    def _rate(self) -> float:
-        return self._recent_characters / self._recent_seconds if self._recent_seconds else 0.0
+        scheduler, running = self._scheduler, self._scheduler.running
+        waiting = max(0, self._held - running)
+        return Stats(running, waiting, self._backlog, scheduler.characters, scheduler.rate, scheduler.blocks)
 
     def _admit(self, rows: int) -> None:
         if self._stop_at is not None:
             raise DrainingError("the server is stopping; ask another, or again in a moment")
-        room = self.max_rows + self.max_queue
-        if self._held and self._held + rows > room:  # alone, even a job of more rows than there is room for
-            rate = self._rate()
+        if self._held and self._held + rows > self.room:  # alone, even a job of more rows is let in
+            rate = self._scheduler.rate
             wait = self._backlog / rate if rate else UNKNOWN_WAIT
             raise OverloadedError(
-                f"{self._held} of {room} places are taken and {rows} more are asked for; "
+                f"{self._held} of {self.room} places are taken and {rows} more are asked for; "
                 f"come back in about {wait:.1f} s",
                 wait,
             )
@@ -202,16 +185,17 @@ class Engine:
     # everything below runs in the engine's thread
 
     def _run(self) -> None:
-        with threadpool_limits(1, "blas"):  # more threads cost more than they give at these sizes
-            try:
-                while self._await_work():
-                    self._turn()
-            except Exception:
-                logger.exception("the engine failed and admits nothing any more")
-                self.drain(0)
-            for job in self._all_jobs():
-                self._end(job, DrainingError("the server stopped before the text was finished"))
-            self._flush()
+        try:
+            while self._await_work():
+                self._turn()
+        except Exception:
+            logger.exception("the engine failed and admits nothing any more")
+            self.drain(0)
+        for job in self._jobs():
+            self._end(job, DrainingError("the server stopped before the text was finished"))
+        self._flush()
+        if self._blas is not None:
+            self._blas.restore_original_limits()
 
     def _await_work(self) -> bool:
         """Waits until there is something to do; False when it is time to stop."""
@@ -227,119 +211,61 @@ class Engine:
                 jobs, self._cancelled = self._cancelled, []
             for job in jobs:
                 self._end(job)
-        if self.clock() >= self._look_at:
-            self._drop_late()
-        if self._queue and len(self._jobs) < self.max_rows:
-            self._let_in()
-        for batch in list(self._batches.values()):
-            if batch.rows:
-                self._advance(batch)
-            elif batch.decoder is not self._newest:  # the newest one's stays: the next request needs it
-                del self._batches[batch.decoder]
-                self._tick_seconds.pop(batch.decoder, None)
+        now = self.clock()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._drop_late(now)
+        if self._queue and self._scheduler.running < self._scheduler.max_rows:
+            self._let_in(now)
+        for outcome in self._scheduler.turn():
+            self._report(outcome)
         self._flush()
 
-    def _all_jobs(self) -> list[Job]:
+    def _jobs(self) -> dict[Job, None]:
         with self._changed:
-            waiting = [job for job, _ in self._queue]
-        return list(dict.fromkeys([*self._jobs.values(), *waiting]))
+            waiting = dict.fromkeys(job for job, _ in self._queue)
+        return self._scheduler.jobs | waiting
 
-    def _drop_late(self) -> None:
-        now = self.clock()
-        self._look_at = now + LOOK_SECONDS
-        for job in self._all_jobs():
+    def _drop_late(self, now: float) -> None:
+        for job in self._jobs():
             if job.deadline is not None and now >= job.deadline:
                 self._end(job, DeadlineError(f"the text was not finished within {job.seconds:g} s"))
 
-    def _let_in(self) -> None:
-        """Rows join in order while there are places; one whose model's batch is full is passed."""
-        joining: list[tuple[Job, Generation]] = []
-        passed: list[tuple[Job, Generation]] = []
-        free = {decoder: batch.free for decoder, batch in self._batches.items()}
+    def _let_in(self, now: float) -> None:
         with self._changed:
-            while self._queue and len(self._jobs) + len(joining) < self.max_rows:
-                job, row = self._queue.popleft()
-                room = free.get(job.decoder, job.decoder.widest)
-                (joining if room else passed).append((job, row))
-                free[job.decoder] = max(0, room - 1)
-            self._queue.extendleft(reversed(passed))
-            for job, row in joining:
-                self._jobs[row] = job
-        now = self.clock()
-        for job, row in joining:
-            if job.ended is None:
-                self._join(job, row, now)
-
-    def _join(self, job: Job, row: Generation, now: float) -> None:
-        if job.started is None:
-            job.started = now
-        self._newest = job.decoder
-        if job.decoder not in self._batches:
-            self._batches[job.decoder] = Batch(job.decoder)
-        try:
-            self._batches[job.decoder].join(row)
-        except Exception as error:
-            logger.exception("a row could not join")
-            self._end(job, error)
-
-    def _advance(self, batch: Batch) -> None:
-        """One block of one batch, and the news of it."""
-        rows, ticks = list(batch.rows), batch.ticks
-        left = sum(row.steps_left for row in rows)
-        began = time.perf_counter()
-        try:
-            ended = batch.advance(self._block(batch))
-        except Exception as error:
-            logger.exception("a batch failed")
-            for job in dict.fromkeys(self._jobs[row] for row in rows):
+            joining = self._scheduler.take(self._queue)
+        for index, (job, row) in enumerate(joining):
+            job.started = now if job.started is None else job.started
+            try:
+                self._scheduler.join(job, row)
+            except Exception as error:
+                logger.exception("a row could not join")
+                with self._changed:
+                    self._queue.extendleft(reversed(joining[index:]))
                 self._end(job, error)
-            return
-        seconds, ticks = time.perf_counter() - began, batch.ticks - ticks
-        self._tick_seconds[batch.decoder] = seconds / ticks
-        self._measure(ticks * len(rows), seconds)
-        jobs = dict.fromkeys(self._jobs[row] for row in rows if row.watched or row.finish_reason is not None)
-        for row in ended:
-            del self._jobs[row]
+                return
+
+    def _report(self, outcome: Outcome) -> None:
+        """Frees places and tells who waits for news."""
         with self._changed:
-            self._held -= len(ended)
-            self._backlog -= left - sum(row.steps_left for row in batch.rows)
-        for job in jobs:
-            if all(row.finish_reason is not None for row in job.unfinished):
-                self._end(job)
-            elif job.streamed and job.collect():
-                self._tell(job)
-
-    def _block(self, batch: Batch) -> int:
-        """Characters of the next block: as many as fit BLOCK_SECONDS, fewer for a stream's first ones."""
-        seconds = self._tick_seconds.get(batch.decoder)
-        block = FIRST_BLOCK if seconds is None else max(1, min(LONGEST_BLOCK, int(BLOCK_SECONDS / seconds)))
-        for row in batch.rows:
-            to_first = len(row.prompt) - 1 - row.read + FIRST_BLOCK
-            if row.watched and 0 < to_first < block:
-                block = to_first
-        return block
-
-    def _measure(self, characters: int, seconds: float) -> None:
-        keep = 0.5**seconds  # what was a second ago counts half
-        self._recent_characters = self._recent_characters * keep + characters
-        self._recent_seconds = self._recent_seconds * keep + seconds
-        self._characters += characters
-        self._blocks += 1
+            self._held -= outcome.rows
+            self._backlog -= outcome.steps
+        for job in outcome.ended:
+            self._end(job, outcome.error)
+        for job in outcome.news:
+            self._tell(job)
 
     def _end(self, job: Job, error: Exception | None = None) -> None:
         """Ends a job, and takes out what is left of it, wherever it is."""
         if job.ended is not None:
             return
-        rows = [row for row in job.unfinished if row.finish_reason is None]
-        batch = self._batches.get(job.decoder)
-        if rows:
+        if error is not None or any(row.finish_reason is None for row in job.unfinished):
+            rows, steps = self._scheduler.remove(job)
             with self._changed:
+                waiting = [row for owner, row in self._queue if owner is job]
                 self._queue = deque(entry for entry in self._queue if entry[0] is not job)
-                self._held -= len(rows)
-                self._backlog -= sum(row.steps_left for row in rows)
-        for row in rows:
-            if self._jobs.pop(row, None) and batch and row in batch.rows:
-                batch.leave(row)
+                self._held -= rows + len(waiting)
+                self._backlog -= steps + sum(row.steps_left for row in waiting)
         job.error = error
         job.finish(self.clock())
         self._tell(job)

@@ -8,8 +8,10 @@ likeliest character have weight 0, and a uniform number of 0 picks the first of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from model.cells import Array
 from model.errors import ConfigError
 
 GREEDY = 1e30
+COLUMNS = 16  # the BLAS kernels treat whole blocks of so many columns alike at every width
+WIDEST_TRIANGLE = 128  # characters
 HIGHEST_UNIFORM = np.float32(1 - 2**-23)  # times any float32 total, it still rounds to less than the total
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
@@ -93,87 +97,158 @@ def draw_uniforms(stream: np.random.Generator, sampling: SamplingConfig, count: 
     return np.minimum(stream.random(count, dtype=np.float32), HIGHEST_UNIFORM)
 
 
-@dataclass(frozen=True)
-class SamplingBatch:
-    """The settings of B rows as arrays, so that each operation is one for all rows it concerns.
+class Sampler:
+    """Picks the next characters of the rows of a batch; all operations are for all rows that they concern.
+
+    Args:
+        characters: K.
+        rows: most rows.
 
     Attributes:
-        inverse_temperature: (B, 1).
-        filtered: rows, ascending, to which top-k, top-p or min-p apply; `top_k`, `top_p`, `min_p` (F, 1).
-        adjusted: rows whose logits are changed before; `repetition`, `frequency`, `presence` (A, 1),
-            `bias` (A, K).
+        logits: (rows, K) float32; whoever asks for a pick writes them here first. They are used up.
+        cumulative: (rows, >= K) of the last pick.
     """
 
-    inverse_temperature: Array
-    filtered: NDArray[np.intp]
-    top_k: Array
-    top_p: Array
-    min_p: Array
-    adjusted: NDArray[np.intp]
-    repetition: Array
-    frequency: Array
-    presence: Array
-    bias: Array
+    def __init__(self, characters: int, rows: int) -> None:
+        self.logits = np.zeros((rows, characters), np.float32)
+        # Up to some size a product with a triangle of ones is faster than a running sum, and equal to it.
+        wide = characters <= WIDEST_TRIANGLE
+        columns = -(-characters // COLUMNS) * COLUMNS if wide else characters
+        self._triangle = np.triu(np.ones((characters, columns), np.float32)) if wide else None
+        self.cumulative = np.zeros((rows, columns), np.float32)
+        self._above = np.zeros((rows, columns), np.bool_)
+        self._likeliest, self._thresholds = np.zeros((2, rows, 1), np.float32)
+        self._settings = [SamplingConfig()] * rows
+        self._inverse_temperature = np.ones((rows, 1), np.float32)
+        self._seen, self._generated = np.zeros((2, rows, characters), np.float32)  # how often each character
+        self._heated = False
+        self._filters: _Filters | None = None
+        self._adjustments: _Adjustments | None = None
 
-    @classmethod
-    def of(cls, rows: Sequence[SamplingConfig], characters: int) -> SamplingBatch:
-        """The settings of `rows`, for logits over K characters."""
-        filtered = [row for row, sampling in enumerate(rows) if sampling.filters]
-        adjusted = [row for row, sampling in enumerate(rows) if sampling.adjusts]
+    @property
+    def adjusts(self) -> bool:
+        """Whether `adjust` and `count` have anything to do."""
+        return self._adjustments is not None
 
-        def column(name: str, among: Sequence[int], dtype: type = np.float32) -> Array:
-            return np.array([[getattr(rows[row], name)] for row in among], dtype).reshape(-1, 1)
+    def put(self, row: int, sampling: SamplingConfig, prompt: NDArray[np.integer]) -> None:
+        """Begins a request in a row. `prepare` before the next pick."""
+        self._settings[row] = sampling
+        self._inverse_temperature[row] = sampling.inverse_temperature
+        if sampling.adjusts:
+            self._seen[row] = np.bincount(prompt, minlength=self._seen.shape[1])
+            self._generated[row] = 0
 
-        bias = np.zeros((len(adjusted), characters), np.float32)
-        for index, row in enumerate(adjusted):
-            for character, value in rows[row].logit_bias:
-                bias[index, character] = value
-        return cls(
-            inverse_temperature=column("inverse_temperature", range(len(rows))),
-            filtered=np.array(filtered, np.intp),
-            top_k=column("top_k", filtered, np.int64),
-            top_p=column("top_p", filtered, np.float64),
-            min_p=column("min_p", filtered),
-            adjusted=np.array(adjusted, np.intp),
-            repetition=column("repetition_penalty", adjusted),
-            frequency=column("frequency_penalty", adjusted),
-            presence=column("presence_penalty", adjusted),
-            bias=bias,
-        )
+    def move(self, source: int, target: int) -> None:
+        """Lets a request go on in another row. `prepare` before the next pick."""
+        self._settings[target] = self._settings[source]
+        for array in (self._inverse_temperature, self._seen, self._generated):
+            array[target] = array[source]
 
-    def adjust(self, logits: Array, seen: Array, generated: Array) -> None:
-        """Penalties and bias, in place, on logits (B, K), for the rows that have any.
+    def prepare(self, rows: int) -> None:
+        """Takes up the settings of the first `rows` rows."""
+        settings = self._settings[:rows]
+        self._heated = any(sampling.temperature != 1 for sampling in settings)
+        filtered = [row for row, sampling in enumerate(settings) if sampling.filters]
+        adjusted = [row for row, sampling in enumerate(settings) if sampling.adjusts]
+        self._filters = _Filters(filtered, settings) if filtered else None
+        self._adjustments = _Adjustments(adjusted, settings, self.logits.shape[1]) if adjusted else None
 
-        `seen` counts each character in prompt and text so far, `generated` in the text alone; both (B, K).
+    def adjust(self) -> None:
+        """Penalties and bias, on the logits of the rows that have any."""
+        if self._adjustments is not None:
+            self._adjustments.apply(self.logits, self._seen, self._generated)
+
+    def count(self, chosen: NDArray[np.intp], forced: NDArray[np.bool_]) -> None:
+        """Counts the characters just written; a prompt's own, `forced`, were counted by `put`."""
+        if self._adjustments is not None:
+            rows = self._adjustments.rows
+            rows = rows[~forced[rows]]
+            self._seen[rows, chosen[rows]] += 1
+            self._generated[rows, chosen[rows]] += 1
+
+    def picker(self, rows: int) -> Callable[[Array, NDArray[np.intp]], None]:
+        """pick(uniforms (B,) from `draw_uniforms`, chosen (B,)): writes the id that each row chooses.
+
+        By inversion of the cumulative distribution: the first id whose cumulative weight is above the row's
+        uniform number times the total.
         """
-        rows = logits[self.adjusted]
-        penalised = np.where(rows > 0, rows / self.repetition, rows * self.repetition)
-        rows = np.where(seen[self.adjusted] > 0, penalised, rows)
-        counts = generated[self.adjusted]
-        logits[self.adjusted] = rows - self.frequency * counts - self.presence * (counts > 0) + self.bias
+        weights, inverse = self.logits[:rows], self._inverse_temperature[:rows]
+        likeliest, thresholds = self._likeliest[:rows], self._thresholds[:rows]
+        threshold, above = thresholds[:, 0], self._above[:rows]
+        cumulative = self.cumulative[:rows]
+        total, cumulate = cumulative[:, -1], self.cumulator(rows)
 
-    def pick(self, logits: Array, uniforms: Array) -> NDArray[np.intp]:
-        """The chosen id of each row, (B,), by inversion of the cumulative distribution.
+        def pick(uniforms: Array, chosen: NDArray[np.intp]) -> None:
+            np.maximum.reduce(weights, axis=1, out=likeliest, keepdims=True)
+            np.subtract(weights, likeliest, weights)
+            if self._heated:
+                np.multiply(weights, inverse, weights)
+            np.exp(weights, weights)
+            if self._filters is not None:
+                self._filters.apply(weights)
+            cumulate()
+            np.multiply(total, uniforms, threshold)
+            np.greater(cumulative, thresholds, above)
+            above.argmax(1, chosen)
 
-        logits (B, K) float32, used up; uniforms (B, 1) from `draw_uniforms`.
+        return pick
+
+    def picker_of_one(self) -> Callable[[float], int]:
+        """pick(uniform) -> id for the first row, alone and without filters: the same with less overhead.
+
+        Single numbers are read and written through memoryviews, which round to float32 as arrays do. The
+        second row is made use of: a product of one row would be another's to the last bit.
         """
-        np.subtract(logits, logits.max(axis=1, keepdims=True), out=logits)
-        np.multiply(logits, self.inverse_temperature, out=logits)
-        np.exp(logits, out=logits)
-        if self.filtered.size:
-            logits[self.filtered] = self._filter(logits[self.filtered])
-        np.cumsum(logits, axis=1, out=logits)
-        chosen: NDArray[np.intp] = np.sum(logits[:, :-1] <= logits[:, -1:] * uniforms, axis=1, dtype=np.intp)
-        return chosen
+        rows = min(2, len(self.logits))
+        weights, cumulate = self.logits[0], self.cumulator(rows)
+        likeliest, inverse = self._likeliest[0, 0, ...], self._inverse_temperature[0, 0, ...]
+        read, cumulative = _numbers(weights), _numbers(self.cumulative[0])
+        shift, threshold = _numbers(self._likeliest[0]), _numbers(self._thresholds[0])
+        last = len(cumulative) - 1
 
-    def _filter(self, weights: Array) -> Array:
-        """Zeroes what top-k, min-p and top-p, in this order, exclude among unnormalised probabilities (F, K).
+        def pick(uniform: float) -> int:
+            shift[0] = read[weights.argmax()]
+            np.subtract(weights, likeliest, weights)
+            if self._heated:
+                np.multiply(weights, inverse, weights)
+            np.exp(weights, weights)
+            cumulate()
+            threshold[0] = cumulative[last] * uniform
+            return bisect_right(cumulative, threshold[0])
+
+        return pick
+
+    @property
+    def filters(self) -> bool:
+        """Whether some row's choice is filtered."""
+        return self._filters is not None
+
+    def cumulator(self, rows: int) -> Callable[[], object]:
+        """Sums the first `rows` rows of weights up into `cumulative`."""
+        weights, cumulative, triangle = self.logits[:rows], self.cumulative[:rows], self._triangle
+        if triangle is None:
+            return partial(np.add.accumulate, weights, 1, None, cumulative)
+        return partial(weights.dot, triangle, cumulative)
+
+
+class _Filters:
+    """top-k, min-p and top-p of the rows that have any, as columns (F, 1)."""
+
+    def __init__(self, rows: Sequence[int], settings: Sequence[SamplingConfig]) -> None:
+        self.rows = np.array(rows, np.intp)
+        self.top_k = _column("top_k", rows, settings, np.int64)
+        self.top_p = _column("top_p", rows, settings, np.float64)
+        self.min_p = _column("min_p", rows, settings, np.float32)
+
+    def apply(self, weights: Array) -> None:
+        """Zeroes what is excluded among unnormalised probabilities (B, K), in this order.
 
         The likeliest character always stays; of equals, the one with the lower id counts as likelier.
         """
-        order = np.argsort(-weights, axis=1, kind="stable")
-        ranked = np.take_along_axis(weights, order, axis=1)
-        rank = np.arange(weights.shape[1])
+        chosen = weights[self.rows]
+        order = np.argsort(-chosen, axis=1, kind="stable")
+        ranked = np.take_along_axis(chosen, order, axis=1)
+        rank = np.arange(chosen.shape[1])
         keep = (rank < self.top_k) | (self.top_k <= 0)
         keep &= ranked >= self.min_p * ranked[:, :1]
         ranked = np.where(keep, ranked, 0).astype(np.float64)
@@ -182,7 +257,38 @@ class SamplingBatch:
         keep[:, 0] = True
         kept = np.zeros_like(keep)
         np.put_along_axis(kept, order, keep, axis=1)
-        return np.where(kept, weights, np.float32(0))
+        weights[self.rows] = np.where(kept, chosen, np.float32(0))
+
+
+class _Adjustments:
+    """Penalties as columns (A, 1) and bias (A, K) of the rows that have any."""
+
+    def __init__(self, rows: Sequence[int], settings: Sequence[SamplingConfig], characters: int) -> None:
+        self.rows = np.array(rows, np.intp)
+        self.repetition = _column("repetition_penalty", rows, settings, np.float32)
+        self.frequency = _column("frequency_penalty", rows, settings, np.float32)
+        self.presence = _column("presence_penalty", rows, settings, np.float32)
+        self.bias = np.zeros((len(rows), characters), np.float32)
+        for index, row in enumerate(rows):
+            for character, value in settings[row].logit_bias:
+                self.bias[index, character] = value
+
+    def apply(self, logits: Array, seen: Array, generated: Array) -> None:
+        """In place, on logits (B, K), by how often each character was seen and generated, (B, K)."""
+        rows = logits[self.rows]
+        penalised = np.where(rows > 0, rows / self.repetition, rows * self.repetition)
+        rows = np.where(seen[self.rows] > 0, penalised, rows)
+        counts = generated[self.rows]
+        logits[self.rows] = rows - self.frequency * counts - self.presence * (counts > 0) + self.bias
+
+
+def _column(name: str, rows: Sequence[int], settings: Sequence[SamplingConfig], dtype: type) -> Array:
+    return np.array([[getattr(settings[row], name)] for row in rows], dtype)
+
+
+def _numbers(array: Array) -> memoryview[float]:
+    """A float32 array (N,) as numbers that Python reads and writes faster than an array's."""
+    return memoryview(array.data).cast("B").cast("f")
 
 
 def _check(name: str, value: float) -> None:

@@ -54,7 +54,8 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
         """The text of a 1-D sequence of ids."""
-        return "".join([self.characters[i] for i in np.asarray(ids, dtype=np.intp).tolist()])
+        points = self._points[np.asarray(ids, dtype=np.intp)]
+        return points.tobytes().decode("utf-32-le", "surrogatepass")
 
     def unknown(self, text: str) -> list[tuple[int, str]]:
         """(position, character) of every character of `text` that is not in the vocabulary."""

@@ -1,0 +1,129 @@
+"""One row of a batch: a prompt to read, a text to write, and what has come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.cells import Array
+from model.errors import ConfigError
+from model.loss import log_softmax
+from model.sampling import SamplingConfig, draw_uniforms, random_stream
+from model.vocabulary import Vocabulary
+
+
+class Generation:
+    """One row: a prompt to read, then up to `length` characters to write.
+
+    Attributes:
+        ids: what it has written; `finish_reason`: None, "length" or "stop".
+        watched: whether ids and text are kept up to date after every block; else they are at the end.
+        read: characters fed to the network; up to date when `ids` are.
+        prompt_logprobs: log p of each prompt character after the first, if `logprobs` is given.
+        logprobs_of: log p of each character written, before temperature and filters.
+        top: for both, in order, the `logprobs` likeliest (id, log p) at that place.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        prompt: str | Sequence[int],
+        length: int,
+        sampling: SamplingConfig | None = None,
+        seed: int = 0,
+        choice: int = 0,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+    ) -> None:
+        if length < 0:
+            raise ConfigError("length", f"must be at least 0. Given: {length}")
+        if any(not text for text in stop):
+            raise ConfigError("stop", "must not hold an empty string")
+        self.vocabulary, self.length, self.stop, self.logprobs = vocabulary, length, tuple(stop), logprobs
+        self.sampling = sampling or SamplingConfig()
+        self.prompt = _prompt_ids(vocabulary, prompt)
+        self.uniforms = draw_uniforms(random_stream(seed, choice), self.sampling, length)
+        self.ids: list[int] = []
+        self.finish_reason: str | None = None
+        self.prompt_logprobs: list[float] = []
+        self.logprobs_of: list[float] = []
+        self.top: list[list[tuple[int, float]]] = []
+        self.read = 0
+        self.watched = bool(stop)
+        self._text = ""
+        self.released = 0  # characters that `release` has given out
+        if self.steps_left == 0:
+            self.finish_reason = "length"
+
+    @property
+    def steps_left(self) -> int:
+        """Characters still to be fed until it ends, unless a stop string ends it before."""
+        return max(len(self.prompt) + self.length - 1, 0) - self.read
+
+    @property
+    def text(self) -> str:
+        """What it has written, without the stop string that ended it."""
+        return self._text
+
+    def release(self) -> str:
+        """What has been written since the last call and can no longer turn out to begin a stop string."""
+        end = len(self._text)
+        if self.finish_reason is None:
+            end = max(self.released, end - self._held_back())
+        text, self.released = self._text[self.released : end], end
+        return text
+
+    def accept(self, ids: NDArray[np.integer]) -> None:
+        """Takes the next characters written, up to where a stop string or the length ends it."""
+        ids = ids[: self.length - len(self.ids)]
+        searched_from = max(0, len(self._text) - max(map(len, self.stop), default=0))
+        self.ids.extend(ids.tolist())
+        self._text += self.vocabulary.decode(ids)
+        ends = [at for at in (self._text.find(text, searched_from) for text in self.stop) if at >= 0]
+        if ends:
+            self._end_at(min(ends), "stop")
+        elif len(self.ids) >= self.length and self.steps_left == 0:
+            self.finish_reason = "length"
+
+    def tell(self, logits: Array, ids: NDArray[np.integer], of_prompt: int) -> None:
+        """Takes the logits (T, K) that `ids` (T,) followed from, the first `of_prompt` being the prompt's."""
+        logprobs = log_softmax(logits)
+        chosen = np.take_along_axis(logprobs, ids[:, None], axis=1)[:, 0].tolist()
+        self.prompt_logprobs.extend(chosen[:of_prompt])
+        self.logprobs_of.extend(chosen[of_prompt:])
+        likeliest = np.argsort(-logprobs, axis=1, kind="stable")[:, : self.logprobs]
+        values = np.take_along_axis(logprobs, likeliest, axis=1)
+        self.top.extend(
+            list(zip(*pair, strict=True)) for pair in zip(likeliest.tolist(), values.tolist(), strict=True)
+        )
+
+    def _end_at(self, count: int, reason: str) -> None:
+        self.finish_reason = reason
+        self._text = self._text[:count]
+        del self.ids[count:], self.logprobs_of[count:], self.top[len(self.prompt_logprobs) + count :]
+
+    def _held_back(self) -> int:
+        """Length of the longest end of the text that begins a stop string."""
+        longest = 0
+        for stop in self.stop:
+            for size in range(min(len(stop) - 1, len(self._text)), longest, -1):
+                if self._text.endswith(stop[:size]):
+                    longest = size
+                    break
+        return longest
+
+
+def start_character(vocabulary: Vocabulary) -> str:
+    """What an empty prompt starts from: a line break, or the first character where a text has none."""
+    return "\n" if "\n" in vocabulary.characters else vocabulary.characters[0]
+
+
+def _prompt_ids(vocabulary: Vocabulary, prompt: str | Sequence[int]) -> NDArray[np.integer]:
+    if isinstance(prompt, str):
+        return vocabulary.encode(prompt or start_character(vocabulary))
+    ids = np.asarray(prompt if len(prompt) else vocabulary.encode(start_character(vocabulary)), np.int64)
+    if ids.min() < 0 or ids.max() >= len(vocabulary):
+        raise ConfigError("prompt", f"must hold ids from 0 to {len(vocabulary) - 1}")
+    return ids
