@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import httpx
@@ -109,7 +110,17 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-def test_a_check_that_takes_too_long_is_ended_and_can_be_tried_again(trained_root):
+@pytest.fixture
+def endless(tmp_path, monkeypatch) -> pytest.MonkeyPatch:
+    """Checks that never end by themselves."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\nexec sleep 1000\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    return monkeypatch
+
+
+def test_a_check_that_takes_too_long_is_ended_and_can_be_tried_again(trained_root, endless):
     async def scenario() -> None:
         service = checks(trained_root, seconds=0.05)
         before = children()
@@ -117,12 +128,13 @@ def test_a_check_that_takes_too_long_is_ended_and_can_be_tried_again(trained_roo
             await service.report(None, "centred")
         assert children() == before
         service.seconds = 60
+        endless.undo()
         assert (await service.report(service.models.get("classic@0"), "centred")).parameters
 
     asyncio.run(scenario())
 
 
-def test_the_end_of_the_service_ends_a_check(trained_root):
+def test_the_end_of_the_service_ends_a_check(trained_root, endless):
     async def scenario() -> None:
         service = checks(trained_root)
         before = children()
