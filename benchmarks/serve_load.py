@@ -1,7 +1,7 @@
 """The whole service over loopback: 200 characters a request, from 1, 8 and 64 clients.
 
-In the same run: LitServe with the same RNN in PyTorch, and a FastAPI route that returns a fixed string. None of
-them writes a log line a request.
+In the same run: LitServe with the same RNN in PyTorch, and a FastAPI route that returns a fixed string. None
+of them writes a log line a request.
 
     python -m benchmarks.serve_load [--seconds 5] [--rounds 3]
 """
