@@ -1,0 +1,59 @@
+"""Networks with random weights, and requests of all kinds to them."""
+
+import random
+import string
+from typing import Any
+
+import numpy as np
+
+from model.decoder import Decoder
+from model.network import Network, NetworkConfig
+from model.row import Generation
+from model.sampling import SamplingConfig
+from model.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(sorted("\n !," + string.ascii_lowercase))
+
+
+def random_network(
+    cell: str = "elman", layers: int = 1, hidden: int = 20, vocabulary: Vocabulary = VOCABULARY, seed: int = 0
+) -> Network:
+    config = NetworkConfig(len(vocabulary), hidden, layers, cell)
+    weights = np.random.default_rng(seed).normal(0, 0.5, config.size())
+    return Network(config, weights.astype(np.float32))
+
+
+def one_width(decoder: Decoder) -> Decoder:
+    """The same decoder, as where a BLAS gives other bytes at other widths."""
+    decoder.any_width = False
+    return decoder
+
+
+def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
+    """The keywords of a Generation: prompts, lengths, settings, stop strings of all kinds, by number."""
+    rng = random.Random(number)
+    letters = VOCABULARY.characters
+    settings = {
+        "temperature": rng.choice([1.0, 1.0, 0.7, 1.3, 0.0]),
+        "top_k": rng.choice([0, 0, 0, 5]),
+        "top_p": rng.choice([1.0, 1.0, 0.8]),
+        "min_p": rng.choice([0.0, 0.0, 0.05]),
+    }
+    if number % 5 == 0:
+        settings |= {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": -0.3}
+    if number % 7 == 0:
+        settings["logit_bias"] = ((3, 2.0), (5, -100.0))
+    return {
+        "prompt": "".join(rng.choices(letters, k=rng.choice([0, 1, 3, 40]))),
+        "length": rng.randrange(longest),
+        "sampling": SamplingConfig(**settings),
+        "seed": number,
+        "choice": number % 3,
+        "stop": rng.choice([(), (), ("e",), ("ab", "the", "q!")]),
+        "logprobs": rng.choice([None, None, None, 2]),
+    }
+
+
+def outcome(row: Generation) -> tuple[object, ...]:
+    """All that a row has come to."""
+    return row.text, row.ids, row.finish_reason, row.prompt_logprobs, row.logprobs_of, row.top

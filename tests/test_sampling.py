@@ -1,0 +1,233 @@
+"""Sampling against a naive reference, and what may not matter to it: neighbours, places, widths."""
+
+import math
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from model.errors import ConfigError
+from model.sampling import (
+    HIGHEST_UNIFORM,
+    WIDEST_TRIANGLE,
+    Sampler,
+    SamplingConfig,
+    draw_uniforms,
+    random_stream,
+)
+
+K = 7
+LOGITS = st.lists(st.integers(-24, 24).map(lambda n: n / 4), min_size=K, max_size=K)
+CONFIGS = st.builds(
+    SamplingConfig,
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 1.7]),
+    top_k=st.sampled_from([-1, 0, 1, 3, K, 1000]),
+    top_p=st.sampled_from([0.01, 0.5, 0.9, 1.0]),
+    min_p=st.sampled_from([0.0, 0.1, 1.0]),
+    repetition_penalty=st.sampled_from([0.5, 1.0, 1.5]),
+    frequency_penalty=st.sampled_from([-1.0, 0.0, 0.5]),
+    presence_penalty=st.sampled_from([0.0, 0.75]),
+    logit_bias=st.sampled_from([(), ((0, 3.0), (4, -100.0))]),
+)
+
+
+def run(logits, settings, uniforms, prompts=None, written=()):
+    """Weights, cumulative weights and choices of one pick for B rows; `written` is counted before."""
+    logits = np.asarray(logits, np.float32)
+    rows = len(logits)
+    sampler = Sampler(logits.shape[1], rows)
+    for row, sampling in enumerate(settings):
+        sampler.put(row, sampling, np.array(prompts[row] if prompts else [], np.int64))
+    sampler.prepare(rows)
+    for character in written:
+        sampler.count(np.full(rows, character), np.zeros(rows, bool))
+    sampler.logits[:] = logits
+    sampler.adjust()
+    chosen = np.full(rows, -1)
+    sampler.picker(rows)(np.asarray(uniforms, np.float32), chosen)
+    return sampler.logits, sampler.cumulative, chosen
+
+
+def adjusted(logits, sampling, prompt, written):
+    """Logits after penalties and bias, the plain way, in double precision."""
+    logits = list(logits)
+    for i in range(K):
+        if i in prompt or i in written:
+            factor = sampling.repetition_penalty
+            logits[i] = logits[i] / factor if logits[i] > 0 else logits[i] * factor
+        logits[i] -= sampling.frequency_penalty * written.count(i)
+        logits[i] -= sampling.presence_penalty * (i in written)
+    for i, bias in sampling.logit_bias:
+        logits[i] += bias
+    return logits
+
+
+def probabilities(logits, sampling):
+    """What is left after temperature and filters, the plain way."""
+    weights = [math.exp((logit - max(logits)) / sampling.temperature) for logit in logits]
+    ranked = sorted(range(K), key=lambda i: (-logits[i], i))
+    if sampling.top_k > 0:
+        ranked = ranked[: sampling.top_k]
+    ranked = [i for i in ranked if weights[i] >= sampling.min_p]
+    total, reached, kept = sum(weights[i] for i in ranked), 0.0, []
+    for i in ranked:
+        if not kept or reached < sampling.top_p * total or sampling.top_p == 1:
+            kept.append(i)
+        reached += weights[i]
+    total = sum(weights[i] for i in kept)
+    return [weights[i] / total if i in kept else 0.0 for i in range(K)]
+
+
+IDS = st.lists(st.integers(0, K - 1), max_size=4)
+
+
+@hypothesis.given(LOGITS, CONFIGS, IDS, IDS, st.floats(0, float(HIGHEST_UNIFORM), width=32))
+def test_it_chooses_as_the_reference_does(logits, sampling, prompt, written, uniform):
+    expected = adjusted(logits, sampling, prompt, written)
+    gaps = {abs(x - y) for x in expected for y in expected}
+    hypothesis.assume(all(gap == 0 or gap > 1e-4 for gap in gaps))  # else rounding decides who is likelier
+    if sampling.temperature == 0:
+        chosen = run([logits], [sampling], [0], [prompt], written)[2]
+        assert chosen == expected.index(max(expected))
+        return
+    expected = probabilities(expected, sampling)
+    weights, _, (chosen,) = run([logits], [sampling], [uniform], [prompt], written)
+    np.testing.assert_allclose(weights[0] / weights[0].sum(), expected, atol=2e-6)
+    assert sum(expected[:chosen]) - 1e-5 <= uniform <= sum(expected[: chosen + 1]) + 1e-5
+    assert expected[chosen] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_k": 3}, {0, 1, 2}),
+        ({"top_p": 0.49}, {0}),
+        ({"top_p": 0.51}, {0, 1}),
+        ({"top_p": 0.751}, {0, 1, 2}),
+        ({"min_p": 0.5}, {0, 1, 2}),
+        ({"min_p": 0.51}, {0}),
+        ({"top_k": 2, "top_p": 0.6}, {0}),  # of what top-k leaves: 2/3 of it are reached at once
+        ({"top_k": 1, "top_p": 0.01, "min_p": 1.0}, {0}),
+    ],
+)
+def test_filters_keep_what_they_should(settings, kept):
+    logits = np.log([[0.5, 0.25, 0.25, 1e-9, 1e-9, 1e-9, 1e-9]])
+    weights, _, _ = run(logits, [SamplingConfig(**settings)], [0.5])
+    assert set(np.flatnonzero(weights[0]).tolist()) == kept
+
+
+def test_greedy_takes_the_first_of_the_likeliest():
+    logits = [[0, 3, 1, 3, 3, 0, 0], [5, 5, 5, 5, 5, 5, 5], [-80, -90, -70, -70.00001, -90, -90, -90]]
+    greedy = SamplingConfig(temperature=0)
+    uniforms = draw_uniforms(random_stream(1), greedy, 3)
+    assert run(logits, [greedy] * 3, uniforms)[2].tolist() == [1, 0, 2]
+
+
+def test_the_least_and_the_highest_number_choose_something_possible():
+    settings = [SamplingConfig(top_k=2)] * 2
+    logits = [[-5, 0, 1, -5, -5, -5, -5]] * 2
+    assert run(logits, settings, [0, HIGHEST_UNIFORM])[2].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_frequencies_fit_the_distribution(temperature):
+    """Chi-square with K - 1 = 6 degrees of freedom: 22.46 is exceeded once in a thousand samples."""
+    logits, rows, times = np.array([1.0, 0.5, 0.0, -0.5, 2.0, 1.5, -1.0]), 64, 400
+    sampling = SamplingConfig(temperature=temperature)
+    numbers = draw_uniforms(random_stream(3), sampling, rows * times).reshape(times, rows)
+    counts = np.zeros(K)
+    for uniforms in numbers:
+        counts += np.bincount(run([logits] * rows, [sampling] * rows, uniforms)[2], minlength=K)
+    expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum() * rows * times
+    assert ((counts - expected) ** 2 / expected).sum() < 22.46
+
+
+@pytest.mark.parametrize("characters", [K, 65, WIDEST_TRIANGLE, WIDEST_TRIANGLE + 1])
+def test_neighbours_and_places_do_not_matter(characters):
+    rng = np.random.default_rng(0)
+    settings = [
+        SamplingConfig(),
+        SamplingConfig(temperature=0.6, top_p=0.9),
+        SamplingConfig(top_k=3, frequency_penalty=0.5),
+        SamplingConfig(temperature=0),
+    ] * 8
+    logits, uniforms = rng.normal(0, 3, (32, characters)), rng.random(32) * HIGHEST_UNIFORM
+    _, together, chosen = run(logits, settings, uniforms)
+    order = rng.permutation(32)[:20]
+    _, elsewhere, chosen_elsewhere = run(logits[order], [settings[i] for i in order], uniforms[order])
+    np.testing.assert_array_equal(elsewhere, together[order])
+    np.testing.assert_array_equal(chosen_elsewhere, chosen[order])
+
+
+@pytest.mark.parametrize("characters", [1, K, 65, WIDEST_TRIANGLE + 1])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_one_row_alone_chooses_the_same(characters, temperature):
+    rng = np.random.default_rng(0)
+    sampling = SamplingConfig(temperature=temperature)
+    sampler = Sampler(characters, 2)
+    for row in range(2):
+        sampler.put(row, sampling, np.array([0]))
+    sampler.prepare(2)
+    one, both, chosen = sampler.picker_of_one(), sampler.picker(2), np.zeros(2, np.intp)
+    for _ in range(200):
+        logits, uniform = rng.normal(0, 4, (2, characters)), np.float32(rng.random() * HIGHEST_UNIFORM)
+        sampler.logits[:] = logits
+        both(np.array([uniform, 0], np.float32), chosen)
+        cumulative = sampler.cumulative[0].copy()
+        sampler.logits[:] = logits
+        assert one(float(uniform)) == chosen[0]
+        np.testing.assert_array_equal(sampler.cumulative[0], cumulative)
+
+
+def test_a_moved_row_keeps_its_settings_and_counts():
+    sampler = Sampler(K, 3)
+    sampler.put(0, SamplingConfig(), np.array([1]))
+    sampler.put(2, SamplingConfig(presence_penalty=2.0, temperature=0.0), np.array([1]))
+    sampler.prepare(3)
+    sampler.count(np.array([4, 4, 4]), np.array([False, False, False]))
+    sampler.move(2, 0)
+    sampler.prepare(1)
+    sampler.logits[0] = [0, 0, 0, 0, 1, 0.5, 0]
+    sampler.adjust()
+    chosen = np.zeros(1, np.intp)
+    sampler.picker(1)(np.zeros(1, np.float32), chosen)
+    assert chosen.tolist() == [5]
+
+
+def test_streams_are_the_seed_s_and_the_choice_s_own():
+    draws = {
+        key: tuple(draw_uniforms(random_stream(*key), SamplingConfig(), 4).tolist())
+        for key in [(0, 0), (0, 1), (1, 0), (2**63, 0), (2**64 + 1, 0)]
+    }
+    assert len(set(draws.values())) == len(draws)
+    again = draw_uniforms(random_stream(0, 1), SamplingConfig(), 4)
+    assert draws[0, 1] == tuple(again.tolist())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", True),
+        ("temperature", "1"),
+        ("top_k", -2),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", -0.1),
+        ("repetition_penalty", 0),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", -2.5),
+        ("logit_bias", ((0, 101.0),)),
+        ("logit_bias", ((0, math.nan),)),
+    ],
+)
+def test_settings_outside_their_range_are_refused_with_the_value(field, value):
+    with pytest.raises(ConfigError) as error:
+        SamplingConfig(**{field: value})
+    assert error.value.field == field
+    assert str(value[0][1] if field == "logit_bias" else value) in str(error.value)
