@@ -106,10 +106,14 @@ def test_a_run_that_failed_is_tried_again_and_says_why(folder: Path, capsys):
         "--clip",
         "none",
     ]
+    heartbeats = set()
     for _ in range(2):
         assert main([*command, "--steps", "500"]) == 2
         assert "my-text failed: the loss became" in capsys.readouterr().err
-        assert RunStore("checkpoints").get("my-text").status.state == "failed"
+        status = RunStore("checkpoints").get("my-text").status
+        assert status.state == "failed"
+        heartbeats.add(status.heartbeat)
+    assert len(heartbeats) == 2
 
 
 def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
@@ -162,6 +166,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str
     assert re.search(complaint, error)
     assert error.startswith("charloom: ")
     assert error.count("\n") == 1
+    assert RunStore("checkpoints").list() == []
 
 
 def test_a_second_worker_may_be_told_not_to_wait(folder: Path, capfd):

@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
+from model.training import Training
 
 
 @pytest.fixture
@@ -129,6 +130,19 @@ def test_a_run_that_fails_says_why_and_the_next_is_taken(
     assert bad.status.state == "failed"
     assert reason in (bad.status.reason or "")
     assert good.status.state == "finished"
+
+
+def test_a_network_that_is_no_longer_finite_is_not_saved(store: RunStore, monkeypatch):
+    run = add(store, "run")
+
+    def overflow(training: Training) -> None:
+        training.step += 1
+        training.network.flat[0] = float("inf")
+
+    monkeypatch.setattr(Training, "update", overflow)
+    assert work(store) == ["run"]
+    assert run.status.state == "failed"
+    assert list(run.checkpoints()) == [0]
 
 
 def test_an_error_in_the_program_fails_the_run_and_is_logged(store: RunStore, monkeypatch, caplog):
