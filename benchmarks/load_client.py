@@ -14,6 +14,7 @@ import sys
 import time
 
 LENGTH = 200
+LATEST = 30  # seconds that the last answers may take
 
 
 def request(port, index, stream):
@@ -54,7 +55,8 @@ async def client(port, index, end, stream, results):
 async def load(port, clients, seconds, stream):
     results = []
     start = time.perf_counter()
-    await asyncio.gather(*(client(port, i, start + seconds, stream, results) for i in range(clients)))
+    async with asyncio.timeout(seconds + LATEST):
+        await asyncio.gather(*(client(port, i, start + seconds, stream, results) for i in range(clients)))
     taken = time.perf_counter() - start
     latencies = sorted(latency * 1000 for status, latency, _ in results if status == 200)
     good = len(latencies)

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -64,7 +65,10 @@ def make_store(folder):
 
 @contextlib.contextmanager
 def served(command, port, environment=None):
-    process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=subprocess.DEVNULL)
+    # in a group of its own: LitServe's helpers outlive their parent
+    process = subprocess.Popen(
+        command, env=os.environ | (environment or {}), stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         wait_until_ready(port, process)
         yield
@@ -72,7 +76,8 @@ def served(command, port, environment=None):
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(15)
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until_ready(port, process):
