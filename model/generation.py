@@ -142,15 +142,16 @@ class Batch:
         """Runs the page's lines `at` to `at + count`; logits (count, told, K) if some row is to be told."""
         rows, decoder = len(self._places), self.decoder
         plain = not (self._sampler.adjusts or self._sampler.filters or self._told)
-        if rows == 1 and decoder.any_width and plain:
-            self._run_alone(at, count)
+        alone = self._places[0] if rows == 1 and decoder.any_width and plain else None
+        if alone is not None:
+            self._run_alone(at, at + count, alone.first_written - 1 - self._base)
             return None
         return self._run_together(at, count, rows if decoder.any_width else decoder.widest)
 
-    def _run_alone(self, at: int, count: int) -> None:
+    def _run_alone(self, at: int, end: int, prompt_end: int) -> None:
+        """The same for one row without filters and the like; before `prompt_end`, ids are given."""
         step, pick = self._alone
-        end = at + count
-        read = min(end, max(at, self._forced_end - 1))  # up to here, the next id is the prompt's
+        read = min(end, max(at, prompt_end))
         self._ids[at + 1 : read + 1, 0] = self._prompts[at + 1 : read + 1, 0]
         for character in self._ids[at:read, 0].tolist():
             step(character)

@@ -76,14 +76,13 @@ class Generation:
         return text
 
     def accept(self, ids: NDArray[np.integer]) -> None:
-        """Takes the next characters written, up to where a stop string or the length ends it."""
-        ids = ids[: self.length - len(self.ids)]
+        """Takes the next characters written, up to where a stop string ends it."""
         searched_from = max(0, len(self._text) - max(map(len, self.stop), default=0))
         self.ids.extend(ids.tolist())
         self._text += self.vocabulary.decode(ids)
         ends = [at for at in (self._text.find(text, searched_from) for text in self.stop) if at >= 0]
         if ends:
-            self._end_at(min(ends), "stop")
+            self._end_at(min(ends))
         elif len(self.ids) >= self.length and self.steps_left == 0:
             self.finish_reason = "length"
 
@@ -99,8 +98,8 @@ class Generation:
             list(zip(*pair, strict=True)) for pair in zip(likeliest.tolist(), values.tolist(), strict=True)
         )
 
-    def _end_at(self, count: int, reason: str) -> None:
-        self.finish_reason = reason
+    def _end_at(self, count: int) -> None:
+        self.finish_reason = "stop"
         self._text = self._text[:count]
         del self.ids[count:], self.logprobs_of[count:], self.top[len(self.prompt_logprobs) + count :]
 
