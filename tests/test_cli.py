@@ -63,7 +63,7 @@ def test_train_generate_and_list(folder: Path, capsys):
     assert "my-text@10" in capsys.readouterr().err
 
     assert main(["runs"]) == 0
-    assert re.search(r"my-text .*finished .*30 of", capsys.readouterr().out)
+    assert re.search(r"my-text +finished +30 +30 ", capsys.readouterr().out)
 
 
 def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(folder: Path, capsys, monkeypatch):
@@ -181,6 +181,14 @@ def test_gradcheck(folder: Path, capsys):
     out = capsys.readouterr().out
     assert out.count("passed") == 2 * (2 * 3 + 2 + 1)  # methods x (layers x (U, W, b) + V, c + initial state)
     assert "FAILED" not in out
+
+
+def test_gradcheck_of_the_assignment_shows_its_figures(folder: Path, capsys):
+    assert main(["gradcheck", "--elements", "3", "--method", "centred"]) == 0
+    out = capsys.readouterr().out
+    for figure in ("2.54e-07", "1.77e-08", "2.55e-09", "2.18e-09", "1.55e-10"):
+        assert figure in out
+    assert "…" not in out
 
 
 def test_a_failed_gradcheck_has_exit_code_1(folder: Path, capsys, monkeypatch):

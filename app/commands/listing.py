@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,17 +21,20 @@ def list_runs(store: RunStore) -> None:
     if not runs:
         print(f"{store.root} holds no run; make one with: charloom train my.txt")
         return
-    table = Table("run", "state", "step", "loss", "held-out", "left", "text", title=str(store.root))
+    columns = ("run", "state", "step", "of", "loss", "held-out", "left", "text")
+    table = Table(*columns, title=str(store.root), title_justify="left", box=box.SIMPLE)
+    table.columns[0].overflow = "fold"  # a name cut short could not be typed again
     for run in runs:
         status = run.status
         table.add_row(
             run.name,
             state(status),
-            f"{status.step:,}" + (f" of {status.steps:,}" if status.steps else ""),
+            f"{status.step:,}",
+            f"{status.steps:,}" if status.steps else "",
             number(status.smooth_loss),
             number(status.validation_loss),
             "" if status.expected_end is None else duration(status.expected_end - time.time()),
-            f"{run.spec.corpus_name} ({run.spec.characters:,})",
+            run.spec.corpus_name,
         )
     Console().print(table)
     for run in runs:
