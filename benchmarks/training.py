@@ -159,8 +159,9 @@ def main():
     arguments = parser.parse_args()
     text = random_text()
     sizes = [("gru", 256, 32), ("lstm", 256, 32)] if arguments.quick else SIZES
+    peaks = memory()  # first: a child's peak counts what its parent held when it was started
     with threadpool_limits(1, user_api="blas"):
-        parts = [classic(arguments.rounds, text), batched(arguments.rounds, text, sizes), memory()]
+        parts = [classic(arguments.rounds, text), batched(arguments.rounds, text, sizes), peaks]
     report.save("training", "\n\n".join(["# Training", report.environment("numpy", "torch"), *parts]))
 
 
