@@ -114,14 +114,20 @@ class Scheduler:
         batch = self._batches[job.decoder]
         for row in rows:
             batch.leave(row)
+        self._forget_idle()
         return len(rows), sum(self._running.pop(row).end - batch.ticks for row in rows)
 
     def turn(self) -> Iterator[Outcome]:
         """One block of every batch."""
-        for decoder, batch in list(self._batches.items()):
+        for batch in list(self._batches.values()):
             if batch.rows:
                 yield self._advance(batch)
-            elif decoder is not self._newest:  # the newest one's stays: the next request needs it
+        self._forget_idle()
+
+    def _forget_idle(self) -> None:
+        """Lets go of weights that nobody uses, but for the newest ones: the next request needs them."""
+        for decoder, batch in list(self._batches.items()):
+            if not batch.rows and decoder is not self._newest:
                 del self._batches[decoder]
                 self._tick_seconds.pop(decoder, None)
 
