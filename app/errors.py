@@ -6,6 +6,8 @@ CharloomError
 │   ├── ModelNotFoundError     no run, or no checkpoint, of that name
 │   ├── InvalidRequestError    a request that is well-formed but outside a limit
 │   ├── OverloadedError        the queue is full; says when to come back
+│   ├── RateLimitedError       more requests than this key or address may make
+│   ├── UnauthorizedError      no API key, or none that is known
 │   ├── DrainingError          the server is stopping
 │   ├── DeadlineError          the work took longer than a request may take
 │   └── RenderError            a picture or a check whose process failed
@@ -28,6 +30,7 @@ from model.errors import (
     UnknownCharacterError,
 )
 
+BODY_TAGS = (("body-native",), ("body-tgi",))  # of a route that understands two bodies
 SHOWN = 100  # most single faults that one answer lists
 
 
@@ -57,6 +60,22 @@ class OverloadedError(ServiceError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimitedError(OverloadedError):
+    """More requests than one client may make; others may."""
+
+
+class UnauthorizedError(ServiceError):
+    """An API key is needed, and was not given or is not known."""
+
+
+class UnknownInFieldError(UnknownCharacterError):
+    """A field of a request, `field`, holds characters outside the vocabulary."""
+
+    def __init__(self, unknown: Sequence[tuple[int, str]], field: str) -> None:
+        super().__init__(unknown)
+        self.field = field
 
 
 class DrainingError(ServiceError):
@@ -120,6 +139,8 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelNotFoundError, 404, "model_not_found"),
     (RunNotFoundError, 404, "model_not_found"),
     (RunNameError, 404, "model_not_found"),
+    (UnauthorizedError, 401, "unauthorized"),
+    (RateLimitedError, 429, "rate_limited"),
     (OverloadedError, 429, "overloaded"),
     (NotReadyError, 503, "not_ready"),
     (DrainingError, 503, "shutting_down"),
@@ -149,7 +170,7 @@ def problem_of(error: Exception) -> Problem:
                 status,
                 code,
                 str(error),
-                field="prompt" if kind is UnknownCharacterError else getattr(error, "field", None),
+                field=getattr(error, "field", None),
                 details=_unknown(error) if isinstance(error, UnknownCharacterError) else (),
                 retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),
             )
@@ -225,8 +246,14 @@ def printable(text: str) -> str:
 
 def _field_of(fault: Mapping[str, Any]) -> str:
     """`stop.0` for a location ("body", "stop", 0), without the tags pydantic adds for members of a union."""
-    location = [part for part in fault["loc"][1:] if not (isinstance(part, str) and _is_union_tag(part))]
+    location = [part for part in _location(fault)[1:] if not (isinstance(part, str) and _is_union_tag(part))]
     return ".".join(map(str, location)) or str(fault["loc"][0])
+
+
+def _location(fault: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where a fault is, without the tag of which of several bodies was read."""
+    location = tuple(fault["loc"])
+    return (*location[:1], *location[2:]) if location[1:2] in BODY_TAGS else location
 
 
 def _is_union_tag(part: str) -> bool:
@@ -237,9 +264,9 @@ def _most_specific(faults: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Of the faults of one field, which a union has for each of its members, those that reach deepest."""
     depths: dict[Any, int] = {}
     for fault in faults:
-        field = fault["loc"][:2]
-        depths[field] = max(depths.get(field, 0), len(fault["loc"]))
-    return [fault for fault in faults if len(fault["loc"]) == depths[fault["loc"][:2]]]
+        location = _location(fault)
+        depths[location[:2]] = max(depths.get(location[:2], 0), len(location))
+    return [fault for fault in faults if len(_location(fault)) == depths[_location(fault)[:2]]]
 
 
 def _plain(limit: Any) -> Any:

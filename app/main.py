@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, cast
+from typing import cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.assets import Assets
@@ -28,6 +27,7 @@ from app.routes.documents import DESCRIPTION, TAGS
 from app.runs import RunStore
 from app.services import Services
 from app.settings import Settings, load_settings
+from app.shapes import respond
 from app.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -124,11 +124,11 @@ def add_error_handlers(app: FastAPI) -> None:
 async def on_known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, OSError):
         logger.error("%s %s: %s", request.method, request.url.path, error)
-    return respond(problem_of(error))
+    return respond(problem_of(error), request.scope)
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    return respond(validation_problem(cast(RequestValidationError, error).errors()))
+    return respond(validation_problem(cast(RequestValidationError, error).errors()), request.scope)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -139,9 +139,4 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not possible at {request.url.path}; see /docs",
     }
     message = messages.get(error.status_code, error.detail)
-    return respond(Problem(error.status_code, code, message), error.headers)
-
-
-def respond(problem: Problem, headers: Mapping[str, Any] | None = None) -> Response:
-    """A problem in the native routes' shape."""
-    return JSONResponse(problem.body(), problem.status, {**problem.headers(), **(headers or {})})
+    return respond(Problem(error.status_code, code, message), request.scope, error.headers)

@@ -11,12 +11,12 @@ import time
 import uuid
 
 import structlog
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, problem_of
+from app.shapes import respond
 
 REQUEST_ID = "x-request-id"
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -65,8 +65,7 @@ class RequestContext:
                 logger.exception("%s %s failed", scope["method"], scope["path"])
                 if status:
                     raise  # the answer has begun: only ending the connection tells that it is not whole
-                problem = problem_of(error)
-                response = JSONResponse(problem.body(), problem.status)
+                response = respond(problem_of(error), scope)
                 await response(scope, receive, send_with_headers)
             finally:
                 if self.access_log:
@@ -94,7 +93,7 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > self.limit:
             problem = Problem(413, "body_too_large", self._message(f"{int(announced)} bytes"))
             # the body is not read, so the connection is of no further use
-            response = JSONResponse(problem.body(), 413, headers={"connection": "close"})
+            response = respond(problem, scope, {"connection": "close"})
             await response(scope, receive, send)
             return
         received = 0

@@ -1,0 +1,93 @@
+"""The shapes that errors leave in: each family of routes speaks as its clients expect.
+
+- native: `{"error": {"code", "message", "field"?, "details"}}`
+- OpenAI's (`/v1/...`): `{"error": {"message", "type", "param", "code"}}`, and 400 for what others call 422
+- TGI's (`POST /`, `/generate_stream`, and `/generate` with `inputs`): `{"error": str, "error_type": str}`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, MutableMapping
+from enum import Enum
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from app.errors import Problem, printable
+
+TGI_PATHS = ("/", "/generate_stream")
+TGI_TYPES = {401: "unauthorized", 404: "not_found", 413: "validation", 422: "validation", 429: "overloaded"}
+OPENAI_CODES = {"unauthorized": "invalid_api_key", "rate_limited": "rate_limit_exceeded"}
+
+
+class Family(Enum):
+    """Whose clients a route serves."""
+
+    NATIVE = "native"
+    OPENAI = "openai"
+    TGI = "tgi"
+
+
+def family_of(scope: Mapping[str, Any]) -> Family:
+    """The family of an ASGI request: by its path, unless its body has told (`mark`)."""
+    told = scope.get("state", {}).get("family")
+    if isinstance(told, Family):
+        return told
+    path = scope["path"]
+    if path == "/v1" or path.startswith("/v1/"):
+        return Family.OPENAI
+    return Family.TGI if path in TGI_PATHS and scope["method"] == "POST" else Family.NATIVE
+
+
+def mark(scope: MutableMapping[str, Any], family: Family) -> None:
+    """Notes the family of a request that only its body tells."""
+    scope.setdefault("state", {})["family"] = family
+
+
+def status_of(problem: Problem, family: Family) -> int:
+    """The HTTP status that the family's clients understand."""
+    if family is Family.OPENAI and problem.status == 422:
+        return 400
+    if family is Family.TGI and problem.status in (400, 503, 504):
+        return {400: 422, 503: 503, 504: 424}[problem.status]
+    return problem.status
+
+
+def body_of(problem: Problem, family: Family) -> dict[str, Any]:
+    """The answer's body, for JSON and for events of a stream."""
+    if family is Family.OPENAI:
+        return {"error": _openai(problem)}
+    if family is Family.TGI:
+        kind = TGI_TYPES.get(status_of(problem, family), "generation")
+        return {"error": printable(problem.message), "error_type": kind}
+    return problem.body()
+
+
+def respond(
+    problem: Problem, scope: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A problem as an answer, in the shape of the request's family."""
+    family = family_of(scope)
+    merged = {**problem.headers(), **(headers or {})}
+    return JSONResponse(body_of(problem, family), status_of(problem, family), merged)
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    """One server-sent event of JSON data. Of ASCII, so that no character can end a line or fail to encode."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def _openai(problem: Problem) -> dict[str, Any]:
+    if problem.status == 429:
+        kind = "rate_limit_error"
+    else:
+        kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+    field = "model" if problem.code == "model_not_found" else problem.field
+    return {
+        "message": printable(problem.message),
+        "type": kind,
+        "param": None if field is None else printable(field),
+        "code": OPENAI_CODES.get(problem.code, problem.code),
+    }
