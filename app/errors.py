@@ -30,7 +30,7 @@ from model.errors import (
     UnknownCharacterError,
 )
 
-BODY_TAGS = (("body-native",), ("body-tgi",))  # of a route that understands two bodies
+NATIVE_BODY, TGI_BODY = ("body-native",), ("body-tgi",)  # of a route that understands two bodies
 SHOWN = 100  # most single faults that one answer lists
 
 
@@ -253,7 +253,7 @@ def _field_of(fault: Mapping[str, Any]) -> str:
 def _location(fault: Mapping[str, Any]) -> tuple[Any, ...]:
     """Where a fault is, without the tag of which of several bodies was read."""
     location = tuple(fault["loc"])
-    return (*location[:1], *location[2:]) if location[1:2] in BODY_TAGS else location
+    return (*location[:1], *location[2:]) if location[1:2] in (NATIVE_BODY, TGI_BODY) else location
 
 
 def _is_union_tag(part: str) -> bool:

@@ -18,17 +18,32 @@ from app.assets import Assets
 from app.curves import Curves
 from app.draining import on_stop_signals
 from app.engine import Engine
-from app.errors import HTTP_CODES, TABLE, Problem, problem_of, validation_problem
+from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
 from app.middleware import BodyLimit, RequestContext
 from app.rendering import Renderer
-from app.routes import generate, gradcheck, health, loss_curve, pages, runs
+from app.routes import (
+    chat,
+    completions,
+    generate,
+    gradcheck,
+    health,
+    loss_curve,
+    models,
+    pages,
+    runs,
+    score,
+    tgi,
+)
 from app.routes.documents import DESCRIPTION, TAGS
 from app.runs import RunStore
 from app.services import Services
 from app.settings import Settings, load_settings
-from app.shapes import respond
+from app.shapes import Family, mark, respond
 from app.store import ModelStore
+from app.streaming import StreamSlots
+
+ROUTES = (generate, score, tgi, completions, chat, models, runs, loss_curve, gradcheck, health, pages)
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +62,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = parts
-    for module in (generate, runs, loss_curve, gradcheck, health, pages):
+    for module in (
+        generate,
+        score,
+        tgi,
+        completions,
+        chat,
+        models,
+        runs,
+        loss_curve,
+        gradcheck,
+        health,
+        pages,
+    ):
         app.include_router(module.router)
     add_error_handlers(app)
     app.add_middleware(BodyLimit, limit=parts.settings.max_body_bytes)
@@ -64,6 +91,7 @@ def build_services(settings: Settings) -> Services:
         runs=run_store,
         models=models,
         engine=Engine(settings.max_rows, settings.max_queue),
+        streams=StreamSlots(settings.max_streams),
         curves=Curves(models),
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
@@ -128,7 +156,10 @@ async def on_known_error(request: Request, error: Exception) -> Response:
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    return respond(validation_problem(cast(RequestValidationError, error).errors()), request.scope)
+    faults = cast(RequestValidationError, error).errors()
+    if any(fault["loc"][1:2] == TGI_BODY for fault in faults):
+        mark(request.scope, Family.TGI)
+    return respond(validation_problem(faults), request.scope)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -11,12 +11,13 @@ from app.records import State
 from model.sampling import ABOVE_ZERO, RANGES
 
 LARGEST_SEED = 2**63 - 1
-SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
 
 StopString = Annotated[str, StringConstraints(min_length=1)]
+Stop = StopString | list[StopString]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
-def _ranged(name: str, description: str) -> Any:
+def ranged(name: str, description: str) -> Any:
     """An optional field whose range is that of the sampler's setting of the same name."""
     low, high = RANGES[name]
     above = name in ABOVE_ZERO
@@ -38,12 +39,28 @@ class GenerateRequest(BaseModel):
         ge=1,
         description="Characters to write; at most CHARLOOM_MAX_LENGTH, by default CHARLOOM_DEFAULT_LENGTH.",
     )
-    temperature: float | None = _ranged(
+    temperature: float | None = ranged(
         "temperature", "Below 1 likelier, above 1 more surprising; 0 always takes the likeliest. Default 1."
     )
-    top_k: int | None = _ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
-    top_p: float | None = _ranged(
+    top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
+    top_p: float | None = ranged(
         "top_p", "Only the likeliest characters that together reach this probability. Default 1: all."
+    )
+    min_p: float | None = ranged(
+        "min_p", "Only characters at least this fraction as likely as the likeliest. Default 0: all."
+    )
+    repetition_penalty: float | None = ranged(
+        "repetition_penalty", "Above 1, characters that stand in prompt or text become unlikelier. Default 1."
+    )
+    frequency_penalty: float | None = ranged(
+        "frequency_penalty", "Taken off a character's logit for each time it was written. Default 0."
+    )
+    presence_penalty: float | None = ranged(
+        "presence_penalty", "Taken off a character's logit once it was written. Default 0."
+    )
+    n: int | None = Field(None, ge=1, description="Texts to write; at most CHARLOOM_MAX_N. Default 1.")
+    stream: bool | None = Field(
+        None, description="Answer with server-sent events, as the text is written. Default false."
     )
     seed: int | None = Field(
         None,
@@ -51,7 +68,7 @@ class GenerateRequest(BaseModel):
         le=LARGEST_SEED,
         description="Same seed, model and request: same text. Without one it is drawn and reported.",
     )
-    stop: StopString | list[StopString] | None = Field(
+    stop: Stop | None = Field(
         None, description="Writing ends before any of these strings; at most CHARLOOM_MAX_STOP."
     )
     model: str | None = Field(
@@ -62,6 +79,10 @@ class GenerateRequest(BaseModel):
 
 class GenerateBody(GenerateRequest):
     """The same as JSON, where a number in quotes is not a number."""
+
+    logit_bias: dict[Annotated[str, StringConstraints(min_length=1, max_length=1)], Bias] | None = Field(
+        None, description="Added to the logits of these characters: -100 forbids one, 100 forces it."
+    )
 
     model_config = ConfigDict(
         strict=True,
@@ -79,6 +100,14 @@ class Losses(BaseModel):
     best_loss: float | None = Field(None, description="The lowest so far, by the run's own measure.")
 
 
+class Choice(BaseModel):
+    """One of several texts."""
+
+    text: str
+    length: int = Field(description="Characters written.")
+    finish_reason: Literal["length", "stop"]
+
+
 class GenerateResponse(BaseModel):
     """A text, and all that is needed to write it again."""
 
@@ -93,6 +122,9 @@ class GenerateResponse(BaseModel):
     step: int = Field(description="Updates the network had been trained for.")
     digest: str = Field(description="sha256 of the checkpoint.")
     losses: Losses
+    choices: list[Choice] | None = Field(
+        None, description="All texts, where `n` asked for more than one; `text` is the first of them."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -16,6 +16,7 @@ from app.rendering import Renderer
 from app.runs import Run, RunStore
 from app.settings import Settings
 from app.store import LoadedModel, ModelStore
+from app.streaming import StreamSlots
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Services:
     runs: RunStore
     models: ModelStore
     engine: Engine
+    streams: StreamSlots
     curves: Curves
     renderer: Renderer
     gradchecks: GradientChecks

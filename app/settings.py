@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     max_prompt: int = Field(10_000, ge=0, description="Longest prompt.")
     max_n: int = Field(16, ge=1, description="Most texts one request may ask for.")
     max_stop: int = Field(4, ge=0, description="Most stop strings in one request.")
+    max_models: int = Field(8, ge=1, description="Most models that one text is scored by.")
     max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
 
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         256, ge=0, description="Texts that may wait for a row; further requests get 429 with Retry-After."
     )
+    max_streams: int = Field(256, ge=1, le=65_536, description="Streams that may be open at the same time.")
     deadline_seconds: float = Field(
         60.0, gt=0, description="Longest a generation may take, waiting included."
     )

@@ -24,6 +24,7 @@ class Generation:
         prompt_logprobs: log p of each prompt character after the first, if `logprobs` is given.
         logprobs_of: log p of each character written, before temperature and filters.
         top: for both, in order, the `logprobs` likeliest (id, log p) at that place.
+        ranks: for both, in order, how many characters were likelier, plus 1.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Generation:
         self.prompt_logprobs: list[float] = []
         self.logprobs_of: list[float] = []
         self.top: list[list[tuple[int, float]]] = []
+        self.ranks: list[int] = []
         self.read = 0
         self.watched = bool(stop)
         self._text = ""
@@ -89,9 +91,11 @@ class Generation:
     def tell(self, logits: Array, ids: NDArray[np.integer], of_prompt: int) -> None:
         """Takes the logits (T, K) that `ids` (T,) followed from, the first `of_prompt` being the prompt's."""
         logprobs = log_softmax(logits)
-        chosen = np.take_along_axis(logprobs, ids[:, None], axis=1)[:, 0].tolist()
+        of_ids = np.take_along_axis(logprobs, ids[:, None], axis=1)
+        chosen = of_ids[:, 0].tolist()
         self.prompt_logprobs.extend(chosen[:of_prompt])
         self.logprobs_of.extend(chosen[of_prompt:])
+        self.ranks.extend((1 + np.count_nonzero(logprobs > of_ids, axis=1)).tolist())
         likeliest = np.argsort(-logprobs, axis=1, kind="stable")[:, : self.logprobs]
         values = np.take_along_axis(logprobs, likeliest, axis=1)
         self.top.extend(
@@ -101,7 +105,8 @@ class Generation:
     def _end_at(self, count: int) -> None:
         self.finish_reason = "stop"
         self._text = self._text[:count]
-        del self.ids[count:], self.logprobs_of[count:], self.top[len(self.prompt_logprobs) + count :]
+        told = len(self.prompt_logprobs) + count
+        del self.ids[count:], self.logprobs_of[count:], self.top[told:], self.ranks[told:]
 
     def _held_back(self) -> int:
         """Length of the longest end of the text that begins a stop string."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.openai_schemas import OpenAIError
 from app.schemas import ErrorResponse
+from app.tgi_schemas import TgiError
 
 TAGS = [
-    {"name": "text", "description": "Write text with a checkpoint."},
+    {"name": "text", "description": "Write text with a checkpoint, and judge texts."},
+    {"name": "OpenAI", "description": "The same for the clients of OpenAI's API, at /v1."},
+    {"name": "TGI", "description": "The same for the clients of Text Generation Inference."},
     {"name": "training", "description": "Watch the runs: curves, samples, checkpoints."},
     {"name": "proof", "description": "Check every gradient numerically."},
     {"name": "health", "description": "For orchestrators."},
@@ -45,3 +49,18 @@ def _error(code: str, message: str, details: list[dict[str, Any]]) -> dict[str, 
     example = {"error": {"code": code, "message": message, "details": details}}
     content = {"application/json": {"example": example}}
     return {"model": ErrorResponse, "description": code.replace("_", " "), "content": content}
+
+
+def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documentation of errors in OpenAI's shape."""
+    return {status: {"model": OpenAIError, "description": "an error"} for status in statuses}
+
+
+def tgi_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documentation of errors in TGI's shape."""
+    return {status: {"model": TgiError, "description": "an error"} for status in statuses}
+
+
+def streamed() -> dict[int | str, dict[str, Any]]:
+    """The documentation of an answer that can also come as server-sent events."""
+    return {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
+from pydantic import Discriminator, Tag
 
-from app.errors import InvalidRequestError, shortened
-from app.jobs import Job
-from app.routes.documents import errors
-from app.schemas import SEED_BITS, GenerateBody, GenerateRequest, GenerateResponse, Losses
+from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
+from app.jobs import Chunk
+from app.orders import Order
+from app.routes.documents import errors, streamed
+from app.routes.tgi import answer_tgi
+from app.schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.services import Parts, Services
-from app.settings import Settings
+from app.shapes import Family, event
 from app.store import LoadedModel
+from app.tgi_schemas import TgiRequest, TgiResponse
+from app.writing import gone, stream, write
 from model.generation import Generation
-from model.sampling import SamplingConfig
 
-CLIENT_GONE = 499
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
 ERRORS = errors(400, 404, 413, 422, 429, 503, 504)
 BODIES = {
     "a passage": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8}},
@@ -28,116 +37,125 @@ BODIES = {
     "until a line ends": {"value": {"prompt": "The ", "stop": ["\n"], "top_p": 0.9}},
     "by an early network": {"value": {"model": "classic@10000", "length": 200}},
     "the likeliest": {"value": {"prompt": "I ", "temperature": 0, "length": 100}},
+    "as it is written": {"value": {"prompt": "O ", "length": 300, "stream": True}},
+    "three of them": {"value": {"prompt": "O ", "length": 100, "n": 3}},
+    "as TGI's clients ask": {"value": {"inputs": "ROMEO:", "parameters": {"max_new_tokens": 100}}},
 }
 
-Result = TypeVar("Result")
+
+def _kind_of(body: Any) -> str:
+    return TGI_BODY[0] if isinstance(body, dict) and "inputs" in body else NATIVE_BODY[0]
+
+
+AnyBody = Annotated[
+    Annotated[GenerateBody, Tag(NATIVE_BODY[0])] | Annotated[TgiRequest, Tag(TGI_BODY[0])],
+    Discriminator(_kind_of),
+]
 
 router = APIRouter(tags=["text"])
 
 
-@router.post("/generate", summary="Write text", response_model=GenerateResponse, responses=ERRORS)
+@router.post(
+    "/generate",
+    summary="Write text",
+    response_model=GenerateResponse | TgiResponse,
+    responses=ERRORS | streamed(),
+)
 async def generate(
-    request: Request, parts: Parts, body: Annotated[GenerateBody, Body(openapi_examples=BODIES)]
+    request: Request, parts: Parts, body: Annotated[AnyBody, Body(openapi_examples=BODIES)]
 ) -> Response:
     """Goes on from a prompt, character by character, with the newest checkpoint or a named one.
 
     The answer names checkpoint, step and seed: sent back as `model` and `seed`, they give the same text.
+    With `"stream": true` it comes as server-sent events: `{"choice", "text", "finish_reason"}` as it is
+    written, then one event named `done`, which is the answer as it would have been without.
+
+    The body may also be TGI's (`inputs`, `parameters`); the answer then is TGI's too.
     """
-    return await _answer(request, parts, body)
+    if isinstance(body, TgiRequest):
+        return await answer_tgi(request, parts, body)
+    return await _answer(request, parts, body, body.logit_bias or {})
 
 
-@router.get("/generate", summary="Write text, by a link", response_model=GenerateResponse, responses=ERRORS)
+@router.get(
+    "/generate",
+    summary="Write text, by a link",
+    response_model=GenerateResponse,
+    responses=ERRORS | streamed(),
+)
 async def generate_by_link(
     request: Request, parts: Parts, query: Annotated[GenerateRequest, Query()]
 ) -> Response:
     """The same as POST /generate, with the fields in the address; `stop` may be repeated."""
-    return await _answer(request, parts, query)
+    return await _answer(request, parts, query, {})
 
 
-@dataclass(frozen=True)
-class Order:
-    """A request with its defaults filled in, within every limit that does not depend on the model."""
-
-    prompt: str
-    length: int
-    sampling: SamplingConfig
-    seed: int
-    stop: tuple[str, ...]
-
-    @classmethod
-    def of(cls, request: GenerateRequest, settings: Settings) -> Order:
-        """Raises InvalidRequestError, with the limit and the value."""
-        given = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
-        stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        order = cls(
-            prompt=request.prompt or "",
-            length=settings.default_length if request.length is None else request.length,
-            sampling=SamplingConfig(**{name: value for name, value in given.items() if value is not None}),
-            seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
-            stop=tuple(stop),
-        )
-        order._check(settings)
-        return order
-
-    def _check(self, settings: Settings) -> None:
-        if self.length > settings.max_length:
-            raise InvalidRequestError("length", f"must be <= {settings.max_length}. Given: {self.length}")
-        if len(self.prompt) > settings.max_prompt:
-            raise InvalidRequestError(
-                "prompt", f"must have at most {settings.max_prompt} characters. Given: {len(self.prompt)}"
-            )
-        if len(self.stop) > settings.max_stop:
-            raise InvalidRequestError(
-                "stop", f"must hold at most {settings.max_stop} strings. Given: {len(self.stop)}"
-            )
-        for text in self.stop:
-            if len(text) > settings.max_stop_length:
-                raise InvalidRequestError(
-                    "stop",
-                    f"must hold strings of at most {settings.max_stop_length} characters. "
-                    f"Given: {shortened(text)}",
-                )
-
-
-async def _answer(request: Request, parts: Services, asked: GenerateRequest) -> Response:
-    order = Order.of(asked, parts.settings)
+async def _answer(
+    request: Request, parts: Services, asked: GenerateRequest, bias: dict[str, float]
+) -> Response:
     model = await parts.model(asked.model)
-    row = Generation(
-        model.vocabulary, order.prompt, order.length, order.sampling, order.seed, stop=order.stop
+    sampling = {name: getattr(asked, name) for name in SAMPLING}
+    order = Order.of(
+        parts.settings,
+        [asked.prompt or ""],
+        asked.length,
+        sampling | {"logit_bias": _by_id(bias, model)},
+        asked.seed,
+        asked.stop,
+        asked.n,
     )
-    job = Job(model.decoder, [row], parts.settings.deadline_seconds)
-    if await while_connected(request, parts.engine.run(job)) is None:
-        return Response(status_code=CLIENT_GONE)
-    return Response(describe(order, model, row).model_dump_json(), media_type="application/json")
+    job = order.job(model, parts.settings.deadline_seconds, streamed=bool(asked.stream))
+
+    # most ask for one text, and need not read it twice
+    exclude = {"choices"} if order.n == 1 else None
+    if asked.stream:
+
+        def end() -> list[bytes]:
+            return [event(describe(order, model, job.generations).model_dump(exclude=exclude), "done")]
+
+        return stream(parts, job, _events, end, Family.NATIVE)
+    rows = await write(request, parts, job)
+    if rows is None:
+        return gone()
+    content = describe(order, model, rows).model_dump_json(exclude=exclude)
+    return Response(content, media_type="application/json")
 
 
-def describe(order: Order, model: LoadedModel, row: Generation) -> GenerateResponse:
-    """The answer for a finished row."""
+def describe(order: Order, model: LoadedModel, rows: Sequence[Generation]) -> GenerateResponse:
+    """The answer for finished rows."""
+    choices = [
+        Choice(
+            text=row.text,
+            length=len(row.text),
+            finish_reason="stop" if row.finish_reason == "stop" else "length",
+        )
+        for row in rows
+    ]
+    first = choices[0]
     return GenerateResponse(
-        text=row.text,
-        prompt=order.prompt,
-        length=len(row.text),
-        finish_reason="stop" if row.finish_reason == "stop" else "length",
+        text=first.text,
+        prompt=str(order.prompts[0]),
+        length=first.length,
+        finish_reason=first.finish_reason,
         seed=order.seed,
         model=model.id,
         step=model.step,
         digest=model.digest,
         losses=Losses(**{name: model.progress.get(name) for name in Losses.model_fields}),
+        choices=choices,
     )
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
-    """The result of `work`; None, and `work` cancelled, if the client goes away before."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        gone.cancel()
-        working.cancel()
+def _events(chunk: Chunk) -> Iterator[dict[str, Any]]:
+    yield {"choice": chunk.choice, "text": chunk.text, "finish_reason": chunk.finish_reason}
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _by_id(bias: dict[str, float], model: LoadedModel) -> tuple[tuple[int, float], ...]:
+    """Raises InvalidRequestError for a character that the model does not know."""
+    known = model.vocabulary.characters
+    for character in bias:
+        if character not in known:
+            raise InvalidRequestError(
+                "logit_bias", f"must hold characters of the model. Given: {shortened(character)}"
+            )
+    return tuple((known.index(character), value) for character, value in bias.items())

@@ -1,0 +1,156 @@
+"""Between OpenAI's JSON and orders: what both of its text routes share."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request, Response
+
+from app.errors import InvalidRequestError, shortened
+from app.jobs import Chunk
+from app.openai_schemas import WritingRequest
+from app.orders import Order, Prompt
+from app.services import Services
+from app.settings import Settings
+from app.shapes import Family, event
+from app.store import LoadedModel
+from app.streaming import DONE
+from app.writing import gone, stream, write
+from model.generation import Generation
+
+LOWEST_LOGPROB = -9999.0  # JSON has no infinity
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
+
+ChoiceOf = Callable[[int, Generation], dict[str, Any]]
+ChoicesOf = Callable[[Chunk, Generation], Iterator[dict[str, Any]]]
+
+
+def order_of(
+    asked: WritingRequest,
+    settings: Settings,
+    prompts: Sequence[Prompt],
+    names: Mapping[str, str],
+    length: int | None,
+    logprobs: int | None,
+    best_of: int | None = None,
+) -> Order:
+    """The order of a request. Raises InvalidRequestError."""
+    sampling = {name: getattr(asked, name) for name in SAMPLING}
+    bias = tuple((_id_of(key), value) for key, value in (asked.logit_bias or {}).items())
+    order = Order.of(
+        settings,
+        prompts,
+        length,
+        sampling | {"logit_bias": bias},
+        asked.seed,
+        asked.stop,
+        asked.n,
+        best_of,
+        logprobs,
+        names,
+    )
+    if asked.stream and order.best_of > order.n:
+        raise InvalidRequestError("best_of", f"must be n for a stream. Given: {order.best_of}")
+    return order
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What every answer, and every chunk of a stream, says around its choices."""
+
+    kind: str
+    order: Order
+    model: LoadedModel
+    id: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def new(cls, prefix: str, kind: str, order: Order, model: LoadedModel) -> Envelope:
+        return cls(kind, order, model, f"{prefix}-{uuid.uuid4().hex}")
+
+    def around(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": self.kind,
+            "created": self.created,
+            "model": self.model.id,
+            "system_fingerprint": f"{self.model.id}-{self.model.digest[:12]}",
+            "seed": self.order.seed,
+            "choices": choices,
+            **more,
+        }
+
+    def usage(self, rows: Sequence[Generation]) -> dict[str, int]:
+        """Each prompt is counted once, however many texts go on from it."""
+        read = sum(map(len, self.order.prompts))
+        written = sum(len(row.ids) for row in rows)
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def answer_whole(request: Request, parts: Services, envelope: Envelope, choice: ChoiceOf) -> Response:
+    """All texts at once."""
+    order = envelope.order
+    rows = await write(request, parts, order.job(envelope.model, parts.settings.deadline_seconds))
+    if rows is None:
+        return gone()
+    chosen = [row for group in order.chosen(rows) for row in group]
+    choices = [choice(index, row) for index, row in enumerate(chosen)]
+    return OpenAIResponse(envelope.around(choices, usage=envelope.usage(rows)))
+
+
+def answer_stream(parts: Services, envelope: Envelope, choices: ChoicesOf, include_usage: bool) -> Response:
+    """The texts as they are written; ends with `[DONE]`, whatever happened."""
+    job = envelope.order.job(envelope.model, parts.settings.deadline_seconds, streamed=True)
+    empty: dict[str, Any] = {"usage": None} if include_usage else {}
+
+    def encode(chunk: Chunk) -> Iterator[dict[str, Any]]:
+        for choice in choices(chunk, job.generations[chunk.choice]):
+            yield envelope.around([choice], **empty)
+
+    def end() -> Iterator[bytes]:
+        if include_usage:
+            yield event(envelope.around([], usage=envelope.usage(job.generations)))
+        yield DONE
+
+    return stream(parts, job, encode, end, Family.OPENAI)
+
+
+class OpenAIResponse(Response):
+    """JSON of ASCII, as the events of a stream are."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return event(content)[len("data: ") :].strip()
+
+
+def bounded(logprob: float) -> float:
+    """Something that JSON can carry."""
+    return max(logprob, LOWEST_LOGPROB)
+
+
+def include_usage(asked: WritingRequest) -> bool:
+    """Raises InvalidRequestError for options of a stream where none is asked for."""
+    if asked.stream_options is None:
+        return False
+    if not asked.stream:
+        raise InvalidRequestError("stream_options", "is only for requests with stream true")
+    return bool(asked.stream_options.include_usage)
+
+
+def _id_of(key: str) -> int:
+    if not (key.isascii() and key.isdecimal() and len(key) < 10):
+        raise InvalidRequestError("logit_bias", f"must hold ids of characters. Given: {shortened(key)}")
+    return int(key)

@@ -1,0 +1,202 @@
+"""The JSON of OpenAI's routes, as far as a character model has a meaning for it. A token is a character."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas import LARGEST_SEED, Bias, Stop, ranged
+
+FORBIDDING = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides its text."""
+
+    model_config = FORBIDDING
+
+    include_usage: bool | None = Field(None, description="Whether a last chunk carries `usage`.")
+    include_obfuscation: bool | None = Field(None, description="Accepted; nothing is added.")
+
+
+class WritingRequest(BaseModel):
+    """What completions and chats have in common; null is the same as absent."""
+
+    model_config = FORBIDDING
+
+    model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
+    max_tokens: int | None = Field(
+        None, ge=0, description="Characters to write; by default CHARLOOM_DEFAULT_LENGTH."
+    )
+    temperature: float | None = ranged("temperature", "0 always takes the likeliest. Default 1.")
+    top_p: float | None = ranged("top_p", "Only the likeliest that together reach this. Default 1: all.")
+    top_k: int | None = ranged("top_k", "Only the k likeliest; 0 and -1 mean all, the default.")
+    min_p: float | None = ranged("min_p", "Only those at least this fraction as likely as the likeliest.")
+    repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, is off.")
+    frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, is off.")
+    presence_penalty: float | None = ranged("presence_penalty", "0, the default, is off.")
+    logit_bias: dict[str, Bias] | None = Field(None, description="By id, as a string of digits.")
+    n: int | None = Field(None, ge=1, description="Texts for each prompt. Default 1.")
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Drawn if absent.")
+    stop: Stop | None = Field(None, description="Writing ends before any of these.")
+    stream: bool | None = Field(None, description="Answer with server-sent events.")
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, description="Accepted; nothing is done with it.")
+    store: Literal[False] | None = Field(None, description="Nothing is ever stored.")
+    metadata: dict[str, str] | None = Field(None, description="Accepted; nothing is done with it.")
+
+
+class CompletionRequest(WritingRequest):
+    """A prompt to go on from, or several."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "ROMEO:", "max_tokens": 100, "temperature": 0.8, "seed": 7}]
+        }
+    )
+
+    prompt: str | list[str] | list[int] | list[list[int]] | None = Field(
+        None, description="Text, texts, or ids of characters."
+    )
+    best_of: int | None = Field(
+        None, ge=1, description="Texts written for each prompt, of which the likeliest n are given."
+    )
+    echo: bool | None = Field(None, description="Whether the answer begins with the prompt.")
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="How many alternatives to list at each character; 0 lists the character alone."
+    )
+    suffix: None = Field(None, description="Not supported: the network reads from left to right.")
+
+
+class ContentPart(BaseModel):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One message of a conversation. Fields that say nothing to a character model are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+
+
+class ChatRequest(WritingRequest):
+    """A conversation to go on from: the texts of its messages, a line break between two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "ROMEO:"}], "seed": 7}]}
+    )
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of `max_tokens`.")
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="With `logprobs`.")
+    service_tier: str | None = Field(None, description="Accepted; nothing is done with it.")
+    parallel_tool_calls: bool | None = Field(None, description="Accepted; there are no tools.")
+    tools: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="Not supported.")
+    tool_choice: Literal["none", "auto"] | None = None
+
+
+class Usage(BaseModel):
+    """Characters read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionLogprobs(BaseModel):
+    """Natural logarithms, of the network's own probabilities: before temperature and filters."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    """One text; `index` is that of its prompt times n, plus its own number."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class Completion(BaseModel):
+    """Texts; `system_fingerprint` names run, step and hash of the weights."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    seed: int = Field(description="With it the same request gives the same texts.")
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+class ChatAnswer(BaseModel):
+    """What the network wrote."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """One text."""
+
+    index: int
+    message: ChatAnswer
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatCompletion(BaseModel):
+    """Answers to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    seed: int
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    """A run with a checkpoint, or one checkpoint of it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "charloom"
+
+
+class ModelCards(BaseModel):
+    """What can be asked for."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class OpenAIErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """Every error of these routes."""
+
+    error: OpenAIErrorBody

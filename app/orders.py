@@ -1,0 +1,158 @@
+"""What a request asks for, in one form for every interface, within every limit that is configured.
+
+Each interface gives its fields their common names here; `names` turns them back for the messages.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import InvalidRequestError, UnknownInFieldError, shortened
+from app.jobs import Job
+from app.settings import Settings
+from app.store import LoadedModel
+from model.errors import ConfigError, UnknownCharacterError
+from model.generation import Generation
+from model.sampling import SamplingConfig
+
+SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Texts to write: `best_of` for each prompt, of which the best `n` are wanted.
+
+    Attributes:
+        length: most characters of each text; 0 only reads the prompts.
+        logprobs: how many of the likeliest characters are wanted at each place; None is no log-probability.
+        names: the request's names of fields that it calls otherwise, for messages.
+    """
+
+    prompts: tuple[Prompt, ...]
+    length: int
+    sampling: SamplingConfig
+    seed: int
+    stop: tuple[str, ...]
+    n: int
+    best_of: int
+    logprobs: int | None
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        prompts: Sequence[Prompt],
+        length: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        n: int | None = None,
+        best_of: int | None = None,
+        logprobs: int | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> Order:
+        """None is the default everywhere. Raises InvalidRequestError, with the limit and the value."""
+        n = n or 1
+        chosen = {name: value for name, value in (sampling or {}).items() if value is not None}
+        config = SamplingConfig(**chosen)
+        order = cls(
+            prompts=tuple(prompts),
+            length=settings.default_length if length is None else length,
+            sampling=config,
+            seed=secrets.randbits(SEED_BITS) if seed is None else seed,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            n=n,
+            best_of=best_of or n,
+            # the best are those of the highest log-probability
+            logprobs=0 if logprobs is None and best_of and best_of > n else logprobs,
+            names=names or {},
+        )
+        order._check(settings)
+        return order
+
+    def job(self, model: LoadedModel, seconds: float, streamed: bool = False) -> Job:
+        """The work: for each prompt `best_of` rows. A choice's text depends on its prompt and number alone.
+
+        Raises UnknownCharacterError, InvalidRequestError (ids outside the vocabulary).
+        """
+        self._check_bias(model)
+        try:
+            rows = [
+                Generation(
+                    model.vocabulary,
+                    prompt,
+                    self.length,
+                    self.sampling,
+                    self.seed,
+                    choice=choice,
+                    stop=self.stop,
+                    logprobs=self.logprobs,
+                )
+                for prompt in self.prompts
+                for choice in range(self.best_of)
+            ]
+        except ConfigError as error:
+            raise self._refusal(error.field, str(error).removeprefix(f"{error.field} ")) from None
+        except UnknownCharacterError as error:
+            raise UnknownInFieldError(error.unknown, self.names.get("prompt", "prompt")) from None
+        return Job(model.decoder, rows, seconds, streamed)
+
+    def chosen(self, rows: Sequence[Generation]) -> list[list[Generation]]:
+        """For each prompt its `n` texts: all, or those of the highest mean log-probability."""
+        groups = [list(rows[at : at + self.best_of]) for at in range(0, len(rows), self.best_of)]
+        if self.best_of > self.n:
+            groups = [sorted(group, key=_mean_logprob, reverse=True)[: self.n] for group in groups]
+        return groups
+
+    def _check(self, settings: Settings) -> None:
+        self._at_most("length", self.length, settings.max_length)
+        self._at_most("n", self.n, settings.max_n)
+        self._at_most("best_of", self.best_of, settings.max_n)
+        if self.best_of < self.n:
+            raise self._refusal("best_of", f"must be >= n, which is {self.n}. Given: {self.best_of}")
+        if self.best_of > 1 and self.sampling.temperature == 0:
+            limit = "must be 1 at temperature 0, where all texts are the same"
+            raise self._refusal("n" if self.n > 1 else "best_of", f"{limit}. Given: {self.best_of}")
+        if not self.prompts:
+            raise self._refusal("prompt", "must hold at least one text. Given: []")
+        room = settings.max_rows + settings.max_queue
+        texts = len(self.prompts) * self.best_of
+        if texts > room:
+            raise self._refusal("prompt", f"must ask for at most {room} texts at once. Given: {texts}")
+        for prompt in self.prompts:
+            self._check_size("prompt", prompt, settings.max_prompt)
+        if len(self.stop) > settings.max_stop:
+            raise self._refusal(
+                "stop", f"must hold at most {settings.max_stop} strings. Given: {len(self.stop)}"
+            )
+        for text in self.stop:
+            if len(text) > settings.max_stop_length:
+                limit = f"must hold strings of at most {settings.max_stop_length} characters"
+                raise self._refusal("stop", f"{limit}. Given: {shortened(text)}")
+
+    def _check_size(self, field: str, prompt: Prompt, limit: int) -> None:
+        if len(prompt) > limit:
+            raise self._refusal(field, f"must have at most {limit} characters. Given: {len(prompt)}")
+
+    def _check_bias(self, model: LoadedModel) -> None:
+        size = len(model.vocabulary)
+        for character, _ in self.sampling.logit_bias:
+            if not 0 <= character < size:
+                raise self._refusal("logit_bias", f"must hold ids from 0 to {size - 1}. Given: {character}")
+
+    def _at_most(self, field: str, value: int, limit: int) -> None:
+        if value > limit:
+            raise self._refusal(field, f"must be <= {limit}. Given: {value}")
+
+    def _refusal(self, field: str, message: str) -> InvalidRequestError:
+        return InvalidRequestError(self.names.get(field, field), message)
+
+
+def _mean_logprob(row: Generation) -> float:
+    return sum(row.logprobs_of) / max(1, len(row.logprobs_of))

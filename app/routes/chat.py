@@ -1,0 +1,95 @@
+"""POST /v1/chat/completions: conversations as one text to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.errors import InvalidRequestError
+from app.jobs import Chunk
+from app.openai_answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
+from app.openai_schemas import ChatCompletion, ChatRequest, Message
+from app.routes.documents import openai_errors, streamed
+from app.services import Parts
+from model.generation import Generation
+
+NAMES = {"length": "max_tokens", "prompt": "messages"}
+ERRORS = openai_errors(400, 401, 404, 413, 429, 503, 504)
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post(
+    "/v1/chat/completions", summary="Chat", response_model=ChatCompletion, responses=ERRORS | streamed()
+)
+async def chat(request: Request, parts: Parts, asked: ChatRequest) -> Response:
+    """An adapter for tools that only know chats: a network that learned one text holds no conversation.
+
+    The prompt is the texts of all messages, a line break between two, without the roles; the network goes on
+    from where the last one ends.
+    """
+    model = await parts.model(asked.model)
+    length = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    if length == 0:
+        raise InvalidRequestError("max_tokens", "must be >= 1. Given: 0")
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise InvalidRequestError("top_logprobs", "is only for requests with logprobs true")
+    logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+    prompt = "\n".join(map(_text_of, asked.messages))
+    order = order_of(asked, parts.settings, [prompt], NAMES, length, logprobs)
+    usage = include_usage(asked)
+    if asked.stream:
+        envelope = Envelope.new("chatcmpl", "chat.completion.chunk", order, model)
+        return answer_stream(parts, envelope, _deltas, usage)
+    return await answer_whole(
+        request, parts, Envelope.new("chatcmpl", "chat.completion", order, model), _choice
+    )
+
+
+def _text_of(message: Message) -> str:
+    if isinstance(message.content, list):
+        return "".join(part.text for part in message.content)
+    return message.content or ""
+
+
+def _choice(index: int, row: Generation) -> dict[str, Any]:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": row.text, "refusal": None},
+        "logprobs": _logprobs(row, 0, len(row.text)),
+        "finish_reason": row.finish_reason,
+    }
+
+
+def _deltas(chunk: Chunk, row: Generation) -> Iterator[dict[str, Any]]:
+    """The first one names the role, the last one the reason of the end."""
+    delta: dict[str, Any] = {"content": chunk.text}
+    if chunk.start == 0:
+        delta = {"role": "assistant", **delta}
+    yield {
+        "index": chunk.choice,
+        "delta": delta,
+        "logprobs": _logprobs(row, chunk.start, chunk.start + len(chunk.text)),
+        "finish_reason": chunk.finish_reason,
+    }
+
+
+def _logprobs(row: Generation, begin: int, end: int) -> dict[str, Any] | None:
+    if row.logprobs is None:
+        return None
+    content = []
+    for at in range(begin, end):
+        likeliest = row.top[len(row.prompt_logprobs) + at]
+        others = [_entry(row.vocabulary.decode([i]), value) for i, value in likeliest]
+        content.append(_entry(row.text[at], row.logprobs_of[at]) | {"top_logprobs": others})
+    return {"content": content, "refusal": None}
+
+
+def _entry(character: str, logprob: float) -> dict[str, Any]:
+    return {
+        "token": character,
+        "logprob": bounded(logprob),
+        "bytes": list(character.encode("utf-8", "surrogatepass")),
+    }

@@ -1,0 +1,50 @@
+"""What TGI's clients call: `POST /`, `/generate_stream`, and /generate with a body that has `inputs`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from app.routes.documents import streamed, tgi_errors
+from app.services import Parts, Services
+from app.shapes import Family, mark
+from app.tgi import TgiOrder
+from app.tgi_schemas import TgiRequest, TgiResponse
+from app.writing import gone, stream, write
+
+ERRORS = tgi_errors(401, 404, 413, 422, 424, 429, 503)
+
+router = APIRouter(tags=["TGI"])
+
+
+@router.post(
+    "/", summary="As huggingface_hub asks", response_model=list[TgiResponse], responses=ERRORS | streamed()
+)
+async def root(request: Request, parts: Parts, body: TgiRequest) -> Response:
+    """TGI's compatibility route: the answer is a list of one, or a stream with `"stream": true`."""
+    return await answer_tgi(request, parts, body, in_list=True)
+
+
+@router.post(
+    "/generate_stream",
+    summary="TGI's stream",
+    response_class=Response,
+    responses=ERRORS | streamed(),
+)
+async def generate_stream(request: Request, parts: Parts, body: TgiRequest) -> Response:
+    """One event for each character; the last one carries `generated_text` and `details`."""
+    return await answer_tgi(request, parts, body.model_copy(update={"stream": True}))
+
+
+async def answer_tgi(request: Request, parts: Services, body: TgiRequest, in_list: bool = False) -> Response:
+    """A text, or its stream, in TGI's shape; so are the errors from here on."""
+    mark(request.scope, Family.TGI)
+    model = await parts.model(body.model)
+    asked = TgiOrder(body, parts.settings, streamed=bool(body.stream))
+    job = asked.order.job(model, parts.settings.deadline_seconds, streamed=bool(body.stream))
+    if body.stream:
+        return stream(parts, job, asked.events(job.generations[0]).encode, tuple, Family.TGI)
+    rows = await write(request, parts, job)
+    if rows is None:
+        return gone()
+    content = asked.answer(rows).model_dump_json(exclude_none=True)
+    return Response(f"[{content}]" if in_list else content, media_type="application/json")

@@ -1,0 +1,115 @@
+"""Server-sent events from a job that is being written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, cast
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.engine import Engine
+from app.errors import OverloadedError, problem_of
+from app.jobs import Chunk, Job
+from app.shapes import Family, body_of, event
+
+DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
+SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
+
+logger = logging.getLogger(__name__)
+
+
+class StreamSlots:
+    """Bounds how many streams are open, also those whose text is written but not yet read."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    def take(self, seconds: float) -> None:
+        """Raises OverloadedError; `seconds` is the advice when to come back."""
+        if self.taken >= self.limit:
+            raise OverloadedError(f"{self.taken} of {self.limit} streams are open; come back later", seconds)
+        self.taken += 1
+
+    def give_back(self) -> None:
+        self.taken -= 1
+
+
+class EventStream(StreamingResponse):
+    """The answer; whatever ends it, its job ends too and its slot is free again.
+
+    Args:
+        events: the body, event by event.
+        close: called once, at the end.
+        seconds: longest it may take, so that a client that stops reading does not hold it for ever.
+    """
+
+    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], object], seconds: float) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._close, self._seconds = close, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            logger.warning("a stream was cut: it was not read within %g s", self._seconds)
+        finally:
+            self._close()
+
+
+def open_stream(
+    engine: Engine,
+    slots: StreamSlots,
+    job: Job,
+    encode: Callable[[Chunk], Iterable[Any]],
+    end: Callable[[], Iterable[bytes]],
+    family: Family,
+) -> EventStream:
+    """Admits a streamed job, or raises as `Engine.stream` does, and answers with its events.
+
+    Args:
+        encode: the events of a chunk, as JSON data.
+        end: what follows the last chunk, as bytes of whole events.
+        family: in whose shape an error in mid-stream is told.
+    """
+    slots.take(1.0)
+
+    def close() -> None:
+        slots.give_back()
+        engine.cancel(job)
+
+    try:
+        chunks = engine.stream(job)
+    except BaseException:
+        slots.give_back()
+        raise
+    seconds = (job.seconds or 0.0) + SLACK_SECONDS
+    return EventStream(_events(chunks, encode, end, family), close, seconds)
+
+
+async def _events(
+    chunks: AsyncIterator[list[Chunk]],
+    encode: Callable[[Chunk], Iterable[Any]],
+    end: Callable[[], Iterable[bytes]],
+    family: Family,
+) -> AsyncIterator[bytes]:
+    """All that is news at once goes out at once. An error ends the events in the family's shape."""
+    try:
+        async with aclosing(cast(AsyncGenerator[list[Chunk]], chunks)) as source:
+            async for news in source:
+                yield b"".join(event(data) for chunk in news for data in encode(chunk))
+        for last in end():
+            yield last
+    except Exception as error:
+        problem = problem_of(error)
+        if problem.status == 500:
+            logger.exception("a stream failed")
+        yield event(body_of(problem, family), "error" if family is Family.NATIVE else None)
+        if family is Family.OPENAI:
+            yield DONE

@@ -1,0 +1,116 @@
+"""The JSON of Text Generation Inference's native routes, as far as a character model has a meaning for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas import LARGEST_SEED, StopString, ranged
+
+MOST_ALTERNATIVES = 5
+
+
+class TgiParameters(BaseModel):
+    """What to write; null is the same as absent. A token is a character."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Characters to write; by default CHARLOOM_DEFAULT_LENGTH."
+    )
+    temperature: float | None = ranged("temperature", "0 always takes the likeliest. Default 1.")
+    top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
+    top_p: float | None = ranged("top_p", "Only the likeliest that together reach this. Default 1: all.")
+    repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, is off.")
+    frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, is off.")
+    do_sample: bool | None = Field(
+        None, description="False, with none of temperature, top_k and top_p, always takes the likeliest."
+    )
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Drawn if absent.")
+    stop: list[StopString] | None = Field(None, description="Writing ends before any of these.")
+    truncate: int | None = Field(None, ge=1, description="Only the last so many characters of the prompt.")
+    return_full_text: bool | None = Field(None, description="Whether the answer begins with the prompt.")
+    best_of: int | None = Field(None, ge=1, description="Of so many texts the likeliest; not for streams.")
+    details: bool | None = Field(None, description="Whether the answer lists characters and seed.")
+    decoder_input_details: bool | None = Field(None, description="The same for the prompt.")
+    top_n_tokens: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
+        None, description="How many alternatives the details list for each character."
+    )
+    typical_p: None = Field(None, description="Not supported.")
+    grammar: None = Field(None, description="Not supported.")
+    adapter_id: None = Field(None, description="Not supported: see `model`.")
+    watermark: Literal[False] | None = Field(None, description="Not supported.")
+
+
+class TgiRequest(BaseModel):
+    """A prompt and how to go on from it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"inputs": "ROMEO:", "parameters": {"max_new_tokens": 100}}]},
+    )
+
+    inputs: Annotated[str, Field(strict=True)] = Field(description="The prompt.")
+    parameters: TgiParameters | None = None
+    stream: Annotated[bool, Field(strict=True)] | None = Field(
+        None, description="Answer with server-sent events; /generate_stream always does."
+    )
+    model: Annotated[str, Field(strict=True)] | None = Field(
+        None, description="`run`, `run@step` or `run@best`; TGI itself serves one model."
+    )
+
+
+class TgiToken(BaseModel):
+    """A character and its log-probability."""
+
+    id: int
+    text: str
+    logprob: float | None
+    special: bool = False
+
+
+class TgiPrefillToken(BaseModel):
+    """A character of the prompt; nothing is known of the first."""
+
+    id: int
+    text: str
+    logprob: float | None
+
+
+class TgiSequence(BaseModel):
+    """One of several texts."""
+
+    generated_text: str
+    finish_reason: str
+    generated_tokens: int
+    seed: int
+    prefill: list[TgiPrefillToken] = []
+    tokens: list[TgiToken] = []
+    top_tokens: list[list[TgiToken]] | None = None
+
+
+class TgiDetails(BaseModel):
+    """How the text was made."""
+
+    finish_reason: str = Field(description="`length` or `stop_sequence`.")
+    generated_tokens: int
+    seed: int
+    prefill: list[TgiPrefillToken] = []
+    tokens: list[TgiToken] = []
+    top_tokens: list[list[TgiToken]] | None = None
+    best_of_sequences: list[TgiSequence] | None = None
+
+
+class TgiResponse(BaseModel):
+    """A text."""
+
+    generated_text: str
+    details: TgiDetails | None = None
+
+
+class TgiError(BaseModel):
+    """Every error of these routes."""
+
+    error: str
+    error_type: str
