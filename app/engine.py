@@ -34,7 +34,7 @@ class Stats:
     """A look at the engine.
 
     Attributes:
-        running, waiting: rows.
+        running, waiting: rows; `models`: with running rows.
         backlog: characters that the admitted rows have still to read or write.
         characters: read or written by rows since the start.
         rate: characters a second while busy, mostly over the last second of work; 0 before any.
@@ -43,6 +43,7 @@ class Stats:
 
     running: int
     waiting: int
+    models: int
     backlog: int
     characters: int
     rate: float
@@ -100,7 +101,7 @@ class Engine:
         rows = job.unfinished
         steps = sum(row.steps_left for row in rows)
         with self._changed:
-            self._admit(len(rows))
+            self._admit(len(rows), job.seconds)
             job.submitted = self.clock()
             job.deadline = None if job.seconds is None else job.submitted + job.seconds
             if rows:
@@ -168,18 +169,37 @@ class Engine:
         """A look from any thread."""
         scheduler, running = self._scheduler, self._scheduler.running
         waiting = max(0, self._held - running)
-        return Stats(running, waiting, self._backlog, scheduler.characters, scheduler.rate, scheduler.blocks)
+        return Stats(
+            running,
+            waiting,
+            scheduler.models,
+            self._backlog,
+            scheduler.characters,
+            scheduler.rate,
+            scheduler.blocks,
+        )
 
-    def _admit(self, rows: int) -> None:
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is admitted. Safe to ask in any thread."""
+        return self._stop_at is not None
+
+    def _admit(self, rows: int, seconds: float | None) -> None:
         if self._stop_at is not None:
             raise DrainingError("the server is stopping; ask another, or again in a moment")
+        rate = self._scheduler.rate
+        wait = self._backlog / rate if rate else UNKNOWN_WAIT
         if self._held and self._held + rows > self.room:  # alone, even a job of more rows is let in
-            rate = self._scheduler.rate
-            wait = self._backlog / rate if rate else UNKNOWN_WAIT
             raise OverloadedError(
                 f"{self._held} of {self.room} places are taken and {rows} more are asked for; "
                 f"come back in about {wait:.1f} s",
                 wait,
+            )
+        if rate and self._scheduler.running < self._held and seconds is not None and wait > seconds:
+            raise OverloadedError(
+                f"what waits already takes about {wait:.1f} s, longer than the {seconds:g} s that a request "
+                f"may take; come back in about {wait - seconds:.1f} s",
+                wait - seconds,
             )
 
     # everything below runs in the engine's thread

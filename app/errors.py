@@ -8,6 +8,7 @@ CharloomError
 │   ├── OverloadedError        the queue is full; says when to come back
 │   ├── RateLimitedError       more requests than this key or address may make
 │   ├── UnauthorizedError      no API key, or none that is known
+│   ├── ForbiddenError         the API key lacks the right
 │   ├── DrainingError          the server is stopping
 │   ├── DeadlineError          the work took longer than a request may take
 │   └── RenderError            a picture or a check whose process failed
@@ -68,6 +69,10 @@ class RateLimitedError(OverloadedError):
 
 class UnauthorizedError(ServiceError):
     """An API key is needed, and was not given or is not known."""
+
+
+class ForbiddenError(ServiceError):
+    """The API key is known, and does not allow this."""
 
 
 class UnknownInFieldError(UnknownCharacterError):
@@ -140,6 +145,7 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (RunNotFoundError, 404, "model_not_found"),
     (RunNameError, 404, "model_not_found"),
     (UnauthorizedError, 401, "unauthorized"),
+    (ForbiddenError, 403, "forbidden"),
     (RateLimitedError, 429, "rate_limited"),
     (OverloadedError, 429, "overloaded"),
     (NotReadyError, 503, "not_ready"),
@@ -212,6 +218,9 @@ DEMANDS = {
     "string_type": "must be a string",
     "string_too_short": "must have at least 1 character",
     "list_type": "must be a list",
+    "dict_type": "must be a JSON object",
+    "none_required": "is not supported: leave it out",
+    "string_too_long": "must have exactly 1 character",
     "model_attributes_type": "must be a JSON object, sent with Content-Type: application/json",
 }
 

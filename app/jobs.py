@@ -38,8 +38,8 @@ class Job:
         streamed: whether chunks are wanted before the end.
         error: why it failed, after its end; None if it did not. A cancelled job has none, and rows without a
             finish_reason.
-        submitted, started, ended: times of the engine's clock, None until then. It starts when its first row
-            gets a place.
+        submitted, started, first, ended: times of the engine's clock, None until then. It starts when its
+            first row gets a place; `first` is when a stream's first characters were there.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Job:
         self.error: Exception | None = None
         self.submitted: float | None = None
         self.started: float | None = None
+        self.first: float | None = None
         self.ended: float | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.notify: Callable[[], object] | None = None
@@ -84,10 +85,10 @@ class Job:
     def finish(self, now: float) -> None:
         """Marks the end, after the last chunks."""
         if self.streamed:
-            self.collect()
+            self.collect(now)
         self.ended = now
 
-    def collect(self) -> bool:
+    def collect(self, now: float) -> bool:
         """Notes what can be released; whether there is anything. For the engine's thread."""
         found = False
         for choice, row in enumerate(self.generations):
@@ -98,6 +99,8 @@ class Job:
                 self._chunks.append(Chunk(choice, start, text, row.finish_reason))
                 self._announced[choice] = row.finish_reason is not None
                 found = True
+        if found and self.first is None:
+            self.first = now
         return found
 
     def take(self) -> list[Chunk]:

@@ -12,15 +12,19 @@ from typing import cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from app.access import ApiKeys, RateLimit, read_keys, read_limits
 from app.assets import Assets
 from app.curves import Curves
 from app.draining import on_stop_signals
 from app.engine import Engine
 from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
-from app.middleware import BodyLimit, RequestContext
+from app.metrics import Metrics
+from app.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.rendering import Renderer
 from app.routes import (
     chat,
@@ -29,6 +33,7 @@ from app.routes import (
     gradcheck,
     health,
     loss_curve,
+    metrics,
     models,
     pages,
     runs,
@@ -43,7 +48,22 @@ from app.shapes import Family, mark, respond
 from app.store import ModelStore
 from app.streaming import StreamSlots
 
-ROUTES = (generate, score, tgi, completions, chat, models, runs, loss_curve, gradcheck, health, pages)
+ROUTES = (
+    generate,
+    score,
+    tgi,
+    completions,
+    chat,
+    models,
+    runs,
+    loss_curve,
+    gradcheck,
+    health,
+    metrics,
+    pages,
+)
+
+TELEMETRY_OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 
 logger = logging.getLogger(__name__)
 
@@ -59,39 +79,48 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
+        telemetry=None if parts.settings.telemetry else TELEMETRY_OFF,
         lifespan=lifespan,
     )
     app.state.services = parts
-    for module in (
-        generate,
-        score,
-        tgi,
-        completions,
-        chat,
-        models,
-        runs,
-        loss_curve,
-        gradcheck,
-        health,
-        pages,
-    ):
+    for module in ROUTES:
         app.include_router(module.router)
     add_error_handlers(app)
-    app.add_middleware(BodyLimit, limit=parts.settings.max_body_bytes)
-    app.add_middleware(RequestContext, access_log=parts.settings.access_log)
+    add_middleware(app, parts)
     return app
+
+
+def add_middleware(app: FastAPI, parts: Services) -> None:
+    """What every request passes through, the last one added first. Raises ConfigError."""
+    settings = parts.settings
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if limits := read_limits(settings.rate_limit):
+        app.add_middleware(RateLimit, limits=limits)
+    if keys := read_keys(settings.api_keys.get_secret_value()):
+        app.add_middleware(ApiKeys, keys=keys)
+    if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, "retry-after", "retry-after-ms"],
+        )
+    app.add_middleware(RequestContext, access_log=settings.access_log, refused=parts.metrics.refused)
 
 
 def build_services(settings: Settings) -> Services:
     """The parts, none of them started."""
     run_store = RunStore(settings.store)
     models = ModelStore(run_store, settings.model_cache)
+    engine = Engine(settings.max_rows, settings.max_queue)
     return Services(
         settings=settings,
         runs=run_store,
         models=models,
-        engine=Engine(settings.max_rows, settings.max_queue),
+        engine=engine,
         streams=StreamSlots(settings.max_streams),
+        metrics=Metrics(engine, models),
         curves=Curves(models),
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),

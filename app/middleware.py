@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,9 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, problem_of
-from app.shapes import respond
+from app.shapes import code_of, respond
 
 REQUEST_ID = "x-request-id"
+UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -35,10 +37,14 @@ logger = logging.getLogger("app.requests")
 
 
 class RequestContext:
-    """Gives every request an id, or keeps the client's, and every answer the id and security headers."""
+    """Gives every request an id, or keeps the client's, and every answer the id and security headers.
 
-    def __init__(self, app: ASGIApp, access_log: bool) -> None:
-        self.app, self.access_log = app, access_log
+    Args:
+        refused: is told status and code of every answer that is an error.
+    """
+
+    def __init__(self, app: ASGIApp, access_log: bool, refused: Callable[[int, str], object]) -> None:
+        self.app, self.access_log, self.refused = app, access_log, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +74,10 @@ class RequestContext:
                 response = respond(problem_of(error), scope)
                 await response(scope, receive, send_with_headers)
             finally:
-                if self.access_log:
+                code = code_of(scope)
+                if code is not None:
+                    self.refused(status, code)
+                if self.access_log and scope["path"] not in UNLOGGED:
                     milliseconds = 1000 * (time.perf_counter() - began)
                     extra = {
                         "method": scope["method"],

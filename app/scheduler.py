@@ -78,6 +78,11 @@ class Scheduler:
         return self._recent_characters / self._recent_seconds if self._recent_seconds else 0.0
 
     @property
+    def models(self) -> int:
+        """Models with rows in batches. Safe to ask in any thread."""
+        return len({running.job.decoder for running in list(self._running.values())})
+
+    @property
     def jobs(self) -> dict[Job, None]:
         """Jobs with rows in batches."""
         return dict.fromkeys(running.job for running in self._running.values())
@@ -156,7 +161,7 @@ class Scheduler:
         if self._streams:
             now = self.clock()
             for job, due in self._streams.items():
-                if job.decoder is decoder and now >= due and job.collect():
+                if job.decoder is decoder and now >= due and job.collect(now):
                     self._streams[job] = now + CHUNK_SECONDS
                     yield job
 

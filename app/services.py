@@ -12,6 +12,7 @@ from app.assets import Assets
 from app.curves import Curves
 from app.engine import Engine
 from app.gradchecks import GradientChecks
+from app.metrics import Metrics
 from app.rendering import Renderer
 from app.runs import Run, RunStore
 from app.settings import Settings
@@ -28,6 +29,7 @@ class Services:
     models: ModelStore
     engine: Engine
     streams: StreamSlots
+    metrics: Metrics
     curves: Curves
     renderer: Renderer
     gradchecks: GradientChecks

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import ConfigError
@@ -33,6 +33,24 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people or for machines."
+    )
+
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that clients need, as `name:secret` (may read) or `name:secret:right`, separated "
+        "by commas; the rights are read, train and admin. None: everybody may do everything.",
+    )
+    rate_limit: str = Field(
+        "",
+        description="Most texts a key, or an address where there are no keys, may ask for, such as "
+        "`60/minute; 1000/day`. None: no limit.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call the API from a browser, separated by commas; `*` is any.",
+    )
+    telemetry: bool = Field(
+        False, description="Whether requests are traced with OpenTelemetry, by its own configuration."
     )
 
     access_log: bool = Field(True, description="Whether each request gets a log line.")

@@ -45,6 +45,12 @@ def mark(scope: MutableMapping[str, Any], family: Family) -> None:
     scope.setdefault("state", {})["family"] = family
 
 
+def code_of(scope: Mapping[str, Any]) -> str | None:
+    """The code of the problem that a request was answered with."""
+    code = scope.get("state", {}).get("code")
+    return code if isinstance(code, str) else None
+
+
 def status_of(problem: Problem, family: Family) -> int:
     """The HTTP status that the family's clients understand."""
     if family is Family.OPENAI and problem.status == 422:
@@ -65,10 +71,11 @@ def body_of(problem: Problem, family: Family) -> dict[str, Any]:
 
 
 def respond(
-    problem: Problem, scope: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    problem: Problem, scope: MutableMapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """A problem as an answer, in the shape of the request's family."""
+    """A problem as an answer, in the shape of the request's family; the scope keeps its code (`code_of`)."""
     family = family_of(scope)
+    scope.setdefault("state", {})["code"] = problem.code
     merged = {**problem.headers(), **(headers or {})}
     return JSONResponse(body_of(problem, family), status_of(problem, family), merged)
 

@@ -70,6 +70,7 @@ def open_stream(
     encode: Callable[[Chunk], Iterable[Any]],
     end: Callable[[], Iterable[bytes]],
     family: Family,
+    on_end: Callable[[], object],
 ) -> EventStream:
     """Admits a streamed job, or raises as `Engine.stream` does, and answers with its events.
 
@@ -77,12 +78,14 @@ def open_stream(
         encode: the events of a chunk, as JSON data.
         end: what follows the last chunk, as bytes of whole events.
         family: in whose shape an error in mid-stream is told.
+        on_end: called once, whatever ended the stream.
     """
     slots.take(1.0)
 
     def close() -> None:
         slots.give_back()
         engine.cancel(job)
+        on_end()
 
     try:
         chunks = engine.stream(job)

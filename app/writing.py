@@ -21,14 +21,14 @@ Result = TypeVar("Result")
 
 async def write(request: Request, parts: Services, job: Job) -> list[Generation] | None:
     """The finished rows; None, and the work cancelled, if the client goes away. Raises as Engine.run."""
-    return await while_connected(request, parts.engine.run(job))
+    return await while_connected(request, _run(parts, job))
 
 
 async def write_all(request: Request, parts: Services, jobs: Sequence[Job]) -> list[list[Generation]] | None:
     """The same for several jobs at once: all of them, or none."""
 
     async def all_of_them() -> list[list[Generation]]:
-        writing = [asyncio.ensure_future(parts.engine.run(job)) for job in jobs]
+        writing = [asyncio.ensure_future(_run(parts, job)) for job in jobs]
         try:
             return await asyncio.gather(*writing)
         finally:
@@ -46,12 +46,21 @@ def stream(
     family: Family,
 ) -> EventStream:
     """Answers with a job's events, as `open_stream` does."""
-    return open_stream(parts.engine, parts.streams, job, encode, end, family)
+    return open_stream(
+        parts.engine, parts.streams, job, encode, end, family, lambda: parts.metrics.ended(job)
+    )
 
 
 def gone() -> Response:
     """The answer to a client that is not there any more."""
     return Response(status_code=CLIENT_GONE)
+
+
+async def _run(parts: Services, job: Job) -> list[Generation]:
+    try:
+        return await parts.engine.run(job)
+    finally:
+        parts.metrics.ended(job)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:

@@ -17,7 +17,7 @@ from app.services import Parts
 from model.generation import Generation
 
 NAMES = {"length": "max_tokens"}
-ERRORS = openai_errors(400, 401, 404, 413, 429, 503, 504)
+ERRORS = openai_errors(400, 404, 413, 503, 504)
 
 router = APIRouter(tags=["OpenAI"])
 

@@ -23,8 +23,11 @@ the same three make it again, to the byte.
 
 Losses are in nats per character. Errors are `{"error": {"code", "message", "field", "details"}}`.
 """
+EVERYWHERE = (401, 429)  # keys and rate limits
 EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     400: ("invalid_json", "the body is not JSON: Expecting ',' delimiter", []),
+    401: ("unauthorized", "an API key is needed: send it as Authorization: Bearer KEY", []),
+    403: ("forbidden", "this needs a key with the right train; 'ann' has read", []),
     404: ("model_not_found", "there is no run named 'grue' in checkpoints; the runs are: classic, gru", []),
     406: ("not_acceptable", "the answer can be application/json, text/html. Accept was: audio/*", []),
     413: ("body_too_large", "the body must be at most 1000000 bytes. Given: 2000000 bytes", []),
@@ -36,13 +39,22 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     ),
     429: ("overloaded", "256 texts are waiting; come back in 2 s", []),
     503: ("not_ready", "no checkpoint in checkpoints yet: start a worker with `charloom worker`", []),
+    424: ("deadline_exceeded", "the text was not finished within 60 s", []),
     504: ("deadline_exceeded", "the gradient check took longer than 120 s", []),
 }
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of a route's errors."""
-    return {status: _error(*EXAMPLES[status]) for status in statuses}
+    """The documentation of a route's errors, besides those that any route may answer with."""
+    return {status: _error(*EXAMPLES[status]) for status in sorted({*statuses, *EVERYWHERE})}
+
+
+def errors_of_both(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route that also understands TGI's bodies and answers them in TGI's shape."""
+    return {
+        status: description | {"model": ErrorResponse | TgiError}
+        for status, description in errors(*statuses).items()
+    }
 
 
 def _error(code: str, message: str, details: list[dict[str, Any]]) -> dict[str, Any]:
@@ -53,14 +65,20 @@ def _error(code: str, message: str, details: list[dict[str, Any]]) -> dict[str, 
 
 def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documentation of errors in OpenAI's shape."""
-    return {status: {"model": OpenAIError, "description": "an error"} for status in statuses}
+    return {
+        status: {"model": OpenAIError, "description": EXAMPLES[status][0].replace("_", " ")}
+        for status in sorted({*statuses, *EVERYWHERE})
+    }
 
 
 def tgi_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documentation of errors in TGI's shape."""
-    return {status: {"model": TgiError, "description": "an error"} for status in statuses}
+    return {
+        status: {"model": TgiError, "description": EXAMPLES[status][0].replace("_", " ")}
+        for status in sorted({*statuses, *EVERYWHERE})
+    }
 
 
 def streamed() -> dict[int | str, dict[str, Any]]:
     """The documentation of an answer that can also come as server-sent events."""
-    return {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return {200: {"content": {"text/event-stream": {"schema": {}}}}}

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Tag
 from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
 from app.jobs import Chunk
 from app.orders import Order
-from app.routes.documents import errors, streamed
+from app.routes.documents import errors, errors_of_both, streamed
 from app.routes.tgi import answer_tgi
 from app.schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.services import Parts, Services
@@ -30,7 +30,8 @@ SAMPLING = (
     "frequency_penalty",
     "presence_penalty",
 )
-ERRORS = errors(400, 404, 413, 422, 429, 503, 504)
+ERRORS = errors(400, 404, 413, 422, 503, 504)
+BOTH = errors_of_both(400, 404, 413, 422, 424, 503, 504)
 BODIES = {
     "a passage": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8}},
     "the same again": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8, "seed": 7}},
@@ -59,7 +60,7 @@ router = APIRouter(tags=["text"])
     "/generate",
     summary="Write text",
     response_model=GenerateResponse | TgiResponse,
-    responses=ERRORS | streamed(),
+    responses=BOTH | streamed(),
 )
 async def generate(
     request: Request, parts: Parts, body: Annotated[AnyBody, Body(openapi_examples=BODIES)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from app.errors import DrainingError
 from app.routes.documents import errors
 from app.schemas import Health, Ready
 from app.services import Parts
@@ -19,6 +20,8 @@ async def healthz() -> Health:
 
 @router.get("/readyz", summary="Is a checkpoint loaded?", responses=errors(503))
 async def readyz(parts: Parts) -> Ready:
-    """200 with the checkpoint being served, or 503 with the reason why there is none."""
+    """200 with the checkpoint being served, or 503 with the reason, such as that the server is stopping."""
+    if parts.engine.draining:
+        raise DrainingError("the server is stopping")
     model = parts.models.current
     return Ready(model=model.id, step=model.step)

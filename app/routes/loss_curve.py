@@ -69,7 +69,12 @@ async def loss_curve_json(
     return await _points(request, parts, model, points)  # type: ignore[return-value]
 
 
-@router.get("/loss-curve.svg", summary="The picture as SVG", responses=errors(404, 422, 429, 503, 504))
+@router.get(
+    "/loss-curve.svg",
+    summary="The picture as SVG",
+    response_class=Response,
+    responses=errors(404, 422, 503, 504) | {200: {"content": {SVG: {}}}},
+)
 async def loss_curve_svg(
     request: Request,
     parts: Parts,
@@ -81,7 +86,12 @@ async def loss_curve_svg(
     return await _picture(request, parts, model, SVG, (theme, shape))
 
 
-@router.get("/loss-curve.png", summary="The picture as PNG", responses=errors(404, 422, 429, 503, 504))
+@router.get(
+    "/loss-curve.png",
+    summary="The picture as PNG",
+    response_class=Response,
+    responses=errors(404, 422, 503, 504) | {200: {"content": {PNG: {}}}},
+)
 async def loss_curve_png(
     request: Request,
     parts: Parts,

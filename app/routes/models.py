@@ -14,13 +14,13 @@ from app.services import Parts, Services
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.get("/v1/models", summary="What can be asked for", responses=openai_errors(401, 429, 503))
+@router.get("/v1/models", summary="What can be asked for", responses=openai_errors(503))
 async def models(parts: Parts) -> ModelCards:
     """Every run with a checkpoint, the one that answers by default first."""
     return await run_in_threadpool(_cards, parts)
 
 
-@router.get("/v1/models/{name}", summary="One of them", responses=openai_errors(401, 404, 429, 503))
+@router.get("/v1/models/{name}", summary="One of them", responses=openai_errors(404, 503))
 async def model(parts: Parts, name: str) -> ModelCard:
     """A run, or one checkpoint of it as `run@step` or `run@best`."""
     found = await parts.model(name)

@@ -11,7 +11,7 @@ from app.tgi import TgiOrder
 from app.tgi_schemas import TgiRequest, TgiResponse
 from app.writing import gone, stream, write
 
-ERRORS = tgi_errors(401, 404, 413, 422, 424, 429, 503)
+ERRORS = tgi_errors(400, 404, 413, 422, 424, 503)
 
 router = APIRouter(tags=["TGI"])
 

@@ -1,0 +1,122 @@
+"""API keys, rate limits and CORS: who may ask, what for, and how often."""
+
+import io
+import logging
+
+import pytest
+
+from app.access import OPEN, Right, demand, read_keys, read_limits
+from app.errors import ForbiddenError
+from app.settings import Settings
+from model.errors import ConfigError
+
+KEYS = "ann:s3cret,bob:hunter2:admin"
+ANN, BOB = {"authorization": "Bearer s3cret"}, {"authorization": "Bearer hunter2"}
+
+
+@pytest.fixture
+def guarded(serving, trained_root):
+    return serving(trained_root, api_keys=KEYS, access_log=True)
+
+
+def test_keys_have_names_and_rights():
+    ann, bob = read_keys(KEYS)
+    assert (ann.name, ann.right, bob.right) == ("ann", Right.READ, Right.ADMIN)
+    assert "s3cret" not in repr(ann)
+    assert read_keys(" ") == []
+    demand({"charloom.key": bob}, Right.TRAIN)
+    demand({}, Right.ADMIN)
+    with pytest.raises(ForbiddenError, match="the right train; 'ann' has read"):
+        demand({"charloom.key": ann}, Right.TRAIN)
+
+
+@pytest.mark.parametrize("keys", ["s3cret", "ann:", ":s3cret", "ann:s3cret,ann:other", "ann:s3cret:owner"])
+def test_unusable_keys_stop_the_start_without_being_shown(keys):
+    with pytest.raises(ConfigError) as refused:
+        read_keys(keys)
+    assert "entry" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_every_route_but_health_needs_a_key(guarded):
+    paths = guarded.app.openapi()["paths"]
+    pages = {"/": {"get"}, "/docs": {"get"}, "/openapi.json": {"get"}, "/nothing": {"get"}}
+    for path, methods in (paths | pages).items():
+        for method in methods:
+            answer = guarded.request(method, path)
+            assert answer.status_code == (200 if path in OPEN else 401), path
+    assert guarded.get("/runs/../healthz/../metrics").status_code == 401
+
+
+@pytest.mark.parametrize("given", [{}, {"authorization": "Bearer s3cre"}, {"authorization": "Basic ???"}])
+def test_without_a_known_key_the_answer_is_401_in_the_shape_of_the_route(guarded, given):
+    native = guarded.post("/generate", json={}, headers=given)
+    openai = guarded.post("/v1/completions", json={}, headers=given)
+    tgi = guarded.post("/", json={"inputs": ""}, headers=given)
+    assert {native.status_code, openai.status_code, tgi.status_code} == {401}
+    assert native.json()["error"]["code"] == "unauthorized"
+    assert openai.json()["error"]["code"] == "invalid_api_key"
+    assert isinstance(tgi.json()["error"], str)
+    assert native.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_known_key_passes_by_bearer_and_by_basic(guarded):
+    assert guarded.post("/generate", json={"length": 5}, headers=ANN).status_code == 200
+    assert guarded.get("/", headers={"accept": "text/html"}, auth=("anybody", "hunter2")).status_code == 200
+    asked = guarded.get("/", headers={"accept": "text/html"})
+    assert asked.headers["www-authenticate"].startswith("Basic")
+
+
+def test_no_secret_is_ever_told(guarded):
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("app.requests").setLevel(logging.INFO)
+    try:
+        answers = [
+            guarded.post("/generate", json={"length": 5}, headers=BOB),
+            guarded.post("/generate", json={"length": 0}, headers=BOB),
+            guarded.get("/metrics", headers=BOB),
+            guarded.get("/metrics", headers={"authorization": "Bearer wr0ng"}),
+        ]
+    finally:
+        logging.getLogger().removeHandler(handler)
+        logging.getLogger("app.requests").setLevel(logging.NOTSET)
+    told = log.getvalue() + repr(Settings(api_keys=KEYS)) + "".join(answer.text for answer in answers)
+    assert "request" in log.getvalue()
+    for secret in ("s3cret", "hunter2", "wr0ng"):
+        assert secret not in told
+
+
+def test_a_rate_limit_is_each_clients_own_and_says_when_to_come_back(serving, trained_root):
+    client = serving(trained_root, api_keys=KEYS, rate_limit="3/hour")
+    for _ in range(3):
+        assert client.post("/generate", json={"length": 1}, headers=ANN).status_code == 200
+    refused = client.post("/generate", json={"length": 1}, headers=ANN)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["retry-after"]) <= 3600
+    assert int(refused.headers["retry-after-ms"]) <= 3600_000
+    openai = client.post("/v1/completions", json={"prompt": "a"}, headers=ANN).json()["error"]
+    assert (openai["type"], openai["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    assert client.post("/generate", json={"length": 1}, headers=BOB).status_code == 200
+    assert client.get("/loss-curve", headers=ANN).status_code == 200
+    assert 'requests_rejected_total{reason="rate_limited"} 2.0' in client.get("/metrics", headers=ANN).text
+
+
+def test_an_unusable_rate_limit_stops_the_start():
+    with pytest.raises(ConfigError, match="60/minute"):
+        read_limits("often")
+
+
+def test_cors_is_off_unless_configured(client, serving, trained_root):
+    origin = {"origin": "https://pages.example"}
+    assert "access-control-allow-origin" not in client.get("/healthz", headers=origin).headers
+    open_ = serving(trained_root, cors_origins="https://pages.example", api_keys=KEYS)
+    preflight = origin | {"access-control-request-method": "POST"}
+    allowed = open_.options("/generate", headers=preflight)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, origin["origin"])
+    other = {"origin": "https://other.example"}
+    assert "access-control-allow-origin" not in open_.get("/healthz", headers=other).headers
+    refused = open_.post("/generate", json={}, headers=origin)
+    assert refused.status_code == 401
+    assert "access-control-allow-origin" in refused.headers

@@ -1,0 +1,65 @@
+"""GET /metrics: the names that dashboards rely on, and that they count what happened."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+NAMES = {
+    "num_requests_running": "gauge",
+    "num_requests_waiting": "gauge",
+    "batch_size": "gauge",
+    "backlog_characters": "gauge",
+    "characters_per_second": "gauge",
+    "time_to_first_token_seconds": "histogram",
+    "time_per_output_token_seconds": "histogram",
+    "e2e_request_latency_seconds": "histogram",
+    "request_queue_time_seconds": "histogram",
+    "prompt_tokens": "counter",
+    "generation_tokens": "counter",
+    "request_success": "counter",
+    "requests_rejected": "counter",
+    "checkpoint_reload": "counter",
+    "train_step": "gauge",
+    "train_loss": "gauge",
+    "checkpoint_age_seconds": "gauge",
+    "model_info": "gauge",
+}
+
+
+def scrape(client: httpx.Client) -> dict[tuple[str, str], float]:
+    """Values by name and labels."""
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name.removeprefix("charloom_"), ",".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_the_names_and_kinds_are_a_contract(client):
+    client.post("/generate", json={"length": 3})
+    found = text_string_to_metric_families(client.get("/metrics").text)
+    families = {one.name: one.type for one in found if not one.name.endswith("_created")}
+    assert families == {f"charloom_{name}": kind for name, kind in NAMES.items()}
+
+
+def test_they_count_what_happened(serving, trained_root):
+    client = serving(trained_root, max_body_bytes=1000)
+    client.post("/generate", json={"prompt": "the ", "length": 30, "n": 2})
+    with client.stream("POST", "/generate", json={"length": 40, "stream": True}) as answer:
+        answer.read()
+    whole = client.post("/generate", json={"length": 30, "seed": 1}).json()["text"]
+    client.post("/generate", json={"length": 30, "seed": 1, "stop": whole[5]})
+    assert client.post("/generate", content=b"x" * 2000).status_code == 413
+    values = scrape(client)
+    assert values["request_success_total", "length"] == 4
+    assert values["request_success_total", "stop"] == 1
+    assert values["generation_tokens_total", ""] == 60 + 40 + 30 + whole.index(whole[5])
+    assert values["prompt_tokens_total", ""] == 4 + 4 + 1 + 1 + 1
+    assert values["time_to_first_token_seconds_count", ""] == 1
+    assert values["e2e_request_latency_seconds_count", ""] == 4
+    assert values["requests_rejected_total", "body_too_large"] == 1
+    assert values["num_requests_running", ""] == values["backlog_characters", ""] == 0
+    assert values["train_step", ""] == 60
+    assert values["checkpoint_reload_total", "loaded"] >= 1
+    assert any(name == "model_info" and labels.startswith("gru@60,") for name, labels in values)
