@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from app.scheduler import Outcome, Scheduler
 from model.generation import Generation
 
 LOOK_SECONDS = 0.05  # between two looks for jobs past their deadline
+SWITCH_SECONDS = 0.0005
 UNKNOWN_WAIT = 1.0  # seconds; advice to come back before any rate has been measured
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ class Engine:
 
     def start(self) -> None:
         """Starts the thread, once. Until it stops, BLAS has one thread: more cost more than they give."""
+        # each product lets the event loop run, and by default could get its turn back only after 5 ms
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._blas = threadpool_limits(1, "blas")
         self._thread.start()
 

@@ -58,12 +58,13 @@ class Metrics:
         self._written = Counter(
             "charloom_generation_tokens", "Characters that were written.", registry=registry
         )
-        self._success = Counter(
+        success = Counter(
             "charloom_request_success",
             "Texts finished: by length, by a stop string, or given up by whoever asked (abort).",
             ["finished_reason"],
             registry=registry,
         )
+        self._success = {reason: success.labels(reason) for reason in ("length", "stop", "abort")}
         self._rejected = Counter(
             "charloom_requests_rejected", "Requests refused, by error code.", ["reason"], registry=registry
         )
@@ -76,7 +77,7 @@ class Metrics:
         self._read.inc(sum(len(row.prompt) for row in job.generations))
         self._written.inc(written)
         for row in job.generations:
-            self._success.labels(row.finish_reason or "abort").inc()
+            self._success[row.finish_reason or "abort"].inc()
         if job.first is not None:
             self._first.observe(job.first - job.submitted)
         if job.ended is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from fastapi import Request, Response
 
@@ -16,26 +16,25 @@ from model.generation import Generation
 
 CLIENT_GONE = 499  # nobody reads it; for the log
 
-Result = TypeVar("Result")
-
 
 async def write(request: Request, parts: Services, job: Job) -> list[Generation] | None:
     """The finished rows; None, and the work cancelled, if the client goes away. Raises as Engine.run."""
-    return await while_connected(request, _run(parts, job))
+    rows = await write_all(request, parts, [job])
+    return rows[0] if rows else None
 
 
 async def write_all(request: Request, parts: Services, jobs: Sequence[Job]) -> list[list[Generation]] | None:
     """The same for several jobs at once: all of them, or none."""
-
-    async def all_of_them() -> list[list[Generation]]:
-        writing = [asyncio.ensure_future(_run(parts, job)) for job in jobs]
-        try:
-            return await asyncio.gather(*writing)
-        finally:
-            for job in writing:
-                job.cancel()
-
-    return await while_connected(request, all_of_them())
+    watching = asyncio.ensure_future(_cancel_if_gone(request, parts, jobs))
+    try:
+        if len(jobs) == 1:  # a task less
+            rows = [await _run(parts, jobs[0])]
+        else:
+            rows = await _run_all(parts, jobs)
+    finally:
+        watching.cancel()
+    unfinished = any(row.finish_reason is None for group in rows for row in group)
+    return None if unfinished else rows
 
 
 def stream(
@@ -63,18 +62,18 @@ async def _run(parts: Services, job: Job) -> list[Generation]:
         parts.metrics.ended(job)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
-    """The result of `work`; None, and `work` cancelled, if the client goes away before."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+async def _run_all(parts: Services, jobs: Sequence[Job]) -> list[list[Generation]]:
+    running = [asyncio.ensure_future(_run(parts, job)) for job in jobs]
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
+        return await asyncio.gather(*running)
     finally:
-        leaving.cancel()
-        working.cancel()
+        for task in running:
+            task.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _cancel_if_gone(request: Request, parts: Services, jobs: Sequence[Job]) -> None:
+    """A cancelled job ends with rows that are not finished."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    for job in jobs:
+        parts.engine.cancel(job)

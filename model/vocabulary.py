@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from model.errors import ConfigError, UnknownCharacterError
 
+SHORT = 64  # characters; up to so many, looking them up one by one is faster
+
 
 class Vocabulary:
     """The distinct characters of a text; a character's id is its rank by code point.
@@ -24,6 +26,7 @@ class Vocabulary:
         if np.any(np.diff(points.astype(np.int64)) <= 0):
             raise ConfigError("vocabulary", "must be sorted by code point, without repeats")
         self._points = points
+        self._ids = {character: i for i, character in enumerate(self.characters)}
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
@@ -47,6 +50,8 @@ class Vocabulary:
 
         Raises UnknownCharacterError, naming every unknown character and its position.
         """
+        if len(text) <= SHORT and all(character in self._ids for character in text):
+            return np.array([self._ids[character] for character in text], np.int32)
         ids, known = self._look_up(text)
         if not known.all():
             raise UnknownCharacterError(self._unknown(text, known))
