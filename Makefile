@@ -5,7 +5,7 @@ ENV := .venv
 BENCH_ENV := .venv-bench
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
-BENCHMARKS := training serve_load gradcheck_steps
+BENCHMARKS := training generation serve_load overload gradcheck_steps
 IMAGE := charloom
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 

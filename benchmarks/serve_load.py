@@ -63,6 +63,11 @@ def make_store(folder):
     return run.checkpoints()[2000]
 
 
+def command_of(store, port):
+    own = [sys.executable, "-m", "app.cli", "serve", "--no-worker"]
+    return [*own, "--store", str(store), "--port", str(port)]
+
+
 @contextlib.contextmanager
 def served(command, port, environment=None):
     # in a group of its own: LitServe's helpers outlive their parent
@@ -144,19 +149,10 @@ def main():
     ports = {name: free_port() for name in ("Charloom", "LitServe", "bare FastAPI route")}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         checkpoint = make_store(Path(folder))
-        python = [sys.executable, "-m"]
-        own = [
-            *python,
-            "app.cli",
-            "serve",
-            "--no-worker",
-            "--store",
-            folder,
-            "--port",
-            str(ports["Charloom"]),
-        ]
+        own = command_of(folder, ports["Charloom"])
         quiet = {"CHARLOOM_LOG_LEVEL": "warning", "CHARLOOM_ACCESS_LOG": "false"}
         stack.enter_context(served(own, ports["Charloom"], quiet))
+        python = [sys.executable, "-m"]
         peer = [*python, "benchmarks.litserve_peer", str(ports["LitServe"]), str(checkpoint)]
         stack.enter_context(served(peer, ports["LitServe"]))
         bare = [*python, "benchmarks.bare_route", str(ports["bare FastAPI route"])]

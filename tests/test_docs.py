@@ -1,0 +1,47 @@
+"""The documentation's examples run, and its tables are whole."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.settings import PREFIX, Settings
+
+DOCS = Path(__file__).parents[1] / "docs"
+SERVER = "http://127.0.0.1:8000"
+BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
+EXAMPLES = BLOCK.findall((DOCS / "api.md").read_text(encoding="utf-8"))
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) > 15
+    assert all(SERVER in code for _, code in EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("language", "code"), EXAMPLES, ids=[code.split("\n")[0][:50] for _, code in EXAMPLES]
+)
+def test_an_example_of_the_api_runs_as_it_stands(client, tmp_path, language, code):
+    code = code.replace(SERVER, str(client.base_url).rstrip("/"))
+    # the network of the tests is too small to have seen an upper-case letter
+    code = code.replace("The ", "the ").replace("The%20", "the%20")
+    if language == "sh":
+        command = ["sh", "-c", code.replace("curl -s", "curl --fail -s")]
+    else:
+        command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout or "-o " in code
+
+
+def test_every_setting_is_in_the_table_of_operations():
+    text = (DOCS / "operations.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(rf"^\| `{PREFIX}(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    expected = {}
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        default = default.get_secret_value() if hasattr(default, "get_secret_value") else default
+        expected[name.upper()] = f"`{default}`" if str(default) else "none"
+    assert rows == expected
