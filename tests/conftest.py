@@ -98,6 +98,7 @@ def server_process(root: Path, **settings: object) -> Iterator[httpx.Client]:
 
         try:
             wait_until(answers, "the server answers")
+            client.process = process  # type: ignore[attr-defined]
             yield client
         finally:
             process.terminate()

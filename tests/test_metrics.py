@@ -63,3 +63,8 @@ def test_they_count_what_happened(serving, trained_root):
     assert values["train_step", ""] == 60
     assert values["checkpoint_reload_total", "loaded"] >= 1
     assert any(name == "model_info" and labels.startswith("gru@60,") for name, labels in values)
+
+
+def test_tracing_is_a_switch(serving, trained_root):
+    client = serving(trained_root, telemetry=True)
+    assert client.post("/generate", json={"length": 5}).status_code == 200

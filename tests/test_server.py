@@ -1,6 +1,7 @@
 """The real server process: what only a process can show."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from conftest import server_process
 from small_runs import wait_until
@@ -31,6 +32,20 @@ def test_health_and_short_texts_are_answered_while_a_long_one_is_written(trained
             assert client.post("/generate", json={"length": 5}).status_code == 200
         assert not long.done()
     assert (long.result().status_code, long.result().json()["error"]["code"]) == (503, "shutting_down")
+
+
+def test_a_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore):
+    limits = {"max_length": 3_000_000, "grace_seconds": 0.3}
+    with ExitStack() as stack:
+        client = stack.enter_context(server_process(trained.root, **limits))
+        body = {"length": 3_000_000, "stream": True}
+        answer = stack.enter_context(client.stream("POST", "/generate", json=body))
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        client.process.terminate()
+        told = list(lines)
+    assert "event: error" in told
+    assert '"code":"shutting_down"' in told[told.index("event: error") + 1]
 
 
 def test_settings_come_from_the_environment(trained: RunStore):

@@ -66,7 +66,12 @@ async def gradcheck(
     return await _picture(parts, report, "svg" if kind == SVG else "png", (theme, shape))
 
 
-@router.get("/gradcheck.svg", summary="The check as a picture", responses=errors(404, 422, 429, 503, 504))
+@router.get(
+    "/gradcheck.svg",
+    summary="The check as a picture",
+    response_class=Response,
+    responses=errors(404, 422, 503, 504) | {200: {"content": {"image/svg+xml": {}}}},
+)
 async def gradcheck_svg(
     parts: Parts,
     method: MethodQuery = "centred",
@@ -78,7 +83,12 @@ async def gradcheck_svg(
     return await _picture(parts, await _report(parts, method, model), "svg", (theme, shape))
 
 
-@router.get("/gradcheck.png", summary="The check as a picture", responses=errors(404, 422, 429, 503, 504))
+@router.get(
+    "/gradcheck.png",
+    summary="The check as a picture",
+    response_class=Response,
+    responses=errors(404, 422, 503, 504) | {200: {"content": {"image/png": {}}}},
+)
 async def gradcheck_png(
     parts: Parts,
     method: MethodQuery = "centred",
