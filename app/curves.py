@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.runs import Run
-from app.store import ModelStore
 from model import history
-from model.errors import CharloomError
 
 Record = dict[str, Any]
 
@@ -29,12 +27,10 @@ class Curves:
     Reads the disk: not for an event loop. Safe to use from several threads.
     """
 
-    def __init__(self, models: ModelStore) -> None:
-        self.models = models
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readings: dict[Path, _Reading] = {}
         self._curves: dict[Path, tuple[float, Curve]] = {}
-        self._vocabularies: dict[str, int] = {}
 
     def get(self, run: Run) -> Curve:
         """The curve of a run, at most a second old. Raises RunFileError."""
@@ -49,7 +45,6 @@ class Curves:
     def _read(self, run: Run) -> Curve:
         status, latest = run.status, run.latest()
         best = latest.best if latest else None
-        vocabulary = self._vocabulary(run)
         return Curve(
             run=run.name,
             state=status.state,
@@ -59,7 +54,7 @@ class Curves:
             points=self._points(run.history_path),
             checkpoints=list(run.checkpoints()),
             best=(best.step, best.loss) if best and best.loss is not None else None,
-            baseline=math.log(vocabulary) if vocabulary else None,
+            baselines=run.baselines(),
             sequence_length=run.config.sequence_length if run.config.reduction == "sum" else None,
         )
 
@@ -83,16 +78,6 @@ class Curves:
         reading.offset += len(whole)
         return reading.records
 
-    def _vocabulary(self, run: Run) -> int | None:
-        """K of a run, from any checkpoint of it; None before the first."""
-        corpus = run.spec.corpus_sha256
-        if corpus not in self._vocabularies:
-            try:
-                self._vocabularies[corpus] = len(self.models.get(run.name).vocabulary)
-            except CharloomError:
-                return None
-        return self._vocabularies[corpus]
-
 
 @dataclass
 class _Reading:
@@ -111,7 +96,8 @@ class Curve:
         points: records of the training: step, loss, smooth_loss, validation_loss, seconds, …
         checkpoints: steps whose weights are kept.
         best: (step, loss) of the best checkpoint.
-        baseline: ln K, the loss of guessing among K characters; None where K is not known.
+        baselines: losses of models without a network on the same text: uniform, unigram, 5-gram; empty until
+            they are measured.
         sequence_length: T of a run that sums its loss over a sequence; it is shown as that sum too.
     """
 
@@ -123,7 +109,7 @@ class Curve:
     points: list[Record]
     checkpoints: list[int]
     best: tuple[int, float] | None
-    baseline: float | None
+    baselines: dict[str, float]
     sequence_length: int | None
 
     @property
@@ -132,7 +118,7 @@ class Curve:
         last = self.points[-1]["step"] if self.points else -1
         newest = self.checkpoints[-1] if self.checkpoints else -1
         best = self.best[0] if self.best else -1
-        return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}"
+        return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}-{len(self.baselines)}"
 
     def thinned(self, limit: int) -> Curve:
         """The same with about `limit` points at most, the extremes of both losses among them."""

@@ -123,7 +123,7 @@ def build_services(settings: Settings) -> Services:
         engine=engine,
         streams=StreamSlots(settings.max_streams),
         metrics=Metrics(engine, models),
-        curves=Curves(models),
+        curves=Curves(),
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
         assets=Assets(),

@@ -26,6 +26,7 @@ Theme = Literal["light", "dark"]
 Shape = Literal["wide", "narrow"]
 
 DPI = 160
+BASELINES = {"uniform": "guessing: ln K =", "unigram": "single characters", "5-gram": "5-gram"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ PALETTES: dict[str, Palette] = {
 
 
 def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "wide") -> bytes:
-    """Training, smooth and held-out loss over updates; checkpoints, the best one and ln K marked.
+    """Training, smooth and held-out loss over updates; checkpoints, the best one and baselines marked.
 
     `shape` is for the width it is shown at: "narrow" stays readable on a phone.
     """
@@ -84,19 +85,7 @@ def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "
     drawn = _draw_lines(axes, curve, palette)
     if not drawn:
         axes.text(0.5, 0.5, "nothing trained yet", transform=axes.transAxes, ha="center", color=palette.faint)
-    if curve.baseline is not None:
-        axes.axhline(curve.baseline, color=palette.faint, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
-        axes.annotate(
-            f"guessing: ln K = {curve.baseline:.2f}",
-            (0.995, curve.baseline),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=palette.faint,
-            fontsize=9,
-        )
+    _mark_baselines(axes, curve, palette)
     _set_limits(axes, curve)
     _mark_checkpoints(axes, curve, palette)
     if curve.sequence_length:
@@ -207,12 +196,32 @@ def _set_limits(axes: Axes, curve: Curve) -> None:
     """From just below the least value to just above the greatest, where outliers do not count."""
     values = [*_column(curve.points, "loss")[1], *_column(curve.points, "validation_loss")[1]]
     if values:
-        top = max(float(np.quantile(values, 0.999)), curve.baseline or 0.0)
-        bottom = min(float(np.quantile(values, 0.001)), curve.best[1] if curve.best else np.inf)
+        top = max([float(np.quantile(values, 0.999)), *curve.baselines.values()])
+        best = [curve.best[1]] if curve.best else []
+        bottom = min([float(np.quantile(values, 0.001)), *best, *curve.baselines.values()])
         margin = 0.08 * max(top - bottom, 0.1)
         axes.set_ylim(max(0.0, bottom - 2 * margin), top + margin)
     last = max(curve.points[-1]["step"] if curve.points else 0, *curve.checkpoints, 1)
     axes.set_xlim(-0.01 * last, 1.01 * last)
+
+
+def _mark_baselines(axes: Axes, curve: Curve, palette: Palette) -> None:
+    """What models without a network reach, as labelled lines."""
+    for name, loss in curve.baselines.items():
+        axes.axhline(loss, color=palette.faint, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
+        axes.annotate(
+            f"{BASELINES.get(name, name)} {loss:.2f}",
+            (0.995, loss),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=palette.faint,
+            fontsize=9,
+            bbox={"facecolor": palette.background, "alpha": 0.8, "linewidth": 0, "pad": 1},
+            zorder=6,
+        )
 
 
 def _mark_checkpoints(axes: Axes, curve: Curve, palette: Palette) -> None:

@@ -124,6 +124,12 @@ class Status(Record):
     expected_end: float | None = None
 
 
+class Baselines(Record):
+    """What models without a network reach on the run's held-out text, by name, in nats per character."""
+
+    losses: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
 class CheckpointEntry(BaseModel):
     """One checkpoint file of a run: its name, update, content digest, and the Unix time it was written."""
 

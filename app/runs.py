@@ -29,6 +29,7 @@ from filelock import FileLock
 from app.files import TEMPORARY_PREFIX, flush, is_regular, read_regular, write_atomic
 from app.records import (
     RUN_NAME,
+    Baselines,
     Latest,
     RunError,
     RunExistsError,
@@ -104,6 +105,17 @@ class Run:
     def samples(self) -> list[dict[str, Any]]:
         """The texts written on the way, oldest first."""
         return history.read(self.samples_path)
+
+    def baselines(self) -> dict[str, float]:
+        """Losses of models without a network; empty until the worker has measured them."""
+        try:
+            return dict(Baselines.read(self.baselines_path).losses)
+        except (FileNotFoundError, RunFileError):  # damaged: the worker measures them again
+            return {}
+
+    @property
+    def baselines_path(self) -> Path:
+        return self.path / "baselines.json"
 
     @property
     def history_path(self) -> Path:

@@ -229,7 +229,11 @@ class LossCurve(BaseModel):
     points: list[CurvePoint]
     checkpoints: list[int]
     best: tuple[int, float] | None = Field(description="Step and loss of the best checkpoint.")
-    baseline: float | None = Field(description="ln K: the loss of guessing among K characters.")
+    baselines: dict[str, float] = Field(
+        description="What models without a network reach on the held-out text, or on the last tenth where "
+        "a run holds nothing out: `uniform` (guessing, ln K), `unigram`, `5-gram` (Witten-Bell smoothing). "
+        "Empty until measured."
+    )
     sequence_length: int | None = Field(description="T, where the run sums its loss over a sequence.")
     version: str = Field(description="Changes when the curve does.")
 

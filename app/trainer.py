@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from app.files import flush, remove_temporaries, write_atomic
-from app.records import CheckpointEntry, Latest, RunFileError, State, Status
+from app.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
 from app.runs import Run
 from app.shards import running_passes
 from model import history
@@ -25,6 +25,7 @@ from model.batches import Batches, split
 from model.checkpoint import Checkpoint, encode, load
 from model.config import RunConfig
 from model.errors import CheckpointError, DivergedError
+from model.ngram import baselines
 from model.training import Progress, Training, train
 from model.vocabulary import Vocabulary
 
@@ -125,6 +126,7 @@ class RunWriter:
         self.speed: float | None = None
         self._measured = (time.monotonic(), training.step)
         self._saved_step = -1
+        self._compared = False
         self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
 
@@ -154,6 +156,17 @@ class RunWriter:
             self.save()
         if now >= self._status_due:
             self.write_status("training")
+        if not self._compared:
+            self._compare()
+
+    def _compare(self) -> None:
+        """Measures, once a run, what models without a network reach; by now the first checkpoint is there."""
+        self._compared = True
+        if not self.run.baselines():
+            ids = self.training.vocabulary.encode(self.run.text())
+            config = self.run.config
+            losses = baselines(ids, len(self.training.vocabulary), config.validation_fraction)
+            Baselines(losses=losses).write(self.run.baselines_path)
 
     def end(self) -> None:
         """Write down the last step: of the run if it is finished, else as one that waits to be continued."""

@@ -9,7 +9,6 @@ from small_runs import classic_like, small_text
 from app import curves
 from app.curves import Curve, Curves, extremes
 from app.runs import Run, RunStore
-from app.store import ModelStore
 from model import history
 
 
@@ -21,7 +20,7 @@ def run(tmp_path) -> Run:
 @pytest.fixture
 def reader(run: Run, monkeypatch) -> Curves:
     monkeypatch.setattr(curves, "FRESH_SECONDS", -1.0)
-    return Curves(ModelStore(RunStore(run.path.parent)))
+    return Curves()
 
 
 def record(step: int, **changes: float | None) -> dict:
@@ -34,7 +33,7 @@ def steps(curve: Curve) -> list[int]:
 
 def test_a_run_without_history_has_no_points(reader: Curves, run: Run):
     curve = reader.get(run)
-    assert (curve.points, curve.checkpoints, curve.best, curve.baseline) == ([], [], None, None)
+    assert (curve.points, curve.checkpoints, curve.best, curve.baselines) == ([], [], None, {})
 
 
 def test_lines_are_read_as_they_come_and_none_twice(reader: Curves, run: Run, monkeypatch):
@@ -67,7 +66,7 @@ def test_a_curve_that_a_resumed_run_cut_back_is_read_anew(reader: Curves, run: R
 
 
 def test_a_curve_is_kept_for_a_moment(run: Run):
-    reader = Curves(ModelStore(RunStore(run.path.parent)))
+    reader = Curves()
     first = reader.get(run)
     history.append(run.history_path, [record(0)])
     assert reader.get(run) is first
@@ -75,9 +74,10 @@ def test_a_curve_is_kept_for_a_moment(run: Run):
 
 def test_a_finished_run_tells_baseline_best_and_checkpoints(trained_root):
     store = RunStore(trained_root)
-    reader = Curves(ModelStore(store))
+    reader = Curves()
     classic, gru = reader.get(store.get("classic")), reader.get(store.get("gru"))
-    assert classic.baseline == pytest.approx(math.log(len(set(small_text()))))
+    assert classic.baselines["uniform"] == pytest.approx(math.log(len(set(small_text()))))
+    assert classic.baselines["5-gram"] < classic.baselines["unigram"] < classic.baselines["uniform"]
     assert (classic.sequence_length, gru.sequence_length) == (10, None)
     assert classic.checkpoints[-1] == 60
     latest = store.get("gru").latest()
@@ -94,7 +94,7 @@ def long_curve(points: int) -> Curve:
         record(step, loss=float(loss), validation_loss=2.0 if step % 1000 == 0 else None)
         for step, loss in enumerate(losses)
     ]
-    return Curve("a", "training", points, points, "gru", records, [], None, None, None)
+    return Curve("a", "training", points, points, "gru", records, [], None, {}, None)
 
 
 def test_thinning_keeps_the_ends_the_extremes_and_held_out_losses():

@@ -23,10 +23,10 @@ SMALL = Curve(
     + [record(step, loss=4 - step / 5, smooth_loss=4 - step / 8) for step in range(1, 10)],
     checkpoints=[0, 5],
     best=(8, 2.4),
-    baseline=4.17,
+    baselines={"uniform": 4.17, "unigram": 3.3, "5-gram": 1.7},
     sequence_length=25,
 )
-EMPTY = dataclasses.replace(SMALL, points=[], checkpoints=[], best=None, baseline=None, step=0)
+EMPTY = dataclasses.replace(SMALL, points=[], checkpoints=[], best=None, baselines={}, step=0)
 ONE = dataclasses.replace(SMALL, points=SMALL.points[:1], checkpoints=[0], best=None)
 
 

@@ -151,7 +151,7 @@ def _curve_body(curve: Curve, points: int) -> dict[str, Any]:
         ],
         "checkpoints": curve.checkpoints,
         "best": curve.best,
-        "baseline": curve.baseline,
+        "baselines": curve.baselines,
         "sequence_length": curve.sequence_length,
         "version": curve.version,
     }

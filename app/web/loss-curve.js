@@ -35,7 +35,9 @@ function describe(curve) {
   Charloom.show("held-out", Charloom.number(last("validation_loss")));
   document.getElementById("held-out").parentElement.hidden = last("validation_loss") === undefined;
   Charloom.show("best", curve.best ? Charloom.number(curve.best[1]) : "–");
-  Charloom.show("baseline", Charloom.number(curve.baseline, 2));
+  for (const name of ["uniform", "unigram", "5-gram"]) {
+    Charloom.show(name, Charloom.number(curve.baselines[name], 2));
+  }
   const measured = curve.points.filter((point) => point.validation_loss !== null);
   Charloom.rows(
     document.getElementById("points"),

@@ -1,0 +1,80 @@
+"""What models without a network reach on the same text: guessing, single characters, and n-grams.
+
+They say whether a loss is any good. Losses are means of -ln p, in nats per character.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.batches import Ids, split
+
+ORDER = 5
+SHARE = 0.1  # of a text that is measured on, for runs that hold nothing out
+
+
+def baselines(ids: Ids, characters: int, validation_fraction: float) -> dict[str, float]:
+    """Losses on the held-out end of a text, by name: `uniform`, `unigram` and `5-gram`.
+
+    Args:
+        ids: the whole text (N,), two characters or more.
+        characters: K.
+        validation_fraction: the end that is held out; the last tenth where it is 0.
+    """
+    training, _ = split(ids, validation_fraction or SHARE)
+    losses = ngram_losses(ids, min(len(training), len(ids) - 1), characters, ORDER)
+    return {"uniform": math.log(characters), "unigram": losses[0], f"{ORDER}-gram": losses[-1]}
+
+
+def ngram_losses(ids: Ids, trained: int, characters: int, order: int) -> list[float]:
+    """Losses of the n-grams of order 1 to `order`, counted in ids[:trained], on ids[trained:].
+
+    Interpolated Witten-Bell smoothing (Witten and Bell, 1991; Chen and Goodman, 1998, equation 16): with n(h)
+    occurrences of the context h, t(h) different characters after it, and h' the context without its first,
+
+        p(c | h) = (n(hc) + t(h) p(c | h')) / (n(h) + t(h)),    below the unigram 1 / K.
+    """
+    held_out = np.arange(trained, len(ids))
+    p = np.full(len(held_out), 1 / characters)
+    contexts = np.zeros(len(ids), np.int64)  # of the character at each place: the number of what precedes it
+    losses = []
+    for length in range(1, order + 1):
+        places = held_out[held_out >= length - 1]
+        grams, first = _numbered(contexts, ids, characters, length - 1)
+        p[len(held_out) - len(places) :] = _interpolated(p, contexts, grams, first, trained, length, places)
+        losses.append(float(-np.log(p).mean()))
+        contexts = np.concatenate(([0], grams[:-1]))
+    return losses
+
+
+def _numbered(
+    contexts: NDArray[np.int64], ids: Ids, characters: int, start: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A number for the n-gram that ends at each place from `start` on, and where each of them comes first."""
+    codes = contexts[start:] * characters + ids[start:]
+    _, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
+    return np.concatenate((np.zeros(start, np.int64), numbers)), first + start
+
+
+def _interpolated(
+    p: NDArray[np.float64],
+    contexts: NDArray[np.int64],
+    grams: NDArray[np.int64],
+    first: NDArray[np.int64],
+    trained: int,
+    length: int,
+    places: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """p(c | h) at `places`, from p(c | h') there."""
+    counted = slice(length - 1, trained)
+    size = int(contexts.max()) + 1
+    occurrences = np.bincount(contexts[counted], minlength=size)[contexts[places]]
+    different = np.bincount(contexts[first[first < trained]], minlength=size)[contexts[places]]
+    of_gram = np.bincount(grams[counted], minlength=int(grams.max()) + 1)[grams[places]]
+    lower = p[len(p) - len(places) :]
+    known = occurrences > 0
+    total = np.where(known, occurrences + different, 1)
+    return np.where(known, (of_gram + different * lower) / total, lower)
