@@ -121,6 +121,20 @@ def gradcheck(
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Name of the run.")] = "classic",
+    out: Annotated[Path | None, typer.Option(help="The file to write (default: RUN.html).")] = None,
+    markdown: Annotated[bool, typer.Option(help="Markdown instead of HTML.")] = False,
+    store: Store = None,
+) -> None:
+    """Write a run's whole report, as the assignment asks for it, into one file."""
+    from app.commands.report import write_report
+    from app.settings import load_settings
+
+    write_report(load_settings(store=store), open_store(store), run, out, "markdown" if markdown else "html")
+
+
+@app.command()
 def runs(store: Store = None) -> None:
     """List the runs of the store."""
     from app.commands.listing import list_runs

@@ -56,6 +56,7 @@ class Curves:
             best=(best.step, best.loss) if best and best.loss is not None else None,
             baselines=run.baselines(),
             sequence_length=run.config.sequence_length if run.config.reduction == "sum" else None,
+            updates_per_epoch=_updates_per_epoch(run),
         )
 
     def _points(self, path: Path) -> list[Record]:
@@ -79,6 +80,12 @@ class Curves:
         return reading.records
 
 
+def _updates_per_epoch(run: Run) -> float:
+    config = run.config
+    trained = run.spec.characters * (1 - config.validation_fraction)
+    return trained / (config.sequence_length * config.streams)
+
+
 @dataclass
 class _Reading:
     """How far a history file was read."""
@@ -98,6 +105,7 @@ class Curve:
         best: (step, loss) of the best checkpoint.
         baselines: losses of models without a network on the same text: uniform, unigram, 5-gram; empty until
             they are measured.
+        updates_per_epoch: updates in which the text to learn is read once.
         sequence_length: T of a run that sums its loss over a sequence; it is shown as that sum too.
     """
 
@@ -111,6 +119,7 @@ class Curve:
     best: tuple[int, float] | None
     baselines: dict[str, float]
     sequence_length: int | None
+    updates_per_epoch: float | None = None
 
     @property
     def version(self) -> str:

@@ -88,6 +88,8 @@ def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "
     _mark_baselines(axes, curve, palette)
     _set_limits(axes, curve)
     _mark_checkpoints(axes, curve, palette)
+    if curve.updates_per_epoch and curve.points:
+        _epoch_axis(axes, curve.updates_per_epoch, palette)
     if curve.sequence_length:
         _sum_axis(axes, curve.sequence_length, palette)
     _legend(figure, axes, palette, columns=5 if wide else 2)
@@ -251,6 +253,16 @@ def _mark_checkpoints(axes: Axes, curve: Curve, palette: Palette) -> None:
             label=f"best: {loss:.3f} at {step:,}",
             zorder=7,
         )
+
+
+def _epoch_axis(axes: Axes, updates: float, palette: Palette) -> None:
+    """The same scale in epochs: how often the text has been read."""
+    second = axes.secondary_xaxis(
+        "top", functions=(partial(np.multiply, 1 / updates), partial(np.multiply, updates))
+    )
+    second.set_xlabel("epochs", color=palette.faint, fontsize=9)
+    second.tick_params(colors=palette.faint, length=0, labelsize=9)
+    second.spines["top"].set_visible(False)
 
 
 def _sum_axis(axes: Axes, length: int, palette: Palette) -> None:

@@ -1,0 +1,42 @@
+"""`charloom report`: a run's whole report as one file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+
+from app.curves import Curves
+from app.files import write_atomic
+from app.gradchecks import GradientChecks
+from app.plots import draw_loss_curve
+from app.report import METHODS, Checks, ReportFormat, checked_model, render
+from app.runs import Run, RunStore
+from app.settings import Settings
+from app.store import ModelStore
+
+DRAWN_POINTS = 2000
+
+
+def write_report(
+    settings: Settings, store: RunStore, name: str, target: Path | None, form: ReportFormat
+) -> None:
+    """Writes `<name>.html` or `.md`, or `target`, and says where. Raises CharloomError, OSError."""
+    run = store.get(name)
+    models = ModelStore(store)
+    models.refresh()
+    with Console(stderr=True).status("checking every gradient ..."):
+        checks = asyncio.run(_checks(settings, models, run))
+    curve = Curves().get(run)
+    picture = draw_loss_curve(curve.thinned(DRAWN_POINTS), "svg", "light")
+    path = target or Path(f"{run.name}.{'html' if form == 'html' else 'md'}")
+    write_atomic(path, render(run, curve, checks, picture, form).encode("utf-8", "backslashreplace"))
+    Console().print(f"{path}", markup=False, highlight=False)
+
+
+async def _checks(settings: Settings, models: ModelStore, run: Run) -> Checks:
+    checks = GradientChecks(models, settings.corpus, settings.gradcheck_seconds)
+    name = checked_model(run, models)
+    model = models.get(name) if name else None
+    return {method: (await checks.report(model, method)).parameters for method in METHODS}

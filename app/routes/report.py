@@ -1,0 +1,51 @@
+"""GET /report: the assignment's report of any run, whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.report import METHODS, ReportFormat, checked_model, policy, render
+from app.routes.documents import errors
+from app.routes.runs import ModelQuery
+from app.services import Parts
+
+DRAWN_POINTS = 2000
+
+router = APIRouter(tags=["proof"])
+
+
+@router.get(
+    "/report",
+    summary="A run's whole report",
+    response_class=Response,
+    responses=errors(404, 422, 503, 504) | {200: {"content": {"text/html": {}, "text/markdown": {}}}},
+)
+async def report(
+    request: Request,
+    parts: Parts,
+    model: ModelQuery = None,
+    format: Annotated[ReportFormat | None, Query(description="By default as `Accept` says.")] = None,
+) -> Response:
+    """Gradients beside the assignment's figures, loss curve, samples, and what to look for in them, counted.
+
+    One page that needs no other, as HTML or Markdown, from the run's own files. The first one of a run takes
+    seconds: its gradients are checked.
+    """
+    run = await run_in_threadpool(parts.run, model)
+    name = await run_in_threadpool(checked_model, run, parts.models)
+    checked = await parts.model(name) if name else None
+    checks = {method: (await parts.gradchecks.report(checked, method)).parameters for method in METHODS}
+    curve = await run_in_threadpool(parts.curves.get, run)
+    picture = await parts.renderer.picture(
+        ("loss-curve", curve.version, "svg", "light", "wide"),
+        "draw_loss_curve",
+        *(curve.thinned(DRAWN_POINTS), "svg", "light", "wide"),
+    )
+    accepted = request.headers.get("accept", "")
+    form: ReportFormat = format or ("markdown" if "text/markdown" in accepted else "html")
+    content = await run_in_threadpool(render, run, curve, checks, picture, form)
+    headers = {"content-security-policy": policy(), "cache-control": "no-cache"}
+    return Response(content, media_type=f"text/{form}", headers=headers)

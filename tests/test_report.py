@@ -1,0 +1,80 @@
+"""The report of a run, and what is counted in its passages."""
+
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from app.reading import read
+from model import history
+
+TEXT = "The king said to Anna, that Anna and Otto would go. They went; the king stayed. Zounds!"
+
+
+def test_words_names_and_single_characters_are_counted():
+    found = read(TEXT, ["x king Anna xyz They kin", "the KING, Otto said Zounds now", "12 34"])
+    assert [(passage.words, passage.known) for passage in found.passages] == [(4, 3), (4, 4), (0, 0)]
+    assert found.passages[2].share is None
+    assert found.names == [("Anna", 1), ("Otto", 1)]
+    assert found.words == [("king", 2), ("said", 1), ("they", 1), ("zounds", 1)]
+    single = dict(found.single)
+    assert single["Z"] is True
+    assert single["!"] is False
+    assert "k" not in single
+
+
+def test_what_may_be_cut_is_no_word():
+    [passage] = read("one two three", ["ne two thre"]).passages
+    assert (passage.words, passage.known) == (1, 1)
+
+
+@pytest.mark.parametrize("run", ["classic", "gru"])
+def test_the_page_holds_the_whole_report(client: httpx.Client, run):
+    answer = client.get("/report", params={"model": run})
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert "'unsafe" not in policy
+    page = answer.text
+    for title in ("The gradients", "The loss", "Before training", "After 20 updates", "The best network"):
+        assert title in page
+    assert len(re.findall(r"<td>\d\.\de-\d\d</td>", page)) >= 10
+    assert ("the assignment" in page.split("<h2>The loss")[0]) == (run == "classic")
+    assert 'src="data:image/svg+xml;base64,' in page
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_it_comes_as_markdown_too(client: httpx.Client):
+    answer = client.get("/report", headers={"accept": "text/markdown"})
+    assert answer.headers["content-type"].startswith("text/markdown")
+    assert answer.text.startswith("# A recurrent network learns to write: gru")
+    assert "|---|" in answer.text
+
+
+def test_what_a_network_wrote_is_text_and_not_markup(trained, serving):
+    run = trained.get("classic")
+    hostile = "<script>alert(1)</script>"
+    samples = [sample | {"text": hostile} for sample in run.samples()]
+    run.samples_path.write_bytes(b"".join(map(history.encode, samples)))
+    page = serving(trained.root).get("/report", params={"model": "classic"}).text
+    assert hostile not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_an_unknown_run_has_no_report(client: httpx.Client):
+    assert client.get("/report", params={"model": "nobody"}).status_code == 404
+
+
+def test_the_command_writes_one_file(trained, tmp_path):
+    command = [sys.executable, "-P", "-m", "app.cli", "report", "classic", "--store", str(trained.root)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "r.html")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "What to look for" in (tmp_path / "r.html").read_text(encoding="utf-8")
