@@ -18,6 +18,7 @@ from model import history
 
 Record = dict[str, Any]
 
+DRAWN_POINTS = 3000  # of a picture: more than it has columns
 FRESH_SECONDS = 1.0  # however many people look, a curve is read and drawn this often at most
 
 
@@ -128,6 +129,10 @@ class Curve:
         newest = self.checkpoints[-1] if self.checkpoints else -1
         best = self.best[0] if self.best else -1
         return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}-{len(self.baselines)}"
+
+    def drawn(self) -> Curve:
+        """The same with as many points as a picture can show."""
+        return self.thinned(DRAWN_POINTS)
 
     def thinned(self, limit: int) -> Curve:
         """The same with about `limit` points at most, the extremes of both losses among them."""

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from app.errors import InvalidRequestError, shortened
 from app.jobs import Chunk
 from app.openai_schemas import WritingRequest
-from app.orders import Order, Prompt
+from app.orders import SAMPLING, Order, Prompt
 from app.services import Services
 from app.settings import Settings
 from app.shapes import Family, event
@@ -23,15 +23,6 @@ from app.writing import gone, stream, write
 from model.generation import Generation
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity
-SAMPLING = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-)
 
 ChoiceOf = Callable[[int, Generation], dict[str, Any]]
 ChoicesOf = Callable[[Chunk, Generation], Iterator[dict[str, Any]]]

@@ -16,8 +16,9 @@ from app.settings import Settings
 from app.store import LoadedModel
 from model.errors import ConfigError, UnknownCharacterError
 from model.generation import Generation
-from model.sampling import SamplingConfig
+from model.sampling import RANGES, SamplingConfig
 
+SAMPLING = tuple(RANGES)  # fields of the same name in every interface that has them
 SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
 
 Prompt = str | Sequence[int]

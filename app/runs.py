@@ -149,6 +149,13 @@ class Run:
         except FileNotFoundError:
             return None
 
+    def usable_latest(self) -> Latest | None:
+        """The same, and None also where latest.json is damaged: the store's refusals say so."""
+        try:
+            return self.latest()
+        except RunFileError:
+            return None
+
     def write_latest(self, latest: Latest) -> None:
         """Raises OSError."""
         latest.write(self.path / "latest.json")

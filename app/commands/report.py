@@ -16,8 +16,6 @@ from app.runs import Run, RunStore
 from app.settings import Settings
 from app.store import ModelStore
 
-DRAWN_POINTS = 2000
-
 
 def write_report(
     settings: Settings, store: RunStore, name: str, target: Path | None, form: ReportFormat
@@ -29,7 +27,7 @@ def write_report(
     with Console(stderr=True).status("checking every gradient ..."):
         checks = asyncio.run(_checks(settings, models, run))
     curve = Curves().get(run)
-    picture = draw_loss_curve(curve.thinned(DRAWN_POINTS), "svg", "light")
+    picture = draw_loss_curve(curve.drawn(), "svg", "light")
     path = target or Path(f"{run.name}.{'html' if form == 'html' else 'md'}")
     write_atomic(path, render(run, curve, checks, picture, form).encode("utf-8", "backslashreplace"))
     Console().print(f"{path}", markup=False, highlight=False)

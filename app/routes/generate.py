@@ -10,7 +10,7 @@ from pydantic import Discriminator, Tag
 
 from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
 from app.jobs import Chunk
-from app.orders import Order
+from app.orders import SAMPLING, Order
 from app.routes.documents import errors, errors_of_both, streamed
 from app.routes.tgi import answer_tgi
 from app.schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
@@ -21,15 +21,6 @@ from app.tgi_schemas import TgiRequest, TgiResponse
 from app.writing import gone, stream, write
 from model.generation import Generation
 
-SAMPLING = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-)
 ERRORS = errors(400, 404, 413, 422, 503, 504)
 BOTH = errors_of_both(400, 404, 413, 422, 424, 503, 504)
 BODIES = {

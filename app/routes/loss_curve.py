@@ -16,7 +16,6 @@ from app.schemas import LossCurve
 from app.services import Parts, Services
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
-DRAWN_POINTS = 3000
 # an SVG opened by itself needs its own styles, and nothing else
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
@@ -120,7 +119,7 @@ async def _picture(
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"etag": tag})
     format = "svg" if media_type == SVG else "png"
-    thinned = await run_in_threadpool(curve.thinned, DRAWN_POINTS)
+    thinned = await run_in_threadpool(curve.drawn)
     picture = await parts.renderer.picture(
         ("loss-curve", curve.version, format, *style), "draw_loss_curve", thinned, format, *style
     )

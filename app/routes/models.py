@@ -6,9 +6,7 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from app.openai_schemas import ModelCard, ModelCards
-from app.records import Latest, RunFileError
 from app.routes.documents import openai_errors
-from app.runs import Run
 from app.services import Parts, Services
 
 router = APIRouter(tags=["OpenAI"])
@@ -25,19 +23,12 @@ async def model(parts: Parts, name: str) -> ModelCard:
     """A run, or one checkpoint of it as `run@step` or `run@best`."""
     found = await parts.model(name)
     run = await run_in_threadpool(parts.runs.get, found.run)
-    latest = await run_in_threadpool(_latest, run)
+    latest = await run_in_threadpool(run.usable_latest)
     return ModelCard(id=name, created=int(latest.newest.time) if latest else 0)
 
 
 def _cards(parts: Services) -> ModelCards:
     first = parts.models.current.run if parts.models.ready else None
-    found = [(run, latest) for run in parts.runs.list() if (latest := _latest(run)) is not None]
+    found = [(run, latest) for run in parts.runs.list() if (latest := run.usable_latest()) is not None]
     found.sort(key=lambda pair: pair[0].name != first)
     return ModelCards(data=[ModelCard(id=run.name, created=int(latest.newest.time)) for run, latest in found])
-
-
-def _latest(run: Run) -> Latest | None:
-    try:
-        return run.latest()
-    except (RunFileError, FileNotFoundError):  # damaged, or deleted meanwhile
-        return None

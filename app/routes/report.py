@@ -12,8 +12,6 @@ from app.routes.documents import errors
 from app.routes.runs import ModelQuery
 from app.services import Parts
 
-DRAWN_POINTS = 2000
-
 router = APIRouter(tags=["proof"])
 
 
@@ -42,7 +40,7 @@ async def report(
     picture = await parts.renderer.picture(
         ("loss-curve", curve.version, "svg", "light", "wide"),
         "draw_loss_curve",
-        *(curve.thinned(DRAWN_POINTS), "svg", "light", "wide"),
+        *(curve.drawn(), "svg", "light", "wide"),
     )
     accepted = request.headers.get("accept", "")
     form: ReportFormat = format or ("markdown" if "text/markdown" in accepted else "html")

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 
-from app.records import CheckpointEntry, Latest, RunFileError
+from app.records import CheckpointEntry
 from app.routes.documents import errors
 from app.runs import Run
 from app.schemas import CheckpointInfo, RunInfo, RunList, SampleInfo, SampleList
@@ -48,7 +48,7 @@ def list_runs(parts: Services) -> RunList:
 
 
 def _describe(parts: Services, run: Run) -> RunInfo:
-    status, latest, config = run.status, _latest(run), run.config
+    status, latest, config = run.status, run.usable_latest(), run.config
     serving = parts.models.current if parts.models.ready else None
     silent = time.time() - status.heartbeat > STALE_SECONDS
     return RunInfo(
@@ -77,14 +77,6 @@ def _describe(parts: Services, run: Run) -> RunInfo:
         checkpoints=list(run.checkpoints()),
         samples=len(run.samples()),
     )
-
-
-def _latest(run: Run) -> Latest | None:
-    """None also where latest.json is damaged: the store's refusals say so."""
-    try:
-        return run.latest()
-    except RunFileError:
-        return None
 
 
 def _checkpoint(entry: CheckpointEntry | None) -> CheckpointInfo | None:
