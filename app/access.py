@@ -155,7 +155,8 @@ def _given(authorization: str) -> bytes:
             return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
         except (binascii.Error, ValueError):
             return b""
-    return value.strip().encode() if scheme.lower() == "bearer" else b""
+    # a server hands headers over as Latin-1, whatever bytes they hold
+    return value.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
 
 
 def _reason(given: bytes) -> str:

@@ -67,6 +67,12 @@ def test_a_known_key_passes_by_bearer_and_by_basic(guarded):
     assert asked.headers["www-authenticate"].startswith("Basic")
 
 
+def test_a_key_may_hold_any_character(serving, trained_root):
+    client = serving(trained_root, api_keys="ann:clé")
+    assert client.get("/models", headers={"authorization": "Bearer clé".encode()}).status_code == 200
+    assert client.get("/models", headers={"authorization": "Bearer cl"}).status_code == 401
+
+
 def test_no_secret_is_ever_told(guarded):
     log = io.StringIO()
     handler = logging.StreamHandler(log)
