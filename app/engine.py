@@ -105,7 +105,8 @@ class Engine:
         rows = job.unfinished
         steps = sum(row.steps_left for row in rows)
         with self._changed:
-            self._admit(len(rows), job.seconds)
+            longest = max((row.steps_left for row in rows), default=0)
+            self._admit(len(rows), longest, job.seconds)
             job.submitted = self.clock()
             job.deadline = None if job.seconds is None else job.submitted + job.seconds
             if rows:
@@ -188,7 +189,7 @@ class Engine:
         """Whether nothing new is admitted. Safe to ask in any thread."""
         return self._stop_at is not None
 
-    def _admit(self, rows: int, seconds: float | None) -> None:
+    def _admit(self, rows: int, longest: int, seconds: float | None) -> None:
         if self._stop_at is not None:
             raise DrainingError("the server is stopping; ask another, or again in a moment")
         rate = self._scheduler.rate
@@ -199,11 +200,17 @@ class Engine:
                 f"come back in about {wait:.1f} s",
                 wait,
             )
-        if rate and self._scheduler.running < self._held and seconds is not None and wait > seconds:
+        if rate and seconds is not None and self._held > self._scheduler.running and wait > seconds:
             raise OverloadedError(
                 f"what waits already takes about {wait:.1f} s, longer than the {seconds:g} s that a request "
                 f"may take; come back in about {wait - seconds:.1f} s",
                 wait - seconds,
+            )
+        needed = longest * self._scheduler.tick_seconds
+        if seconds is not None and needed > seconds:
+            raise DeadlineError(
+                f"this would take about {needed:.1f} s, longer than the {seconds:g} s that a request may "
+                "take; ask for fewer characters"
             )
 
     # everything below runs in the engine's thread

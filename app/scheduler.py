@@ -65,7 +65,7 @@ class Scheduler:
         self._streams: dict[Job, float] = {}  # with the time from which they may have their next chunk
         self._newest: Decoder | None = None
         self._tick_seconds: dict[Decoder, float] = {}
-        self._recent_characters = self._recent_seconds = 0.0
+        self._recent_characters = self._recent_seconds = self._recent_ticks = 0.0
 
     @property
     def running(self) -> int:
@@ -76,6 +76,11 @@ class Scheduler:
     def rate(self) -> float:
         """Characters a second while busy, mostly over the last second of work; 0 before any."""
         return self._recent_characters / self._recent_seconds if self._recent_seconds else 0.0
+
+    @property
+    def tick_seconds(self) -> float:
+        """What a character of a text takes, mostly over the last second of work; 0 before any."""
+        return self._recent_seconds / self._recent_ticks if self._recent_ticks else 0.0
 
     @property
     def models(self) -> int:
@@ -146,7 +151,7 @@ class Scheduler:
             return Outcome(ended=list(dict.fromkeys(self._running[row].job for row in rows)), error=error)
         seconds, ticks = time.perf_counter() - began, batch.ticks - ticks
         self._tick_seconds[batch.decoder] = seconds / ticks
-        self._measure(ticks * len(rows), seconds)
+        self._measure(ticks, ticks * len(rows), seconds)
         done = [self._running.pop(row) for row in ended]
         # a row that a stop string ended has saved some; one that ended within the block was run on in vain
         outcome = Outcome(len(ended), ticks * len(rows) + sum(end - batch.ticks for _, end in done))
@@ -176,9 +181,10 @@ class Scheduler:
                     block = to_first
         return block
 
-    def _measure(self, characters: int, seconds: float) -> None:
+    def _measure(self, ticks: int, characters: int, seconds: float) -> None:
         keep = 0.5**seconds  # what was a second ago counts half
         self._recent_characters = self._recent_characters * keep + characters
         self._recent_seconds = self._recent_seconds * keep + seconds
+        self._recent_ticks = self._recent_ticks * keep + ticks
         self.characters += characters
         self.blocks += 1
