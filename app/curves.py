@@ -58,6 +58,9 @@ class Curves:
             baselines=run.baselines(),
             sequence_length=run.config.sequence_length if run.config.reduction == "sum" else None,
             updates_per_epoch=_updates_per_epoch(run),
+            rollbacks=tuple(status.rollbacks),
+            overfitting_since=status.overfitting_since,
+            warnings=tuple(status.warnings),
         )
 
     def _points(self, path: Path) -> list[Record]:
@@ -107,6 +110,9 @@ class Curve:
         baselines: losses of models without a network on the same text: uniform, unigram, 5-gram; empty until
             they are measured.
         updates_per_epoch: updates in which the text to learn is read once.
+        rollbacks: steps that the run went back to when its loss exploded.
+        overfitting_since: the step of the lowest held-out loss, if that has risen since.
+        warnings: both in words.
         sequence_length: T of a run that sums its loss over a sequence; it is shown as that sum too.
     """
 
@@ -121,6 +127,9 @@ class Curve:
     baselines: dict[str, float]
     sequence_length: int | None
     updates_per_epoch: float | None = None
+    rollbacks: tuple[int, ...] = ()
+    overfitting_since: int | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -128,7 +137,8 @@ class Curve:
         last = self.points[-1]["step"] if self.points else -1
         newest = self.checkpoints[-1] if self.checkpoints else -1
         best = self.best[0] if self.best else -1
-        return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}-{len(self.baselines)}"
+        marks = f"{len(self.baselines)}-{len(self.rollbacks)}-{self.overfitting_since}"
+        return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}-{marks}"
 
     def drawn(self) -> Curve:
         """The same with as many points as a picture can show."""

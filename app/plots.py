@@ -88,6 +88,7 @@ def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "
     _mark_baselines(axes, curve, palette)
     _set_limits(axes, curve)
     _mark_checkpoints(axes, curve, palette)
+    _mark_warnings(axes, curve, palette)
     if curve.updates_per_epoch and curve.points:
         _epoch_axis(axes, curve.updates_per_epoch, palette)
     if curve.sequence_length:
@@ -252,6 +253,23 @@ def _mark_checkpoints(axes: Axes, curve: Curve, palette: Palette) -> None:
             markeredgecolor=palette.background,
             label=f"best: {loss:.3f} at {step:,}",
             zorder=7,
+        )
+
+
+def _mark_warnings(axes: Axes, curve: Curve, palette: Palette) -> None:
+    """Where the run went back and on with a smaller step, and since when it overfits."""
+    for index, step in enumerate(sorted(set(curve.rollbacks))):
+        label = "went back here, rate halved" if index == 0 else None
+        axes.axvline(step, color=palette.failed, linewidth=1.2, linestyle=":", label=label, zorder=3)
+    if curve.overfitting_since is not None:
+        axes.axvspan(
+            curve.overfitting_since,
+            max(curve.step, curve.overfitting_since),
+            color=palette.held_out,
+            alpha=0.12,
+            linewidth=0,
+            label="overfitting",
+            zorder=0,
         )
 
 

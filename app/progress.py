@@ -137,6 +137,7 @@ def summary(status: Status) -> str:
         parts.append(f"{status.characters_per_second:,.0f} characters/s")
     if status.expected_end is not None:
         parts.append(f"{duration(status.expected_end - status.heartbeat)} left")
+    parts += status.warnings[-1:]
     if status.reason:
         parts.append(status.reason)
     return ", ".join(parts)

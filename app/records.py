@@ -106,7 +106,9 @@ class Status(Record):
 
     `steps` is what the run takes in all, 0 if it ends by time; `fraction` the part of it that is done;
     `heartbeat` when the worker last wrote this; `seconds` the training time so far. A pause with `retry_at`
-    is the worker's own and ends at that time; one without was asked for by a person.
+    is the worker's own and ends at that time; one without was asked for by a person. `warnings` are for
+    people; `rollbacks` the steps that the run went back to, `overfitting_since` that of the lowest held-out
+    loss.
     """
 
     state: State = "queued"
@@ -122,6 +124,9 @@ class Status(Record):
     characters_per_second: float | None = None
     seconds: float = 0.0
     expected_end: float | None = None
+    warnings: list[str] = []
+    rollbacks: list[int] = []
+    overfitting_since: int | None = None
 
 
 class Baselines(Record):

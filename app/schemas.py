@@ -162,6 +162,7 @@ class RunInfo(BaseModel):
     state: State
     stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
     reason: str | None = Field(description="Why it is paused or has failed.")
+    warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")
     preset: str
     cell: str
     hidden: int
@@ -234,6 +235,11 @@ class LossCurve(BaseModel):
         "a run holds nothing out: `uniform` (guessing, ln K), `unigram`, `5-gram` (Witten-Bell smoothing). "
         "Empty until measured."
     )
+    rollbacks: list[int] = Field(description="Steps that the run went back to when its loss exploded.")
+    overfitting_since: int | None = Field(
+        description="Step of the lowest held-out loss, if that has risen since."
+    )
+    warnings: list[str] = Field(description="What a person should know of the run, in words.")
     sequence_length: int | None = Field(description="T, where the run sums its loss over a sequence.")
     version: str = Field(description="Changes when the curve does.")
 

@@ -12,12 +12,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.files import flush, remove_temporaries, write_atomic
 from app.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
+from app.resuming import kept_anchors, last_good, start_or_resume, warnings
 from app.runs import Run
 from app.shards import running_passes
 from model import history
@@ -25,9 +27,9 @@ from model.batches import Batches, split
 from model.checkpoint import Checkpoint, encode, load
 from model.config import RunConfig
 from model.errors import CheckpointError, DivergedError
+from model.guards import ROLLBACKS
 from model.ngram import baselines
 from model.training import Progress, Training, train
-from model.vocabulary import Vocabulary
 
 SPEED_MEMORY = 0.7  # part of the old speed in its running mean
 
@@ -69,50 +71,29 @@ def train_run(
     writer.begin()
     overflowing = np.errstate(over="ignore", invalid="ignore")  # ends in DivergedError
     with overflowing, running_passes(training.network, training.config) as training.passes:
+        while not _train_on(training, writer, should_stop):
+            pass
+    writer.end()
+    return training.finished
+
+
+def _train_on(training: Training, writer: RunWriter, should_stop: Callable[[], bool]) -> bool:
+    """Train until the end or a stop; False if the loss exploded, and the run was taken back to go on."""
+    try:
         for progress in train(training):
             writer.take(progress)
             if should_stop():
                 break
-    writer.end()
-    return training.finished
+    except DivergedError as error:
+        writer.roll_back(error)
+        return should_stop()
+    return True
 
 
 def check_text(config: RunConfig, text: str) -> None:
     """Raises TextError if `text` is too short for a run of `config`."""
     training_ids, _ = split(np.zeros(len(text), np.int32), config.validation_fraction)
     Batches(training_ids, config.sequence_length, config.streams)
-
-
-def start_or_resume(run: Run) -> Training:
-    """The run's training as of its newest valid checkpoint, or fresh if it has none.
-
-    A damaged checkpoint is put aside under another name, with the reason in the log.
-    """
-    text = run.text()
-    vocabulary = Vocabulary.from_text(text)
-    ids = vocabulary.encode(text)
-    refused: list[CheckpointError] = []
-    for path in reversed(run.checkpoints().values()):
-        try:
-            checkpoint = load(path)
-            if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
-                raise CheckpointError(path, "is of another run: its settings or its text differ")
-            training = Training.resume(checkpoint, ids)
-        except CheckpointError as error:
-            logger.warning("checkpoint refused: %s", error)
-            refused.append(error)
-            continue
-        for refusal in refused:
-            refusal.path.rename(refusal.path.with_suffix(".refused"))
-        logger.info("run %s goes on from step %d", run.name, training.step)
-        return training
-    if refused:
-        raise RunFileError(
-            f"none of the {len(refused)} checkpoints of run {run.name!r} can be used; the newest: "
-            f"{refused[0]}; put whole ones back, or remove them to train from the beginning"
-        )
-    logger.info("run %s starts", run.name)
-    return Training(run.config, vocabulary, ids, run.spec.corpus_sha256)
 
 
 class RunWriter:
@@ -126,27 +107,54 @@ class RunWriter:
         self.speed: float | None = None
         self._measured = (time.monotonic(), training.step)
         self._saved_step = -1
-        self._compared = False
+        self._compared = self._overfitting = False
         self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
 
     def begin(self) -> None:
         """Bring all files to the step that the training stands at: after a kill they may be ahead of it."""
+        self._cut_back()
+        self._best = self._best_on_disk()
+        if self.training.step:
+            self.save()
+        self.write_status("training")
+
+    def _cut_back(self) -> None:
         step = self.training.step or -1  # a training at step 0 reports step 0 again
         for path in (self.run.history_path, self.run.samples_path):
             records = history.up_to(history.read(path), step)
             write_atomic(path, b"".join(history.encode(record) for record in records))
         measured = [r["validation_loss"] for r in self.run.history() if r["validation_loss"] is not None]
         self.validation_loss = measured[-1] if measured else None
-        self._best = self._best_on_disk()
-        if step > 0:
-            self.save()
+
+    def roll_back(self, error: DivergedError) -> None:
+        """Take the run back to its last good checkpoint; raises `error` if there is none, or no use in it.
+
+        Killed anywhere in here, the run goes on from what is left, meets the same error and comes here again.
+        """
+        training = self.training
+        checkpoint = last_good(self.run, error.step)
+        if checkpoint is None or len(training.rollbacks) >= ROLLBACKS:
+            raise DivergedError(error.step, error.loss, len(training.rollbacks)) from None
+        training.roll_back(checkpoint, error)
+        logger.warning("run %s: %s", self.run.name, warnings(training)[len(training.rollbacks) - 1])
+        self._keep_best()
+        newest = _entry(self.run.checkpoint_path(checkpoint.step), checkpoint, training.smooth_loss)
+        self.run.write_latest(Latest(newest=newest, best=self._best))
+        for step, path in reversed(self.run.checkpoints().items()):  # a resumed run takes the newest there is
+            if step > checkpoint.step:
+                path.unlink(missing_ok=True)
+        self._prune()
+        self._cut_back()
+        self._saved_step = checkpoint.step
+        self._measured = (time.monotonic(), training.step)
         self.write_status("training")
 
     def take(self, progress: Progress) -> None:
         """Write what is due after an update."""
         if progress.validation_loss is not None:
             self.validation_loss = progress.validation_loss
+            self._tell_of_overfitting()
         if progress.record:
             history.append(self.run.history_path, [point(progress)])
         if progress.samples:
@@ -158,6 +166,12 @@ class RunWriter:
             self.write_status("training")
         if not self._compared:
             self._compare()
+
+    def _tell_of_overfitting(self) -> None:
+        overfitting = self.training.held_out_guard.overfitting
+        if overfitting and not self._overfitting:
+            logger.warning("run %s: %s", self.run.name, warnings(self.training)[-1])
+        self._overfitting = overfitting
 
     def _compare(self) -> None:
         """Measures, once a run, what models without a network reach; by now the first checkpoint is there."""
@@ -189,16 +203,20 @@ class RunWriter:
             raise DivergedError(training.step, math.nan)
         for path in (self.run.history_path, self.run.samples_path):
             flush(path)
-        if math.isfinite(training.best_loss) and (
-            self._best is None or self._best.step != training.best_step
-        ):
-            self._best = self._write(training.best_checkpoint(), "best", training.best_loss)
+        self._keep_best()
         newest = self._write(training.checkpoint(), "step", training.smooth_loss)
         self.run.write_latest(Latest(newest=newest, best=self._best))
         self._prune()
         self._saved_step = training.step
         ended = time.monotonic()
         self._save_due = ended + max(self.cadence.checkpoint_seconds, 20 * (ended - began))
+
+    def _keep_best(self) -> None:
+        training = self.training
+        if not math.isfinite(training.best_loss):
+            self._best = None
+        elif self._best is None or self._best.step != training.best_step:
+            self._best = self._write(training.best_checkpoint(), "best", training.best_loss)
 
     def _best_on_disk(self) -> CheckpointEntry | None:
         """The entry of the best checkpoint, if it is on disk and whole: a file once named never changes."""
@@ -214,24 +232,23 @@ class RunWriter:
     def _write(self, checkpoint: Checkpoint, kind: str, loss: float | None) -> CheckpointEntry:
         path = (self.run.best_path if kind == "best" else self.run.checkpoint_path)(checkpoint.step)
         write_atomic(path, encode(checkpoint))
-        return CheckpointEntry(
-            file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), loss=loss
-        )
+        return _entry(path, checkpoint, loss)
 
     def _prune(self) -> None:
         checkpoints = self.run.checkpoints()
-        newest = list(checkpoints)[-self.cadence.keep :]
+        kept = {*list(checkpoints)[-self.cadence.keep :]}
+        kept |= kept_anchors(list(checkpoints), self.training.step, self.run.config.checkpoint_every)
         every = self.run.config.sample_every
         for step, path in checkpoints.items():
             sampled = step == 0 or (every and step % every == 0)
-            if not sampled and step not in newest:
+            if not sampled and step not in kept:
                 path.unlink(missing_ok=True)
         for path in self.run.path.glob("best-*.safetensors"):
             if self._best is None or path.name != self._best.file:
                 path.unlink(missing_ok=True)
 
     def write_status(self, state: State) -> None:
-        training = self.training
+        training, guard = self.training, self.training.held_out_guard
         now = time.time()
         self._measure_speed()
         left = self._seconds_left()
@@ -247,6 +264,9 @@ class RunWriter:
             characters_per_second=self.speed,
             seconds=training.elapsed,
             expected_end=now + left if left is not None and state == "training" else None,
+            warnings=warnings(training),
+            rollbacks=[rollback.to for rollback in training.rollbacks],
+            overfitting_since=guard.step if guard.overfitting else None,
         )
         self.run.write_status(status)
         self._status_due = time.monotonic() + self.cadence.status_seconds
@@ -274,6 +294,12 @@ class RunWriter:
     @property
     def _characters_per_step(self) -> int:
         return self.run.config.sequence_length * self.run.config.streams
+
+
+def _entry(path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:
+    return CheckpointEntry(
+        file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), loss=loss
+    )
 
 
 def point(progress: Progress) -> dict[str, Any]:

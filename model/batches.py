@@ -58,6 +58,16 @@ class Batches:
         end = start + self.sequence_length
         return Window(self._streams[start:end], self._streams[start + 1 : end + 1], epoch, reset=index == 0)
 
+    def unigram_costs(self) -> NDArray[np.float64]:
+        """What the characters' own frequencies give for each window of an epoch, (W,), nats per character."""
+        targets = self._streams[1:]
+        counts = np.bincount(targets.ravel())
+        costs = -np.log(np.maximum(counts, 1) / targets.size).astype(np.float32)
+        means: NDArray[np.float64] = (
+            costs[targets].reshape(self.windows_per_epoch, -1).mean(axis=1, dtype=np.float64)
+        )
+        return means
+
 
 def split(ids: Ids, validation_fraction: float) -> tuple[Ids, Ids]:
     """The first part to train on and the last `validation_fraction` held out."""

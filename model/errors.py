@@ -5,11 +5,12 @@ CharloomError
 ├── UnknownCharacterError    a text with characters outside the vocabulary, with their positions
 ├── ConfigError              a setting outside its range (also a ValueError)
 ├── CheckpointError          a file that is not a checkpoint of this project, or not whole
-└── DivergedError            a training whose loss is no longer a number
+└── DivergedError            a training whose loss is no longer a number, or has exploded
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,10 +70,16 @@ class CheckpointError(CharloomError):
 
 
 class DivergedError(CharloomError):
-    """The training loss is no longer finite; `step` is the update that produced it."""
+    """The training loss is no longer finite, or has exploded; `step` is the update that produced it.
 
-    def __init__(self, step: int, loss: float) -> None:
+    `rollbacks` is how often the run had been taken back, at half the rate each time, before this.
+    """
+
+    def __init__(self, step: int, loss: float, rollbacks: int = 0) -> None:
+        what = "exploded to" if math.isfinite(loss) else "became"
+        tried = f", though it went back {rollbacks} times, to a smaller rate each time" if rollbacks else ""
         super().__init__(
-            f"the loss became {loss} at step {step}; a smaller learning rate or tighter clipping helps"
+            f"the loss {what} {loss:.4g} at step {step}{tried}; "
+            "a smaller learning rate or tighter clipping helps"
         )
-        self.step = step
+        self.step, self.loss = step, loss

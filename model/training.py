@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from model.config import RunConfig
 from model.errors import CheckpointError, DivergedError
 from model.evaluation import streaming_loss
 from model.generation import generate
+from model.guards import HeldOutGuard, LossGuard, Rollback
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
 from model.sampling import SamplingConfig
@@ -74,6 +75,8 @@ class Training:
         best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose parameters reached
             it, and those parameters (P,).
         elapsed: seconds of training so far.
+        held_out_guard: notices overfitting.
+        rollbacks: returns to an earlier checkpoint, each of which halved the learning rate.
     """
 
     def __init__(
@@ -97,6 +100,9 @@ class Training:
         self.loss: float | None = None
         self.smooth_loss: float | None = None
         self.passes: Passes = InTurn(self.network, config)
+        self.loss_guard = LossGuard(self.batches.unigram_costs())
+        self.held_out_guard = HeldOutGuard(config.validate_every)
+        self.rollbacks: tuple[Rollback, ...] = ()
 
     @classmethod
     def resume(
@@ -107,21 +113,39 @@ class Training:
         Raises CheckpointError if the checkpoint was kept for serving only, without what a resume needs.
         """
         training = cls(checkpoint.config, checkpoint.vocabulary, ids, checkpoint.text_sha256, clock)
+        training._restore(checkpoint)
+        return training
+
+    def roll_back(self, checkpoint: Checkpoint, error: DivergedError) -> None:
+        """Goes back to `checkpoint`, of this run, and on from there at half the learning rate.
+
+        The time spent stays spent. Raises CheckpointError as `resume` does.
+        """
+        loss = error.loss if math.isfinite(error.loss) else None
+        rollbacks = (*self.rollbacks, Rollback(error.step, checkpoint.step, loss))
+        elapsed = self.elapsed
+        self._restore(checkpoint)
+        self.rollbacks, self.elapsed = rollbacks, elapsed
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         tensors, progress = checkpoint.tensors, checkpoint.progress
-        targets = {"state": training.state, "best": training.best} | training._optimizer_tensors()
+        targets = {"state": self.state, "best": self.best} | self._optimizer_tensors()
         for name, target in targets.items():
             if name not in tensors or tensors[name].shape != target.shape:
                 raise CheckpointError(
                     "checkpoint", f"has no tensor {name} of shape {target.shape} to resume from"
                 )
             target[...] = tensors[name]
-        training.network.flat[...] = checkpoint.parameters
-        training.step, training.elapsed = checkpoint.step, progress["seconds"]
-        training.loss, training.smooth_loss = progress["loss"], progress["smooth_loss"]
-        training.best_step = progress["best_step"]
-        training.best_loss = math.inf if progress["best_loss"] is None else progress["best_loss"]
-        training.rng.bit_generator.state = progress["random_state"]
-        return training
+        self.network.flat[...] = checkpoint.parameters
+        self.step, self.elapsed = checkpoint.step, progress["seconds"]
+        self.loss, self.smooth_loss = progress["loss"], progress["smooth_loss"]
+        self.best_step = progress["best_step"]
+        self.best_loss = math.inf if progress["best_loss"] is None else progress["best_loss"]
+        self.rng.bit_generator.state = progress["random_state"]
+        # checkpoints of earlier versions have no guards
+        self.loss_guard.restore(progress.get("loss_guard", {}))
+        self.held_out_guard.restore(progress.get("held_out_guard", {}))
+        self.rollbacks = tuple(Rollback(*values) for values in progress.get("rollbacks", ()))
 
     def checkpoint(self) -> Checkpoint:
         """All of it, as copies: training may go on."""
@@ -158,18 +182,22 @@ class Training:
     def finished(self) -> bool:
         return self.fraction >= 1.0
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next update."""
+        return learning_rate(self.config, self.fraction) * 0.5 ** len(self.rollbacks)
+
     def update(self) -> None:
         """One update: forward, loss, backward, clip, optimise. Raises DivergedError."""
         config, window = self.config, self.batches.window(self.step)
         if window.reset:
             self.state[...] = 0
         loss = self.passes.run(window, self.state)
-        if not math.isfinite(loss):
-            raise DivergedError(self.step, loss)
+        self.loss_guard.note(self.step, loss)
         self._note_loss(loss)
         gradient = self.passes.gradient.flat
         clip(gradient, config.clip, config.clip_at)
-        self.optimizer.update(self.network.flat, gradient, learning_rate(config, self.fraction))
+        self.optimizer.update(self.network.flat, gradient, self.rate)
         self.step += 1
 
     def validate(self) -> float | None:
@@ -178,6 +206,7 @@ class Training:
         if not every or len(self.held_out) < 2 or (self.step % every and not self.finished):
             return None
         loss = streaming_loss(self.network, self.held_out)
+        self.held_out_guard.note(self.step, loss, self.smooth_loss)
         if self.config.best_by == "validation_loss":
             self._keep_if_best(loss)
         return loss
@@ -227,6 +256,9 @@ class Training:
             "smooth_loss": self.smooth_loss,
             "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "best_step": self.best_step,
+            "loss_guard": self.loss_guard.progress(),
+            "held_out_guard": self.held_out_guard.progress(),
+            "rollbacks": [astuple(rollback) for rollback in self.rollbacks],
         }
 
 
@@ -252,7 +284,7 @@ def _report(training: Training) -> Progress:
         epoch=max(step - 1, 0) // training.batches.windows_per_epoch,
         characters=step * config.sequence_length * config.streams,
         seconds=training.elapsed,
-        learning_rate=learning_rate(config, training.fraction),
+        learning_rate=training.rate,
         loss=training.loss,
         smooth_loss=training.smooth_loss,
         summed_smooth_loss=(training.smooth_loss or 0.0) * config.sequence_length if summed else None,

@@ -151,6 +151,9 @@ def _curve_body(curve: Curve, points: int) -> dict[str, Any]:
         "checkpoints": curve.checkpoints,
         "best": curve.best,
         "baselines": curve.baselines,
+        "rollbacks": curve.rollbacks,
+        "overfitting_since": curve.overfitting_since,
+        "warnings": curve.warnings,
         "sequence_length": curve.sequence_length,
         "version": curve.version,
     }

@@ -57,6 +57,7 @@ def _describe(parts: Services, run: Run) -> RunInfo:
         state=status.state,
         stale=status.state == "training" and silent,
         reason=status.reason,
+        warnings=status.warnings,
         preset=run.spec.preset,
         cell=config.cell,
         hidden=config.hidden,

@@ -38,6 +38,8 @@ function describe(curve) {
   for (const name of ["uniform", "unigram", "5-gram"]) {
     Charloom.show(name, Charloom.number(curve.baselines[name], 2));
   }
+  Charloom.show("warnings", curve.warnings.join(". "));
+  document.getElementById("warnings").hidden = curve.warnings.length === 0;
   const measured = curve.points.filter((point) => point.validation_loss !== null);
   Charloom.rows(
     document.getElementById("points"),

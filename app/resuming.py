@@ -1,0 +1,95 @@
+"""Where a run goes on from, after a stop or when its loss has exploded, and what its status says of that."""
+
+from __future__ import annotations
+
+import logging
+
+from app.records import RunFileError
+from app.runs import Run
+from model.checkpoint import Checkpoint, load
+from model.errors import CheckpointError
+from model.guards import Rollback, block_start
+from model.training import Training
+from model.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def start_or_resume(run: Run) -> Training:
+    """The run's training as of its newest valid checkpoint, or fresh if it has none.
+
+    A damaged checkpoint is put aside under another name, with the reason in the log.
+    """
+    text = run.text()
+    vocabulary = Vocabulary.from_text(text)
+    ids = vocabulary.encode(text)
+    refused: list[CheckpointError] = []
+    for path in reversed(run.checkpoints().values()):
+        try:
+            checkpoint = load(path)
+            if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
+                raise CheckpointError(path, "is of another run: its settings or its text differ")
+            training = Training.resume(checkpoint, ids)
+        except CheckpointError as error:
+            logger.warning("checkpoint refused: %s", error)
+            refused.append(error)
+            continue
+        for refusal in refused:
+            refusal.path.rename(refusal.path.with_suffix(".refused"))
+        logger.info("run %s goes on from step %d", run.name, training.step)
+        return training
+    if refused:
+        raise RunFileError(
+            f"none of the {len(refused)} checkpoints of run {run.name!r} can be used; the newest: "
+            f"{refused[0]}; put whole ones back, or remove them to train from the beginning"
+        )
+    logger.info("run %s starts", run.name)
+    return Training(run.config, vocabulary, ids, run.spec.corpus_sha256)
+
+
+def is_anchor(step: int, every: int) -> bool:
+    """Whether a run that writes a checkpoint at least `every` updates may go back to the one of `step`.
+
+    That depends on the step alone: other checkpoints are written by the clock, and a run that went back to
+    one of those could not be repeated. Of each block that the loss is judged in it is the first.
+    """
+    return step % every == 0 and (step < every or block_start(step) != block_start(step - every))
+
+
+def kept_anchors(steps: list[int], step: int, every: int) -> set[int]:
+    """Of the checkpoints `steps`, those a run at `step` may need: the last judged good, and later ones."""
+    anchors = [candidate for candidate in steps if is_anchor(candidate, every)]
+    good = [candidate for candidate in anchors if candidate <= block_start(step)]
+    return {*good[-1:], *(candidate for candidate in anchors if candidate > block_start(step))}
+
+
+def last_good(run: Run, step: int) -> Checkpoint | None:
+    """The newest usable checkpoint from before the block of `step`, if there is one."""
+    for candidate, path in reversed(run.checkpoints().items()):
+        if candidate <= block_start(step) and is_anchor(candidate, run.config.checkpoint_every):
+            try:
+                return load(path)
+            except CheckpointError as error:
+                logger.warning("checkpoint refused: %s", error)
+    return None
+
+
+def warnings(training: Training) -> list[str]:
+    """What a person should know of the run, oldest first."""
+    told = [describe(rollback, number) for number, rollback in enumerate(training.rollbacks, 1)]
+    guard = training.held_out_guard
+    if guard.overfitting:
+        told.append(
+            f"overfitting: the held-out loss has risen since step {guard.step:,}, where it was "
+            f"{guard.lowest:.4f}, while the training loss still falls; the best checkpoint is kept"
+        )
+    return told
+
+
+def describe(rollback: Rollback, number: int) -> str:
+    """One rollback, the `number`-th of its run, in words."""
+    what = "was no number" if rollback.loss is None else f"exploded to {rollback.loss:.4g}"
+    return (
+        f"the loss {what} at step {rollback.step:,}: went back to step {rollback.to:,}, "
+        f"with the learning rate divided by {2**number}"
+    )
