@@ -1,4 +1,4 @@
-"""The shards of a batch on several cores: one process a shard, over shared memory.
+"""The parts of a batch on several cores: one process a part, over shared memory.
 
 Processes, because a recurrent network's steps are many small operations, between which threads of one
 interpreter wait for each other. The helpers hold nothing of their own: parameters, text, state and gradients
@@ -9,12 +9,13 @@ of its pipe and ends.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,22 +24,23 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from model.batches import Window
-from model.cells import Array
+from model.cells import CELLS, Array
 from model.config import RunConfig
+from model.ensemble import member_config
 from model.network import Network, NetworkConfig
-from model.shards import InTurn, Passes, Shard, shard_rows
+from model.shards import InTurn, Part, Passes, shard_rows, summed
 
 GO, DONE = b"g", b"d"
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
 
 
 @contextmanager
-def running_passes(network: Network, config: RunConfig) -> Iterator[Passes]:
-    """The passes of a run, by helper processes if it has more than one shard; they end with the context."""
-    if len(shard_rows(config)) == 1:
-        yield InTurn(network, config)
+def running_passes(members: Sequence[Network], config: RunConfig) -> Iterator[Passes]:
+    """The passes of a run, by helper processes if it has more than one part; they end with the context."""
+    if config.members * len(shard_rows(config)) == 1:
+        yield InTurn(members, config)
         return
-    passes = InProcesses(network, config)
+    passes = InProcesses(members, config)
     try:
         yield passes
     finally:
@@ -46,12 +48,14 @@ def running_passes(network: Network, config: RunConfig) -> Iterator[Passes]:
 
 
 class Memory:
-    """Arrays that several processes see: parameters, ids, state, and a gradient and a loss a shard."""
+    """Arrays that several processes see: parameters, ids, state, and a gradient and a loss a part."""
 
     def __init__(self, file: IO[bytes], network: NetworkConfig, config: RunConfig) -> None:
-        shards, characters = len(shard_rows(config)), config.sequence_length * config.streams
-        zero = Network(network, np.zeros(network.size(), np.float32)).zero_state(config.streams)
-        sizes = [network.size(), 2 * characters, zero.size, shards * network.size(), 2 * shards]
+        shards, members, size = len(shard_rows(config)), config.members, network.size()
+        characters, units = config.sequence_length * config.streams, members * config.hidden
+        state = (config.layers, CELLS[config.cell].states, config.streams, units)
+        count = shards * members
+        sizes = [members * size, 2 * characters, math.prod(state), count * size, 2 * count]
         file.truncate(4 * sum(sizes))
         self._map = mmap.mmap(file.fileno(), 4 * sum(sizes))
         starts = [4 * sum(sizes[:index]) for index in range(len(sizes))]
@@ -59,54 +63,53 @@ class Memory:
         def array(index: int, shape: tuple[int, ...], dtype: type = np.float32) -> Array:
             return np.ndarray(shape, dtype, self._map, starts[index])
 
-        self.parameters = array(0, (network.size(),))
+        self.parameters = array(0, (members, size))
         self.ids = array(1, (2, config.sequence_length, config.streams), np.int32)
-        self.state = array(2, zero.shape)
-        self.gradients = array(3, (shards, network.size()))
-        self.losses = array(4, (shards, 2)).view(np.float64)[:, 0]
+        self.state = array(2, state)
+        self.gradients = array(3, (shards, members, size))
+        self.losses = array(4, (count, 2)).view(np.float64)[:, 0]
 
-    def shard(self, index: int, network: NetworkConfig, config: RunConfig) -> Shard:
-        """Shard `index`, working in this memory."""
-        rows = shard_rows(config)[index]
-        return Shard(Network(network, self.parameters), config, rows, Network(network, self.gradients[index]))
+    def part(self, index: int, network: NetworkConfig, config: RunConfig) -> Part:
+        """Part `index`, working in this memory."""
+        member, shard = divmod(index, len(self.gradients))
+        return Part(Network(network, self.parameters[member]), config, index, self.gradients[shard, member])
 
-    def run(self, index: int, shard: Shard) -> None:
-        """One pass of one shard."""
-        self.losses[index] = shard.run(self.ids[0], self.ids[1], self.state)
+    def run(self, index: int, part: Part) -> None:
+        """One pass of one part."""
+        self.losses[index] = part.run(self.ids[0], self.ids[1], self.state)
 
 
 class InProcesses:
-    """The first shard in this process, each other one in a helper, all at once."""
+    """The first part in this process, each other one in a helper, all at once."""
 
-    def __init__(self, network: Network, config: RunConfig) -> None:
-        self._network = network
+    def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
+        self._members, network = members, members[0].config
         folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
         with tempfile.TemporaryFile(dir=folder) as file:  # nameless from the start: nothing to clean up
-            self._memory = Memory(file, network.config, config)
-            self._shard = self._memory.shard(0, network.config, config)
-            self.gradient = self._shard.gradient
+            self._memory = Memory(file, network, config)
+            self._part = self._memory.part(0, network, config)
+            self.gradients = self._memory.gradients[0]
             self._helpers = [
-                _start_helper(index, file.fileno(), network.config, config)
-                for index in range(1, len(shard_rows(config)))
+                _start_helper(index, file.fileno(), network, config)
+                for index in range(1, len(self._memory.losses))
             ]
 
     def run(self, window: Window, state: Array) -> float:
         memory = self._memory
-        memory.parameters[:] = self._network.flat
+        for row, member in zip(memory.parameters, self._members, strict=True):
+            row[:] = member.flat
         memory.ids[0], memory.ids[1] = window.inputs, window.targets
         memory.state[:] = state
         for helper in self._helpers:
             _pipe(helper.stdin).write(GO)
-        memory.run(0, self._shard)
+        memory.run(0, self._part)
         for helper in self._helpers:
             if _pipe(helper.stdout).read(1) != DONE:
                 raise OSError(
                     f"a training helper ended with code {helper.wait()}; the run goes on when resumed"
                 )
-        for gradient in memory.gradients[1:]:
-            np.add(self.gradient.flat, gradient, out=self.gradient.flat)
         state[:] = memory.state
-        return float(sum(memory.losses.tolist()))
+        return summed(memory.losses.tolist(), memory.gradients)
 
     def close(self) -> None:
         """Ends the helpers."""
@@ -138,17 +141,17 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def main(task: str) -> None:
-    """A helper: one pass of its shard for each byte it reads, until its trainer is gone."""
+    """A helper: one pass of its part for each byte it reads, until its trainer is gone."""
     described = json.loads(task)
     config = RunConfig.from_dict(described["config"])
-    network = NetworkConfig(described["vocabulary"], config.hidden, config.layers, config.cell)
+    network = member_config(config, described["vocabulary"])
     with open(described["memory"], "r+b", buffering=0) as file:
         memory = Memory(file, network, config)
-    shard = memory.shard(described["index"], network, config)
+    part = memory.part(described["index"], network, config)
     # a trainer that was killed reads nothing any more
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"), suppress(BrokenPipeError):
         while os.read(0, 1) == GO:
-            memory.run(described["index"], shard)
+            memory.run(described["index"], part)
             os.write(1, DONE)
 
 

@@ -70,7 +70,7 @@ def train_run(
     writer = RunWriter(run, training, cadence or Cadence(), on_status)
     writer.begin()
     overflowing = np.errstate(over="ignore", invalid="ignore")  # ends in DivergedError
-    with overflowing, running_passes(training.network, training.config) as training.passes:
+    with overflowing, running_passes(training.members, training.config) as training.passes:
         while not _train_on(training, writer, should_stop):
             pass
     writer.end()
@@ -199,7 +199,7 @@ class RunWriter:
         """Write the checkpoint of this step, and the best if it is a new one; then let go of older ones."""
         began = time.monotonic()
         training = self.training
-        if not np.isfinite(training.network.flat).all():
+        if not np.isfinite(training.parameters).all():
             raise DivergedError(training.step, math.nan)
         for path in (self.run.history_path, self.run.samples_path):
             flush(path)

@@ -19,6 +19,6 @@ def random_text(length=300_000):
 def ours(config, text):
     """(update, close) of a training as the worker runs it, helper processes included."""
     training = Training(config, *text)
-    context = running_passes(training.network, config)
+    context = running_passes(training.members, config)
     training.passes = context.__enter__()
     return training.update, lambda: context.__exit__(None, None, None)

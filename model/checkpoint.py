@@ -1,6 +1,7 @@
 """A checkpoint: one safetensors file with all that serving and an exact resume need. Never pickle.
 
-Tensors: the parameters under their names; `optimizer.*`, `state` (carried hidden state) and `best`.
+Tensors: the parameters under their names; `optimizer.*`, `state` (carried hidden state), `best` and, of an
+ensemble, `members`.
 Metadata: one entry, `charloom`: a sha256 over all the rest, a space, and a JSON text with format version,
 configuration, vocabulary, position and random state. So a file proves its own wholeness, and, with but one
 entry to order, the same checkpoint is always the same bytes.
@@ -22,8 +23,9 @@ from safetensors.numpy import save as save_tensors
 
 from model.cells import Array
 from model.config import RunConfig
+from model.ensemble import network_config
 from model.errors import CharloomError, CheckpointError
-from model.network import Network, NetworkConfig
+from model.network import Network
 from model.vocabulary import Vocabulary
 
 KEY = "charloom"
@@ -37,7 +39,8 @@ class Checkpoint:
 
     Attributes:
         parameters: flat (P,), as in `Network.flat`.
-        tensors: what only a resume needs: `optimizer.*`, `state` (L, S, B, H), `best` (P,); may be empty.
+        tensors: what only a resume needs: `optimizer.*`, `state` (L, S, B, M*H), `best` (P,), and
+            `members` (M, P') if there are several; may be empty.
         progress: losses, elapsed seconds, random state: plain JSON values.
         text_sha256: of the text (UTF-8) it was trained on.
         digest: sha256 of header and tensors, set by `encode` and `decode`.
@@ -54,12 +57,7 @@ class Checkpoint:
 
     def network(self) -> Network:
         """The network at this step."""
-        return Network(network_config(self.config, self.vocabulary), self.parameters)
-
-
-def network_config(config: RunConfig, vocabulary: Vocabulary) -> NetworkConfig:
-    """The sizes of the network that a run on a text with this vocabulary has."""
-    return NetworkConfig(len(vocabulary), config.hidden, config.layers, config.cell)
+        return Network(network_config(self.config, len(self.vocabulary)), self.parameters)
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -118,7 +116,7 @@ def _from_parts(
         )
     config = RunConfig.from_dict(described["config"])
     vocabulary = Vocabulary(described["vocabulary"])
-    shapes = network_config(config, vocabulary).shapes()
+    shapes = network_config(config, len(vocabulary)).shapes()
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} has shape {tensors[name].shape}, its configuration says {shape}")

@@ -23,6 +23,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "hidden": (1, 4096),
     "layers": (1, 8),
+    "embedding": (0, 4096),
+    "members": (1, 16),
     "sequence_length": (1, 4096),
     "streams": (1, 1024),
     "shards": (1, 64),
@@ -56,6 +58,8 @@ class RunConfig:
     Lengths are in characters, losses in nats per character, `minutes` in minutes of training time.
     `warmup` and `final_learning_rate` are fractions: of the whole run, and of `learning_rate`.
     `shards` is the number of parts of a batch that can be worked on at once, each on a core of its own.
+    `embedding` is the length of the vector learnt for each character, 0 for one-hot input. `members` networks
+    are trained, each reading every batch, and their logits averaged.
     `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes`
     ends the run: `minutes` > 0 takes precedence.
     """
@@ -64,6 +68,8 @@ class RunConfig:
     cell: str = "gru"
     hidden: int = 256
     layers: int = 1
+    embedding: int = 0
+    members: int = 1
     initialisation: str = "uniform"
     initial_scale: float = 1.0
     sequence_length: int = 64

@@ -27,7 +27,7 @@ class Decoder:
     Attributes:
         widest: most rows of a batch.
         any_width: whether steps may be of any number of rows from two up; else they are of the widest.
-        embedding: U + b of the first layer, (K, G*H).
+        embedding: what a character adds to the first layer's gates, and their bias, (K, G*H).
         products: [W | next] of each layer; `biases`: those of the next layer, or of the logits.
     """
 
@@ -36,7 +36,7 @@ class Decoder:
         self.widest = widest
         config, p = network.config, network.parameters
         self.width = network.cell.gates * config.hidden
-        self.embedding = p["layer0.U"] + p["layer0.b"]
+        self.embedding = network.input_rows() + p["layer0.b"]
         self.embedding_gates = [_gates(row, config.hidden) for row in self.embedding]
         nexts = [p[f"layer{layer}.U"] for layer in range(1, config.layers)] + [p["V"]]
         self.biases = [p[f"layer{layer}.b"] for layer in range(1, config.layers)] + [p["c"]]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.cells import Array
-from model.checkpoint import network_config
 from model.config import PRESETS, RunConfig
+from model.ensemble import member_config
 from model.errors import ConfigError, TextError
 from model.loss import cross_entropy
 from model.network import Network, Tape, named_views
@@ -81,7 +81,7 @@ class ParameterCheck:
 def make_problem(config: RunConfig, vocabulary: Vocabulary, ids: NDArray[np.integer]) -> Problem:
     """A freshly initialised network of `config` and the first window of the text, from the zero state."""
     rng = np.random.default_rng(config.seed)
-    network = Network.initialise(network_config(config, vocabulary), config, rng, np.float64)
+    network = Network.initialise(member_config(config, len(vocabulary)), config, rng, np.float64)
     return problem_for(network, ids, config.sequence_length, 1)
 
 

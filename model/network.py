@@ -1,12 +1,13 @@
 """The network: stacked recurrent layers and a softmax layer, with all parameters in one flat array.
 
 With x a one-hot row, per layer:  a = x U + h W + b,  h = cell(a);  on top:  o = h V + c,  p = softmax(o).
+With an embedding, the first layer reads x E instead of x: its rows of U are then the product E U.
 Row vectors: a batch of B characters is B rows, and each matrix is the transpose of the textbook's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -20,12 +21,13 @@ from model.recurrent import LayerTape, LayerWeights
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes: K characters, H hidden units a layer, L layers, and the cell's name."""
+    """Sizes: K characters, H hidden units a layer, L layers, the cell's name, D of the embedding or 0."""
 
     vocabulary: int
     hidden: int
     layers: int
     cell: str
+    embedding: int = 0
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -38,8 +40,10 @@ class NetworkConfig:
         """Name and shape of every parameter, in the order in which they lie in the flat array."""
         width = CELLS[self.cell].gates * self.hidden
         shapes: dict[str, tuple[int, ...]] = {}
+        if self.embedding:
+            shapes["E"] = (self.vocabulary, self.embedding)
         for layer in range(self.layers):
-            shapes[f"layer{layer}.U"] = (self.hidden if layer else self.vocabulary, width)
+            shapes[f"layer{layer}.U"] = (self.hidden if layer else self.embedding or self.vocabulary, width)
             shapes[f"layer{layer}.W"] = (self.hidden, width)
             shapes[f"layer{layer}.b"] = (width,)
         shapes["V"] = (self.hidden, self.vocabulary)
@@ -115,13 +119,16 @@ class Network:
         """A fresh network: `run.initialisation` says how its weights are drawn; biases are 0.
 
         "normal": N(0, initial_scale^2), as the assignment has it. "uniform": initial_scale * U(-k, k) with
-        k = 1 / sqrt(H), and an LSTM's forget gates opened by a bias of 1 (Jozefowicz et al., 2015).
+        k = 1 / sqrt(H), and an LSTM's forget gates opened by a bias of 1 (Jozefowicz et al., 2015). An
+        embedding is N(0, 1).
         """
         network = cls(config, np.zeros(config.size(), dtype))
-        for values in network.parameters.values():
+        for name, values in network.parameters.items():
             if values.ndim == 1:
                 continue
-            if run.initialisation == "normal":
+            if name == "E":
+                values[...] = rng.normal(0.0, 1.0, values.shape)
+            elif run.initialisation == "normal":
                 values[...] = rng.normal(0.0, run.initial_scale, values.shape)
             else:
                 bound = run.initial_scale / np.sqrt(config.hidden)
@@ -134,6 +141,11 @@ class Network:
     def astype(self, dtype: DTypeLike) -> Network:
         """A copy in another precision."""
         return Network(self.config, self.flat.astype(dtype))
+
+    def input_rows(self) -> Array:
+        """What each character adds to the first layer's gates, (K, G*H): U, or E U with an embedding."""
+        U = self.parameters["layer0.U"]
+        return self.parameters["E"] @ U if self.config.embedding else U
 
     def zero_state(self, rows: int) -> Array:
         """The state before any character, (L, S, B, H)."""
@@ -159,7 +171,7 @@ class Network:
             tape = self.tape(*inputs.shape)
         tape.inputs = inputs
         hidden: Array = inputs
-        for weights, layer, initial in zip(self._layers, tape.layers, state, strict=True):
+        for weights, layer, initial in zip(self._multiplied(), tape.layers, state, strict=True):
             hidden = recurrent.forward(weights, hidden, initial, layer)
         np.matmul(_rows(hidden), self.parameters["V"], out=_rows(tape.logits))
         np.add(tape.logits, self.parameters["c"], out=tape.logits)
@@ -169,7 +181,8 @@ class Network:
         """The gradient of every parameter, from the loss's gradient with respect to the logits (T, B, K).
 
         It comes as a network of the same configuration, whose "parameters" are the gradients; `gradient` is
-        written over if given. dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down.
+        written over if given. dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down. With
+        an embedding, the gradient D of the product E U gives dE = D U^T and dU = E^T D.
         """
         if gradient is None:
             gradient = Network(self.config, np.empty_like(self.flat))
@@ -179,11 +192,24 @@ class Network:
         doutputs = dlogits.dot(self.parameters["V"].T).reshape(tape.layers[-1].shape)
         for index in range(self.config.layers - 1, -1, -1):
             inputs = tape.layers[index - 1].outputs if index else tape.inputs
-            weights, layer = self._layers[index], tape.layers[index]
-            recurrent.backward(weights, gradient._layers[index], inputs, doutputs, layer)
+            weights, layer, written = self._layers[index], tape.layers[index], gradient._layers[index]
+            if index == 0 and self.config.embedding:
+                written = replace(
+                    written, U=np.empty((self.config.vocabulary, layer.u.shape[-1]), self.flat.dtype)
+                )
+            recurrent.backward(weights, written, inputs, doutputs, layer)
             if index:
                 doutputs = recurrent.input_gradient(weights, layer)
+        if self.config.embedding:
+            np.matmul(written.U, self.parameters["layer0.U"].T, out=gradient.parameters["E"])
+            np.matmul(self.parameters["E"].T, written.U, out=gradient.parameters["layer0.U"])
         return gradient
+
+    def _multiplied(self) -> list[LayerWeights]:
+        """The layers' weights as the forward pass uses them."""
+        if not self.config.embedding:
+            return self._layers
+        return [replace(self._layers[0], U=self.input_rows()), *self._layers[1:]]
 
     def step(self, ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
         """One character for each of B rows: ids (B,) and state (L, S, B, H) -> logits (B, K), new state."""

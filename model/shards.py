@@ -1,12 +1,14 @@
-"""A batch's forward and backward pass in shards of its rows: in turn or, by the caller's means, at once.
+"""A batch's forward and backward passes in parts: in turn or, by the caller's means, at once.
 
-The gradient of a batch is the sum of its shards'. They are summed in a fixed order, so that how the shards
-were run, in turn or in parallel, does not show in a single bit of the result. How many there are does, in the
-last bits, which is why their number belongs to a run's configuration.
+A part is one member of the ensemble reading one shard of the batch's rows. A member's gradient is the sum of
+its shards', in a fixed order, so that how the parts were run, in turn or in parallel, does not show in a
+single bit of the result. How many shards there are does, in the last bits, which is why their number belongs
+to a run's configuration.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -23,34 +25,38 @@ class Passes(Protocol):
     """Runs forward and backward passes.
 
     Attributes:
-        gradient: of the last batch.
+        gradients: of the last batch, a row a member, (M, P).
     """
 
-    gradient: Network
+    gradients: Array
 
     def run(self, window: Window, state: Array) -> float:
-        """The window's loss in nats per character; carries `state` (L, S, B, H) on, in place."""
+        """The members' mean loss on the window, nats per character.
+
+        Carries `state` (L, S, B, M*H) on, in place.
+        """
         ...
 
 
-class Shard:
-    """Some rows of every batch: their tape and their gradient.
+class Part:
+    """One member's work on some rows of every batch.
 
-    `share` is their part of the batch. The gradient is that of the batch's loss, as far as these rows go.
+    `gradient` (P,) is that of the batch's loss, as far as these rows go.
     """
 
-    def __init__(
-        self, network: Network, config: RunConfig, rows: slice, gradient: Network | None = None
-    ) -> None:
-        self.network, self.rows, self.reduction = network, rows, config.reduction
-        count = rows.stop - rows.start
+    def __init__(self, network: Network, config: RunConfig, index: int, gradient: Array) -> None:
+        shards = shard_rows(config)
+        member, shard = divmod(index, len(shards))
+        self.network, self.rows, self.reduction = network, shards[shard], config.reduction
+        self.units = slice(member * config.hidden, (member + 1) * config.hidden)
+        count = self.rows.stop - self.rows.start
         self.share = count / config.streams
         self.tape = network.tape(config.sequence_length, count)
-        self.gradient = gradient or Network(network.config, np.zeros_like(network.flat))
+        self.gradient = Network(network.config, gradient)
 
     def run(self, inputs: Ids, targets: Ids, state: Array) -> float:
-        """Their mean loss times their share of the batch; inputs, targets (T, B), state (L, S, B, H)."""
-        rows, part = self.rows, state[:, :, self.rows]
+        """Mean loss times the share of the batch; inputs, targets (T, B), state (L, S, B, M*H)."""
+        rows, part = self.rows, state[:, :, self.rows, self.units]
         logits, tape = self.network.forward(inputs[:, rows], part, self.tape)
         loss, dlogits = cross_entropy(logits, targets[:, rows], self.reduction)
         if self.reduction == "mean" and self.share < 1:
@@ -61,19 +67,34 @@ class Shard:
 
 
 class InTurn:
-    """The shards one after another, in this process."""
+    """The parts one after another, in this process."""
 
-    def __init__(self, network: Network, config: RunConfig) -> None:
-        self.shards = [Shard(network, config, rows) for rows in shard_rows(config)]
-        self.gradient = self.shards[0].gradient
+    def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
+        flat = members[0].flat
+        gradients = np.zeros((len(shard_rows(config)), len(members), flat.size), flat.dtype)
+        self.parts = parts(members, config, gradients)
+        self._shards = gradients
+        self.gradients = gradients[0]
 
     def run(self, window: Window, state: Array) -> float:
-        loss = 0.0
-        for shard in self.shards:
-            loss += shard.run(window.inputs, window.targets, state)
-        for shard in self.shards[1:]:
-            np.add(self.gradient.flat, shard.gradient.flat, out=self.gradient.flat)
-        return loss
+        losses = [part.run(window.inputs, window.targets, state) for part in self.parts]
+        return summed(losses, self._shards)
+
+
+def summed(losses: Sequence[float], gradients: Array) -> float:
+    """The members' mean loss from the parts'; adds the shards' gradients (shards, M, P) up in the first."""
+    for gradient in gradients[1:]:
+        np.add(gradients[0], gradient, out=gradients[0])
+    return sum(losses) / int(gradients.shape[1])
+
+
+def parts(members: Sequence[Network], config: RunConfig, gradients: Array) -> list[Part]:
+    """All parts, member by member; `gradients` is (shards, M, P)."""
+    return [
+        Part(member, config, m * len(gradients) + shard, gradients[shard, m])
+        for m, member in enumerate(members)
+        for shard in range(len(gradients))
+    ]
 
 
 def shard_rows(config: RunConfig) -> list[slice]:

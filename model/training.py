@@ -13,8 +13,9 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from model.batches import Batches, Ids, split
-from model.checkpoint import Checkpoint, network_config
+from model.checkpoint import Checkpoint
 from model.config import RunConfig
+from model.ensemble import initialise, member_config, merge, network_config
 from model.errors import CheckpointError, DivergedError
 from model.evaluation import streaming_loss
 from model.generation import generate
@@ -69,11 +70,11 @@ class Training:
 
     Attributes:
         step: updates made.
-        network: as of `step`; updated in place.
-        state: hidden state carried to the next window, (L, S, B, H).
+        members: the networks that are trained, updated in place; their `parameters` lie in one array, (M, P).
+        state: hidden state carried to the next window, of all members' units, (L, S, B, M*H).
         passes: runs the forward and backward passes; may be replaced by one that runs the shards at once.
-        best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose parameters reached
-            it, and those parameters (P,).
+        best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose network reached it,
+            and that network's parameters.
         elapsed: seconds of training so far.
         held_out_guard: notices overfitting.
         rollbacks: returns to an earlier checkpoint, each of which halved the learning rate.
@@ -89,17 +90,21 @@ class Training:
     ) -> None:
         self.config, self.vocabulary, self.text_sha256, self.clock = config, vocabulary, text_sha256, clock
         self.rng = np.random.default_rng(config.seed)
-        self.network = Network.initialise(network_config(config, vocabulary), config, self.rng)
+        self.step, self.elapsed = 0, 0.0
+        sizes = member_config(config, len(vocabulary))
+        self.parameters = np.zeros((config.members, sizes.size()), np.float32)
+        self.members = initialise(config, len(vocabulary), self.rng, self.parameters)
+        self._network = self._make_network()
+        self._merged_at = -1
         training_ids, self.held_out = split(ids, config.validation_fraction)
         self.batches = Batches(training_ids, config.sequence_length, config.streams)
         self.optimizer = make_optimizer(config, self._decayed())
         self.state = self.network.zero_state(config.streams)
         self.best = self.network.flat.copy()
         self.best_loss, self.best_step = math.inf, 0
-        self.step, self.elapsed = 0, 0.0
         self.loss: float | None = None
         self.smooth_loss: float | None = None
-        self.passes: Passes = InTurn(self.network, config)
+        self.passes: Passes = InTurn(self.members, config)
         self.loss_guard = LossGuard(self.batches.unigram_costs())
         self.held_out_guard = HeldOutGuard(config.validate_every)
         self.rollbacks: tuple[Rollback, ...] = ()
@@ -129,14 +134,16 @@ class Training:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors, progress = checkpoint.tensors, checkpoint.progress
-        targets = {"state": self.state, "best": self.best} | self._optimizer_tensors()
+        targets = self._tensors()
         for name, target in targets.items():
             if name not in tensors or tensors[name].shape != target.shape:
                 raise CheckpointError(
                     "checkpoint", f"has no tensor {name} of shape {target.shape} to resume from"
                 )
             target[...] = tensors[name]
-        self.network.flat[...] = checkpoint.parameters
+        if len(self.members) == 1:
+            self.parameters[0] = checkpoint.parameters
+        self._merged_at = -1
         self.step, self.elapsed = checkpoint.step, progress["seconds"]
         self.loss, self.smooth_loss = progress["loss"], progress["smooth_loss"]
         self.best_step = progress["best_step"]
@@ -149,14 +156,13 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """All of it, as copies: training may go on."""
-        tensors = {"state": self.state, "best": self.best} | self._optimizer_tensors()
         return Checkpoint(
             config=self.config,
             vocabulary=self.vocabulary,
             step=self.step,
             parameters=self.network.flat.copy(),
             text_sha256=self.text_sha256,
-            tensors={name: tensor.copy() for name, tensor in tensors.items()},
+            tensors={name: tensor.copy() for name, tensor in self._tensors().items()},
             progress=self._progress() | {"random_state": self.rng.bit_generator.state},
         )
 
@@ -170,6 +176,20 @@ class Training:
             text_sha256=self.text_sha256,
             progress=self._progress(),
         )
+
+    @property
+    def network(self) -> Network:
+        """The members as one network, as of `step`: what is served. For reading only."""
+        if len(self.members) > 1 and self._merged_at != self.step:
+            merge(self.members, self._network)
+            self._merged_at = self.step
+        return self._network
+
+    def _make_network(self) -> Network:
+        if len(self.members) == 1:
+            return self.members[0]
+        sizes = network_config(self.config, len(self.vocabulary))
+        return Network(sizes, np.zeros(sizes.size(), np.float32))
 
     @property
     def fraction(self) -> float:
@@ -195,9 +215,10 @@ class Training:
         loss = self.passes.run(window, self.state)
         self.loss_guard.note(self.step, loss)
         self._note_loss(loss)
-        gradient = self.passes.gradient.flat
-        clip(gradient, config.clip, config.clip_at)
-        self.optimizer.update(self.network.flat, gradient, self.rate)
+        gradients = self.passes.gradients
+        for gradient in gradients:
+            clip(gradient, config.clip, config.clip_at)
+        self.optimizer.update(self.parameters.reshape(-1), gradients.reshape(-1), self.rate)
         self.step += 1
 
     def validate(self) -> float | None:
@@ -240,14 +261,19 @@ class Training:
             np.copyto(self.best, self.network.flat)
 
     def _decayed(self) -> np.ndarray:
-        """1 for the weights, which decay, 0 for the biases, which do not; (P,)."""
-        decayed = np.zeros_like(self.network.flat)
-        for values in named_views(self.network.config, decayed).values():
-            values[...] = values.ndim > 1
-        return decayed
+        """1 for the weights, which decay, 0 for the biases, which do not; (M*P,)."""
+        decayed = np.zeros_like(self.parameters)
+        for row in decayed:
+            for values in named_views(self.members[0].config, row).values():
+                values[...] = values.ndim > 1
+        return decayed.reshape(-1)
 
-    def _optimizer_tensors(self) -> dict[str, np.ndarray]:
-        return {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+    def _tensors(self) -> dict[str, np.ndarray]:
+        """What a resume needs beside the parameters of the network."""
+        tensors = {"state": self.state, "best": self.best}
+        if len(self.members) > 1:
+            tensors["members"] = self.parameters
+        return tensors | {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
 
     def _progress(self) -> dict[str, object]:
         return {

@@ -27,18 +27,18 @@ VOCABULARY = Vocabulary.from_text(TEXT)
 IDS = VOCABULARY.encode(TEXT)
 
 
-def make(cell, layers, steps=7, rows=3, scale=0.6):
+def make(cell, layers, steps=7, rows=3, scale=0.6, embedding=0):
     rng = np.random.default_rng(layers)
-    config = NetworkConfig(6, 5, layers, cell)
+    config = NetworkConfig(6, 5, layers, cell, embedding)
     network = Network(config, rng.normal(0, scale, config.size()))
     inputs, targets = rng.integers(0, 6, (2, steps, rows))
     return Problem(network, inputs, targets, rng.normal(0, 0.5, network.zero_state(rows).shape))
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_every_parameter_and_the_initial_state_by_complex_step(cell, layers):
-    problem = make(cell, layers)
+@pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 0), (3, 0), (1, 4), (2, 9)])
+def test_every_parameter_and_the_initial_state_by_complex_step(cell, layers, embedding):
+    problem = make(cell, layers, embedding=embedding)
     results = list(check(problem, "complex-step"))
     assert [result.name for result in results] == [*problem.network.parameters, INITIAL_STATE]
     for result in results:
@@ -49,7 +49,7 @@ def test_every_parameter_and_the_initial_state_by_complex_step(cell, layers):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_parameter_by_centred_differences(cell):
-    for result in check(make(cell, 2), "centred"):
+    for result in check(make(cell, 2, embedding=4), "centred"):
         assert result.relative_error < 1e-8, result
 
 

@@ -48,7 +48,7 @@ def fault(monkeypatch, times: int = 1, loss: float = math.nan) -> None:
                     super().run(window, state)
                     return loss
 
-            passes, training.passes = training.passes, Faulty(training.network, training.config)
+            passes, training.passes = training.passes, Faulty(training.members, training.config)
             try:
                 whole(training)
             finally:

@@ -44,8 +44,8 @@ def test_the_shards_gradients_add_up_to_the_batchs(reduction, cell):
     results = []
     for shards in (1, 3):
         state = network.zero_state(5) + 0.1
-        passes = InTurn(network, config.replace(shards=shards))
-        results.append((passes.run(window, state), passes.gradient.flat, state))
+        passes = InTurn([network], config.replace(shards=shards))
+        results.append((passes.run(window, state), passes.gradients[0], state))
     for one, three in zip(*results, strict=True):
         np.testing.assert_allclose(three, one, rtol=1e-12, atol=1e-15)
 
@@ -54,7 +54,7 @@ def test_in_processes_is_in_turn_to_the_bit():
     expected = start(CONFIG)
     events = list(train(expected))
     training = start(CONFIG)
-    with running_passes(training.network, training.config) as passes:
+    with running_passes(training.members, training.config) as passes:
         assert isinstance(passes, InProcesses)
         training.passes = passes
         assert list(train(training)) == events
@@ -63,13 +63,13 @@ def test_in_processes_is_in_turn_to_the_bit():
 
 def test_one_shard_needs_no_helper():
     training = start(CONFIG.replace(shards=1))
-    with running_passes(training.network, training.config) as passes:
+    with running_passes(training.members, training.config) as passes:
         assert isinstance(passes, InTurn)
 
 
 def test_helpers_end_with_the_context_and_with_their_trainer():
     training = start(CONFIG)
-    with running_passes(training.network, training.config) as passes:
+    with running_passes(training.members, training.config) as passes:
         helpers = list(passes._helpers)
         assert len(helpers) == 2
         assert [helper.poll() for helper in helpers] == [None, None]
@@ -78,7 +78,7 @@ def test_helpers_end_with_the_context_and_with_their_trainer():
 
 def test_a_helper_that_dies_is_an_error_that_says_so():
     training = start(CONFIG)
-    with running_passes(training.network, training.config) as passes:
+    with running_passes(training.members, training.config) as passes:
         passes._helpers[0].kill()
         passes._helpers[0].wait()
         with pytest.raises(OSError, match=r"helper ended with code -9|Broken pipe"):

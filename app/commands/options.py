@@ -15,6 +15,8 @@ DESCRIPTIONS = {
     "cell": "Recurrent cell",
     "hidden": "Hidden units a layer",
     "layers": "Stacked layers",
+    "embedding": "Length of the vector learnt for each character, 0 for one-hot input",
+    "members": "Networks trained side by side, whose predictions are averaged",
     "initialisation": "How weights are drawn",
     "initial_scale": "Standard deviation (normal), or factor of 1/sqrt(hidden) (uniform)",
     "sequence_length": "Characters back through which a gradient goes",
