@@ -3,13 +3,15 @@
 Knows no gate equations (`cells.py`) and nothing of layers above or below (`network.py`).
 
 What makes it fast on a CPU: the input's product is formed for the whole sequence before the loop, every
-weight's gradient is one product for the whole sequence after it; all buffers, with the views of each step,
-are made once in a `LayerTape` and used again; local derivatives are formed a few steps at a time, while those
-steps are in the processor's cache; and one row alone is a vector, not a matrix of one row.
+weight's gradient is one product for the whole sequence after it; each step's product is made in blocks of
+columns so small that the BLAS does not copy the weights first (`BlockedProduct`); all buffers, with the views
+of each step, are made once in a `LayerTape` and used again; local derivatives are formed a few steps at a
+time, while those steps are in the processor's cache; and one row alone is a vector, not a matrix of one row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,8 @@ from numpy.typing import DTypeLike, NDArray
 from model.cells import Array, Cell
 
 CACHED_ELEMENTS = 2**16  # elements of one array, over all steps of a span, that stay in the cache together
+UNPACKED = 1_000_000  # multiplications up to which OpenBLAS multiplies matrices where they lie
+NARROWEST = 32  # columns of a block: its kernels' width
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,33 @@ class LayerWeights:
     U: Array
     W: Array
     b: Array
+
+
+class BlockedProduct:
+    """out = x M for many x (B, N) and one M (N, W), in blocks of M's columns.
+
+    At a few rows a product takes less time than the copy of M that a BLAS makes for each large one; OpenBLAS
+    leaves it out for small ones. Two kinds of memory are bought with that: the blocks of M, copied once for
+    many products, and `out` (B, W), or (W,) if there is one row, for which nothing is copied.
+    """
+
+    def __init__(self, rows: int, inner: int, width: int, dtype: DTypeLike) -> None:
+        self.out = np.empty((rows, width), dtype)
+        self._count = 1
+        while rows * inner * width > UNPACKED * self._count and width % (2 * NARROWEST * self._count) == 0:
+            self._count *= 2
+        self._blocks = np.empty((self._count, inner, width // self._count) if rows > 1 else 0, dtype)
+        self._target = self.out.reshape(rows, self._count, -1).transpose(1, 0, 2)
+        if rows == 1:
+            self.out = self.out[0]
+
+    def operands(self, matrix: Array) -> tuple[Callable[[Array, Array, Array], object], Array, Array]:
+        """(multiply, M, target), so that multiply(x, M, target) writes `out`; valid until the next call."""
+        if self.out.ndim == 1:
+            return np.ndarray.dot, matrix, self.out  # a vector needs no copy, and has the least overhead
+        for block, columns in zip(self._blocks, np.split(matrix, self._count, axis=1), strict=True):
+            block[...] = columns
+        return np.matmul, self._blocks, self._target
 
 
 class LayerTape:
@@ -44,16 +75,15 @@ class LayerTape:
         self.shape = (steps, rows, hidden)
         width = cell.gates * hidden
         self.u = np.empty((steps, rows, width), dtype)  # becomes dv, then du, on the way back
-        self.v = np.empty((rows, width), dtype)
+        self.forward_product = BlockedProduct(rows, hidden, width, dtype)
+        self.backward_product = BlockedProduct(rows, width, hidden, dtype)
         self.states = np.zeros((cell.states, steps + 1, rows, hidden), dtype)
         self.dstates = np.zeros_like(self.states)
         self.cache = np.empty((cell.cached, steps, rows, hidden), dtype)
-        self.recurrent = np.empty((rows, hidden), dtype)
         self.span = max(1, CACHED_ELEMENTS // (rows * hidden))
         self.u_steps = _steps(self.u)
         self.u_gates = [_gates(step, cell.gates) for step in self.u_steps]
-        self.v_step, self.recurrent_step = _steps(self.v[None])[0], _steps(self.recurrent[None])[0]
-        self.v_gates = _gates(self.v_step, cell.gates)
+        self.v_gates = _gates(self.forward_product.out, cell.gates)
         self.state_steps = list(zip(*map(_steps, self.states), strict=True))
         self.dstate_steps = list(zip(*map(_steps, self.dstates), strict=True))
         self.cache_steps = list(zip(*map(_steps, self.cache), strict=True))
@@ -70,12 +100,13 @@ def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape)
     `inputs` are ids (T, B), which stand for one-hot rows, or the outputs (T, B, H) of the layer below;
     `state` is (S, B, H).
     """
-    cell, v, v_gates, W = tape.cell, tape.v_step, tape.v_gates, weights.W
+    cell, v_gates = tape.cell, tape.v_gates
+    multiply, W, v = tape.forward_product.operands(weights.W)
     _project(weights, inputs, tape.u)
     tape.states[:, 0] = state
     previous = tape.state_steps[0]
     for u, after, cache in zip(tape.u_gates, tape.state_steps[1:], tape.cache_steps, strict=True):
-        previous[0].dot(W, v)  # half the overhead of np.matmul
+        multiply(previous[0], W, v)
         cell.step(u, v_gates, previous, after, cache)
         previous = after
     return tape.outputs
@@ -89,18 +120,17 @@ def backward(
     `doutputs`, (T, B, H), is the loss's gradient with respect to h. The last state's own gradient is taken to
     be zero: the sequence is where back-propagation through time is truncated.
     """
-    cell, back = tape.cell, tape.recurrent_step
+    cell, back = tape.cell, tape.backward_product.out
+    multiply, W_transposed, target = tape.backward_product.operands(weights.W.T)
     tape.dstates[0, 0] = 0
     tape.dstates[0, 1:] = doutputs
     tape.dstates[1:] = 0
-    # a transposed operand costs a matrix product more than the copy, a vector product less
-    W_transposed = weights.W.T if back.ndim == 1 else np.ascontiguousarray(weights.W.T)
     for t in range(tape.shape[0] - 1, -1, -1):
         if (tape.shape[0] - 1 - t) % tape.span == 0:
             _local_derivatives(tape, max(0, t + 1 - tape.span), t + 1)
         before = tape.dstate_steps[t]
         cell.step_backward(tape.dstate_steps[t + 1], tape.cache_steps[t], tape.u_gates[t], before)
-        tape.u_steps[t].dot(W_transposed, back)
+        multiply(tape.u_steps[t], W_transposed, target)
         np.add(before[0], back, out=before[0])
     _weight_gradients(gradients, inputs, tape)
 
