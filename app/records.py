@@ -57,7 +57,13 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self:
         """Raises FileNotFoundError where there is no file, and RunFileError for one that cannot be used."""
         try:
-            record = cls.model_validate_json(read_regular(path, RECORD_LIMIT))
+            data = read_regular(path, RECORD_LIMIT)
+            written = Record.model_validate_json(data).format
+            if written > FORMAT:
+                raise RunFileError(
+                    f"{path} has format {written}; this version reads up to {FORMAT}: update Charloom"
+                )
+            return cls.model_validate_json(data)
         except FileNotFoundError:
             raise
         except ValidationError as error:
@@ -66,11 +72,6 @@ class Record(BaseModel):
             raise RunFileError(f"{path} is damaged or not of this project: {where} {first['msg']}") from error
         except OSError as error:
             raise RunFileError(f"{path} cannot be read: {error}") from error
-        if record.format > FORMAT:
-            raise RunFileError(
-                f"{path} has format {record.format}; this version reads up to {FORMAT}: update Charloom"
-            )
-        return record
 
     def write(self, path: Path) -> None:
         """Replace the file at `path`. Raises OSError."""

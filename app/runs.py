@@ -236,6 +236,11 @@ class RunStore:
                 runs.append(run)
         return sorted(runs, key=lambda run: (run.spec.position, run.name))
 
+    def last_trained(self) -> float:
+        """Unix time of the newest checkpoint of all runs, by the clock of then; 0 without any."""
+        newest = (latest.newest.time for run in self.list() if (latest := run.usable_latest()))
+        return max(newest, default=0.0)
+
     def _load(self, path: Path) -> Run | None:
         # run.json is never rewritten, so a run read once stays valid while the file is the same one
         try:

@@ -140,22 +140,37 @@ class ModelStore:
             raise
         except RunError as error:
             raise ModelNotFoundError(str(error)) from None
-        path, digest = self._find(run, match[2])
         with self._lock:
-            return self._load_cached(run, path, digest)
+            if match[2] is None:
+                return self._newest_named(run)
+            return self._load_cached(run, *self._find(run, match[2]))
 
-    def _find(self, run: Run, at: str | None) -> tuple[Path, str | None]:
-        latest = run.latest()
-        if latest is None:
-            raise NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
-        best = latest.best
-        if at is None:
-            return run.path / latest.newest.file, latest.newest.digest
+    def _newest_named(self, run: Run) -> LoadedModel:
+        """The newest checkpoint of `run` that can be used, read only if it is not at hand."""
+        latest = self._read_latest(run)
+        files: list[tuple[Path, str | None]] = [(path, None) for path in reversed(run.checkpoints().values())]
+        if latest is not None:
+            files.insert(0, (run.path / latest.newest.file, latest.newest.digest))
+        reason: CheckpointError | None = None
+        for path, digest in files:
+            try:
+                return self._load_cached(run, path, digest)
+            except CheckpointError as error:
+                reason = reason or error
+                self._refuse(run, path, error)
+        raise reason or NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
+
+    def _find(self, run: Run, at: str) -> tuple[Path, str | None]:
+        """File and digest of the checkpoint at a step, or of the best. Raises ModelNotFoundError."""
+        latest = self._read_latest(run)
+        best = latest.best if latest else None
         if best is not None and at in ("best", str(best.step)):
             return run.path / best.file, best.digest
         steps = run.checkpoints()
         if at != "best" and int(at) in steps:
             return steps[int(at)], None
+        if not steps:
+            raise NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
         shown = ", ".join(map(str, list(steps)[:NAMED])) + (", …" if len(steps) > NAMED else "")
         best_step = f", and its best is {best.step}" if best else ""
         raise ModelNotFoundError(
@@ -179,14 +194,14 @@ class ModelStore:
 
     def _by_last_trained(self) -> list[tuple[Run, Latest | None]]:
         """Runs with checkpoints, the one that trained last first; untrained ones only after all others."""
-        found = []
+        found: list[tuple[tuple[bool, float], Run, Latest | None]] = []
         for run in self.runs.list():
-            identity = _identity(run.path / "latest.json")
-            if identity.modified:
-                latest = self._read_latest(run)
-                newest = latest.newest if latest else None
-                order = (newest.step > 0, newest.time) if newest else (True, identity.modified / 1e9)
-                found.append((order, run, latest))
+            latest = self._read_latest(run)
+            if latest is not None:
+                found.append(((latest.newest.step > 0, latest.newest.time), run, latest))
+            elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
+                step, path = files.popitem()
+                found.append(((step > 0, _identity(path).modified / 1e9), run, None))
         return [(run, latest) for _, run, latest in sorted(found, key=lambda item: item[0], reverse=True)]
 
     def _read_latest(self, run: Run) -> Latest | None:
@@ -226,9 +241,15 @@ class ModelStore:
         except CheckpointError as error:
             if latest and self._read_latest(run) is not latest:
                 return None  # replaced while it was read: the next look finds the new one
+            self._refuse(run, path, error)
+            return None
+
+    def _refuse(self, run: Run, path: Path, error: CheckpointError) -> None:
+        """Notes why a checkpoint cannot be used, once for each state of its file."""
+        identity = _identity(path)
+        if identity not in self._refused:
             self._refused.add(identity)
             self._note(Refusal(run.name, path.name, error.reason))
-            return None
 
     def _note(self, refusal: Refusal) -> None:
         self.refusals += 1
@@ -246,7 +267,7 @@ class ModelStore:
 
 def _identity(path: Path) -> Identity:
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError:
         return Identity(str(path), 0, 0, 0)
     return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)

@@ -20,7 +20,7 @@ import numpy as np
 from app.files import flush, remove_temporaries, write_atomic
 from app.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
 from app.resuming import kept_anchors, last_good, start_or_resume, warnings
-from app.runs import Run
+from app.runs import Run, RunStore
 from app.shards import running_passes
 from model import history
 from model.batches import Batches, split
@@ -110,6 +110,8 @@ class RunWriter:
         self._compared = self._overfitting = False
         self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
+        # the run that trains is the last one to have trained, also where the clock was set back since
+        self._not_before = math.nextafter(RunStore(run.path.parent).last_trained(), math.inf)
 
     def begin(self) -> None:
         """Bring all files to the step that the training stands at: after a kill they may be ahead of it."""
@@ -139,7 +141,7 @@ class RunWriter:
         training.roll_back(checkpoint, error)
         logger.warning("run %s: %s", self.run.name, warnings(training)[len(training.rollbacks) - 1])
         self._keep_best()
-        newest = _entry(self.run.checkpoint_path(checkpoint.step), checkpoint, training.smooth_loss)
+        newest = self._entry(self.run.checkpoint_path(checkpoint.step), checkpoint, training.smooth_loss)
         self.run.write_latest(Latest(newest=newest, best=self._best))
         for step, path in reversed(self.run.checkpoints().items()):  # a resumed run takes the newest there is
             if step > checkpoint.step:
@@ -232,7 +234,13 @@ class RunWriter:
     def _write(self, checkpoint: Checkpoint, kind: str, loss: float | None) -> CheckpointEntry:
         path = (self.run.best_path if kind == "best" else self.run.checkpoint_path)(checkpoint.step)
         write_atomic(path, encode(checkpoint))
-        return _entry(path, checkpoint, loss)
+        return self._entry(path, checkpoint, loss)
+
+    def _entry(self, path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:
+        written = max(time.time(), self._not_before)
+        return CheckpointEntry(
+            file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=written, loss=loss
+        )
 
     def _prune(self) -> None:
         checkpoints = self.run.checkpoints()
@@ -294,12 +302,6 @@ class RunWriter:
     @property
     def _characters_per_step(self) -> int:
         return self.run.config.sequence_length * self.run.config.streams
-
-
-def _entry(path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:
-    return CheckpointEntry(
-        file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), loss=loss
-    )
 
 
 def point(progress: Progress) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from app.trainer import train_run
 from model.errors import CharloomError, TextError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+USAGE_ERROR = 2
 LONGEST_GOODBYE = 1.5  # seconds from SIGTERM to leaving without another checkpoint
 
 logger = logging.getLogger(__name__)
@@ -204,7 +206,17 @@ def _queue_defaults(store: RunStore, settings: Settings) -> None:
         logger.warning("no default runs: %s; waiting for others", error)
 
 
+def main() -> int:
+    """The worker from the environment alone; its exit code. An error becomes one line."""
+    try:
+        settings = load_settings()
+        configure_logging(settings)
+        run_worker(settings)
+    except (CharloomError, OSError) as error:
+        print(f"charloom worker: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
+
+
 if __name__ == "__main__":
-    environment = load_settings()
-    configure_logging(environment)
-    run_worker(environment)
+    sys.exit(main())

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,11 +98,18 @@ def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint in a file. Raises CheckpointError, with the reason, if it cannot be used."""
+    """The checkpoint in a file. Raises CheckpointError, with the reason, if it cannot be used.
+
+    Links are refused: one could point out of the folder that it stands in.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(path, "is a link, a folder or a device, not a file of its own")
+        if status.st_size > MAX_BYTES:
             raise CheckpointError(path, f"is larger than {MAX_BYTES} bytes, the most that is read")
-        data = path.read_bytes()
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            data = file.read(MAX_BYTES)
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
     return decode(data, path)

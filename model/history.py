@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,17 @@ def decode(data: bytes) -> list[Record]:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file; none if it does not exist."""
+    """The records of a file; none if it does not exist. Raises OSError for a link."""
     try:
-        return decode(path.read_bytes())
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            return decode(file.read())
     except FileNotFoundError:
         return []
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
-    """Adds records to the end of a file."""
-    with path.open("ab") as file:
+    """Adds records to the end of a file. Raises OSError for a link."""
+    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab") as file:
         file.write(b"".join(encode(record) for record in records))
 
 

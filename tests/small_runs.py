@@ -104,3 +104,27 @@ def locked(store: RunStore) -> bool:
             return False
     except StoreBusyError:
         return True
+
+
+@contextlib.contextmanager
+def patient_worker(
+    store: RunStore, retry_seconds: float = 0.1, setup: str = ""
+) -> Iterator[subprocess.Popen[str]]:
+    """A worker process that tries again at once after a full disk; `setup` is Python that it runs first."""
+    program = f"""
+{setup}
+import logging, sys
+from app.runs import RunStore
+from app.worker import Stop, Worker, hold, stop_on_signals
+logging.basicConfig(level="INFO")
+store, stop = RunStore(sys.argv[1]), Stop()
+with stop_on_signals(stop), hold(store, stop, wait=True):
+    Worker(store, stop, retry_seconds={retry_seconds}).run()
+"""
+    command = [sys.executable, "-P", "-c", program, str(store.root)]
+    with subprocess.Popen(command, cwd=store.root.parent, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=LONGEST_WAIT)

@@ -1,0 +1,129 @@
+"""A disk that is full or read-only, for real: a small file system in memory, and real processes."""
+
+import contextlib
+import logging
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import server_process
+from small_runs import (
+    LONGEST_WAIT,
+    classic_like,
+    gru_like,
+    outcome,
+    patient_worker,
+    small_text,
+    stop,
+    wait_until,
+    worker_process,
+)
+from test_store import announce
+
+from app.runs import Run, RunStore
+from app.trainer import train_run
+from app.worker import Worker
+from model.checkpoint import load
+
+SIZE = 8 << 20
+CONFIG = classic_like(steps=6000, hidden=30, sample_every=0, checkpoint_every=50)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: int = SIZE) -> Iterator[Path]:
+    """A file system of its own. Skips the test, by name, where none may be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "charloom-test", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system here (it takes root): {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=LONGEST_WAIT)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True, timeout=LONGEST_WAIT)
+
+
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Takes the free space but for `leave` bytes."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 14))
+    with path.open("r+b") as file:
+        file.truncate(max(0, path.stat().st_size - leave))
+    return path
+
+
+def undisturbed(folder: Path, config=CONFIG) -> Run:
+    run = RunStore(folder).create("run", config, small_text(), "small.txt")
+    assert train_run(run, lambda: False)
+    return run
+
+
+def test_a_disk_that_fills_up_pauses_the_run_which_ends_as_if_nothing_had_been(tmp_path: Path):
+    expected = outcome(undisturbed(tmp_path / "undisturbed"))
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        run = store.create("run", CONFIG, small_text(), "small.txt")
+        with server_process(store.root, poll_seconds=0.05) as client, patient_worker(store) as worker:
+            for _ in range(3):  # wherever it is: in a checkpoint, in the curve, in a status
+                before = run.status.step
+                wait_until(lambda before=before: run.status.step > before, "the worker goes on")
+                filler = fill(disk)
+                assert worker.stderr is not None
+                line = next(line for line in worker.stderr if "paused" in line)
+                assert "run run paused: No space left on device: free some space" in line
+                assert client.post("/generate", json={"length": 20}).status_code == 200
+                filler.unlink()
+            wait_until(lambda: run.status.state == "finished", "the run is finished")
+            code, log = stop(worker)
+        assert code == 0, log
+        assert "Traceback" not in log
+        assert outcome(run) == expected
+
+
+@pytest.mark.parametrize("leave", [0, 4096, 16384, 65536])
+def test_a_disk_without_room_for_a_checkpoint_keeps_the_last_one_whole(tmp_path: Path, leave: int, caplog):
+    config = gru_like(steps=40, hidden=60, sample_every=0, checkpoint_every=5)
+    expected = outcome(undisturbed(tmp_path / "undisturbed", config))
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        run = store.create("run", config, small_text(), "small.txt")
+        ticks = iter(range(100))
+        train_run(run, lambda: next(ticks) == 12)
+        before = run.latest()
+        filler = fill(disk, leave)
+        worker = Worker(store, lambda: False, retry_seconds=0.0)
+        with caplog.at_level(logging.ERROR):
+            worker.train(run)
+        assert "free some space" in caplog.text
+        assert before is not None
+        assert run.latest() == before
+        assert load(run.path / before.newest.file).digest == before.newest.digest
+        assert not [path for path in run.path.iterdir() if path.name.startswith(".tmp-")]
+        filler.unlink()
+        worker.train(run)
+        assert outcome(run) == expected
+
+
+def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_root: Path):
+    with mounted(tmp_path / "small") as disk:
+        subprocess.run(["cp", "-r", str(trained_root), str(disk / "checkpoints")], check=True)
+        store = RunStore(disk / "checkpoints")
+        remount(disk, "ro")
+        with server_process(store.root) as client:
+            assert client.post("/generate", json={"length": 20}).json()["model"] == "gru@60"
+            assert client.get("/loss-curve.png").status_code == 200
+            with worker_process(store) as worker:
+                _, log = worker.communicate(timeout=LONGEST_WAIT)
+            assert worker.returncode == 2
+            assert "Read-only file system" in log
+            assert "Traceback" not in log
+            remount(disk, "rw")
+            announce(store.get("gru"), 70, b"")
+            wait_until(lambda: client.get("/readyz").json()["model"] == "gru@70", "the new one is served")
