@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
 
+    read_seconds: float = Field(
+        30.0, ge=0.1, description="How long a client may take to send a request, head and body."
+    )
+
     max_rows: int = Field(64, ge=1, le=4096, description="Texts generated at the same time.")
     max_queue: int = Field(
         256, ge=0, description="Texts that may wait for a row; further requests get 429 with Retry-After."

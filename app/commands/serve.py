@@ -16,6 +16,7 @@ from types import FrameType
 
 import uvicorn
 
+from app.connections import bounded_http
 from app.defaults import queue_defaults
 from app.logs import configure_logging
 from app.main import create_app
@@ -51,6 +52,8 @@ def serve(settings: Settings, with_worker: bool) -> None:
             factory=True,
             log_config=None,
             access_log=False,
+            http=bounded_http(settings.read_seconds),
+            ws="none",
             # the application ends what is left after the grace; this is for connections that hang
             timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
         )

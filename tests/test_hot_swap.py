@@ -1,0 +1,14 @@
+"""A new checkpoint every tenth of a second under 64 clients: every text is its own checkpoint's."""
+
+from pathlib import Path
+
+from benchmarks.hot_swap import swap
+
+
+def test_every_text_is_what_its_checkpoint_gives_alone(tmp_path: Path):
+    answers, written, wrong = swap(tmp_path / "checkpoints", seconds=3, count=64, every=0.1)
+    assert {status for _, status, _ in answers} == {200}
+    assert not wrong, wrong[0]
+    assert len(answers) > 64
+    models = {told["model"] for _, _, told in answers}
+    assert len(models) > 3, f"{written} checkpoints were written, and texts came from {models}"
