@@ -58,6 +58,7 @@ class Curves:
             baselines=run.baselines(),
             sequence_length=run.config.sequence_length if run.config.reduction == "sum" else None,
             updates_per_epoch=_updates_per_epoch(run),
+            characters_per_update=run.config.sequence_length * run.config.streams,
             rollbacks=tuple(status.rollbacks),
             overfitting_since=status.overfitting_since,
             warnings=tuple(status.warnings),
@@ -110,6 +111,7 @@ class Curve:
         baselines: losses of models without a network on the same text: uniform, unigram, 5-gram; empty until
             they are measured.
         updates_per_epoch: updates in which the text to learn is read once.
+        characters_per_update: characters of text that one update reads.
         rollbacks: steps that the run went back to when its loss exploded.
         overfitting_since: the step of the lowest held-out loss, if that has risen since.
         warnings: both in words.
@@ -129,6 +131,7 @@ class Curve:
     updates_per_epoch: float | None = None
     rollbacks: tuple[int, ...] = ()
     overfitting_since: int | None = None
+    characters_per_update: int = 0
     warnings: tuple[str, ...] = ()
 
     @property

@@ -20,27 +20,38 @@ from app.store import LoadedModel, ModelStore
 from model.checkpoint import load
 from model.config import PRESETS
 from model.errors import CharloomError
-from model.gradcheck import STEPS, ParameterCheck, Problem, assignment_problem, check, problem_for
+from model.gradcheck import (
+    STEPS,
+    ParameterCheck,
+    Problem,
+    assignment_problem,
+    check,
+    make_problem,
+    problem_for,
+)
 from model.text import read_text
 from model.vocabulary import Vocabulary
 
 Method = Literal["centred", "complex-step"]
+Cell = Literal["elman", "gru", "lstm"]
 
 ASSIGNMENT = "assignment"
-ELEMENTS = 100  # compared of each tensor of a trained network, which would take minutes whole
+ELEMENTS = 100  # compared of each tensor of other networks than that, which would take minutes whole
+FRESH_SIZES = {"layers": 2, "hidden": 20}
 WAITING = 8
 NICE = 10
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a process is asked to check: a run's checkpoint, or without one the assignment's fresh network."""
+    """What a process is asked to check: a checkpoint, a fresh network of a cell, or the assignment's."""
 
     method: Method
     store: str
     corpus: str
     run: str | None
     checkpoint: str | None
+    cell: Cell | None
 
 
 @dataclass(frozen=True)
@@ -75,19 +86,19 @@ class GradientChecks:
         self._lock = asyncio.Lock()
         self._tasks: dict[tuple[str, ...], asyncio.Task[Report]] = {}
 
-    async def report(self, model: LoadedModel | None, method: Method) -> Report:
-        """The check of a checkpoint, or of the assignment's freshly initialised network.
+    async def report(self, model: LoadedModel | None, method: Method, cell: Cell | None = None) -> Report:
+        """The check of a checkpoint, of a fresh network of that cell, or of the assignment's, fresh.
 
         Raises OverloadedError, DeadlineError, DrainingError, or RenderError with the reason.
         """
-        name = model.id if model else ASSIGNMENT
+        name = model.id if model else cell or ASSIGNMENT
         key = (name, model.digest if model else "", method)
         task = self._tasks.get(key)
         if task is None:
             waiting = sum(not task.done() for task in self._tasks.values())
             if waiting >= WAITING:
                 raise OverloadedError(f"{waiting} gradient checks are waiting", retry_after=self.seconds)
-            task = self._tasks[key] = asyncio.create_task(self._run(name, self._order(model, method)))
+            task = self._tasks[key] = asyncio.create_task(self._run(name, self._order(model, method, cell)))
             task.add_done_callback(lambda done: self._done(key, done))
         try:
             # a client that goes away must not end the check for the others who wait for it
@@ -107,7 +118,7 @@ class GradientChecks:
         self.stop()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _order(self, model: LoadedModel | None, method: Method) -> Order:
+    def _order(self, model: LoadedModel | None, method: Method, cell: Cell | None) -> Order:
         run = model.run if model else self.models.current.run if self.models.ready else None
         return Order(
             method=method,
@@ -115,6 +126,7 @@ class GradientChecks:
             corpus=str(self.corpus),
             run=run,
             checkpoint=str(model.path) if model else None,
+            cell=cell,
         )
 
     def _done(self, key: tuple[str, ...], task: asyncio.Task[Report]) -> None:
@@ -159,7 +171,7 @@ class GradientChecks:
         return [json.loads(line) for line in output.splitlines()]
 
 
-def make_problem(order: Order) -> Problem:
+def build_problem(order: Order) -> Problem:
     """Raises CharloomError or OSError if the text or the checkpoint cannot be used."""
     run = RunStore(order.store).get(order.run) if order.run else None
     if order.checkpoint and run:
@@ -171,7 +183,11 @@ def make_problem(order: Order) -> Problem:
         raise NotReadyError(f"there is no text to check on: no run yet, and no file {order.corpus}")
     text = run.text() if run else read_text(Path(order.corpus))
     vocabulary = Vocabulary.from_text(text)
-    return assignment_problem(vocabulary, vocabulary.encode(text[: PRESETS["classic"].sequence_length + 1]))
+    classic = PRESETS["classic"]
+    ids = vocabulary.encode(text[: classic.sequence_length + 1])
+    if order.cell:
+        return make_problem(classic.replace(cell=order.cell, **FRESH_SIZES), vocabulary, ids)
+    return assignment_problem(vocabulary, ids)
 
 
 def describe(result: ParameterCheck) -> dict[str, Any]:
@@ -192,12 +208,12 @@ def main(arguments: list[str]) -> None:
     order = Order(**json.loads(arguments[0]))
     os.nice(NICE)
     try:
-        problem = make_problem(order)
+        problem = build_problem(order)
         network = problem.network.config
         sizes = {"cell": network.cell, "hidden": network.hidden, "layers": network.layers}
         shape = {"sequence_length": len(problem.inputs), "vocabulary": network.vocabulary}
         write(sizes | shape)
-        for result in check(problem, order.method, elements=ELEMENTS if order.checkpoint else None):
+        for result in check(problem, order.method, elements=None if problem.assignment else ELEMENTS):
             write(describe(result))
     except (CharloomError, OSError) as error:
         write({"error": str(error)})

@@ -11,6 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import cast
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
@@ -28,6 +29,7 @@ from app.metrics import Metrics
 from app.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.rendering import Renderer
 from app.routes import (
+    activations,
     chat,
     completions,
     generate,
@@ -53,6 +55,7 @@ from app.streaming import StreamSlots
 ROUTES = (
     generate,
     score,
+    activations,
     tgi,
     completions,
     chat,
@@ -129,6 +132,7 @@ def build_services(settings: Settings) -> Services:
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
         assets=Assets(),
+        reading=CapacityLimiter(1),
     )
 
 

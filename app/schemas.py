@@ -240,6 +240,7 @@ class LossCurve(BaseModel):
         description="Step of the lowest held-out loss, if that has risen since."
     )
     warnings: list[str] = Field(description="What a person should know of the run, in words.")
+    characters_per_update: int = Field(description="Characters of the text that one update reads.")
     sequence_length: int | None = Field(description="T, where the run sums its loss over a sequence.")
     version: str = Field(description="Changes when the curve does.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -34,6 +35,7 @@ class Services:
     renderer: Renderer
     gradchecks: GradientChecks
     assets: Assets
+    reading: CapacityLimiter
 
     async def model(self, name: str | None) -> LoadedModel:
         """The model of that name; reads the disk, if it must, in another thread."""

@@ -184,3 +184,18 @@ def test_a_checkpoint_that_is_gone_says_so(trained: RunStore):
             await service.report(model, "centred")
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("method", ["centred", "complex-step"])
+def test_a_fresh_network_of_any_cell_is_right(client: httpx.Client, cell, method):
+    report = client.get("/gradcheck", params={"cell": cell, "method": method}).json()
+    assert (report["model"], report["cell"], report["layers"], report["hidden"]) == (cell, cell, 2, 20)
+    assert report["passed"] is True
+    assert len(report["parameters"]) == 9
+
+
+def test_a_cell_and_a_model_are_not_checked_together(client: httpx.Client):
+    answer = client.get("/gradcheck", params={"cell": "gru", "model": "gru"})
+    assert answer.status_code == 422
+    assert "together with model" in answer.json()["error"]["message"]

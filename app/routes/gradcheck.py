@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.gradchecks import Method, Report
+from app.errors import InvalidRequestError
+from app.gradchecks import Cell, Method, Report
 from app.negotiation import preferred
 from app.routes.documents import errors
 from app.routes.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
@@ -25,6 +26,12 @@ CheckedModel = Annotated[
         description="A checkpoint (`run`, `run@step`, `run@best`); by default the assignment's own network, "
         "freshly initialised.",
         examples=["gru"],
+    ),
+]
+CheckedCell = Annotated[
+    Cell | None,
+    Query(
+        description="A freshly initialised network of this cell, two layers of 20 units, instead of a model."
     ),
 ]
 NAMES = {"centred": "centred differences", "complex-step": "complex step"}
@@ -47,6 +54,7 @@ async def gradcheck(
     parts: Parts,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
+    cell: CheckedCell = None,
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Any:
@@ -58,8 +66,10 @@ async def gradcheck(
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     headers = {"vary": "accept"}
     if kind == HTML:
-        return parts.assets.page("gradcheck.html", method=method, model=model, methods=NAMES)
-    report = await _report(parts, method, model)
+        return parts.assets.page(
+            "gradcheck.html", method=method, model=model, cell=cell, methods=NAMES, cells=get_args(Cell)
+        )
+    report = await _report(parts, method, model, cell)
     if kind == JSON:
         body = describe(report)
         return Response(body.model_dump_json(), media_type=JSON, headers=headers)
@@ -76,11 +86,12 @@ async def gradcheck_svg(
     parts: Parts,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
+    cell: CheckedCell = None,
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(parts, await _report(parts, method, model), "svg", (theme, shape))
+    return await _picture(parts, await _report(parts, method, model, cell), "svg", (theme, shape))
 
 
 @router.get(
@@ -93,15 +104,18 @@ async def gradcheck_png(
     parts: Parts,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
+    cell: CheckedCell = None,
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(parts, await _report(parts, method, model), "png", (theme, shape))
+    return await _picture(parts, await _report(parts, method, model, cell), "png", (theme, shape))
 
 
-async def _report(parts: Services, method: Method, model: str | None) -> Report:
-    return await parts.gradchecks.report(await parts.model(model) if model else None, method)
+async def _report(parts: Services, method: Method, model: str | None, cell: Cell | None) -> Report:
+    if model and cell:
+        raise InvalidRequestError("cell", f"cannot be given together with model. Given: {cell}")
+    return await parts.gradchecks.report(await parts.model(model) if model else None, method, cell)
 
 
 def describe(report: Report) -> GradcheckReport:

@@ -154,6 +154,7 @@ def _curve_body(curve: Curve, points: int) -> dict[str, Any]:
         "rollbacks": curve.rollbacks,
         "overfitting_since": curve.overfitting_since,
         "warnings": curve.warnings,
+        "characters_per_update": curve.characters_per_update,
         "sequence_length": curve.sequence_length,
         "version": curve.version,
     }

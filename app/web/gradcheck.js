@@ -4,6 +4,7 @@
 const page = document.querySelector("[data-method]");
 const query = new URLSearchParams({ method: page.dataset.method });
 if (page.dataset.model) query.set("model", page.dataset.model);
+if (page.dataset.cell) query.set("cell", page.dataset.cell);
 
 const exponential = (value) => (value === null ? "–" : value === 0 ? "0" : value.toExponential(2));
 

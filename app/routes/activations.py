@@ -1,0 +1,71 @@
+"""POST /activations: what a hidden unit does along a text, and which units follow what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import anyio.to_thread
+from fastapi import APIRouter
+
+from app.activation_schemas import ActivationsRequest, ActivationsResponse, FollowerInfo
+from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
+from app.routes.documents import errors
+from app.services import Parts, Services
+from app.store import LoadedModel
+from model.activations import activations, followers
+
+PASSAGE = 1_000  # characters of the model's own text
+WAITING = 16  # requests that may wait for the one that is read
+
+router = APIRouter(tags=["text"])
+
+
+@router.post(
+    "/activations",
+    summary="What does a hidden unit do along a text?",
+    responses=errors(400, 404, 413, 422, 503),
+)
+async def unit_activations(parts: Parts, asked: ActivationsRequest) -> ActivationsResponse:
+    """The output of one hidden unit after every character of a text.
+
+    Besides, for what a reader could keep in mind (an open quotation, the position in the line, capitals, …),
+    the unit of the whole network that follows it most closely along this very text.
+    """
+    limit = parts.settings.max_prompt
+    if asked.text is not None and len(asked.text) > limit:
+        raise InvalidRequestError("text", f"must have at most {limit} characters. Given: {len(asked.text)}")
+    model = await parts.model(asked.model)
+    if parts.reading.statistics().tasks_waiting >= WAITING:
+        raise OverloadedError(f"{WAITING} texts are waiting to be read", retry_after=2.0)
+    # one at a time: the processor belongs to the texts that are being written
+    return await anyio.to_thread.run_sync(_read, parts, model, asked, limiter=parts.reading)
+
+
+def _read(parts: Services, model: LoadedModel, asked: ActivationsRequest) -> ActivationsResponse:
+    config, text = model.network.config, asked.text
+    for name, value, size in (("layer", asked.layer, config.layers), ("unit", asked.unit, config.hidden)):
+        if value is not None and value >= size:
+            raise InvalidRequestError(name, f"must be from 0 to {size - 1} in {model.id}. Given: {value}")
+    if text is None:
+        text = parts.run(model.run).text()[-min(PASSAGE, parts.settings.max_prompt) :]
+    if unknown := model.vocabulary.unknown(text):
+        raise UnknownInFieldError(unknown, "text")
+    values = activations(model.network, model.vocabulary.encode(text))
+    found = followers(values, text)
+    layer, unit = asked.layer, asked.unit
+    if layer is None and unit is None and found:
+        layer, unit = found[0].layer, found[0].unit
+    layer, unit = layer or 0, unit or 0
+    return ActivationsResponse(
+        text=text,
+        model=model.id,
+        step=model.step,
+        digest=model.digest,
+        cell=config.cell,
+        layers=config.layers,
+        hidden=config.hidden,
+        layer=layer,
+        unit=unit,
+        values=[round(float(value), 4) for value in values[:, layer, unit]],
+        followers=[FollowerInfo(**asdict(follower)) for follower in found],
+    )
