@@ -1,7 +1,7 @@
 """What the hidden units do along a text, and which of them follow something that a person can name.
 
-After Karpathy, Johnson and Fei-Fei, "Visualizing and Understanding Recurrent Networks" (2015), where units were
-found that tell how far a line has come or whether a quotation is open.
+After Karpathy, Johnson and Fei-Fei, "Visualizing and Understanding Recurrent Networks" (2015), where units
+were found that tell how far a line has come or whether a quotation is open.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def features(text: str) -> dict[str, NDArray[np.float64]]:
 
 
 def followers(values: Array, text: str) -> list[Follower]:
-    """For each feature that varies in `text` the unit of `values` (T, L, H) closest to it, the closest first."""
+    """For each feature that varies in `text` the closest unit of `values` (T, L, H); the best first."""
     length, _, hidden = values.shape
     centred = values.reshape(length, -1).astype(np.float64)
     centred -= centred.mean(axis=0)
@@ -71,7 +71,7 @@ def followers(values: Array, text: str) -> list[Follower]:
         scale = norm * norms
         correlations = np.divide(feature @ centred, scale, out=np.zeros_like(scale), where=scale > 0)
         best = int(np.abs(correlations).argmax())
-        found.append(Follower(name, *divmod(best, hidden), correlation=float(correlations[best])))
+        found.append(Follower(name, best // hidden, best % hidden, float(correlations[best])))
     return sorted(found, key=lambda follower: -abs(follower.correlation))
 
 
@@ -92,9 +92,9 @@ def _within(text: str, pairs: dict[str, str]) -> NDArray[np.float64]:
     """1 from an opening mark until its closing one, which counts as outside."""
     inside, closing = [], ""
     for character in text:
-        if closing:
-            closing = "" if character == closing else closing
-        else:
+        if not closing:
             closing = pairs.get(character, "")
+        elif character == closing:
+            closing = ""
         inside.append(bool(closing))
     return np.array(inside, np.float64)

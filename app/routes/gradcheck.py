@@ -30,9 +30,7 @@ CheckedModel = Annotated[
 ]
 CheckedCell = Annotated[
     Cell | None,
-    Query(
-        description="A freshly initialised network of this cell, two layers of 20 units, instead of a model."
-    ),
+    Query(description="A fresh network of this cell, two layers of 20 units, instead of a model."),
 ]
 NAMES = {"centred": "centred differences", "complex-step": "complex step"}
 
