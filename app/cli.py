@@ -1,4 +1,4 @@
-"""The command line: `charloom serve | worker | train | generate | gradcheck | runs | corpus`.
+"""The command line: `charloom serve`, `train`, `generate`, `doctor` and the others.
 
 Here stand the options and the exit codes; what a command does stands in `app.commands` and is imported when
 it is called, so that `charloom --help` answers at once. Bad input ends with one line and exit code 2.
@@ -132,6 +132,20 @@ def report(
     from app.settings import load_settings
 
     write_report(load_settings(store=store), open_store(store), run, out, "markdown" if markdown else "html")
+
+
+@app.command()
+def doctor(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (CHARLOOM_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (CHARLOOM_PORT).")] = None,
+    store: Store = None,
+) -> None:
+    """Check versions, BLAS, store, worker, disk, port, gradients and generation; say what to do."""
+    from app.commands.doctor import doctor as run
+    from app.settings import load_settings
+
+    if not run(load_settings(host=host, port=port, store=store)):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -1,11 +1,12 @@
 """API keys, rate limits and CORS: who may ask, what for, and how often."""
 
+import hmac
 import io
 import logging
 
 import pytest
 
-from app.access import OPEN, Right, demand, read_keys, read_limits
+from app.access import OPEN, ApiKeys, Right, demand, read_keys, read_limits
 from app.errors import ForbiddenError
 from app.settings import Settings
 from model.errors import ConfigError
@@ -126,3 +127,51 @@ def test_cors_is_off_unless_configured(client, serving, trained_root):
     refused = open_.post("/generate", json={}, headers=origin)
     assert refused.status_code == 401
     assert "access-control-allow-origin" in refused.headers
+
+
+def logged(client, paths) -> str:
+    """What the access log says of a GET of each path."""
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(message)s %(path)s", defaults={"path": ""}))
+    requests = logging.getLogger("app.requests")
+    requests.addHandler(handler)
+    requests.setLevel(logging.INFO)
+    try:
+        for path in paths:
+            client.get(path)
+    finally:
+        requests.removeHandler(handler)
+        requests.setLevel(logging.NOTSET)
+    return log.getvalue()
+
+
+def test_health_checks_and_scrapes_have_no_line_in_the_access_log(serving, trained_root):
+    client = serving(trained_root, access_log=True)
+    assert logged(client, ["/healthz", "/readyz", "/metrics"]) == ""
+    assert logged(client, ["/healthz", "/models"]) == "request /models\n"
+    assert logged(serving(trained_root, access_log=False), ["/models"]) == ""
+
+
+def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monkeypatch):
+    compared = []
+    honest = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or honest(a, b))
+    keys = ApiKeys(None, read_keys("ann:s3cret,bob:hunter2,eve:third"))
+    for given, name in ((b"s3cret", "ann"), (b"third", "eve"), (b"s3cre", None), (b"", None)):
+        compared.clear()
+        found = keys._key_of(given)
+        assert (found.name if found else None) == name
+        assert compared == [(given, secret) for secret in (b"s3cret", b"hunter2", b"third")]
+
+
+def test_a_traceback_in_the_log_holds_no_secret(serving, trained_root, monkeypatch, caplog):
+    client = serving(trained_root, api_keys=KEYS)
+    monkeypatch.setattr(client.app.state.services.runs, "list", lambda: 1 / 0)
+    answer = client.get("/models", headers=BOB)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "division" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+    for told in (caplog.text, client.get("/metrics", headers=BOB).text):
+        assert "hunter2" not in told
+        assert "s3cret" not in told

@@ -243,6 +243,40 @@ def test_a_full_queue_refuses_with_the_time_that_the_backlog_takes(engines, deco
         engine.cancel(job)
 
 
+def test_who_would_wait_past_his_deadline_is_refused_with_the_time_that_is_too_much(engines, decoder):
+    engine = engines(max_rows=1, max_queue=3)
+    jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(2)]
+    for job in jobs:
+        submitted(engine, job)
+    wait_for(lambda: engine.stats().blocks > 3)
+    hurried = Job(decoder, [text(5)], seconds=0.5)
+    with pytest.raises(
+        OverloadedError, match=r"what waits already takes about .* longer than the 0.5 s"
+    ) as error:
+        engine.submit(hurried)
+    assert hurried.submitted is None
+    stats = engine.stats()
+    assert (stats.running, stats.waiting) == (1, 1)
+    assert error.value.retry_after == pytest.approx(stats.backlog / stats.rate - 0.5, rel=0.5)
+    patient = Job(decoder, [text(5)], seconds=1e9)
+    submitted(engine, patient)
+    for job in [*jobs, patient]:
+        engine.cancel(job)
+
+
+def test_a_text_that_cannot_be_written_in_its_time_is_refused_before_any_work(engines, decoder):
+    engine = engines(max_rows=1)
+    wait = submitted(engine, Job(decoder, [text(2000)]))
+    assert wait.wait(60)
+    long = Job(decoder, [text(ENDLESS)], seconds=0.5)
+    with pytest.raises(
+        DeadlineError, match=r"this would take about .* longer than the 0.5 s .* fewer characters"
+    ):
+        engine.submit(long)
+    assert long.submitted is None
+    assert engine.stats().running == engine.stats().waiting == 0
+
+
 def test_before_anything_is_measured_the_advice_is_a_second(decoder):
     engine = Engine(max_rows=1, max_queue=0)  # not started
     engine.submit(Job(decoder, [text()]))

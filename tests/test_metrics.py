@@ -1,6 +1,11 @@
 """GET /metrics: the names that dashboards rely on, and that they count what happened."""
 
+import os
+import subprocess
+import sys
+
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 NAMES = {
@@ -65,6 +70,39 @@ def test_they_count_what_happened(serving, trained_root):
     assert any(name == "model_info" and labels.startswith("gru@60,") for name, labels in values)
 
 
-def test_tracing_is_a_switch(serving, trained_root):
-    client = serving(trained_root, telemetry=True)
-    assert client.post("/generate", json={"length": 5}).status_code == 200
+TRACED = """
+import sys
+from contextlib import contextmanager
+from opentelemetry import trace
+
+class Tracer(trace.NoOpTracer):
+    def start_span(self, name, *arguments, **options):
+        print("span", name)
+        return super().start_span(name, *arguments, **options)
+
+    @contextmanager
+    def start_as_current_span(self, name, *arguments, **options):
+        print("span", name)
+        yield trace.INVALID_SPAN
+
+class Provider(trace.TracerProvider):
+    def get_tracer(self, *arguments, **options):
+        return Tracer()
+
+trace.set_tracer_provider(Provider())
+from starlette.testclient import TestClient
+from app.main import create_app
+from app.settings import load_settings
+
+with TestClient(create_app(load_settings(store=sys.argv[1]))) as client:
+    assert client.get("/models").status_code == 200
+"""
+
+
+@pytest.mark.parametrize("switch", ["true", "false"])
+def test_tracing_is_a_switch(trained_root, switch):
+    environment = os.environ | {"CHARLOOM_TELEMETRY": switch}
+    command = [sys.executable, "-W", "ignore", "-c", TRACED, str(trained_root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert ("span" in done.stdout) == (switch == "true"), done.stdout

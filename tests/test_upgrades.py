@@ -1,4 +1,4 @@
-"""Stores of every past format, as the program of their time wrote them, are served and trained to their end."""
+"""Stores of past formats, as the program of their time wrote them: served, and trained to their end."""
 
 import json
 import shutil
