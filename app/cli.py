@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.options import with_run_options
+from model.config import PRESETS
 from model.errors import CharloomError
 
 USAGE_ERROR = 2
@@ -70,7 +71,14 @@ def worker(
 @with_run_options
 def train(
     text: Annotated[Path, typer.Argument(help="A text in UTF-8.")],
-    preset: Annotated[str, typer.Option(help="What all other settings start from: classic or gru.")] = "gru",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="What all other settings start from (default: gru-pair; with --minutes, what suits text, "
+            "time and machine).",
+            metavar="|".join(PRESETS),
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (default: the file's).")] = None,
     store: Store = None,
     *,

@@ -14,7 +14,7 @@ from model.config import PRESETS
 from model.errors import TextError
 from model.text import read_text
 
-DEFAULT_RUNS = ("classic", "gru")  # each is the preset of its name, in the order of the queue
+DEFAULT_RUNS = ("classic", "gru-pair")  # each is the preset of its name, in the order of the queue
 
 logger = logging.getLogger(__name__)
 

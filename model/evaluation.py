@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.batches import Batches, Ids
+from model.errors import TextError
 from model.loss import character_losses
 from model.network import Network
 
@@ -31,3 +32,22 @@ def streaming_loss(network: Network, ids: Ids) -> float:
         total += float(np.mean(character_losses(logits, window.targets), dtype=np.float64))
         state = tape.final_state
     return total / batches.windows_per_epoch
+
+
+def windowed_loss(network: Network, ids: Ids, length: int) -> float:
+    """Mean loss over `ids` cut into windows of `length`, each read from the zero state.
+
+    This is what a model that sees at most `length` characters is judged by. Characters at the end that fill
+    no window are left out. Raises TextError if there is not one window.
+    """
+    count = (len(ids) - 1) // length
+    if count < 1:
+        raise TextError(f"{len(ids)} characters hold no window of {length}: {length + 1} are needed")
+    inputs = ids[: count * length].reshape(count, length).T
+    targets = ids[1 : count * length + 1].reshape(count, length).T
+    total = 0.0
+    for start in range(0, count, STREAMS):
+        rows = slice(start, start + STREAMS)
+        logits, _ = network.forward(inputs[:, rows], network.zero_state(inputs[:, rows].shape[1]))
+        total += float(character_losses(logits, targets[:, rows]).sum(dtype=np.float64))
+    return total / (count * length)

@@ -42,13 +42,29 @@ def test_every_field_of_a_run_is_an_option(capsys):
         assert f"--{name.replace('_', '-')}" in shown
 
 
+def test_minutes_alone_are_planned_for_and_the_same_command_goes_on(folder: Path, capsys):
+    command = ["train", "My Text.txt", "--minutes", "0.05", "--hidden", "8", "--members", "2"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "2 networks side by side, each of 8 GRU units" in out
+    assert "a 5-gram reaches" in out
+    assert "It ends at about" in out
+    run = RunStore("checkpoints").get("my-text")
+    assert (run.config.preset, run.config.minutes, run.config.members) == ("planned", 0.05, 2)
+    assert run.status.seconds < 2 * 3
+
+    assert main(command) == 0
+    assert "Looking at the text" not in capsys.readouterr().out
+    assert [other.name for other in RunStore("checkpoints").list()] == ["my-text"]
+
+
 def test_train_generate_and_list(folder: Path, capsys):
     assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.01"]) == 0
     out = capsys.readouterr().out
     assert "sample at step 20:" in out
     assert "my-text: finished, step 30 of 30, loss" in out
     run = RunStore("checkpoints").get("my-text")
-    assert (run.config.hidden, run.config.learning_rate, run.config.preset) == (8, 0.01, "gru")
+    assert (run.config.hidden, run.config.learning_rate, run.config.preset) == (8, 0.01, "gru-pair")
     assert [sample["step"] for sample in run.samples()] == [0, 10, 20, 30, 30]
 
     command = "generate --prompt the --length 40 --temperature 0.7 --top-k 5 --seed 3 --stop zzz"
@@ -132,7 +148,8 @@ def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
         ("train none.txt", r"none\.txt"),
         ("train empty.txt", "empty"),
         ("train short.txt", "need at least"),
-        ("train text.txt --preset x", "preset must be one of classic, gru. Given: 'x'"),
+        ("train short.txt --minutes 1", "need at least"),
+        ("train text.txt --preset x", "preset must be one of classic, gru, gru-pair. Given: 'x'"),
         ("train text.txt --hidden 0", "hidden must be between 1 and 4096. Given: 0"),
         ("train text.txt --hidden x", "--hidden"),
         ("train text.txt --hiden 3", "--hiden"),

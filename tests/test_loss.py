@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from small_networks import VOCABULARY, random_network
 
+from model.errors import TextError
+from model.evaluation import windowed_loss
 from model.loss import character_losses, cross_entropy, log_softmax
 
 
@@ -37,3 +40,15 @@ def test_gradient_by_complex_step(reduction, scale):
         expected[index] = character_losses(shifted, targets).sum().imag / 1e-30 * scale
     _, gradient = cross_entropy(logits.copy(), targets, reduction)
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-16)
+
+
+def test_windows_are_read_each_from_the_zero_state():
+    network = random_network("gru", hidden=6)
+    ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 100)
+    losses = []
+    for start in range(0, 98, 7):
+        logits, _ = network.forward(ids[start : start + 7, None], network.zero_state(1))
+        losses.append(character_losses(logits, ids[start + 1 : start + 8, None]))
+    assert windowed_loss(network, ids, 7) == pytest.approx(np.mean(losses), rel=1e-6)
+    with pytest.raises(TextError, match="5 characters hold no window of 5: 6 are needed"):
+        windowed_loss(network, ids[:5], 5)

@@ -278,7 +278,7 @@ def test_a_fresh_store_gets_the_default_runs_once(store: RunStore, corpus: Path)
     runs = store.list()
     assert [(run.name, run.config) for run in runs] == [
         ("classic", PRESETS["classic"]),
-        ("gru", PRESETS["gru"]),
+        ("gru-pair", PRESETS["gru-pair"]),
     ]
     assert runs[0].text() == small_text()
 

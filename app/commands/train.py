@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import time
 from pathlib import Path
@@ -13,29 +14,37 @@ from rich.console import Console
 from rich.logging import RichHandler
 from threadpoolctl import threadpool_limits
 
+from app.planning import PLANNED, make_plan
 from app.progress import make_display
 from app.records import RUN_NAME, RunExistsError, RunNotFoundError, Status
 from app.runs import Run, RunStore
+from app.speed import measure
 from app.trainer import check_text
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.config import PRESETS, RunConfig
 from model.errors import CharloomError, ConfigError
 from model.text import read_text
 
+DEFAULT_PRESET = "gru-pair"
 LOOK_SECONDS = 0.5
 ENDED = ("finished", "failed")
 
 
-def train(store: RunStore, path: Path, preset: str, name: str | None, overrides: dict[str, Any]) -> bool:
+def train(
+    store: RunStore, path: Path, preset: str | None, name: str | None, overrides: dict[str, Any]
+) -> bool:
     """Train on the text at `path`; say whether the run is finished (False: it was stopped).
 
     Raises TextError, ConfigError, RunError, OSError; CharloomError with the run's reason if it failed.
     """
-    config = make_config(preset, overrides)
     text = read_text(path)
+    console = Console()
+    if preset is None and overrides.get("minutes") and "steps" not in overrides:
+        config = planned(store, name, text, path, overrides, console)
+    else:
+        config = make_config(preset or DEFAULT_PRESET, overrides)
     check_text(config, text)
     run = find_or_create(store, name, config, text, path)
-    console = Console()
     logging.basicConfig(
         level=logging.WARNING, handlers=[RichHandler(console=console, show_path=False)], force=True
     )
@@ -52,6 +61,24 @@ def train(store: RunStore, path: Path, preset: str, name: str | None, overrides:
         return True
     console.print(f"Stopped at step {status.step:,}; the same command goes on from there.", highlight=False)
     return False
+
+
+def planned(
+    store: RunStore, name: str | None, text: str, path: Path, overrides: dict[str, Any], console: Console
+) -> RunConfig:
+    """What suits text, time and machine, and says what to expect of it; a run begun before stays as it is."""
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    asked = make_config(DEFAULT_PRESET, overrides)
+    for run in store.list():
+        same = all(getattr(run.config, field) == getattr(asked, field) for field in overrides)
+        named = run.name in (name, default_name(path))
+        if named and same and run.config.preset == PLANNED and run.spec.corpus_sha256 == sha256:
+            return run.config
+    console.print("Looking at the text and at the speed of this machine …", highlight=False)
+    plan = make_plan(text, overrides, len(os.sched_getaffinity(0)), measure)
+    for line in plan.described():
+        console.print(line, highlight=False, soft_wrap=True)
+    return plan.config
 
 
 def make_config(preset: str, overrides: dict[str, Any]) -> RunConfig:

@@ -1,0 +1,149 @@
+"""Chooses sizes and a schedule for a text, a time and a machine, and says what to expect of them.
+
+The rules come from what was tried (docs/experiments.md): a larger network that reads the text less often is
+better than a smaller one that reads it more often, as long as it can read a few million characters; several
+networks side by side beat one, once each has read enough; and a short text is soon known by heart, so there
+what counts is to hold the weights small.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from model.batches import Ids, split
+from model.config import PRESETS, RunConfig
+from model.ngram import baselines
+from model.vocabulary import Vocabulary
+
+PLANNED = "planned"  # the preset's name of a run that was planned
+HELD_OUT = 100_000  # characters are enough to measure a loss by, and soon read
+MEMBERS = 8  # more side by side gave little
+ALONE = 5e5  # characters, below which a network has not learnt enough for others beside it to help
+ENOUGH = 6e6  # characters that each of several should read of a text of a million
+DECAY = 0.03  # weight decay for each time the text is read
+WINDOWS = 12  # least windows a stream is read in before it starts afresh
+SMALLER = ((64, 5e4), (128, 2e5), (256, math.inf))  # units, up to how many characters
+
+SpeedOf = Callable[[RunConfig, Vocabulary, Ids], float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained, and what to expect.
+
+    Attributes:
+        config: of the run.
+        characters_per_second: measured here, of each network.
+        passes: how often each network reads the text it learns from.
+        ngram_loss, expected_loss: of a 5-gram, and of the best checkpoint, on the held-out text, in nats per
+            character.
+        ends_at: Unix time.
+    """
+
+    config: RunConfig
+    characters_per_second: float
+    passes: float
+    ngram_loss: float
+    expected_loss: float
+    ends_at: float
+
+    def described(self) -> list[str]:
+        """Lines for people."""
+        config = self.config
+        many = f"{config.members} networks side by side, each of" if config.members > 1 else "One network of"
+        read = self.characters_per_second * config.minutes * 60
+        end = time.strftime("%H:%M:%S", time.localtime(self.ends_at))
+        return [
+            f"{many} {config.hidden} {config.cell.upper()} units, reading {read / 1e6:.1f} million "
+            f"characters: the text {self.passes:.1f} times.",
+            f"On the part held out, a 5-gram reaches {self.ngram_loss:.2f} nats per character; "
+            f"expect about {self.expected_loss:.2f}.",
+            f"It ends at about {end}.",
+        ]
+
+
+def make_plan(text: str, asked: Mapping[str, Any], cores: int, speed_of: SpeedOf) -> Plan:
+    """A plan for `text` and `asked["minutes"]` on so many cores; other fields in `asked` stay as they are.
+
+    `speed_of` tells how many characters a second each network of a configuration reads here.
+    """
+    vocabulary = Vocabulary.from_text(text)
+    ids = vocabulary.encode(text)
+    minutes = float(asked["minutes"])
+    config = PRESETS["gru-pair"].replace(preset=PLANNED, minutes=minutes, **shape(len(ids)))
+    probed = config.replace(hidden=256, members=min(cores, MEMBERS))
+    budget = 60 * minutes * speed_of(probed, vocabulary, ids)
+    config = config.replace(**sizes(len(ids), budget, cores)).replace(**asked)
+    speed = speed_of(config, vocabulary, ids)
+    config = config.replace(**cadence(config, speed)).replace(**asked)
+    training_ids, _ = split(ids, config.validation_fraction)
+    passes = 60 * minutes * speed / len(training_ids)
+    ngram_loss = baselines(ids, len(vocabulary), config.validation_fraction)["5-gram"]
+    expected = ngram_loss * relative_loss(len(training_ids), 60 * minutes * speed, config.members)
+    return Plan(config, speed, passes, ngram_loss, expected, time.time() + 60 * minutes)
+
+
+def shape(characters: int) -> dict[str, Any]:
+    """How a text is cut up: streams long enough to carry a state, and a held-out part that is soon read."""
+    length = PRESETS["gru-pair"].sequence_length
+    streams = max(1, min(32, characters // (WINDOWS * length)))
+    return {"streams": streams, "validation_fraction": min(0.1, HELD_OUT / characters)}
+
+
+def sizes(characters: int, budget: float, cores: int) -> dict[str, Any]:
+    """Units and networks for a text, given how many characters one network of 256 units a core could read."""
+    if cores == 1 or budget < ALONE:
+        return {"hidden": units(budget * cores), "members": 1, "shards": min(cores, MEMBERS)}
+    enough = ENOUGH * math.sqrt(characters / 1e6)
+    members = max(min(cores, MEMBERS), min(MEMBERS, round(budget * cores / enough)))
+    passes = budget * cores / members / characters
+    decay = min(1.0, max(PRESETS["gru-pair"].weight_decay, DECAY * passes))
+    return {"hidden": 256, "members": members, "shards": 1, "weight_decay": round(decay, 2)}
+
+
+def units(budget: float) -> int:
+    """Units of a single network that could read so many characters if it had 256."""
+    return next(count for count, most in SMALLER if budget <= most)
+
+
+def cadence(config: RunConfig, speed: float) -> dict[str, Any]:
+    """Some forty measurements, twenty checkpoints and ten samples over the run."""
+    updates = 60 * config.minutes * speed / (config.streams * config.sequence_length)
+    every = {"validate_every": updates / 40, "checkpoint_every": updates / 20, "sample_every": updates / 10}
+    return {name: rounded(value) for name, value in every.items()}
+
+
+def rounded(value: float) -> int:
+    """`value` with one digit that counts, at least 10: steps that people can read."""
+    if value < 10:
+        return 10
+    unit: int = 10 ** int(math.log10(value))
+    return int(value // unit * unit)
+
+
+# what was measured: millions of characters read by each network -> its loss over that of the 5-gram
+RELATIVE: Sequence[tuple[float, float]] = (
+    (0.05, 1.55),
+    (0.2, 1.25),
+    (0.5, 1.10),
+    (1.0, 1.0),
+    (2.0, 0.94),
+    (4.0, 0.91),
+)
+
+
+def relative_loss(characters: float, read: float, members: int) -> float:
+    """The expected loss on held-out text, in units of a 5-gram's, between the points that were measured."""
+    millions = read / 1e6
+    if millions <= RELATIVE[0][0]:
+        return RELATIVE[0][1]
+    for (low, high_loss), (high, low_loss) in pairwise(RELATIVE):
+        if millions <= high:
+            share = math.log(millions / low) / math.log(high / low)
+            return high_loss + share * (low_loss - high_loss)
+    return RELATIVE[-1][1]
