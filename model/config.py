@@ -61,14 +61,15 @@ class RunConfig:
     `embedding` is the length of the vector learnt for each character, 0 for one-hot input. `members` networks
     are trained, each reading every batch, and their logits averaged.
     `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes`
-    ends the run: `minutes` > 0 takes precedence.
+    ends the run: `minutes` > 0 takes precedence. A field that a stored configuration lacks has its default, so
+    the defaults of fields that came later are what there was before them.
     """
 
     preset: str = "gru"
     cell: str = "gru"
     hidden: int = 256
     layers: int = 1
-    embedding: int = 128
+    embedding: int = 0
     members: int = 1
     initialisation: str = "uniform"
     initial_scale: float = 1.0
@@ -188,7 +189,7 @@ PRESETS: dict[str, RunConfig] = {
         sample_temperature=1.0,
         best_sample_length=1000,
     ),
-    "gru": RunConfig(),
+    "gru": RunConfig(embedding=128),
     # Two of them side by side, whose predictions are averaged: the same time on two cores, better text.
-    "gru-pair": RunConfig(preset="gru-pair", members=2, shards=1),
+    "gru-pair": RunConfig(preset="gru-pair", embedding=128, members=2, shards=1),
 }
