@@ -61,8 +61,8 @@ class RunConfig:
     `embedding` is the length of the vector learnt for each character, 0 for one-hot input. `members` networks
     are trained, each reading every batch, and their logits averaged.
     `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes`
-    ends the run: `minutes` > 0 takes precedence. A field that a stored configuration lacks has its default, so
-    the defaults of fields that came later are what there was before them.
+    ends the run: `minutes` > 0 takes precedence. A field that a stored configuration lacks has its default,
+    so the defaults of fields that came later are what there was before them.
     """
 
     preset: str = "gru"

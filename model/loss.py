@@ -29,11 +29,12 @@ def cross_entropy(logits: Array, targets: NDArray[np.integer], reduction: str) -
     """
     rows = logits.reshape(-1, logits.shape[-1])
     chosen = np.arange(len(rows)), targets.ravel()
-    rows -= rows.max(axis=1, keepdims=True)
+    rows -= np.maximum.reduce(rows, axis=1, keepdims=True)
     target_logits = rows[chosen]
     np.exp(rows, out=rows)
-    total = rows.sum(axis=1, keepdims=True)
-    loss = float(np.mean(np.log(total[:, 0]) - target_logits, dtype=np.float64))
+    total = np.add.reduce(rows, axis=1, keepdims=True)
+    losses = np.log(total[:, 0]) - target_logits
+    loss = float(np.add.reduce(losses, dtype=np.float64)) / len(rows)
     rows /= total
     rows[chosen] -= 1
     if reduction == "mean":

@@ -187,8 +187,8 @@ class Network:
         if gradient is None:
             gradient = Network(self.config, np.empty_like(self.flat))
         dlogits = _rows(dlogits)
-        np.matmul(_rows(tape.layers[-1].outputs).T, dlogits, out=gradient.parameters["V"])
-        np.sum(dlogits, axis=0, out=gradient.parameters["c"])
+        _rows(tape.layers[-1].outputs).T.dot(dlogits, gradient.parameters["V"])
+        np.add.reduce(dlogits, axis=0, out=gradient.parameters["c"])
         doutputs = dlogits.dot(self.parameters["V"].T).reshape(tape.layers[-1].shape)
         for index in range(self.config.layers - 1, -1, -1):
             inputs = tape.layers[index - 1].outputs if index else tape.inputs

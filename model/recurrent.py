@@ -81,12 +81,14 @@ class LayerTape:
         self.dstates = np.zeros_like(self.states)
         self.cache = np.empty((cell.cached, steps, rows, hidden), dtype)
         self.span = max(1, CACHED_ELEMENTS // (rows * hidden))
-        self.u_steps = _steps(self.u)
-        self.u_gates = [_gates(step, cell.gates) for step in self.u_steps]
+        u_steps = _steps(self.u)
+        self.u_gates = [_gates(step, cell.gates) for step in u_steps]
         self.v_gates = _gates(self.forward_product.out, cell.gates)
         self.state_steps = list(zip(*map(_steps, self.states), strict=True))
-        self.dstate_steps = list(zip(*map(_steps, self.dstates), strict=True))
         self.cache_steps = list(zip(*map(_steps, self.cache), strict=True))
+        dstates = list(zip(*map(_steps, self.dstates), strict=True))
+        back = zip(dstates[1:], self.cache_steps, self.u_gates, u_steps, dstates[:-1], strict=True)
+        self.steps_back = list(back)[::-1]
 
     @property
     def outputs(self) -> Array:
@@ -104,10 +106,10 @@ def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape)
     multiply, W, v = tape.forward_product.operands(weights.W)
     _project(weights, inputs, tape.u)
     tape.states[:, 0] = state
-    previous = tape.state_steps[0]
+    previous, step = tape.state_steps[0], cell.step
     for u, after, cache in zip(tape.u_gates, tape.state_steps[1:], tape.cache_steps, strict=True):
         multiply(previous[0], W, v)
-        cell.step(u, v_gates, previous, after, cache)
+        step(u, v_gates, previous, after, cache)
         previous = after
     return tape.outputs
 
@@ -125,13 +127,14 @@ def backward(
     tape.dstates[0, 0] = 0
     tape.dstates[0, 1:] = doutputs
     tape.dstates[1:] = 0
-    for t in range(tape.shape[0] - 1, -1, -1):
-        if (tape.shape[0] - 1 - t) % tape.span == 0:
-            _local_derivatives(tape, max(0, t + 1 - tape.span), t + 1)
-        before = tape.dstate_steps[t]
-        cell.step_backward(tape.dstate_steps[t + 1], tape.cache_steps[t], tape.u_gates[t], before)
-        multiply(tape.u_steps[t], W_transposed, target)
-        np.add(before[0], back, out=before[0])
+    step_backward, add = cell.step_backward, np.add
+    for end in range(tape.shape[0], 0, -tape.span):
+        start = max(0, end - tape.span)
+        _local_derivatives(tape, start, end)
+        for after, cache, u_gates, u, before in tape.steps_back[tape.shape[0] - end : tape.shape[0] - start]:
+            step_backward(after, cache, u_gates, before)
+            multiply(u, W_transposed, target)
+            add(before[0], back, before[0])
     _weight_gradients(gradients, inputs, tape)
 
 
@@ -162,10 +165,10 @@ def _weight_gradients(gradients: LayerWeights, inputs: Array, tape: LayerTape) -
     cell.input_gradient(tape.dstates[0, 1:], tuple(tape.cache), _gates(tape.u, cell.gates))
     if inputs.ndim == 2:
         np.matmul(_one_hot(inputs, len(gradients.U), d.dtype).T, d, out=gradients.U)
-        np.sum(gradients.U, axis=0, out=gradients.b)  # each du went into exactly one row of dU
+        np.add.reduce(gradients.U, axis=0, out=gradients.b)  # each du went into exactly one row of dU
     else:
         np.matmul(_flat(inputs).T, d, out=gradients.U)
-        np.sum(d, axis=0, out=gradients.b)
+        np.add.reduce(d, axis=0, out=gradients.b)
 
 
 def _one_hot(ids: NDArray[np.integer], size: int, dtype: DTypeLike) -> Array:
