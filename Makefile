@@ -3,20 +3,21 @@
 
 ENV := .venv
 BENCH_ENV := .venv-bench
+RELEASE_ENV := .venv-release
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
-BENCHMARKS := training generation serve_load overload gradcheck_steps
+BENCHMARKS := training generation serve_load overload hot_swap soak gradcheck_steps
 IMAGE := charloom
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format bench image clean
+.PHONY: help serve test check format bench image image-test release clean
 
 help: ## List the targets
 	@echo 'Charloom: give it a text; it trains a character-level RNN and serves the newest checkpoint.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'ARGS="..." is handed on:     make serve ARGS="--port 9000"     make test ARGS="-k vocabulary"'
 	@echo 'CHARLOOM_* configures it:    CHARLOOM_CORPUS=my.txt make serve'
@@ -41,10 +42,25 @@ bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (on
 	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
 
 image: ## Build the container image
-	docker build --tag $(IMAGE) .
+	docker build --tag $(IMAGE) $(ARGS) .
+
+image-test: $(ENV)/.runtime ## Run image and compose file with a Docker engine: hardened, healthy, killed, scaled
+	@$(ENV)/bin/python -m tests.containers $(ARGS)
+
+# what is audited and listed is what an installation of the wheel brings, nothing of the tools'
+release: $(RELEASE_ENV)/.release ## Build dist/: wheel, sources, bill of materials (CycloneDX), audit
+	rm -rf dist build/installed
+	$(RELEASE_ENV)/bin/python -m build --outdir dist .
+	$(RELEASE_ENV)/bin/python -m venv --clear build/installed
+	build/installed/bin/python $(PIP) install dist/*.whl
+	$(RELEASE_ENV)/bin/cyclonedx-py environment build/installed/bin/python --output-file dist/charloom.cdx.json
+	$(RELEASE_ENV)/bin/pip-audit --format json --output dist/audit.json \
+	    --path build/installed/lib/python*/site-packages \
+	    || { test ! -s dist/audit.json && echo 'NOT AUDITED: the service of known vulnerabilities gave no answer' >&2; }
+	@ls -l dist
 
 clean: ## Remove environments and caches; runs and texts are kept
-	rm -rf $(ENV) $(BENCH_ENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find app model tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORPUS): | $(ENV)/.runtime
@@ -63,6 +79,11 @@ $(ENV)/.dev: pyproject.toml $(ENV)/bin/python
 $(BENCH_ENV)/.bench: pyproject.toml $(BENCH_ENV)/bin/python
 	@echo 'Installing what the benchmarks need into $(BENCH_ENV): PyTorch is large ...'
 	@$(BENCH_ENV)/bin/python $(PIP) install --editable '.[bench]'
+	@touch $@
+
+$(RELEASE_ENV)/.release: pyproject.toml $(RELEASE_ENV)/bin/python
+	@echo 'Installing what a release needs into $(RELEASE_ENV) ...'
+	@$(RELEASE_ENV)/bin/python $(PIP) install build pip-audit cyclonedx-bom
 	@touch $@
 
 # The first Python that really runs (a shim of pyenv may not), is new enough and can make environments.

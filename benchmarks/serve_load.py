@@ -76,7 +76,7 @@ def served(command, port, environment=None):
     )
     try:
         wait_until_ready(port, process)
-        yield
+        yield process
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,0 +1,247 @@
+"""Minutes of an open-loop load, at half and at three times the capacity, with clients of every kind.
+
+    python -m benchmarks.soak [--minutes 5]
+
+First the capacity is measured by 64 clients that each ask again at once. Then requests come at random moments
+(Poisson), whether or not earlier ones are answered, for `--minutes` at each of the two rates: plain texts and
+streams, clients that leave, that stop reading for seconds, and that send slowly. Beside them `/healthz` is
+asked ten times a second, and memory, descriptors and threads of the server are read at start and end.
+
+An answer counts as lost if it was accepted (200) and did not come whole to a client that stayed. A connection
+that breaks before any answer was never accepted: the system's queue of connections was full.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import random
+import resource
+import statistics
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.overload import ask, message
+from benchmarks.serve_load import command_of, free_port, make_store, served
+
+try:
+    from uvloop import run
+except ImportError:
+    from asyncio import run
+
+LENGTH = 1000
+KINDS = {"plain": 55, "stream": 30, "leaves": 5, "stalls": 5, "sends slowly": 5}
+STALL_SECONDS, SLOW_SECONDS = 3.0, 2.0
+LATEST = 90  # seconds that the last answers may take
+CAPACITY_SECONDS = 8
+
+
+class Server:
+    """What the system knows of a process."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def megabytes(self):
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize() / (1 << 20)
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self):
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def sample(self):
+        return self.megabytes(), self.descriptors(), self.threads()
+
+
+async def whole(reader, answering, pause=0.0):
+    """(status, body) of an answer of either kind; raises if it is cut. Notes in `answering` that it began."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    answering.append(head)
+    if b"content-length:" in head:
+        body = await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
+        return int(head[9:12]), body
+    await asyncio.sleep(pause)
+    pieces = []
+    while size := int(await reader.readline(), 16):
+        pieces.append((await reader.readexactly(size + 2))[:-2])
+    return int(head[9:12]), b"".join(pieces)
+
+
+def judged(status, body, streamed):
+    """What an answer counts as."""
+    if status != 200:
+        return str(status)
+    if streamed:
+        return "200" if b"event: done\n" in body else "lost"
+    return "200" if len(json.loads(body)["text"]) == LENGTH else "lost"
+
+
+async def one(port, kind, seed, answers):
+    """One client: a request, and what became of it."""
+    streamed = kind in ("stream", "leaves", "stalls")
+    body = json.dumps({"prompt": "the ", "length": LENGTH, "seed": seed, "stream": streamed}).encode()
+    began, result, writer, answering = time.perf_counter(), "lost", None, []
+    try:
+        async with asyncio.timeout(LATEST):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+            data = message("POST", "/generate", port, body)
+            if kind == "sends slowly":
+                for at in range(0, len(data), 40):
+                    writer.write(data[at : at + 40])
+                    await asyncio.sleep(SLOW_SECONDS * 40 / len(data))
+            else:
+                writer.write(data)
+            if kind == "leaves":
+                await reader.read(100)
+                result = "left"
+            else:
+                status, content = await whole(reader, answering, STALL_SECONDS if kind == "stalls" else 0.0)
+                result = judged(status, content, streamed)
+    except (OSError, EOFError) as error:
+        begun = isinstance(error, asyncio.IncompleteReadError) and error.partial
+        result = "lost" if begun or answering else "not accepted"
+    finally:
+        if writer is not None:
+            writer.close()
+    answers.append((kind, result, 1000 * (time.perf_counter() - began)))
+
+
+def watch(port, stop, told):
+    """Asks for health ten times a second; in a process of its own, which the load does not delay."""
+    latencies = []
+    while not stop.wait(0.1):
+        start = time.perf_counter()
+        status, _, _ = asyncio.run(ask(port, "GET", "/healthz"))
+        assert status == 200
+        latencies.append(1000 * (time.perf_counter() - start))
+    told.put(latencies)
+
+
+@contextmanager
+def watched(port, latencies):
+    context = multiprocessing.get_context("spawn")
+    stop, told = context.Event(), context.Queue()
+    process = context.Process(target=watch, args=(port, stop, told), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        latencies.extend(told.get(timeout=LATEST))
+        process.join()
+
+
+async def capacity(port):
+    """Requests a second that 64 clients get answered, each asking again at once."""
+    answers, end = [], time.perf_counter() + CAPACITY_SECONDS
+
+    async def client(number):
+        while time.perf_counter() < end:
+            await one(port, "stream" if number % 3 == 0 else "plain", len(answers), answers)
+
+    await asyncio.gather(*(client(number) for number in range(64)))
+    return len(answers) / CAPACITY_SECONDS
+
+
+async def load(port, rate, seconds):
+    """Open loop: `rate` requests a second, whatever becomes of them."""
+    rng, answers, tasks = random.Random(1), [], set()
+    start, due, number = time.perf_counter(), 0.0, 0
+    while due < seconds:
+        due += rng.expovariate(rate)
+        await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
+        kind = rng.choices(list(KINDS), KINDS.values())[0]
+        task = asyncio.create_task(one(port, kind, number, answers))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        number += 1
+    await asyncio.gather(*tasks)
+    await asyncio.sleep(2)
+    return number, answers
+
+
+def phase(port, rate, seconds, server):
+    """(requests sent, answers, health latencies, server at start and end)."""
+    latencies, before = [], server.sample()
+    with watched(port, latencies):
+        sent, answers = run(load(port, rate, seconds))
+    return sent, answers, latencies, (before, server.sample())
+
+
+def p(values, part):
+    return sorted(values)[int(part * (len(values) - 1))] if values else float("nan")
+
+
+def describe(times, rate, outcome):
+    sent, answers, latencies, samples = outcome
+    results = Counter(result for _, result, _ in answers)
+    good = [ms for kind, result, ms in answers if result == "200" and kind in ("plain", "stream")]
+    refused = [ms for kind, result, ms in answers if result == "429" and kind in ("plain", "stream")]
+    failures = {name: n for name, n in sorted(results.items()) if name not in ("200", "left", "429")}
+    assert len(answers) == sent
+    first, last = samples
+    growth = [f"{a:.0f} → {b:.0f}" for a, b in zip(first, last, strict=True)]
+    return (
+        f"{times:g} × capacity",
+        f"{rate:.0f}",
+        sent,
+        results["200"],
+        results["left"],
+        results["429"],
+        ", ".join(f"{n} {name}" for name, n in failures.items()) or "none",
+        f"{statistics.median(good):.0f} / {p(good, 0.99):.0f}" if good else "–",
+        f"{statistics.median(refused):.0f} / {p(refused, 0.99):.0f}" if refused else "–",
+        f"{statistics.median(latencies):.1f} / {p(latencies, 0.99):.1f} / {max(latencies):.0f}",
+        *growth,
+    )
+
+
+HEAD = (
+    "load",
+    "requests/s",
+    "sent",
+    "whole texts",
+    "clients that left",
+    "429",
+    "other failures",
+    "text, ms p50 / p99",
+    "refusal, ms p50 / p99",
+    "/healthz, ms p50 / p99 / most",
+    "memory, MB",
+    "descriptors",
+    "threads",
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5)
+    arguments = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        make_store(Path(folder))
+        quiet = {"CHARLOOM_LOG_LEVEL": "warning", "CHARLOOM_ACCESS_LOG": "false"}
+        server = Server(stack.enter_context(served(command_of(folder, port), port, quiet)).pid)
+        run(capacity(port))  # once in vain: everything is loaded and warm then
+        most = run(capacity(port))
+        rows = [
+            describe(times, times * most, phase(port, times * most, 60 * arguments.minutes, server))
+            for times in (0.5, 3)
+        ]
+    environment = report.environment("numpy", "fastapi", "uvicorn")
+    told = f"Capacity: {most:.0f} requests a second of {LENGTH} characters each, a third of them streams."
+    report.save("soak", "\n\n".join(["# Soak", environment, told, report.table(HEAD, rows)]))
+
+
+if __name__ == "__main__":
+    main()
