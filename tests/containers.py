@@ -3,8 +3,8 @@
     python -m tests.containers [one|scale]
 
 Not for pytest: it takes minutes, an engine, and the image that `make image` builds. It says what it does,
-line by line, and leaves with 1 and the reason at the first thing that is not as it should be. What it starts it
-removes, its volume too; the project's name is its own, so that nothing of yours is touched.
+line by line, and leaves with 1 and the reason at the first thing that is not as it should be. What it starts
+it removes, its volume too; the project's name is its own, so that nothing of yours is touched.
 """
 
 import contextlib
