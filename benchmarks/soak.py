@@ -105,7 +105,7 @@ async def one(port, kind, seed, answers):
             else:
                 status, content = await whole(reader, answering, STALL_SECONDS if kind == "stalls" else 0.0)
                 result = judged(status, content, streamed)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, RuntimeError) as error:  # uvloop: RuntimeError for a closed connection
         begun = isinstance(error, asyncio.IncompleteReadError) and error.partial
         result = "lost" if begun or answering else "not accepted"
     finally:
