@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
+from numpy import add, copyto, multiply, subtract, tanh  # looked up thousands of times an update
 from numpy.typing import NDArray
 
 Array = NDArray[Any]  # float32, float64, or complex128 during a complex-step check
@@ -66,17 +66,17 @@ class Elman:
 
     def step(self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         h = state[0]
-        np.add(u[0], v[0], out=h)
-        np.tanh(h, out=h)
+        add(u[0], v[0], h)
+        tanh(h, h)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         """dh/da = 1 - h^2."""
         h, slope = state[0], cache[0]
-        np.multiply(h, h, out=slope)
-        np.subtract(1, slope, out=slope)
+        multiply(h, h, slope)
+        subtract(1, slope, slope)
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
-        np.multiply(dstate[0], cache[0], out=dv[0])
+        multiply(dstate[0], cache[0], dv[0])
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         """a = u + v, so du = dv."""
@@ -96,13 +96,13 @@ class GRU:
         r, z, n, kept_v_n = cache[:4]
         _sigmoid_of_sum(u_r, v_r, out=r)
         _sigmoid_of_sum(u_z, v_z, out=z)
-        np.copyto(kept_v_n, v_n)
-        np.multiply(r, v_n, out=n)
-        np.add(n, u_n, out=n)
-        np.tanh(n, out=n)
-        np.subtract(h_prev, n, out=h)
-        np.multiply(h, z, out=h)
-        np.add(h, n, out=h)
+        copyto(kept_v_n, v_n)
+        multiply(r, v_n, n)
+        add(n, u_n, n)
+        tanh(n, n)
+        subtract(h_prev, n, h)
+        multiply(h, z, h)
+        add(h, n, h)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         """From (r, z, n, v_n, -, -) to (r, z, dh/du_n, dh/dv_n, dh/dv_z, dh/dv_r).
@@ -113,29 +113,29 @@ class GRU:
         h = state[0]
         r, z, n, v_n, by_z, by_r = cache
         one_minus_z = by_r  # free until dh/dv_r is formed
-        np.subtract(1, z, out=one_minus_z)
-        np.subtract(h, n, out=by_z)
-        np.multiply(by_z, one_minus_z, out=by_z)
+        subtract(1, z, one_minus_z)
+        subtract(h, n, by_z)
+        multiply(by_z, one_minus_z, by_z)
         by_n = _one_minus_square(n)
-        np.multiply(by_n, one_minus_z, out=by_n)
+        multiply(by_n, one_minus_z, by_n)
         _sigmoid_slope(r, out=by_r)
-        np.multiply(by_r, v_n, out=by_r)
-        np.multiply(by_r, by_n, out=by_r)
-        np.multiply(by_n, r, out=v_n)
+        multiply(by_r, v_n, by_r)
+        multiply(by_r, by_n, by_r)
+        multiply(by_n, r, v_n)
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
         """dv = dh * (dh/dv); around the gates, dh_prev += dh z."""
         dh = dstate[0]
         _, z, _, by_v_n, by_z, by_r = cache
-        np.multiply(dh, by_r, out=dv[0])
-        np.multiply(dh, by_z, out=dv[1])
-        np.multiply(dh, by_v_n, out=dv[2])
-        np.multiply(dh, z, out=z)
-        np.add(dprevious[0], z, out=dprevious[0])
+        multiply(dh, by_r, dv[0])
+        multiply(dh, by_z, dv[1])
+        multiply(dh, by_v_n, dv[2])
+        multiply(dh, z, z)
+        add(dprevious[0], z, dprevious[0])
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         """r and z see u + v; only n tells them apart: du_n = dh (dh/du_n)."""
-        np.multiply(dh, cache[2], out=dv[2])
+        multiply(dh, cache[2], dv[2])
 
 
 class LSTM:
@@ -151,14 +151,14 @@ class LSTM:
         i, f, g, o, tanh_c, _ = cache
         _sigmoid_of_sum(u[0], v[0], out=i)
         _sigmoid_of_sum(u[1], v[1], out=f)
-        np.add(u[2], v[2], out=g)
-        np.tanh(g, out=g)
+        add(u[2], v[2], g)
+        tanh(g, g)
         _sigmoid_of_sum(u[3], v[3], out=o)
-        np.multiply(i, g, out=tanh_c)
-        np.multiply(f, c_prev, out=c)
-        np.add(c, tanh_c, out=c)
-        np.tanh(c, out=tanh_c)
-        np.multiply(o, tanh_c, out=h)
+        multiply(i, g, tanh_c)
+        multiply(f, c_prev, c)
+        add(c, tanh_c, c)
+        tanh(c, tanh_c)
+        multiply(o, tanh_c, h)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         """From (i, f, g, o, tanh c, -) to (dh/dv_o, f, dc/dv_g, dc/dv_f, dh/dc, dc/dv_i).
@@ -169,30 +169,30 @@ class LSTM:
         c_prev = previous[1]
         i, f, g, o, tanh_c, by_i = cache
         _sigmoid_slope(i, out=by_i)
-        np.multiply(by_i, g, out=by_i)
+        multiply(by_i, g, by_i)
         by_g = _one_minus_square(g)
-        np.multiply(by_g, i, out=by_g)
+        multiply(by_g, i, by_g)
         by_o = i  # i is used up
         _sigmoid_slope(o, out=by_o)
-        np.multiply(by_o, tanh_c, out=by_o)
+        multiply(by_o, tanh_c, by_o)
         by_c = _one_minus_square(tanh_c)
-        np.multiply(by_c, o, out=by_c)
+        multiply(by_c, o, by_c)
         by_f = o  # o is used up
         _sigmoid_slope(f, out=by_f)
-        np.multiply(by_f, c_prev, out=by_f)
+        multiply(by_f, c_prev, by_f)
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
         """dc += dh (dh/dc);  dv_i, dv_f, dv_g = dc * (dc/dv);  dv_o = dh (dh/dv_o);  dc_prev += dc f."""
         dh, dc = dstate
         by_o, f, by_g, by_f, by_c, by_i = cache
-        np.multiply(dh, by_c, out=by_c)
-        np.add(dc, by_c, out=dc)
-        np.multiply(dc, by_i, out=dv[0])
-        np.multiply(dc, by_f, out=dv[1])
-        np.multiply(dc, by_g, out=dv[2])
-        np.multiply(dh, by_o, out=dv[3])
-        np.multiply(dc, f, out=f)
-        np.add(dprevious[1], f, out=dprevious[1])
+        multiply(dh, by_c, by_c)
+        add(dc, by_c, dc)
+        multiply(dc, by_i, dv[0])
+        multiply(dc, by_f, dv[1])
+        multiply(dc, by_g, dv[2])
+        multiply(dh, by_o, dv[3])
+        multiply(dc, f, f)
+        add(dprevious[1], f, dprevious[1])
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         """Every gate sees u + v, so du = dv."""
@@ -203,21 +203,21 @@ CELLS: dict[str, Cell] = {"elman": Elman(), "gru": GRU(), "lstm": LSTM()}
 
 def _sigmoid_of_sum(u: Array, v: Array, out: Array) -> None:
     """sigmoid(x) = (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    np.add(u, v, out=out)
-    np.multiply(out, 0.5, out=out)
-    np.tanh(out, out=out)
-    np.multiply(out, 0.5, out=out)
-    np.add(out, 0.5, out=out)
+    add(u, v, out)
+    multiply(out, 0.5, out)
+    tanh(out, out)
+    multiply(out, 0.5, out)
+    add(out, 0.5, out)
 
 
 def _sigmoid_slope(s: Array, out: Array) -> None:
     """The sigmoid's derivative in terms of its value: s (1 - s)."""
-    np.subtract(1, s, out=out)
-    np.multiply(out, s, out=out)
+    subtract(1, s, out)
+    multiply(out, s, out)
 
 
 def _one_minus_square(x: Array) -> Array:
     """1 - x^2, in place: the derivative of tanh in terms of its value."""
-    np.multiply(x, x, out=x)
-    np.subtract(1, x, out=x)
+    multiply(x, x, x)
+    subtract(1, x, x)
     return x

@@ -162,7 +162,7 @@ class Network:
 
         Logits and tape are valid until the tape is used for another forward pass.
         """
-        if np.result_type(self.flat, state) != self.flat.dtype:
+        if state.dtype != self.flat.dtype and np.result_type(self.flat, state) != self.flat.dtype:
             # NumPy would drop an imaginary part with no more than a warning
             raise ConfigError(
                 "state", f"is {state.dtype}, the network {self.flat.dtype}; use network.astype first"
@@ -173,7 +173,7 @@ class Network:
         hidden: Array = inputs
         for weights, layer, initial in zip(self._multiplied(), tape.layers, state, strict=True):
             hidden = recurrent.forward(weights, hidden, initial, layer)
-        np.matmul(_rows(hidden), self.parameters["V"], out=_rows(tape.logits))
+        _rows(hidden).dot(self.parameters["V"], _rows(tape.logits))
         np.add(tape.logits, self.parameters["c"], out=tape.logits)
         return tape.logits, tape
 
@@ -189,7 +189,7 @@ class Network:
         dlogits = _rows(dlogits)
         _rows(tape.layers[-1].outputs).T.dot(dlogits, gradient.parameters["V"])
         np.add.reduce(dlogits, axis=0, out=gradient.parameters["c"])
-        doutputs = dlogits.dot(self.parameters["V"].T).reshape(tape.layers[-1].shape)
+        dlogits.dot(self.parameters["V"].T, _rows(tape.layers[-1].doutputs))
         for index in range(self.config.layers - 1, -1, -1):
             inputs = tape.layers[index - 1].outputs if index else tape.inputs
             weights, layer, written = self._layers[index], tape.layers[index], gradient._layers[index]
@@ -197,9 +197,9 @@ class Network:
                 written = replace(
                     written, U=np.empty((self.config.vocabulary, layer.u.shape[-1]), self.flat.dtype)
                 )
-            recurrent.backward(weights, written, inputs, doutputs, layer)
+            recurrent.backward(weights, written, inputs, layer)
             if index:
-                doutputs = recurrent.input_gradient(weights, layer)
+                recurrent.input_gradient(weights, layer, tape.layers[index - 1].doutputs)
         if self.config.embedding:
             np.matmul(written.U, self.parameters["layer0.U"].T, out=gradient.parameters["E"])
             np.matmul(self.parameters["E"].T, written.U, out=gradient.parameters["layer0.U"])

@@ -104,7 +104,8 @@ def make_optimizer(config: RunConfig, decayed: Array) -> Optimizer:
 def clip(gradient: Array, how: str, limit: float) -> None:
     """Clips in place: "value", each element to [-limit, limit]; "norm", the whole to a Euclidean norm."""
     if how == "value":
-        np.clip(gradient, -limit, limit, out=gradient)
+        np.minimum(gradient, limit, out=gradient)  # np.clip takes twice as long for it
+        np.maximum(gradient, -limit, out=gradient)
     elif how == "norm":
         norm = math.sqrt(float(np.dot(gradient, gradient)))
         if norm > limit:

@@ -95,6 +95,11 @@ class LayerTape:
         """h of every step, (T, B, H)."""
         return self.states[0, 1:]
 
+    @property
+    def doutputs(self) -> Array:
+        """The loss's gradient with respect to them, (T, B, H)."""
+        return self.dstates[0, 1:]
+
 
 def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape) -> Array:
     """h_t for t = 1..T, shape (T, B, H), a view into the tape.
@@ -114,18 +119,15 @@ def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape)
     return tape.outputs
 
 
-def backward(
-    weights: LayerWeights, gradients: LayerWeights, inputs: Array, doutputs: Array, tape: LayerTape
-) -> None:
+def backward(weights: LayerWeights, gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
     """Writes the gradients of U, W, b; leaves du in `tape.u` and the initial state's in `tape.dstates[:, 0]`.
 
-    `doutputs`, (T, B, H), is the loss's gradient with respect to h. The last state's own gradient is taken to
-    be zero: the sequence is where back-propagation through time is truncated.
+    `tape.doutputs`, (T, B, H), holds the loss's gradient with respect to h, and is used up. The last state's
+    own gradient is taken to be zero: the sequence is where back-propagation through time is truncated.
     """
     cell, back = tape.cell, tape.backward_product.out
     multiply, W_transposed, target = tape.backward_product.operands(weights.W.T)
     tape.dstates[0, 0] = 0
-    tape.dstates[0, 1:] = doutputs
     tape.dstates[1:] = 0
     step_backward, add = cell.step_backward, np.add
     for end in range(tape.shape[0], 0, -tape.span):
@@ -144,9 +146,9 @@ def _local_derivatives(tape: LayerTape, start: int, end: int) -> None:
     tape.cell.local_derivatives(tuple(previous), tuple(state), tuple(tape.cache[:, start:end]))
 
 
-def input_gradient(weights: LayerWeights, tape: LayerTape) -> Array:
-    """The gradient with respect to a dense input (T, B, H), after `backward`: dx = du U^T."""
-    return tape.u @ weights.U.T
+def input_gradient(weights: LayerWeights, tape: LayerTape, out: Array) -> None:
+    """Writes the gradient with respect to a dense input (T, B, H), after `backward`: dx = du U^T."""
+    _flat(tape.u).dot(weights.U.T, _flat(out))
 
 
 def _project(weights: LayerWeights, inputs: Array, u: Array) -> None:
