@@ -5,15 +5,31 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from fastapi.responses import HTMLResponse
 
-OWN = ("charloom.css", "charloom.js", "index.js", "loss-curve.js", "gradcheck.js", "docs.js", "icon.svg")
-SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")  # carried by the fastapi-offline package
+LAB = (
+    "lab.css",
+    "lab.js",
+    "chart.js",
+    "live.js",
+    "prompt.js",
+    "play.js",
+    "travel.js",
+    "inside.js",
+    "proof.js",
+    "train.js",
+)
+OWN = ("charloom.css", "charloom.js", *LAB, "loss-curve.js", "gradcheck.js", "docs.js", "icon.svg")
+# what packages carry that we depend on
+SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
+PLOTTING = ("uPlot.iife.js", "uPlot.min.css")
 
 
 @dataclass(frozen=True)
@@ -29,10 +45,13 @@ class Assets:
     """The files of `app/web`, read once."""
 
     def __init__(self) -> None:
-        web, swagger = files("app") / "web", files("fastapi_offline") / "static"
-        self._by_name = {name: _asset(web / name) for name in OWN} | {
-            name: _asset(swagger / name) for name in SWAGGER
+        folders = {
+            files("app") / "web": OWN,
+            files("fastapi_offline") / "static": SWAGGER,
+            # found, not imported: importing it would bring all of IPython along
+            Path(str(distribution("uplot-python").locate_file("uplot/static"))): PLOTTING,
         }
+        self._by_name = {name: _asset(folder / name) for folder, names in folders.items() for name in names}
         self._by_url = {asset.url: asset for asset in self._by_name.values()}
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("app", "web/templates"),

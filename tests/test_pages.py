@@ -7,7 +7,7 @@ import httpx
 import pytest
 from small_runs import LONGEST_WAIT
 
-from app.assets import OWN, SWAGGER, Assets
+from app.assets import LAB, OWN, PLOTTING, SWAGGER, Assets
 from app.runs import RunStore
 
 PAGES = [
@@ -85,16 +85,18 @@ def test_a_page_can_be_used_without_eyes_or_on_a_phone(client: httpx.Client, pat
 
 
 def test_the_scripts_find_what_they_look_for(client: httpx.Client):
-    for path, script in (("/", "index.js"), ("/loss-curve", "loss-curve.js"), ("/gradcheck", "gradcheck.js")):
+    of_pages = {"/": [name for name in LAB if name not in ("lab.css", "chart.js", "prompt.js")]}
+    of_pages |= {"/loss-curve": ["loss-curve.js"], "/gradcheck": ["gradcheck.js"]}
+    for path, script in [(path, script) for path, scripts in of_pages.items() for script in scripts]:
         source = Assets()._by_name[script].content.decode()
-        wanted = set(re.findall(r'(?:getElementById|Charloom\.show)\(\s*"([a-z-]+)"', source))
+        wanted = set(re.findall(r'(?:getElementById|Charloom\.show|\bat)\(\s*"([a-z-]+)"', source))
         assert wanted
         assert wanted <= set(page(client, path).values("id"))
 
 
 def test_assets_are_cached_for_ever_under_names_that_change_with_their_content(client: httpx.Client):
     assets = Assets()
-    for name in (*OWN, *SWAGGER):
+    for name in (*OWN, *SWAGGER, *PLOTTING):
         response = client.get(assets._by_name[name].url)
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.content == assets._by_name[name].content

@@ -14,7 +14,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def index(parts: Parts) -> Response:
-    """What is running, and a box to write with it."""
+    """The laboratory: watch the training, play with what it writes, look inside."""
     settings = parts.settings
     return parts.assets.page("index.html", max_prompt=settings.max_prompt, max_length=settings.max_length)
 

@@ -2,11 +2,72 @@
 "use strict";
 
 const Charloom = {
+  at(id) {
+    return document.getElementById(id);
+  },
+
+  // The answer, or an Error with `status` (0: nobody answered), `code`, `details` and `retryAfter` in seconds.
+  async ask(url, options = {}) {
+    let response;
+    try {
+      response = await fetch(url, { ...options, headers: { Accept: "application/json", ...options.headers } });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw Object.assign(new Error("the server does not answer"), { status: 0, details: [] });
+    }
+    if (response.ok) return response;
+    const { error } = await response.json().catch(() => ({}));
+    throw Object.assign(new Error(error ? error.message : response.statusText), {
+      status: response.status,
+      code: error ? error.code : "",
+      details: error ? error.details : [],
+      retryAfter: Number(response.headers.get("retry-after")) || 0,
+    });
+  },
+
   async json(url, options = {}) {
-    const response = await fetch(url, { ...options, headers: { Accept: "application/json", ...options.headers } });
-    const body = await response.json();
-    if (!response.ok) throw new Error(body.error ? body.error.message : response.statusText);
-    return body;
+    return (await this.ask(url, options)).json();
+  },
+
+  post(url, body, options = {}) {
+    return this.ask(url, {
+      ...options,
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...options.headers },
+      body: JSON.stringify(body),
+    });
+  },
+
+  // Server-sent events of an answer, as they come: {event, id, data}, the data parsed.
+  async *events(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const fields = { event: "message", data: "" };
+        for (const line of block.split("\n")) {
+          const colon = line.indexOf(":");
+          if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).replace(/^ /, "");
+        }
+        if (fields.data) yield { ...fields, data: JSON.parse(fields.data) };
+      }
+    }
+  },
+
+  // An element with its text, its attributes, and what stands in it.
+  make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value === false || value === null || value === undefined) continue;
+      if (name === "onclick") element.addEventListener("click", value);
+      else element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...children);
+    return element;
   },
 
   show(id, text) {
@@ -44,7 +105,7 @@ const Charloom = {
       for (const source of image.parentElement.querySelectorAll("source")) source.remove();
       image.src = next.src;
     };
-    const shape = image.closest("figure").clientWidth < 600 ? "narrow" : "wide";
+    const shape = image.parentElement.clientWidth < 600 ? "narrow" : "wide";
     next.src = `${url}&shape=${shape}&theme=${this.theme.matches ? "dark" : "light"}`;
   },
 
