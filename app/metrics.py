@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -28,6 +28,7 @@ class Metrics:
     def __init__(self, engine: Engine, models: ModelStore) -> None:
         registry = self._registry = CollectorRegistry()
         registry.register(_Look(engine, models))
+        ProcessCollector(registry=registry)  # memory, descriptors, processor time; where there is /proc
         self._first = Histogram(
             "charloom_time_to_first_token_seconds",
             "From admission to a stream's first characters.",

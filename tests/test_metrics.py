@@ -45,7 +45,9 @@ def test_the_names_and_kinds_are_a_contract(client):
     client.post("/generate", json={"length": 3})
     found = text_string_to_metric_families(client.get("/metrics").text)
     families = {one.name: one.type for one in found if not one.name.endswith("_created")}
+    process = {name: families.pop(name) for name in list(families) if name.startswith("process_")}
     assert families == {f"charloom_{name}": kind for name, kind in NAMES.items()}
+    assert {"process_resident_memory_bytes", "process_open_fds"} <= process.keys()
 
 
 def test_they_count_what_happened(serving, trained_root):
