@@ -6,7 +6,7 @@ BENCH_ENV := .venv-bench
 RELEASE_ENV := .venv-release
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
-BENCHMARKS := training generation serve_load overload hot_swap soak gradcheck_steps
+BENCHMARKS := training generation serve_load overload hot_swap gradcheck_steps
 IMAGE := charloom
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
@@ -38,7 +38,7 @@ format: $(ENV)/.dev ## Format the code
 	$(ENV)/bin/ruff check --fix .
 	$(ENV)/bin/ruff format .
 
-bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (one only: BENCHMARKS=training)
+bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (one only: BENCHMARKS=training; or =soak)
 	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
 
 image: ## Build the container image

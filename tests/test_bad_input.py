@@ -28,6 +28,15 @@ def server(trained_root, tmp_path_factory) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def posted(server) -> list[str]:
+    """The paths of all operations that take a body, without parameters of their own."""
+    paths = server.get("/openapi.json").json()["paths"]
+    found = [path for path, operations in paths.items() if "post" in operations and "{" not in path]
+    assert {"/generate", "/score", "/v1/completions"} <= set(found)
+    return found
+
+
 def check(answer: httpx.Response) -> None:
     """A text, or a reason: never a failure of the server, and nothing of its inside."""
     assert answer.status_code in (200, 400, 404, 405, 406, 413, 415, 422), answer.text
@@ -61,10 +70,10 @@ def test_any_number_in_any_field(server, field, number):
 
 @QUICK
 @given(body=st.binary(max_size=300))
-def test_any_bytes_as_a_body(server, body):
-    for path in ("/generate", "/score", "/v1/completions", "/v1/chat/completions", "/generate_stream"):
+def test_any_bytes_as_a_body(server, posted, body):
+    for path in posted:
         answer = server.post(path, content=body, headers=JSON)
-        assert 400 <= answer.status_code < 500, answer.text
+        assert answer.status_code < 500, (path, answer.text)
 
 
 VALUES = st.recursive(
