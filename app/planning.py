@@ -132,11 +132,12 @@ def rounded(value: float) -> int:
 
 
 def relative_loss(characters: float, read: float) -> float:
-    """The expected loss on held-out text in units of a 5-gram's, from what was measured (docs/experiments.md).
+    """The expected loss on held-out text in units of a 5-gram's, as measured (docs/experiments.md).
 
-    `characters` is the text to learn from, `read` what each network reads of it. Reading a text again and again
-    ends in knowing it by heart; and a 5-gram needs more text than a network to become good.
+    `characters` is the text to learn from, `read` what each network reads of it. Reading a text again and
+    again ends in knowing it by heart; and a 5-gram needs more text than a network to become good.
     """
     millions = min(read, BY_HEART * characters) / 1e6
-    losses = np.interp(math.log(millions), np.log([x for x, _ in RELATIVE]), [loss for _, loss in RELATIVE])
-    return float(losses) * (characters / 1e6) ** 0.04
+    points, losses = np.log([x for x, _ in RELATIVE]), [loss for _, loss in RELATIVE]
+    loss = float(np.interp(math.log(millions), points, losses))
+    return loss * math.pow(characters / 1e6, 0.04)
