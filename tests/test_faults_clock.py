@@ -27,6 +27,9 @@ def test_a_jumping_clock_changes_nothing_but_the_times_that_are_shown(tmp_path: 
         code, log = stop(worker)
     assert (code, "Traceback" in log) == (0, False), log
     assert outcome(run) == outcome(undisturbed)
+    seconds = [point["seconds"] for point in run.history()]
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[-1] < 80_000  # of training, without the days that the clock jumped
 
 
 def test_the_run_that_trained_last_is_served_though_the_clock_was_set_back(tmp_path: Path):

@@ -1,10 +1,13 @@
 """Streams of the native route: the same bytes as without, bounded, and ended when nobody reads them."""
 
+import asyncio
 import json
 
 import httpx
 import pytest
 from small_runs import wait_until
+
+from app.streaming import EventStream
 
 
 def events(client: httpx.Client, **request) -> list[tuple[str, dict]]:
@@ -104,3 +107,28 @@ def test_an_error_in_mid_stream_is_an_event_in_the_shape_of_the_route(serving, t
     with client.stream("POST", "/generate_stream", json=body) as answer:
         last = [line for line in answer.iter_lines() if line.startswith("data: ")][-1]
     assert isinstance(json.loads(last.removeprefix("data: "))["error"], str)
+
+
+def test_a_stream_whose_reader_has_stopped_is_cut_and_gives_its_place_back(caplog):
+    async def events():
+        while True:
+            yield b"data: {}\n\n"
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # the buffers are full, and nobody takes anything
+
+    closed = []
+    stream = EventStream(events(), lambda: closed.append(True), seconds=0.05)
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "path": "/", "headers": []}
+
+    async def scenario():
+        async with asyncio.timeout(30):
+            await stream(scope, receive, send)
+
+    asyncio.run(scenario())
+    assert closed == [True]
+    assert "it was not read within 0.05 s" in caplog.text
