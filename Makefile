@@ -25,8 +25,8 @@ help: ## List the targets
 serve: $(ENV)/.runtime $(if $(CHARLOOM_CORPUS),,$(CORPUS)) ## Train, and serve at http://127.0.0.1:8000
 	@exec $(ENV)/bin/python -m app.cli serve $(ARGS)
 
-test: $(ENV)/.dev ## Run the tests
-	$(ENV)/bin/python -m pytest $(ARGS)
+test: $(ENV)/.dev ## Run the tests; those of the page need Chromium, and say so
+	$(ENV)/bin/python -m pytest -rs $(ARGS)
 
 check: $(ENV)/.dev ## Check format, lint, types and import contracts
 	$(ENV)/bin/ruff format --check .

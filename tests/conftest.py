@@ -79,9 +79,12 @@ def serving() -> Iterator[Callable[..., httpx.Client]]:
 
 
 @contextlib.contextmanager
-def server_process(root: Path, **settings: object) -> Iterator[httpx.Client]:
-    """The real server over the store at `root`, without a worker; stopped at the end of the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+def server_process(root: Path, at: int = 0, **settings: object) -> Iterator[httpx.Client]:
+    """The real server over the store at `root`, without a worker; stopped at the end of the block.
+
+    `at` is its port, 0 any free one.
+    """
+    with socket.create_server(("127.0.0.1", at)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {f"CHARLOOM_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-P", "-m", "app.cli", "serve", "--no-worker", "--port", str(port)]

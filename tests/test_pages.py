@@ -63,7 +63,11 @@ def test_everything_a_page_refers_to_is_there_and_from_here(client: httpx.Client
     found = page(client, path)
     addresses = found.values("src") + found.values("href") + found.values("srcset")
     assert addresses
+    ids = found.values("id")
     for address in addresses:
+        if address.startswith("#"):
+            assert address[1:] in ids
+            continue
         assert address.startswith("/")
         assert not address.startswith("//")
         if not address.startswith("/gradcheck"):
