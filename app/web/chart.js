@@ -101,7 +101,7 @@ class LossChart {
         { ...axis, size: 34, values: (_, ticks) => ticks.map(LossChart.short), ...(logX ? { splits: (u) => LossChart.ticks(u.scales.x), filter: (_, ticks) => ticks } : {}) },
         { ...axis, size: 44, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : String(+tick.toPrecision(3)))), ...(logY ? { splits: (u) => LossChart.ticks(u.scales.y), filter: (_, ticks) => ticks } : {}) },
       ],
-      cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
+      cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 }, dataIdx: (u, series, at) => this.nearest(u.data[series], at) },
       legend: { show: true },
       hooks: { draw: [() => this.marks()], setSelect: [(u) => this.select(u)], setCursor: [(u) => this.hover(u)] },
     };
@@ -173,9 +173,21 @@ class LossChart {
     if (plot.cursor.idx === null || plot.cursor.idx === undefined) this.read("");
   }
 
+  // Runs are recorded at different places: the closest point of a line, where the line passes.
+  nearest(values, at) {
+    const known = (index) => values[index] !== undefined && values[index] !== null;
+    if (at === null || at === undefined || known(at)) return at;
+    let left = at - 1;
+    let right = at + 1;
+    while (left >= 0 && !known(left)) left -= 1;
+    while (right < values.length && !known(right)) right += 1;
+    if (left < 0 || right >= values.length) return at;
+    return at - left <= right - at ? left : right;
+  }
+
   values(at) {
     const series = this.plot.series.slice(1);
-    const known = series.map((one, index) => [one.label, this.plot.data[index + 1][at]]).filter(([, value]) => value !== null && value !== undefined);
+    const known = series.map((one, index) => [one.label, this.plot.data[index + 1][this.nearest(this.plot.data[index + 1], at)]]).filter(([, value]) => value !== null && value !== undefined);
     return `${Charloom.number(this.plot.data[0][at], 0)} ${this.plot.series[0].label}: ${known.map(([label, value]) => `${label} ${value.toFixed(3)}`).join(", ")}`;
   }
 
