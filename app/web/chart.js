@@ -113,7 +113,7 @@ class LossChart {
     const bottom = this.zoomed ? low : Math.min(low, ...baselines);
     const top = this.zoomed ? high : Math.max(high, ...baselines);
     const pad = 0.06 * (top - bottom || 1);
-    return this.options.logY ? [bottom * 0.94, top * 1.06] : [Math.max(0, bottom - pad), top + pad];
+    return this.options.logY ? [bottom * 0.94, top * 1.1] : [Math.max(0, bottom - pad), top + pad];
   }
 
   size() {
