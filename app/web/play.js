@@ -78,6 +78,7 @@
     else if (box.refused(error)) {
       Charloom.show("play-made", "");
       at("play-texts").replaceChildren();
+      at("play-empty").hidden = false;
       at("play-prompt").focus();
     } else if (error.status === 404) Charloom.show("play-made", `${error.message} It may have been deleted meanwhile: choose another network.`);
     else Charloom.show("play-made", count ? `${error.message}, after ${count} characters. Seed ${asked.seed} gives the same text again.` : error.message);
