@@ -41,6 +41,8 @@ def forward(network, inputs, state):
             x[inputs[t, row]] = 1
             for layer in range(config.layers):
                 U, W, b = (p[f"layer{layer}.{name}"] for name in "UWb")
+                if layer == 0 and config.embedding:
+                    U = p["E"] @ U
                 u = np.split(x @ U + b, gates)
                 v = np.split(state[layer, 0, row] @ W, gates)
                 state[layer, :, row] = step(u, v, *state[layer, :, row])
