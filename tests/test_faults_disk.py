@@ -27,7 +27,7 @@ from app.worker import Worker
 from model.checkpoint import load
 
 SIZE = 8 << 20
-CONFIG = classic_like(steps=6000, hidden=30, sample_every=0, checkpoint_every=50)
+CONFIG = classic_like(steps=30_000, hidden=30, sample_every=0, checkpoint_every=500, record_every=50)
 
 
 @contextlib.contextmanager
@@ -72,8 +72,9 @@ def test_a_disk_that_fills_up_pauses_the_run_which_ends_as_if_nothing_had_been(t
         run = store.create("run", CONFIG, small_text(), "small.txt")
         with server_process(store.root, poll_seconds=0.05) as client, patient_worker(store) as worker:
             for _ in range(3):  # wherever it is: in a checkpoint, in the curve, in a status
-                before = run.status.step
-                wait_until(lambda before=before: run.status.step > before, "the worker goes on")
+                before = run.latest()
+                wait_until(lambda before=before: run.latest() != before, "the worker goes on")
+                assert run.status.state != "finished"
                 filler = fill(disk)
                 assert worker.stderr is not None
                 line = next(line for line in worker.stderr if "paused" in line)
