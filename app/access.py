@@ -6,7 +6,7 @@ import base64
 import binascii
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -16,6 +16,7 @@ from limits import RateLimitItem, parse_many
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ForbiddenError, Problem, RateLimitedError, UnauthorizedError, problem_of
@@ -115,6 +116,15 @@ def demand(scope: Mapping[str, Any], right: Right) -> None:
         raise ForbiddenError(
             f"this needs a key with the right {right.name.lower()}; {key.name!r} has {key.right.name.lower()}"
         )
+
+
+def needs(right: Right) -> Callable[[Request], Awaitable[None]]:
+    """A dependency of routes that only keys with `right` may use."""
+
+    async def check(request: Request) -> None:
+        demand(request.scope, right)
+
+    return check
 
 
 class RateLimit:

@@ -44,7 +44,7 @@ class Curves:
             return curve
 
     def _read(self, run: Run) -> Curve:
-        status, latest = run.status, run.latest()
+        status, latest = run.standing, run.latest()
         best = latest.best if latest else None
         return Curve(
             run=run.name,

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from app.runs import RunStore
 from app.settings import Settings
-from app.trainer import check_text
+from app.texts import check_length
 from model.config import PRESETS
 from model.errors import TextError
 from model.text import read_text
@@ -40,7 +40,7 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
             return
         text = _read(settings.corpus)
         for name in DEFAULT_RUNS:
-            check_text(PRESETS[name], text)
+            check_length(PRESETS[name], len(text))
         for name in DEFAULT_RUNS:
             store.create(name, PRESETS[name], text, settings.corpus.name)
         logger.info("queued %s on %s", " and ".join(DEFAULT_RUNS), settings.corpus)

@@ -9,6 +9,8 @@ CharloomError
 │   ├── RateLimitedError       more requests than this key or address may make
 │   ├── UnauthorizedError      no API key, or none that is known
 │   ├── ForbiddenError         the API key lacks the right
+│   ├── ConflictError          not possible in the state that a run is in
+│   ├── TooLargeError          more bytes than are taken
 │   ├── DrainingError          the server is stopping
 │   ├── DeadlineError          the work took longer than a request may take
 │   └── RenderError            a picture or a check whose process failed
@@ -22,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.records import RunFileError, RunNameError, RunNotFoundError
+from app.records import RunExistsError, RunFileError, RunNameError, RunNotFoundError
 from model.errors import (
     CharloomError,
     CheckpointError,
@@ -81,6 +83,22 @@ class UnknownInFieldError(UnknownCharacterError):
     def __init__(self, unknown: Sequence[tuple[int, str]], field: str) -> None:
         super().__init__(unknown)
         self.field = field
+
+
+class UnusableTextError(TextError):
+    """A text that no run can be made of; `findings` are all that is known of it, as plain JSON values."""
+
+    def __init__(self, message: str, findings: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+
+class ConflictError(ServiceError):
+    """Not possible in the state that a run is in."""
+
+
+class TooLargeError(ServiceError):
+    """More bytes than are taken."""
 
 
 class DrainingError(ServiceError):
@@ -144,6 +162,9 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelNotFoundError, 404, "model_not_found"),
     (RunNotFoundError, 404, "model_not_found"),
     (RunNameError, 404, "model_not_found"),
+    (RunExistsError, 409, "run_exists"),
+    (ConflictError, 409, "conflict"),
+    (TooLargeError, 413, "body_too_large"),
     (UnauthorizedError, 401, "unauthorized"),
     (ForbiddenError, 403, "forbidden"),
     (RateLimitedError, 429, "rate_limited"),
@@ -177,7 +198,7 @@ def problem_of(error: Exception) -> Problem:
                 code,
                 str(error),
                 field=getattr(error, "field", None),
-                details=_unknown(error) if isinstance(error, UnknownCharacterError) else (),
+                details=_details(error),
                 retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),
             )
     return Problem(
@@ -283,7 +304,11 @@ def _plain(limit: Any) -> Any:
     return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
-def _unknown(error: UnknownCharacterError) -> list[dict[str, Any]]:
+def _details(error: Exception) -> Sequence[Mapping[str, Any]]:
+    if isinstance(error, UnusableTextError):
+        return error.findings[:SHOWN]
+    if not isinstance(error, UnknownCharacterError):
+        return ()
     return [
         {"position": position, "character": character, "code_point": f"U+{ord(character):04X}"}
         for position, character in error.unknown[:SHOWN]

@@ -40,9 +40,12 @@ from app.routes import (
     models,
     pages,
     report,
+    run_events,
     runs,
     score,
     tgi,
+    transfer,
+    uploads,
 )
 from app.routes.documents import DESCRIPTION, TAGS
 from app.runs import RunStore
@@ -61,6 +64,9 @@ ROUTES = (
     chat,
     models,
     runs,
+    uploads,
+    transfer,
+    run_events,
     loss_curve,
     gradcheck,
     report,
@@ -100,7 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def add_middleware(app: FastAPI, parts: Services) -> None:
     """What every request passes through, the last one added first. Raises ConfigError."""
     settings = parts.settings
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_corpus_bytes)
     if limits := read_limits(settings.rate_limit):
         app.add_middleware(RateLimit, limits=limits)
     if keys := read_keys(settings.api_keys.get_secret_value()):
@@ -167,6 +173,7 @@ def drain(parts: Services) -> None:
     """Takes nothing new; texts have the grace to end, gradient checks have none."""
     parts.engine.drain(parts.settings.grace_seconds)
     parts.gradchecks.stop()
+    parts.streams.closing = True
 
 
 async def keep_looking(models: ModelStore, seconds: float) -> None:

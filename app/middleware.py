@@ -21,6 +21,8 @@ from app.shapes import code_of, respond
 
 REQUEST_ID = "x-request-id"
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever
+UPLOADS = re.compile(r"/runs|/runs/import|/runs/[^/]+/fork|/v1/files")
+ENVELOPE = 100_000  # bytes that a form may have besides its texts
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -89,18 +91,23 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses bodies of more than `limit` bytes, announced or not, before they are held in memory."""
+    """Refuses bodies of more than `limit` bytes, announced or not, before they are held in memory.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
+    Uploads, which go to disk, have a limit of their own.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, uploads: int) -> None:
+        self.app, self.limit, self.uploads = app, limit, uploads + ENVELOPE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        uploading = scope["method"] == "POST" and UPLOADS.fullmatch(scope["path"])
+        limit = self.uploads if uploading else self.limit
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.limit:
-            problem = Problem(413, "body_too_large", self._message(f"{int(announced)} bytes"))
+        if announced.isdecimal() and int(announced) > limit:
+            problem = Problem(413, "body_too_large", self._message(limit, f"{int(announced)} bytes"))
             # the body is not read, so the connection is of no further use
             response = respond(problem, scope, {"connection": "close"})
             await response(scope, receive, send)
@@ -111,11 +118,12 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
-                raise HTTPException(413, self._message("more"))
+            if received > limit:
+                raise HTTPException(413, self._message(limit, "more"))
             return message
 
         await self.app(scope, receive_counted, send)
 
-    def _message(self, given: str) -> str:
-        return f"the body must be at most {self.limit} bytes. Given: {given}"
+    @staticmethod
+    def _message(limit: int, given: str) -> str:
+        return f"the body must be at most {limit} bytes. Given: {given}"

@@ -17,7 +17,8 @@ RECORD_LIMIT = 1 << 20
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safetensors$")]
-State = Literal["queued", "training", "paused", "finished", "failed"]
+State = Literal["queued", "training", "paused", "finished", "failed", "stopped"]
+Wanted = Literal["train", "pause", "stop"]
 
 
 class RunError(CharloomError):
@@ -81,7 +82,8 @@ class Record(BaseModel):
 class RunSpec(Record):
     """What was asked of a run; never rewritten.
 
-    `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds.
+    `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds,
+    `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it.
     """
 
     name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
@@ -91,6 +93,8 @@ class RunSpec(Record):
     characters: int
     position: int
     created: float
+    parent: str | None = None
+    licence: str = ""
 
     @property
     def preset(self) -> str:
@@ -128,6 +132,30 @@ class Status(Record):
     warnings: list[str] = []
     rollbacks: list[int] = []
     overfitting_since: int | None = None
+
+
+class Control(Record):
+    """What people ask of a run: the one file of it that servers write and the worker obeys.
+
+    `asked` is when, in Unix seconds; runs of higher `priority` go first.
+    """
+
+    wanted: Wanted | None = None
+    asked: float = 0.0
+    priority: int = 0
+
+    def applied_to(self, status: Status) -> Status:
+        """Where a run stands, given what the worker wrote last. What is being trained is so until it stops."""
+        state = status.state
+        if self.wanted in ("pause", "stop") and state in ("queued", "paused"):
+            reason = "paused on request" if self.wanted == "pause" else f"stopped at step {status.step:,}"
+            changed: State = "paused" if self.wanted == "pause" else "stopped"
+            changes = {"state": changed, "reason": reason, "retry_at": None, "expected_end": None}
+            return status.model_copy(update=changes)
+        ended = state in ("failed", "stopped") or (state == "paused" and status.retry_at is None)
+        if self.wanted == "train" and ended and self.asked > status.heartbeat:
+            return status.model_copy(update={"state": "queued", "reason": None})
+        return status
 
 
 class Baselines(Record):

@@ -21,7 +21,9 @@ def start_or_resume(run: Run) -> Training:
     A damaged checkpoint is put aside under another name, with the reason in the log.
     """
     text = run.text()
-    vocabulary = Vocabulary.from_text(text)
+    initial = initial_checkpoint(run)
+    known = initial.vocabulary.characters if initial else ""
+    vocabulary = Vocabulary(sorted({*text, *known}))
     ids = vocabulary.encode(text)
     refused: list[CheckpointError] = []
     for path in reversed(run.checkpoints().values()):
@@ -44,7 +46,20 @@ def start_or_resume(run: Run) -> Training:
             f"{refused[0]}; put whole ones back, or remove them to train from the beginning"
         )
     logger.info("run %s starts", run.name)
-    return Training(run.config, vocabulary, ids, run.spec.corpus_sha256)
+    training = Training(run.config, vocabulary, ids, run.spec.corpus_sha256)
+    if initial:
+        training.begin_with(initial)
+    return training
+
+
+def initial_checkpoint(run: Run) -> Checkpoint | None:
+    """What a forked run begins with; None for others. Raises RunFileError if it cannot be used."""
+    try:
+        return load(run.initial_path) if run.initial_path.exists() else None
+    except CheckpointError as error:
+        raise RunFileError(
+            f"run {run.name!r} was forked, and what it begins with is lost: {error}"
+        ) from error
 
 
 def is_anchor(step: int, every: int) -> bool:

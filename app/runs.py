@@ -7,7 +7,10 @@
                       step-000010000.safetensors, best-000009500.safetensors
                       latest.json         which file is newest, which best (Latest)
                       status.json         queued, training, … (Status)
+                      control.json        what people ask of it (Control): written by servers
+                      initial.safetensors the weights that a fork begins with
     checkpoints/.worker.lock              held by the one worker, dies with it
+    checkpoints/.locks/<run>.lock         held while that run is trained or deleted
 
 Nothing here trains, and readers need no lock: every file is replaced atomically.
 """
@@ -20,9 +23,10 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 
@@ -30,7 +34,9 @@ from app.files import TEMPORARY_PREFIX, flush, is_regular, read_regular, write_a
 from app.records import (
     RUN_NAME,
     Baselines,
+    Control,
     Latest,
+    Record,
     RunError,
     RunExistsError,
     RunFileError,
@@ -43,9 +49,27 @@ from model import history
 from model.config import RunConfig
 
 CORPUS_LIMIT = 1 << 30
+UNSETTLED = 2_000_000_000  # nanoseconds
 STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
 logger = logging.getLogger(__name__)
+
+
+class Text(NamedTuple):
+    """What a run's record tells of its text: the file's name for people, sha256 (UTF-8), characters."""
+
+    name: str
+    sha256: str
+    characters: int
+
+
+class Files(NamedTuple):
+    """Steps of the checkpoint files, ascending, and how many samples there are."""
+
+    steps: tuple[int, ...]
+    samples: int
 
 
 class Run:
@@ -54,6 +78,8 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        self._records: dict[str, tuple[tuple[int, int, int], Record]] = {}
+        self._files: tuple[tuple[int, int], Files] | None = None
 
     def __repr__(self) -> str:
         return f"Run({self.name!r})"
@@ -77,11 +103,43 @@ class Run:
     def status(self) -> Status:
         """Where the run stands. A damaged status.json counts as queued: the worker then writes it anew."""
         try:
-            return Status.read(self.path / "status.json")
+            return self._read("status.json", Status)
         except FileNotFoundError:
             return Status(steps=self.spec.steps)
         except RunFileError as error:
             return Status(steps=self.spec.steps, reason=str(error))
+
+    @property
+    def standing(self) -> Status:
+        """Where the run stands as people see it: what the worker wrote last, and what was asked since."""
+        return self.control.applied_to(self.status)
+
+    @property
+    def control(self) -> Control:
+        """What is asked of the run; a damaged file asks nothing, as a missing one does."""
+        try:
+            return self._read("control.json", Control)
+        except (FileNotFoundError, RunFileError):
+            return Control()
+
+    def write_control(self, control: Control) -> None:
+        """For servers, which hold the store's `changing` lock for it. Raises OSError."""
+        control.write(self.path / "control.json")
+
+    def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
+        """A record, read again only if its file is another one. Raises as `Record.read`."""
+        path = self.path / name
+        try:
+            stat = path.lstat()
+        except OSError:
+            return kind.read(path)
+        identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        known = self._records.get(name)
+        if known is None or known[0] != identity or not isinstance(known[1], kind):
+            record = kind.read(path)
+            self._records[name] = (identity, record)
+            return record
+        return known[1]
 
     def write_status(self, status: Status) -> None:
         """Raises OSError."""
@@ -118,6 +176,10 @@ class Run:
         return self.path / "baselines.json"
 
     @property
+    def initial_path(self) -> Path:
+        return self.path / "initial.safetensors"
+
+    @property
     def history_path(self) -> Path:
         return self.path / "history.jsonl"
 
@@ -133,6 +195,17 @@ class Run:
                 found[int(match[1])] = path
         return dict(sorted(found.items()))
 
+    def files(self) -> Files:
+        """What there is, looked at again only if the folder, or the samples, changed since."""
+        samples = self.samples_path
+        changed = self.path.stat().st_mtime_ns, samples.stat().st_size if samples.exists() else 0
+        if self._files is None or self._files[0] != changed:
+            found = Files(tuple(self.checkpoints()), len(self.samples()))
+            if time.time_ns() - changed[0] < UNSETTLED:
+                return found  # another change may fall into the same tick of the file system's clock
+            self._files = (changed, found)
+        return self._files[1]
+
     def checkpoint_path(self, step: int) -> Path:
         return self.path / f"step-{step:09d}.safetensors"
 
@@ -145,7 +218,7 @@ class Run:
         Raises RunFileError if latest.json is damaged.
         """
         try:
-            return Latest.read(self.path / "latest.json")
+            return self._read("latest.json", Latest)
         except FileNotFoundError:
             return None
 
@@ -164,6 +237,13 @@ class Run:
 Runs = list[Run]  # inside RunStore, `list` is its method
 
 
+def default_name(text_name: str) -> str:
+    """The name of a run on the text of a file of that name."""
+    stem = Path(text_name).stem.lower()[:200]
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("._-")[:50]
+    return name if RUN_NAME.fullmatch(name) else "run"
+
+
 class RunStore:
     """All runs below one folder, which need not exist yet."""
 
@@ -176,30 +256,53 @@ class RunStore:
     def worker_lock(self) -> Path:
         return self.root / ".worker.lock"
 
+    def run_lock(self, name: str) -> FileLock:
+        """Held by who trains or deletes the run. Raises RunNameError, OSError."""
+        self._path(name)
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock")
+
+    def changing(self) -> FileLock:
+        """Held while a run is added, or asked something."""
+        return FileLock(self.root / ".queue.lock", timeout=30)
+
     def create(self, name: str, config: RunConfig, text: str, corpus_name: str) -> Run:
         """Put a new run at the end of the queue; `corpus_name` is shown to people: the text's file name.
 
         Raises RunNameError, RunExistsError, or OSError (full disk, read-only store); then nothing is left.
         """
-        path = self._path(name)
         data = text.encode("utf-8")
+        described = Text(corpus_name, hashlib.sha256(data).hexdigest(), len(text))
+        return self.add(name, config, described, lambda folder: write_atomic(folder / "corpus.txt", data))
+
+    def add(
+        self, name: str, config: RunConfig, text: Text, fill: Callable[[Path], object], **known: Any
+    ) -> Run:
+        """Put a new run at the end of the queue, with the files that `fill` writes into its folder.
+
+        `known` are further fields of its RunSpec. Raises RunNameError, RunExistsError, OSError, or what `fill`
+        raises; then nothing is left.
+        """
+        path = self._path(name)
         self.root.mkdir(parents=True, exist_ok=True)
         folder = self.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        with FileLock(self.root / ".queue.lock", timeout=30):
+        with self.changing():
             if path.exists() or path.is_symlink():
                 raise RunExistsError(f"a run named {name!r} exists already: choose another name")
             spec = RunSpec(
                 name=name,
                 config=config,
-                corpus_name=corpus_name,
-                corpus_sha256=hashlib.sha256(data).hexdigest(),
-                characters=len(text),
+                corpus_name=text.name,
+                corpus_sha256=text.sha256,
+                characters=text.characters,
                 position=1 + max((run.spec.position for run in self.list()), default=0),
                 created=time.time(),
+                **known,
             )
             try:
                 folder.mkdir()
-                write_atomic(folder / "corpus.txt", data)
+                fill(folder)
                 spec.write(folder / "run.json")
                 folder.rename(path)
             except BaseException:
@@ -207,6 +310,14 @@ class RunStore:
                 raise
             flush(self.root)
         return Run(path)
+
+    def free_name(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where a run has that name."""
+        for name in (wanted, *(f"{wanted[:58]}-{number}" for number in range(2, 100_000))):
+            path = self._path(name)
+            if not path.exists() and not path.is_symlink():
+                return name
+        raise RunExistsError(f"all names like {wanted!r} are taken: choose another name")
 
     def get(self, name: str) -> Run:
         """Raises RunNameError, RunNotFoundError, or RunFileError if run.json cannot be used."""

@@ -160,6 +160,8 @@ class RunInfo(BaseModel):
     name: str
     serving: str | None = Field(description="What requests without a model get, if it is of this run.")
     state: State
+    priority: int = Field(description="Runs of higher priority are trained first.")
+    parent: str | None = Field(description="The `run@step` that it was forked from.")
     stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
     reason: str | None = Field(description="Why it is paused or has failed.")
     warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")
@@ -187,7 +189,58 @@ class RunInfo(BaseModel):
 class RunList(BaseModel):
     """All runs, in the order of the queue."""
 
+    runs: list[RunInfo]
+
+
+class ModelList(BaseModel):
+    """The same, under the name of the interface's first version."""
+
     models: list[RunInfo]
+
+
+class RunChange(BaseModel):
+    """What to ask of a run; the worker obeys within a second."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"action": "pause"}]})
+
+    action: Literal["pause", "resume", "stop"] | None = Field(
+        None,
+        description="`pause` holds the run until `resume`; `stop` ends it and keeps what it has; `resume` also "
+        "takes up a run that was stopped or has failed.",
+    )
+    priority: int | None = Field(
+        None, ge=-1000, le=1000, strict=True, description="Higher goes first, at once; 0 is usual."
+    )
+
+
+class FindingInfo(BaseModel):
+    """Something worth knowing of a text; `position` in characters."""
+
+    level: Literal["refusal", "warning"]
+    code: str
+    message: str
+    position: int | None
+    file: str | None
+
+
+class RunAccepted(BaseModel):
+    """A run that waits in the queue, and what was found about its text."""
+
+    name: str
+    url: str = Field(description="Where it can be watched; `/events` below it is a stream.")
+    state: State
+    corpus: str
+    characters: int
+    distinct_characters: int
+    expected_seconds: float = Field(description="About how long it takes, once it is its turn.")
+    findings: list[FindingInfo]
+
+
+class Deleted(BaseModel):
+    """Gone, with all its files."""
+
+    name: str
+    deleted: Literal[True] = True
 
 
 class SampleInfo(BaseModel):

@@ -74,6 +74,16 @@ class Settings(BaseSettings):
     max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
 
+    max_corpus_bytes: int = Field(
+        64_000_000, ge=1_000, le=256 * 1024 * 1024, description="Largest text that can be uploaded, in bytes."
+    )
+    max_runs: int = Field(
+        1_000, ge=1, le=100_000, description="Most runs that uploads may fill the store to."
+    )
+    watch_seconds: float = Field(
+        3600.0, gt=0, description="Longest that a run's events are sent for; a watcher then comes back."
+    )
+
     read_seconds: float = Field(
         30.0, ge=0.1, description="How long a client may take to send a request, head and body."
     )

@@ -80,9 +80,14 @@ def respond(
     return JSONResponse(body_of(problem, family), status_of(problem, family), merged)
 
 
-def event(data: Any, name: str | None = None) -> bytes:
-    """One server-sent event of JSON data. Of ASCII, so that no character can end a line or fail to encode."""
+def event(data: Any, name: str | None = None, cursor: str | None = None) -> bytes:
+    """One server-sent event of JSON data. Of ASCII, so that no character can end a line or fail to encode.
+
+    `cursor` is its id, which a client that comes back gives as `Last-Event-ID`.
+    """
     head = f"event: {name}\n" if name else ""
+    if cursor is not None:
+        head += f"id: {cursor}\n"
     return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 

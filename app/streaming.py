@@ -23,11 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 class StreamSlots:
-    """Bounds how many streams are open, also those whose text is written but not yet read."""
+    """Bounds how many streams are open, also those whose text is written but not yet read.
+
+    `closing` tells those that follow a run, and would never end, that the server stops.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self.closing = False
 
     def take(self, seconds: float) -> None:
         """Raises OverloadedError; `seconds` is the advice when to come back."""

@@ -23,9 +23,7 @@ from app.resuming import kept_anchors, last_good, start_or_resume, warnings
 from app.runs import Run, RunStore
 from app.shards import running_passes
 from model import history
-from model.batches import Batches, split
 from model.checkpoint import Checkpoint, encode, load
-from model.config import RunConfig
 from model.errors import CheckpointError, DivergedError
 from model.guards import ROLLBACKS
 from model.ngram import baselines
@@ -88,12 +86,6 @@ def _train_on(training: Training, writer: RunWriter, should_stop: Callable[[], b
         writer.roll_back(error)
         return should_stop()
     return True
-
-
-def check_text(config: RunConfig, text: str) -> None:
-    """Raises TextError if `text` is too short for a run of `config`."""
-    training_ids, _ = split(np.zeros(len(text), np.int32), config.validation_fraction)
-    Batches(training_ids, config.sequence_length, config.streams)
 
 
 class RunWriter:

@@ -29,6 +29,8 @@ from app.settings import Settings, load_settings
 from app.trainer import train_run
 from model.errors import CharloomError, TextError
 
+CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
+RANK_SECONDS = 1.0  # and whether another has become more important
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 USAGE_ERROR = 2
 LONGEST_GOODBYE = 1.5  # seconds from SIGTERM to leaving without another checkpoint
@@ -136,22 +138,35 @@ class Worker:
                     self.train(run)
 
     def next_run(self) -> Run | None:
-        """The run to train now, if any."""
+        """The run to train now, if any: of the highest priority, of those the ones already begun."""
         waiting = []
         for run in self.store.list():
-            status = run.status
+            control = run.control
+            if control.wanted in ("pause", "stop") and run.status.state == "training":
+                self._put_down(run)
+            status = run.standing
             ours = status.state in ("queued", "training") or status.retry_at is not None
             if ours and time.monotonic() >= self._not_before.get(run.name, 0.0):
-                waiting.append((status.step == 0 and status.state == "queued", run.spec.position, run))
-        return min(waiting, key=lambda item: item[:2])[2] if waiting else None
+                fresh = status.step == 0 and status.state == "queued"
+                waiting.append((-control.priority, fresh, run.spec.position, run))
+        return min(waiting, key=lambda item: item[:3])[3] if waiting else None
 
     def train(self, run: Run) -> None:
         """Train one run; whatever goes wrong becomes its state and reason, and the worker goes on."""
         try:
-            if train_run(run, self.should_stop, self.on_status):
+            with self.store.run_lock(run.name).acquire(timeout=0):
+                self._train(run)
+        except Timeout:  # by another worker of this store, or it is being deleted
+            self._not_before[run.name] = time.monotonic() + self.poll_seconds
+
+    def _train(self, run: Run) -> None:
+        try:
+            if train_run(run, self._interruption(run), self.on_status):
                 logger.info("run %s is finished", run.name)
         except OSError as error:
-            if error.errno in DISK_FULL:
+            if not run.path.exists():
+                logger.info("run %s was deleted", run.name)
+            elif error.errno in DISK_FULL:
                 reason = f"{error.strerror}: free some space; tried again every {self.retry_seconds:g} s"
                 self._set_aside(run, "paused", reason)
             else:
@@ -161,6 +176,43 @@ class Worker:
         except Exception as error:
             logger.exception("run %s met an unexpected error", run.name)
             self._set_aside(run, "failed", f"unexpected {type(error).__name__}: {error}")
+
+    def _interruption(self, run: Run) -> Callable[[], bool]:
+        """Whether the training of `run` should stop: with the worker, on request, or for another run."""
+        look_at, rank_at = 0.0, time.monotonic() + RANK_SECONDS
+
+        def interrupted() -> bool:
+            nonlocal look_at, rank_at
+            if self.should_stop():
+                return True
+            now = time.monotonic()
+            if now < look_at:
+                return False
+            look_at = now + CONTROL_SECONDS
+            if run.control.wanted in ("pause", "stop"):
+                return True
+            if now < rank_at:
+                return False
+            rank_at = now + RANK_SECONDS
+            return self._outranked(run)
+
+        return interrupted
+
+    def _outranked(self, run: Run) -> bool:
+        priority = run.control.priority
+        others = (other for other in self.store.list() if other.control.priority > priority)
+        return any(other.standing.state == "queued" for other in others)
+
+    def _put_down(self, run: Run) -> None:
+        """A run that was to stop and whose worker was killed first: nobody is training it any more."""
+        try:
+            with self.store.run_lock(run.name).acquire(timeout=0):
+                if run.status.state == "training":
+                    run.write_status(run.status.model_copy(update={"state": "queued"}))
+        except Timeout:
+            pass
+        except OSError as error:
+            logger.error("run %s: its state could not be written: %s", run.name, error)
 
     def _set_aside(self, run: Run, state: Literal["paused", "failed"], reason: str) -> None:
         logger.error("run %s %s: %s", run.name, state, reason)

@@ -19,6 +19,7 @@ from model.ensemble import initialise, member_config, merge, network_config
 from model.errors import CheckpointError, DivergedError
 from model.evaluation import streaming_loss
 from model.generation import generate
+from model.growth import take_over
 from model.guards import HeldOutGuard, LossGuard, Rollback
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
@@ -120,6 +121,12 @@ class Training:
         training = cls(checkpoint.config, checkpoint.vocabulary, ids, checkpoint.text_sha256, clock)
         training._restore(checkpoint)
         return training
+
+    def begin_with(self, checkpoint: Checkpoint) -> None:
+        """Gives a fresh run the weights of `checkpoint`, of the same sizes. Raises ConfigError."""
+        take_over(checkpoint, self.vocabulary, self.parameters)
+        self._merged_at = -1
+        self.best[...] = self.network.flat
 
     def roll_back(self, checkpoint: Checkpoint, error: DivergedError) -> None:
         """Goes back to `checkpoint`, of this run, and on from there at half the learning rate.

@@ -25,7 +25,7 @@ def list_runs(store: RunStore) -> None:
     table = Table(*columns, title=str(store.root), title_justify="left", box=box.SIMPLE)
     table.columns[0].overflow = "fold"  # a name cut short could not be typed again
     for run in runs:
-        status = run.status
+        status = run.standing
         table.add_row(
             run.name,
             state(status),
@@ -38,7 +38,7 @@ def list_runs(store: RunStore) -> None:
         )
     Console().print(table)
     for run in runs:
-        if reason := run.status.reason:
+        if reason := run.standing.reason:
             print(f"{run.name}: {reason}")
 
 

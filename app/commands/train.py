@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from app.planning import PLANNED, make_plan
 from app.progress import make_display
-from app.records import RUN_NAME, RunExistsError, RunNotFoundError, Status
-from app.runs import Run, RunStore
+from app.records import RunExistsError, RunNotFoundError, Status
+from app.runs import Run, RunStore, default_name
 from app.speed import measure
-from app.trainer import check_text
+from app.texts import check_length
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.config import PRESETS, RunConfig
 from model.errors import CharloomError, ConfigError
@@ -43,7 +42,7 @@ def train(
         config = planned(store, name, text, path, overrides, console)
     else:
         config = make_config(preset or DEFAULT_PRESET, overrides)
-    check_text(config, text)
+    check_length(config, len(text))
     run = find_or_create(store, name, config, text, path)
     logging.basicConfig(
         level=logging.WARNING, handlers=[RichHandler(console=console, show_path=False)], force=True
@@ -98,7 +97,7 @@ def find_or_create(store: RunStore, name: str | None, config: RunConfig, text: s
     Raises RunExistsError if `name` is that of another run.
     """
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    base = name or default_name(path)
+    base = name or default_name(path.name)
     for candidate in [base, *(f"{base}-{number}" for number in range(2, 1000) if name is None)]:
         try:
             run = store.get(candidate)
@@ -116,11 +115,6 @@ def difference(run: Run, config: RunConfig) -> str:
     asked, has = config.to_dict(), run.config.to_dict()
     changes = [f"{name} {has[name]} instead of {asked[name]}" for name in asked if has[name] != asked[name]]
     return f"with {', '.join(changes)}" if changes else "of another text"
-
-
-def default_name(path: Path) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")[:50]
-    return name if RUN_NAME.fullmatch(name) else "run"
 
 
 def finish(store: RunStore, run: Run, console: Console, stop: Stop) -> Status:

@@ -30,6 +30,7 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     403: ("forbidden", "this needs a key with the right train; 'ann' has read", []),
     404: ("model_not_found", "there is no run named 'grue' in checkpoints; the runs are: classic, gru", []),
     406: ("not_acceptable", "the answer can be application/json, text/html. Accept was: audio/*", []),
+    409: ("conflict", "run 'gru' is finished and cannot be paused: fork it to train on", []),
     413: ("body_too_large", "the body must be at most 1000000 bytes. Given: 2000000 bytes", []),
     422: (
         "unknown_characters",

@@ -1,4 +1,4 @@
-"""The runs, and what they wrote on the way."""
+"""The runs: where they stand, what to ask of them, and what they wrote on the way."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import time
 from bisect import bisect_right
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
-from app.records import CheckpointEntry
+from app.access import Right, needs
+from app.control import ask, delete
+from app.records import CheckpointEntry, Wanted
 from app.routes.documents import errors
 from app.runs import Run
-from app.schemas import CheckpointInfo, RunInfo, RunList, SampleInfo, SampleList
+from app.schemas import (
+    CheckpointInfo,
+    Deleted,
+    ModelList,
+    RunChange,
+    RunInfo,
+    RunList,
+    SampleInfo,
+    SampleList,
+)
 from app.services import Parts, Services
 
 STALE_SECONDS = 15.0  # a worker writes its heartbeat every second
@@ -24,10 +35,49 @@ ModelQuery = Annotated[
 ]
 
 
-@router.get("/models", summary="All runs", responses=errors(503))
-async def models(parts: Parts) -> RunList:
+@router.get("/runs", summary="All runs", responses=errors(503))
+async def runs(parts: Parts) -> RunList:
     """Every run of the store, in the order of the queue, with its state, losses and checkpoints."""
-    return await run_in_threadpool(list_runs, parts)
+    return RunList(runs=await run_in_threadpool(list_runs, parts))
+
+
+@router.get("/models", summary="All runs", deprecated=True, responses=errors(503))
+async def models(parts: Parts) -> ModelList:
+    """The same as `/runs`, in a list called `models`."""
+    return ModelList(models=await run_in_threadpool(list_runs, parts))
+
+
+@router.get("/runs/{name}", summary="One run", responses=errors(404, 503))
+async def one(name: str, parts: Parts) -> RunInfo:
+    """Where a run stands: state, progress, losses, speed, expected end, checkpoints."""
+    return await run_in_threadpool(lambda: describe(parts, parts.runs.get(name)))
+
+
+@router.patch(
+    "/runs/{name}",
+    summary="Pause, resume, stop, put first",
+    dependencies=[Depends(needs(Right.TRAIN))],
+    responses=errors(400, 403, 404, 409, 413, 422, 503),
+)
+async def change(name: str, body: RunChange, parts: Parts) -> RunInfo:
+    """Ask something of a run. What is being trained is in state `training` until the worker has obeyed."""
+    return await run_in_threadpool(_change, parts, name, body)
+
+
+@router.delete(
+    "/runs/{name}",
+    summary="Remove a run",
+    dependencies=[Depends(needs(Right.ADMIN))],
+    responses=errors(403, 404, 409, 422, 503),
+)
+async def remove(
+    name: str,
+    parts: Parts,
+    force: Annotated[bool, Query(description="Also where no other run could be served then.")] = False,
+) -> Deleted:
+    """Remove all of a run, once its training has stopped."""
+    await run_in_threadpool(delete, parts.runs, name, force)
+    return Deleted(name=name)
 
 
 @router.get("/samples", summary="What a run wrote on the way", responses=errors(404, 422, 503))
@@ -36,25 +86,37 @@ async def samples(parts: Parts, model: ModelQuery = None) -> SampleList:
     return await run_in_threadpool(_list_samples, parts, model)
 
 
-def list_runs(parts: Services) -> RunList:
+def list_runs(parts: Services) -> list[RunInfo]:
     """Every run that can be read. Reads the disk."""
     found = []
     for run in parts.runs.list():
         try:
-            found.append(_describe(parts, run))
+            found.append(describe(parts, run))
         except FileNotFoundError:  # deleted meanwhile
             continue
-    return RunList(models=found)
+    return found
 
 
-def _describe(parts: Services, run: Run) -> RunInfo:
-    status, latest, config = run.status, run.usable_latest(), run.config
+def _change(parts: Services, name: str, body: RunChange) -> RunInfo:
+    run = parts.runs.get(name)
+    wanted: Wanted | None = "train" if body.action == "resume" else body.action
+    if wanted is not None or body.priority is not None:
+        ask(parts.runs, run, wanted, body.priority)
+    return describe(parts, run)
+
+
+def describe(parts: Services, run: Run) -> RunInfo:
+    """One run as its answer. Reads the disk. Raises FileNotFoundError if it was deleted meanwhile."""
+    status, latest, config = run.standing, run.usable_latest(), run.config
     serving = parts.models.current if parts.models.ready else None
     silent = time.time() - status.heartbeat > STALE_SECONDS
+    files = run.files()
     return RunInfo(
         name=run.name,
         serving=serving.id if serving and serving.run == run.name else None,
         state=status.state,
+        priority=run.control.priority,
+        parent=run.spec.parent,
         stale=status.state == "training" and silent,
         reason=status.reason,
         warnings=status.warnings,
@@ -65,7 +127,7 @@ def _describe(parts: Services, run: Run) -> RunInfo:
         corpus=run.spec.corpus_name,
         characters=run.spec.characters,
         step=status.step,
-        steps=0 if config.minutes else config.steps,
+        steps=run.spec.steps,
         fraction=status.fraction,
         seconds=status.seconds,
         expected_end=status.expected_end,
@@ -75,8 +137,8 @@ def _describe(parts: Services, run: Run) -> RunInfo:
         validation_loss=status.validation_loss,
         newest=_checkpoint(latest.newest if latest else None),
         best=_checkpoint(latest.best if latest else None),
-        checkpoints=list(run.checkpoints()),
-        samples=len(run.samples()),
+        checkpoints=list(files.steps),
+        samples=files.samples,
     )
 
 

@@ -1,0 +1,76 @@
+"""What people ask of a run that is there: to wait, to go on, to end, to go first, to be gone.
+
+Servers write `control.json`, the worker obeys it within a second. A run is deleted only while nobody trains it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+
+from filelock import Timeout
+
+from app.errors import ConflictError
+from app.files import TEMPORARY_PREFIX, flush
+from app.records import Control, Status, Wanted
+from app.runs import Run, RunStore
+
+STOP_SECONDS = 10.0  # longest that the end of a run's training is waited for
+POSSIBLE: dict[Wanted, tuple[str, ...]] = {
+    "pause": ("queued", "training", "paused"),
+    "stop": ("queued", "training", "paused", "stopped"),
+    "train": ("queued", "training", "paused", "stopped", "failed"),
+}
+WORDS: dict[Wanted, str] = {"pause": "paused", "stop": "stopped", "train": "resumed"}
+
+
+def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) -> Status:
+    """Ask something of `run`, None leaves it as it was; where it stands then.
+
+    Raises ConflictError if that is not possible in its state, OSError.
+    """
+    with store.changing():
+        state = run.standing.state
+        if wanted is not None and state not in POSSIBLE[wanted]:
+            hint = ": fork it to train on" if state == "finished" else ""
+            raise ConflictError(f"run {run.name!r} is {state} and cannot be {WORDS[wanted]}{hint}")
+        changes: dict[str, object] = {}
+        if wanted is not None:
+            changes |= {"wanted": wanted, "asked": time.time()}
+        if priority is not None:
+            changes["priority"] = priority
+        run.write_control(Control.model_validate(run.control.model_dump() | changes))
+    return run.standing
+
+
+def delete(store: RunStore, name: str, force: bool) -> None:
+    """Remove all of a run. Blocks until its training has stopped.
+
+    Raises ConflictError if no other run has a checkpoint to serve, unless `force`, or if the training does not
+    stop; RunNameError, RunNotFoundError, OSError.
+    """
+    run = store.get(name)
+    if not force and _serves(run) and not any(_serves(other) for other in store.list() if other.name != name):
+        raise ConflictError(f"run {name!r} is the only one that can be served: delete it with force=true")
+    if run.standing.state in POSSIBLE["stop"]:
+        ask(store, run, "stop", None)
+    try:
+        with store.run_lock(name).acquire(timeout=STOP_SECONDS):
+            _remove(store, run)
+    except Timeout:
+        raise ConflictError(
+            f"run {name!r} was asked to stop and is still training: try again in some seconds"
+        ) from None
+
+
+def _remove(store: RunStore, run: Run) -> None:
+    # renamed first: a reader never meets a run of which half is gone
+    grave = store.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    run.path.rename(grave)
+    flush(store.root)
+    shutil.rmtree(grave)
+
+
+def _serves(run: Run) -> bool:
+    return (run.path / "latest.json").exists()

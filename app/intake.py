@@ -1,0 +1,109 @@
+"""The body of an upload: raw, multipart or JSON, taken to disk piece by piece, and the options beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import IO, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from app.errors import InvalidRequestError, TooLargeError, shortened
+from app.texts import Source
+
+PIECE = 1 << 20
+MOST_FILES, MOST_FIELDS, LONGEST_FIELD = 1000, 100, 1 << 20
+
+
+@dataclass
+class Upload:
+    """What came: `options` from the query and the body, files at their beginning."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def received(request: Request, body_limit: int) -> AsyncIterator[Upload]:
+    """The request's upload, whose files are closed after the block.
+
+    The bytes in all are bounded by the middleware; a JSON body, which is held in memory, by `body_limit`.
+    Raises InvalidRequestError, TooLargeError, HTTPException.
+    """
+    upload = Upload(dict(request.query_params))
+    kind = Message()
+    kind["content-type"] = request.headers.get("content-type", "")
+    try:
+        if kind.get_content_type() == "multipart/form-data":
+            await _take_form(request, upload)
+        elif kind.get_content_type() == "application/json":
+            await _take_json(request, upload, body_limit)
+        else:
+            await _take_raw(request, upload, kind.get_content_charset())
+        yield upload
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload ended before it was whole") from None
+    finally:
+        for source in upload.sources:
+            source.content.close()
+
+
+async def _take_form(request: Request, upload: Upload) -> None:
+    form = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD)
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            upload.sources.append(Source((value.filename or "text.txt")[:200], value.file))
+        elif name == "text":
+            upload.sources.append(Source("text.txt", io.BytesIO(value.encode())))
+        else:
+            upload.options[name] = value
+
+
+async def _take_json(request: Request, upload: Upload, limit: int) -> None:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise TooLargeError(f"a JSON body must be at most {limit} bytes: send the text raw, or as a file")
+    if not body:
+        return
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise InvalidRequestError("body", f"must be a JSON object. Given: {shortened(given)}")
+    text = given.pop("text", None)
+    upload.options |= {name: value for name, value in given.items() if value is not None}
+    if isinstance(text, str):
+        content = io.BytesIO(text.encode("utf-8", "surrogatepass"))
+        upload.sources.append(Source("text.txt", content))
+    elif text is not None:
+        raise InvalidRequestError("text", f"must be a string. Given: {shortened(text)}")
+
+
+async def _take_raw(request: Request, upload: Upload, charset: str | None) -> None:
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the upload
+    upload.sources.append(Source(f"{str(upload.options.get('name') or 'text')[:60]}.txt", file))
+    waiting, size = bytearray(), 0
+    async for piece in request.stream():
+        waiting += piece
+        size += len(piece)
+        if len(waiting) >= PIECE:
+            await run_in_threadpool(file.write, bytes(waiting))
+            waiting.clear()
+    await run_in_threadpool(file.write, bytes(waiting))
+    file.seek(0)
+    if not size:
+        upload.sources.clear()
+        file.close()
+    if charset and "encoding" not in upload.options:
+        upload.options["encoding"] = charset

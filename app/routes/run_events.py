@@ -1,0 +1,155 @@
+"""GET /runs/{name}/events: what happens to a run, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Header, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.records import RunError
+from app.routes.documents import errors, streamed
+from app.routes.runs import describe
+from app.runs import Run
+from app.services import Parts, Services
+from app.shapes import event
+from app.streaming import EventStream
+
+LOOK_SECONDS = 0.5
+PING_SECONDS = 15.0
+MOST_POINTS = 500  # told at once to who comes back after long
+ENDED = ("finished", "failed", "stopped")
+CURSOR = re.compile(r"(-?[0-9]{1,12})\.([0-9]{1,9})\.(-?[0-9]{1,12})", re.ASCII)
+
+router = APIRouter(tags=["training"])
+
+
+class Cursor(NamedTuple):
+    """How much of a run was told: the step of its curve, the number of samples, the step of a checkpoint."""
+
+    step: int = -1
+    samples: int = 0
+    checkpoint: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.step}.{self.samples}.{self.checkpoint}"
+
+
+@router.get(
+    "/runs/{name}/events",
+    summary="Watch a run",
+    response_class=Response,
+    responses=errors(404, 503) | streamed() | {204: {"description": "all was told, and the run has ended"}},
+)
+async def events(
+    name: str,
+    parts: Parts,
+    last_event_id: Annotated[
+        str | None, Header(description="The id of the last event that came; `0` for all from the beginning.")
+    ] = None,
+) -> Response:
+    """Events `state` (the run, as `/runs/{name}` has it), `progress`, `sample` and `checkpoint`.
+
+    The stream ends with the run. Who comes back with `Last-Event-ID` misses nothing, and nothing comes twice;
+    without it the newest of each kind comes first.
+    """
+    run = await run_in_threadpool(parts.runs.get, name)
+    given = CURSOR.fullmatch(last_event_id or "")
+    cursor = Cursor(*map(int, given.groups())) if given else None
+    watch = Watch(parts, run, cursor if cursor or last_event_id != "0" else Cursor())
+    first = await run_in_threadpool(watch.look)
+    if cursor is not None and watch.ended and not watch.told_news:
+        return Response(status_code=204)  # tells an EventSource not to come back
+    parts.streams.take(LOOK_SECONDS)
+    following = _follow(watch, first, lambda: parts.streams.closing)
+    return EventStream(following, parts.streams.give_back, parts.settings.watch_seconds)
+
+
+async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool]) -> AsyncIterator[bytes]:
+    news, told_at = first, time.monotonic()
+    while True:
+        if news:
+            yield b"".join(news)
+            told_at = time.monotonic()
+        elif time.monotonic() - told_at > PING_SECONDS:
+            yield b": nothing new\n\n"
+            told_at = time.monotonic()
+        if watch.ended or closing():
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            news = await run_in_threadpool(watch.look)
+        except (RunError, FileNotFoundError):
+            yield event({"name": watch.run.name, "state": "deleted"}, "state", str(watch.cursor))
+            return
+
+
+@dataclass
+class Watch:
+    """One watcher of a run. With a cursor of None the newest of each kind is told first."""
+
+    parts: Services
+    run: Run
+    given: Cursor | None
+
+    def __post_init__(self) -> None:
+        self.cursor = self.given or Cursor()
+        self.ended = self.told_news = False
+        self._state: tuple[Any, ...] = ()
+        self._seen: tuple[int, int] | None = None
+        self._first = self.given is None
+
+    def look(self) -> list[bytes]:
+        """The events since the last look. Raises RunError or FileNotFoundError if the run is gone."""
+        info = describe(self.parts, self.parts.runs.get(self.run.name))
+        news = [*self._curve(), *self._samples(), *self._checkpoint()]
+        self._first = False
+        self.told_news = bool(news)
+        state = (info.state, info.reason, info.priority, tuple(info.warnings))
+        if state != self._state:
+            told = event(info.model_dump(mode="json"), "state", str(self.cursor))
+            news = [told, *news] if not self._state and info.state not in ENDED else [*news, told]
+            self._state = state
+        self.ended = info.state in ENDED
+        return news
+
+    def _curve(self) -> list[bytes]:
+        points = self.parts.curves.get(self.run).points
+        last = points[-1]["step"] if points else -1
+        step = min(self.cursor.step, last)  # a run that was taken back tells its steps again
+        new = [point for point in points if point["step"] > step]
+        if self._first:
+            new = new[-1:]
+        elif len(new) > MOST_POINTS:
+            new = [*new[:: len(new) // MOST_POINTS + 1], new[-1]]
+        told = []
+        for point in new:
+            self.cursor = self.cursor._replace(step=point["step"])
+            told.append(event(point, "progress", str(self.cursor)))
+        return told
+
+    def _samples(self) -> list[bytes]:
+        count = self.run.files().samples
+        if count == self.cursor.samples:
+            return []
+        samples = self.run.samples()
+        begin = max(0, len(samples) - 1) if self._first else min(self.cursor.samples, len(samples))
+        told = []
+        for number, sample in enumerate(samples[begin:], begin + 1):
+            self.cursor = self.cursor._replace(samples=number)
+            told.append(event(sample, "sample", str(self.cursor)))
+        self.cursor = self.cursor._replace(samples=len(samples))
+        return told
+
+    def _checkpoint(self) -> list[bytes]:
+        latest = self.run.usable_latest()
+        if latest is None or latest.newest.step == self.cursor.checkpoint:
+            return []
+        self.cursor = self.cursor._replace(checkpoint=latest.newest.step)
+        told = latest.newest.model_dump(mode="json") | {"model": f"{self.run.name}@{latest.newest.step}"}
+        return [event(told, "checkpoint", str(self.cursor))]

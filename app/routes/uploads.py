@@ -1,0 +1,113 @@
+"""POST /runs and /runs/{name}/fork: a text, or a step of another run, becomes a run in the queue."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.access import Right, needs
+from app.intake import received
+from app.making import Limits, Made, fork, new_run
+from app.routes.documents import errors
+from app.schemas import RunAccepted
+from app.services import Parts, Services
+from app.texts import as_details
+from model.config import CHOICES, RunConfig
+
+router = APIRouter(tags=["training"], dependencies=[Depends(needs(Right.TRAIN))])
+
+KINDS = {"int": "integer", "float": "number", "str": "string"}
+
+
+def option_schemas() -> dict[str, dict[str, Any]]:
+    """What the document says of each option, which comes in the query or in the body."""
+    schemas: dict[str, dict[str, Any]] = {
+        "name": {"type": "string", "description": "Of the run; by default after the text's file."},
+        "encoding": {"type": "string", "description": "Of the text, if it is not UTF-8, such as `latin-1`."},
+        "licence": {"type": "string", "description": "Of the text, for the card of an exported model."},
+        "priority": {"type": "integer", "description": "Higher goes first."},
+    }
+    for field in dataclasses.fields(RunConfig):
+        schema: dict[str, Any] = {"type": KINDS[str(field.type)]}
+        if field.name in CHOICES:
+            schema["enum"] = list(CHOICES[field.name])
+        schemas[field.name] = schema
+    return schemas
+
+
+def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Parameters and bodies for the OpenAPI document: the framework knows nothing of streamed uploads."""
+    options = option_schemas() | more
+    parameters = [
+        {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in options.items()
+    ]
+    text = {"type": "string", "description": "A plain text."}
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    content = {
+        "text/plain": {"schema": text},
+        "application/zip": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {"schema": {"type": "object", "properties": {"file": files, **options}}},
+        "application/json": {"schema": {"type": "object", "properties": {"text": text, **options}}},
+    }
+    return {"parameters": parameters, "requestBody": {"content": content, "required": False}}
+
+
+@router.post(
+    "/runs",
+    status_code=202,
+    summary="Train on a text",
+    responses=errors(400, 403, 404, 409, 413, 422, 503),
+    openapi_extra=documented({}),
+)
+async def create(request: Request, response: Response, parts: Parts) -> RunAccepted:
+    """Put a text of your own into the queue: raw, as files of a form (a zip counts as its files), or in JSON.
+
+    Every setting of a run can be given beside it, in the query or in the form. A text that cannot be used is
+    refused with all findings; what is merely unusual is said in the answer.
+    """
+    async with received(request, parts.settings.max_body_bytes) as upload:
+        made = await run_in_threadpool(new_run, parts.runs, upload.options, upload.sources, limits(parts))
+    return accepted(response, made)
+
+
+@router.post(
+    "/runs/{name}/fork",
+    status_code=202,
+    summary="Train on from a step of a run",
+    responses=errors(400, 403, 404, 409, 413, 422, 503),
+    openapi_extra=documented(
+        {"step": {"type": "string", "description": "A step, or `best`; by default the newest."}}
+    ),
+)
+async def create_fork(name: str, request: Request, response: Response, parts: Parts) -> RunAccepted:
+    """A new run that begins with the weights of another, with changed settings or another text.
+
+    Characters that the other had not seen get weights of their own. Sizes cannot change.
+    """
+    async with received(request, parts.settings.max_body_bytes) as upload:
+        made = await run_in_threadpool(fork, parts.runs, name, upload.options, upload.sources, limits(parts))
+    return accepted(response, made)
+
+
+def limits(parts: Services) -> Limits:
+    """What uploads may take."""
+    return Limits(parts.settings.max_corpus_bytes, parts.settings.max_runs)
+
+
+def accepted(response: Response, made: Made) -> RunAccepted:
+    """The answer to an upload; `Location` says where the run is."""
+    run = made.run
+    response.headers["location"] = f"/runs/{run.name}"
+    return RunAccepted(
+        name=run.name,
+        url=f"/runs/{run.name}",
+        state="queued",
+        corpus=run.spec.corpus_name,
+        characters=run.spec.characters,
+        distinct_characters=made.distinct,
+        expected_seconds=round(made.seconds, 1),
+        findings=as_details(made.findings),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,150 @@
+"""A run as one file: a zip of its weights, configuration, curve, samples and a model card, and the way back."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from app.errors import InvalidRequestError, TooLargeError
+from app.files import flush
+from app.making import Limits, Options, checkpoint_at, workshop
+from app.records import CheckpointEntry, Latest, RunSpec, Status
+from app.runs import Run, RunStore, Text
+from model.checkpoint import Checkpoint, load
+from model.errors import CharloomError
+
+PIECE = 1 << 20
+WEIGHTS, RECORD, CARD, CORPUS = "model.safetensors", "run.json", "README.md", "corpus.txt"
+LINES = ("history.jsonl", "samples.jsonl")
+LARGEST_RECORD = 1 << 20
+
+
+def export(run: Run, at: str | None, with_text: bool, target: Path) -> str:
+    """Write `run` at a step into the zip `target`; the name that it should be given.
+
+    Raises NotReadyError, ModelNotFoundError, CheckpointError, OSError.
+    """
+    step, path = checkpoint_at(run, at)
+    checkpoint = load(path)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(CARD, card(run, checkpoint))
+        archive.writestr(RECORD, run.spec.model_dump_json(indent=2))
+        archive.write(path, WEIGHTS)
+        for name in (*LINES, CORPUS) if with_text else LINES:
+            if (run.path / name).is_file():
+                archive.write(run.path / name, name, zipfile.ZIP_DEFLATED)
+    return f"{run.name}-{step}.zip"
+
+
+def card(run: Run, checkpoint: Checkpoint) -> str:
+    """What a person should know of a model, in Markdown with a head that programs read."""
+    spec, config, progress = run.spec, run.config, checkpoint.progress
+    licence = json.dumps(spec.licence or "unknown")
+    rows = [
+        ("Network", f"{config.cell}, {config.layers} x {config.hidden} units, {config.members} member(s)"),
+        ("Step", f"{checkpoint.step:,}"),
+        ("Characters it knows", str(len(checkpoint.vocabulary))),
+        ("Text", f"{spec.corpus_name.replace('|', ' ')}, {spec.characters:,} characters"),
+        ("Text's sha256 (UTF-8)", spec.corpus_sha256),
+        ("Forked from", spec.parent or "nothing"),
+        *((name.replace("_", " "), _number(progress.get(name))) for name in ("loss", "smooth_loss")),
+        ("lowest loss, kept as the best", _number(progress.get("best_loss"))),
+        ("Digest of the weights", checkpoint.digest),
+        ("Settings", json.dumps(config.to_dict())),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"---\nlicense: {licence}\ntags: [charloom, char-rnn]\n---\n\n# {spec.name}\n\n"
+        "A character-level recurrent network. Losses are in nats per character.\n\n"
+        f"| | |\n|---|---|\n{table}\n\nServe it again: `charloom runs import FILE`.\n"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "not measured"
+
+
+def import_run(store: RunStore, given: dict[str, Any], content: IO[bytes], limits: Limits) -> Run:
+    """Add an exported run to the store, under its own name unless `name` is given.
+
+    It can be served and forked; it goes on training, when resumed, if its text came with it.
+    Raises InvalidRequestError for what is not such a file, TooLargeError, RunNameError, RunExistsError,
+    CheckpointError, ConflictError, OSError.
+    """
+    unknown = sorted(set(given) - {"name"})
+    if unknown:
+        raise InvalidRequestError(unknown[0][:80], "is not an option of an import: name is the only one")
+    name = Options.parse(given).name
+    with workshop(store, limits) as folder:
+        try:
+            with zipfile.ZipFile(content) as archive:
+                _unpack(archive, folder, limits.text)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise InvalidRequestError("file", f"is not an exported run: {error}") from None
+        return _adopt(store, name, folder)
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path, limit: int) -> None:
+    """Write the files that an export has; names from the archive are never used as paths."""
+    present = set(archive.namelist())
+    for name in (RECORD, WEIGHTS):
+        if name not in present:
+            raise InvalidRequestError("file", f"is not an exported run: it has no {name}")
+    for name in (RECORD, WEIGHTS, *LINES, CORPUS):
+        if name in present:
+            with archive.open(name) as content, (folder / name).open("wb") as out:
+                for piece in _pieces(content, LARGEST_RECORD if name == RECORD else limit, name):
+                    out.write(piece)
+            flush(folder / name)
+
+
+def _pieces(content: IO[bytes], limit: int, name: str) -> Iterator[bytes]:
+    size = 0
+    while piece := content.read(PIECE):
+        size += len(piece)
+        if size > limit:
+            raise TooLargeError(f"{name} must have at most {limit:,} bytes unpacked; this one has more")
+        yield piece
+
+
+def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
+    try:
+        spec = RunSpec.read(folder / RECORD)
+        checkpoint = load(folder / WEIGHTS)
+    except CharloomError as error:
+        reason = str(error).replace(f"{folder}/", "")
+        raise InvalidRequestError("file", f"is not an exported run: {reason}") from None
+    if (checkpoint.config, checkpoint.text_sha256) != (spec.config, spec.corpus_sha256):
+        raise InvalidRequestError("file", "is not an exported run: its weights are of another one")
+    loss = checkpoint.progress.get("best_loss")
+    finished = bool(spec.steps) and checkpoint.step >= spec.steps
+    reason = "imported" if (folder / CORPUS).exists() else "imported without its text: fork it to train on"
+    status = Status(
+        state="finished" if finished else "stopped",
+        step=checkpoint.step,
+        steps=spec.steps,
+        fraction=min(1.0, checkpoint.step / spec.steps) if spec.steps else 0.0,
+        reason=reason,
+        smooth_loss=checkpoint.progress.get("smooth_loss"),
+        validation_loss=loss if spec.config.best_by == "validation_loss" else None,
+        seconds=checkpoint.progress.get("seconds", 0.0),
+    )
+
+    def fill(target: Path) -> None:
+        file = f"step-{checkpoint.step:09d}.safetensors"
+        (folder / WEIGHTS).rename(target / file)
+        for line_file in (*LINES, CORPUS):
+            if (folder / line_file).exists():
+                (folder / line_file).rename(target / line_file)
+        written = max(1.0, spec.created)
+        entry = CheckpointEntry(file=file, step=checkpoint.step, digest=checkpoint.digest, time=written)
+        Latest(newest=entry).write(target / "latest.json")
+        status.write(target / "status.json")
+
+    text = Text(spec.corpus_name, spec.corpus_sha256, spec.characters)
+    known = {"parent": spec.parent, "licence": spec.licence}
+    return store.add(name or spec.name, spec.config, text, fill, **known)
