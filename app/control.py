@@ -1,6 +1,7 @@
 """What people ask of a run that is there: to wait, to go on, to end, to go first, to be gone.
 
-Servers write `control.json`, the worker obeys it within a second. A run is deleted only while nobody trains it.
+Servers write `control.json`, the worker obeys it within a second. A run is deleted only while nobody trains
+it.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
 def delete(store: RunStore, name: str, force: bool) -> None:
     """Remove all of a run. Blocks until its training has stopped.
 
-    Raises ConflictError if no other run has a checkpoint to serve, unless `force`, or if the training does not
-    stop; RunNameError, RunNotFoundError, OSError.
+    Raises ConflictError if no other run has a checkpoint to serve, unless `force`, or if the training does
+    not stop; RunNameError, RunNotFoundError, OSError.
     """
     run = store.get(name)
     if not force and _serves(run) and not any(_serves(other) for other in store.list() if other.name != name):

@@ -24,6 +24,7 @@ from model.errors import ConfigError
 
 SIZES = ("cell", "hidden", "layers", "embedding", "members")  # what fixes the weights
 LONGEST_LICENCE = 200
+DEFAULT_PRESET = "gru-pair"
 
 
 class Limits(NamedTuple):
@@ -104,13 +105,13 @@ def new_run(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source]
     ConflictError (too many runs), OSError.
     """
     options = Options.parse(given)
-    config = make_config(options.preset or "gru", options.overrides)
+    config = make_config(options.preset or DEFAULT_PRESET, options.overrides)
     if not sources:
         raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
     with workshop(store, limits) as folder:
         looked = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
         check_length(config, looked.text.characters)
-        run = _queue(store, config, options, looked, {})
+        run = _queue(store, config, options, looked, {}, default_name(looked.text.name))
     return _made(run, looked)
 
 
@@ -148,8 +149,7 @@ def fork(
         if config.members > 1 and "members" not in begins.tensors:
             raise ConfigError("step", "must be one with the weights of every member: the best has not")
         known = {"parent": f"{name}@{step}", "licence": options.licence or parent.spec.licence}
-        options = options._replace(name=options.name or store.free_name(f"{name[:50]}-fork"))
-        run = _queue(store, config, options, looked, known)
+        run = _queue(store, config, options, looked, known, f"{name[:50]}-fork")
     return _made(run, looked)
 
 
@@ -188,17 +188,21 @@ def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
 
 
 def _queue(
-    store: RunStore, config: RunConfig, options: Options, looked: Looked, known: dict[str, Any]
+    store: RunStore,
+    config: RunConfig,
+    options: Options,
+    looked: Looked,
+    known: dict[str, Any],
+    otherwise: str,
 ) -> Run:
-    name = options.name or store.free_name(default_name(looked.text.name))
-
     def fill(folder: Path) -> None:
         for path in looked.path.parent.iterdir():
             path.rename(folder / path.name)
         if options.priority:
             Control(priority=options.priority).write(folder / "control.json")
 
-    return store.add(name, config, looked.text, fill, **{"licence": options.licence} | known)
+    name, unnamed = options.name or otherwise, options.name is None
+    return store.add(name, config, looked.text, fill, unnamed, **{"licence": options.licence} | known)
 
 
 def _made(run: Run, looked: Looked) -> Made:

@@ -145,7 +145,7 @@ class Control(Record):
     priority: int = 0
 
     def applied_to(self, status: Status) -> Status:
-        """Where a run stands, given what the worker wrote last. What is being trained is so until it stops."""
+        """Where a run stands, given what the worker wrote last; it trains until it has stopped."""
         state = status.state
         if self.wanted in ("pause", "stop") and state in ("queued", "paused"):
             reason = "paused on request" if self.wanted == "pause" else f"stopped at step {status.step:,}"

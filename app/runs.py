@@ -277,17 +277,25 @@ class RunStore:
         return self.add(name, config, described, lambda folder: write_atomic(folder / "corpus.txt", data))
 
     def add(
-        self, name: str, config: RunConfig, text: Text, fill: Callable[[Path], object], **known: Any
+        self,
+        name: str,
+        config: RunConfig,
+        text: Text,
+        fill: Callable[[Path], object],
+        numbered: bool = False,
+        **known: Any,
     ) -> Run:
         """Put a new run at the end of the queue, with the files that `fill` writes into its folder.
 
-        `known` are further fields of its RunSpec. Raises RunNameError, RunExistsError, OSError, or what `fill`
-        raises; then nothing is left.
+        With `numbered`, a number is put behind a name that is taken. `known` are further fields of its
+        RunSpec. Raises RunNameError, RunExistsError, OSError, or what `fill` raises; then nothing is left.
         """
-        path = self._path(name)
+        self._path(name)
         self.root.mkdir(parents=True, exist_ok=True)
         folder = self.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         with self.changing():
+            name = self._free_name(name) if numbered else name
+            path = self._path(name)
             if path.exists() or path.is_symlink():
                 raise RunExistsError(f"a run named {name!r} exists already: choose another name")
             spec = RunSpec(
@@ -311,7 +319,7 @@ class RunStore:
             flush(self.root)
         return Run(path)
 
-    def free_name(self, wanted: str) -> str:
+    def _free_name(self, wanted: str) -> str:
         """`wanted`, or with a number behind it where a run has that name."""
         for name in (wanted, *(f"{wanted[:58]}-{number}" for number in range(2, 100_000))):
             path = self._path(name)

@@ -205,8 +205,8 @@ class RunChange(BaseModel):
 
     action: Literal["pause", "resume", "stop"] | None = Field(
         None,
-        description="`pause` holds the run until `resume`; `stop` ends it and keeps what it has; `resume` also "
-        "takes up a run that was stopped or has failed.",
+        description="`pause` holds the run until `resume`; `stop` ends it and keeps what it has; `resume` "
+        "also takes up a run that was stopped or has failed.",
     )
     priority: int | None = Field(
         None, ge=-1000, le=1000, strict=True, description="Higher goes first, at once; 0 is usual."

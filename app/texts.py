@@ -300,7 +300,7 @@ def check_length(config: RunConfig, characters: int) -> None:
 
 
 def expected_seconds(config: RunConfig, distinct: int) -> float:
-    """About how long a run takes on two cores, alone: a cost for each step of each layer, and its products."""
+    """About how long a run takes on two cores, alone: a cost for each step of a layer, and its products."""
     if config.minutes:
         return 60 * config.minutes
     gates = {"elman": 1, "gru": 3, "lstm": 4}[config.cell]

@@ -1,4 +1,4 @@
-"""A run as one file: a zip of its weights, configuration, curve, samples and a model card, and the way back."""
+"""A run as one file, a zip of weights, configuration, curve, samples and a model card, and the way back."""
 
 from __future__ import annotations
 
@@ -146,5 +146,4 @@ def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
         status.write(target / "status.json")
 
     text = Text(spec.corpus_name, spec.corpus_sha256, spec.characters)
-    known = {"parent": spec.parent, "licence": spec.licence}
-    return store.add(name or spec.name, spec.config, text, fill, **known)
+    return store.add(name or spec.name, spec.config, text, fill, parent=spec.parent, licence=spec.licence)

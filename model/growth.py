@@ -15,7 +15,7 @@ SIZES = ("cell", "hidden", "layers", "embedding", "members")  # of a configurati
 
 
 def take_over(checkpoint: Checkpoint, vocabulary: Vocabulary, parameters: Array) -> None:
-    """Write the weights of `checkpoint` into `parameters` (M, P), freshly initialised, of a larger vocabulary.
+    """Write `checkpoint`'s weights into `parameters` (M, P), freshly initialised, of a larger vocabulary.
 
     A new character keeps its fresh input row; its column of V is 0, and its c that of the least likely
     character, so that what the network predicts hardly changes by it. Raises ConfigError if `checkpoint` was

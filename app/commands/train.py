@@ -70,7 +70,7 @@ def planned(
     asked = make_config(DEFAULT_PRESET, overrides)
     for run in store.list():
         same = all(getattr(run.config, field) == getattr(asked, field) for field in overrides)
-        named = run.name in (name, default_name(path))
+        named = run.name in (name, default_name(path.name))
         if named and same and run.config.preset == PLANNED and run.spec.corpus_sha256 == sha256:
             return run.config
     console.print("Looking at the text and at the speed of this machine …", highlight=False)

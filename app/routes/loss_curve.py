@@ -51,7 +51,7 @@ async def loss_curve(
     if kind == HTML:
         runs = await run_in_threadpool(list_runs, parts)
         run = await run_in_threadpool(parts.run, model)
-        response: Response = parts.assets.page("loss-curve.html", run=run.name, runs=runs.models)
+        response: Response = parts.assets.page("loss-curve.html", run=run.name, runs=runs)
     elif kind == JSON:
         response = await _points(request, parts, model, points)
     else:

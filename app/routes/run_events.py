@@ -44,7 +44,9 @@ class Cursor(NamedTuple):
     "/runs/{name}/events",
     summary="Watch a run",
     response_class=Response,
-    responses=errors(404, 503) | streamed() | {204: {"description": "all was told, and the run has ended"}},
+    responses=errors(404, 422, 503)
+    | streamed()
+    | {204: {"description": "all was told, and the run has ended"}},
 )
 async def events(
     name: str,

@@ -47,7 +47,7 @@ async def models(parts: Parts) -> ModelList:
     return ModelList(models=await run_in_threadpool(list_runs, parts))
 
 
-@router.get("/runs/{name}", summary="One run", responses=errors(404, 503))
+@router.get("/runs/{name}", summary="One run", responses=errors(404, 422, 503))
 async def one(name: str, parts: Parts) -> RunInfo:
     """Where a run stands: state, progress, losses, speed, expected end, checkpoints."""
     return await run_in_threadpool(lambda: describe(parts, parts.runs.get(name)))

@@ -109,5 +109,5 @@ def accepted(response: Response, made: Made) -> RunAccepted:
         characters=run.spec.characters,
         distinct_characters=made.distinct,
         expected_seconds=round(made.seconds, 1),
-        findings=as_details(made.findings),  # type: ignore[arg-type]
+        findings=as_details(made.findings),
     )
