@@ -153,7 +153,7 @@ def worker(settings: Settings) -> Finding:
     if silent := worker_fault(runs.root):
         return Finding("worker", "fault", silent, "end that worker and start it again; it goes on to the bit")
     waiting = [run.name for run in runs.list() if run.status.state in ("queued", "training")]
-    if _held(runs.worker_lock):
+    if _held(runs.worker_lock()):
         return Finding("worker", "ok", "one holds the store")
     if waiting:
         advice = "start one: `charloom worker`"

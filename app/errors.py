@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.files import DISK_FULL
 from app.records import RunExistsError, RunFileError, RunNameError, RunNotFoundError
 from model.errors import (
     CharloomError,
@@ -191,6 +192,8 @@ RETRY_SECONDS = {"not_ready": 1.0, "shutting_down": 1.0}
 
 def problem_of(error: Exception) -> Problem:
     """The answer to an error raised on purpose, or by the store's disk; of any other nothing is told."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return Problem(507, "store_full", f"{error.strerror}: delete runs, or ask who runs this server")
     for kind, status, code in TABLE:
         if isinstance(error, kind):
             return Problem(

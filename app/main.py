@@ -125,7 +125,7 @@ def add_middleware(app: FastAPI, parts: Services) -> None:
 def build_services(settings: Settings) -> Services:
     """The parts, none of them started."""
     run_store = RunStore(settings.store)
-    models = ModelStore(run_store, settings.model_cache)
+    models = ModelStore(run_store, settings.model_cache_bytes)
     engine = Engine(settings.max_rows, settings.max_queue)
     return Services(
         settings=settings,

@@ -13,11 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from app.budget import Budget
 from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, NotReadyError
 from app.files import TEMPORARY_PREFIX
+from app.planning import PLANNED, cadence, shape, sizes
 from app.records import RUN_NAME, Control, RunNameError
 from app.runs import Run, RunStore, default_name
-from app.texts import Finding, Looked, Source, check_length, expected_seconds, write_text
+from app.texts import (
+    CORES,
+    Finding,
+    Looked,
+    Source,
+    check_length,
+    expected_seconds,
+    expected_speed,
+    write_text,
+)
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 from model.errors import ConfigError
@@ -28,10 +39,11 @@ DEFAULT_PRESET = "gru-pair"
 
 
 class Limits(NamedTuple):
-    """Most bytes of a text, and most runs of a store."""
+    """Most bytes of a text, most runs of a store, and what all its files may take."""
 
     text: int
     runs: int
+    budget: Budget
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,23 @@ def make_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
     return _changed(PRESETS[preset], overrides)
 
 
+def suited(characters: int, distinct: int, overrides: Mapping[str, Any]) -> RunConfig:
+    """What suits a text of that size, and a time if one is given; nothing asked for is changed.
+
+    How fast the worker's machine is, is not known here: a common one is assumed. Raises ConfigError.
+    """
+    config = PRESETS[DEFAULT_PRESET].replace(**shape(characters))
+    asked = _changed(config, overrides)
+    if not asked.minutes:
+        return asked
+    speed = expected_speed(config, distinct)
+    chosen = config.replace(preset=PLANNED, **sizes(characters, 60 * asked.minutes * speed, CORES))
+    chosen = chosen.replace(
+        **cadence(chosen.replace(minutes=asked.minutes), expected_speed(chosen, distinct))
+    )
+    return _changed(chosen, overrides)
+
+
 def _changed(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     # minutes take precedence: who gives only steps wants the run to end by them
     by_steps = {"minutes": 0.0} if "steps" in overrides else {}
@@ -110,6 +139,9 @@ def new_run(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source]
         raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
     with workshop(store, limits) as folder:
         looked = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
+        limits.budget.make_room(0)
+        if options.preset is None:
+            config = suited(looked.text.characters, looked.distinct, options.overrides)
         check_length(config, looked.text.characters)
         run = _queue(store, config, options, looked, {}, default_name(looked.text.name))
     return _made(run, looked)
@@ -142,6 +174,7 @@ def fork(
         else:
             with (parent.path / "corpus.txt").open("rb") as file:
                 looked = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
+        limits.budget.make_room(0)
         check_length(config, looked.text.characters)
         initial = folder / "initial.safetensors"
         shutil.copyfile(path, initial, follow_symlinks=False)

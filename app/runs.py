@@ -252,9 +252,9 @@ class RunStore:
         self._known: dict[str, tuple[tuple[int, int], Run]] = {}
         self._reported: set[str] = set()
 
-    @property
-    def worker_lock(self) -> Path:
-        return self.root / ".worker.lock"
+    def worker_lock(self, place: int = 1) -> Path:
+        """Held by the first, second, … of the workers that the store is configured for."""
+        return self.root / (".worker.lock" if place == 1 else f".worker-{place}.lock")
 
     def run_lock(self, name: str) -> FileLock:
         """Held by who trains or deletes the run. Raises RunNameError, OSError."""

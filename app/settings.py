@@ -58,11 +58,11 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(
         0.25, ge=0.01, le=0.5, description="How often the server looks for a new checkpoint."
     )
-    model_cache: int = Field(
-        8,
-        ge=1,
-        le=1000,
-        description="Checkpoints kept in memory besides the newest, when requests name them.",
+    model_cache_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=0,
+        description="Bytes that models named by requests may take in memory, besides the newest; the least "
+        "recently used go first.",
     )
 
     default_length: int = Field(500, ge=1, description="Characters generated when a request gives no length.")
@@ -76,6 +76,14 @@ class Settings(BaseSettings):
 
     max_corpus_bytes: int = Field(
         64_000_000, ge=1_000, le=256 * 1024 * 1024, description="Largest text that can be uploaded, in bytes."
+    )
+    max_store_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most bytes that the store may take; old intermediate checkpoints go first. 0: no limit.",
+    )
+    workers: int = Field(
+        1, ge=1, le=64, description="Runs that may be trained at the same time, each by a process."
     )
     max_runs: int = Field(
         1_000, ge=1, le=100_000, description="Most runs that uploads may fill the store to."

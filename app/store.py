@@ -63,6 +63,11 @@ class LoadedModel:
     def id(self) -> str:
         return f"{self.run}@{self.step}"
 
+    @property
+    def size(self) -> int:
+        """Bytes of the weights, as they came and as they are laid out."""
+        return self.network.flat.nbytes + self.decoder.size
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -77,16 +82,16 @@ class ModelStore:
     """Loads models of a RunStore: the current one by `refresh`, named ones by `get`.
 
     Attributes:
-        loads: checkpoints read so far.
+        loads: checkpoints read so far. Named ones are kept in `cache_bytes`, least recently used out first.
         refusals: how many could not be used; `last_refusal` says which, and why.
     """
 
-    def __init__(self, runs: RunStore, cache: int = 8) -> None:
+    def __init__(self, runs: RunStore, cache_bytes: int = 1 << 28) -> None:
         self.runs = runs
         self.loads = 0
         self.refusals = 0
         self.last_refusal: Refusal | None = None
-        self._cache = cache
+        self._cache_bytes = cache_bytes
         self._current: LoadedModel | None = None
         self._lock = threading.Lock()
         self._named: OrderedDict[Identity, LoadedModel] = OrderedDict()
@@ -181,8 +186,10 @@ class ModelStore:
         identity = _identity(path)
         model = self._named.pop(identity, None) or self._load(run, path, digest)
         self._named[identity] = model
-        while len(self._named) > self._cache:
-            self._named.popitem(last=False)
+        size = sum(known.size for known in self._named.values())
+        while size > self._cache_bytes:
+            _, oldest = self._named.popitem(last=False)
+            size -= oldest.size
         return model
 
     def _load(self, run: Run, path: Path, digest: str | None) -> LoadedModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import math
 import re
 import zipfile
 import zlib
@@ -22,7 +23,7 @@ import numpy as np
 from app.errors import TooLargeError, UnusableTextError
 from app.files import flush
 from app.runs import Text
-from model.batches import Batches, split
+from model.batches import windows_per_epoch
 from model.config import RunConfig
 from model.text import OTHER_MARKS, UTF8_MARK
 
@@ -33,7 +34,7 @@ ENCODINGS = (
     *("koi8-r", "koi8-u", "mac-roman", "shift_jis", "euc_jp", "gb18030", "gbk", "big5", "euc_kr"),
 )
 MOST_FILES = 10_000  # of a zip
-MOST_LINES = 500_000  # looked at for repeats
+MOST_LINES = 100_000  # looked at for repeats
 LONGEST_LINE = 10_000
 LONG_ENOUGH = 20_000  # characters; a shorter text is learnt by heart
 REPEATED = 0.3  # share of lines that stand in the text before
@@ -41,6 +42,8 @@ MANY_CHARACTERS = 500
 RARE = 5  # times; what is rarer is hardly learnt
 CONTROLS_TOLERATED = 1e-4  # share of the characters
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+# two cores of a common machine: what a call costs, and a product's floating-point operations a second
+CORES, CALL_SECONDS, FLOPS = 2, 9e-6, 50e9
 ARCHIVE_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -295,19 +298,24 @@ class _Look:
 
 def check_length(config: RunConfig, characters: int) -> None:
     """Raises TextError if a text of so many characters is too short for a run of `config`."""
-    training_ids, _ = split(np.zeros(characters, np.int8), config.validation_fraction)
-    Batches(training_ids, config.sequence_length, config.streams)
+    held_out = int(characters * config.validation_fraction)
+    windows_per_epoch(characters - held_out, config.sequence_length, config.streams)
 
 
 def expected_seconds(config: RunConfig, distinct: int) -> float:
     """About how long a run takes on two cores, alone: a cost for each step of a layer, and its products."""
     if config.minutes:
         return 60 * config.minutes
+    characters = config.steps * config.sequence_length * config.streams
+    return characters * math.ceil(config.members / CORES) / expected_speed(config, distinct)
+
+
+def expected_speed(config: RunConfig, distinct: int) -> float:
+    """About how many characters a second one network reads on one core, as measured on a common machine."""
     gates = {"elman": 1, "gru": 3, "lstm": 4}[config.cell]
-    products = config.layers * 2 * gates * config.hidden**2 + config.hidden * distinct
-    characters = config.sequence_length * config.streams
-    update = config.sequence_length * config.layers * 20e-6 + 6 * products * characters / 60e9
-    return config.steps * config.members * update
+    products = (2 * config.layers - 1) * gates * config.hidden**2 + config.hidden * distinct
+    calls = CALL_SECONDS * config.layers * gates / config.streams
+    return min(config.shards, CORES) / (calls + 6 * products / FLOPS)
 
 
 def as_details(findings: Iterable[Finding]) -> list[dict[str, Any]]:

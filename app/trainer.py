@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from app.budget import Budget
 from app.files import flush, remove_temporaries, write_atomic
 from app.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
 from app.resuming import kept_anchors, last_good, start_or_resume, warnings
@@ -43,11 +44,13 @@ class Cadence:
             so that at most a twentieth of the time goes into them.
         status_seconds: time between heartbeats.
         keep: newest checkpoints that stay, besides step 0, the sampled ones and the best.
+        store_bytes: most bytes that the whole store may take, 0 for no limit.
     """
 
     checkpoint_seconds: float = 5.0
     status_seconds: float = 1.0
     keep: int = 3
+    store_bytes: int = 0
 
 
 def train_run(
@@ -103,7 +106,9 @@ class RunWriter:
         self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
         # the run that trains is the last one to have trained, also where the clock was set back since
-        self._not_before = math.nextafter(RunStore(run.path.parent).last_trained(), math.inf)
+        store = RunStore(run.path.parent)
+        self._not_before = math.nextafter(store.last_trained(), math.inf)
+        self._budget = Budget(store, self.cadence.store_bytes)
 
     def begin(self) -> None:
         """Bring all files to the step that the training stands at: after a kill they may be ahead of it."""
@@ -225,7 +230,9 @@ class RunWriter:
 
     def _write(self, checkpoint: Checkpoint, kind: str, loss: float | None) -> CheckpointEntry:
         path = (self.run.best_path if kind == "best" else self.run.checkpoint_path)(checkpoint.step)
-        write_atomic(path, encode(checkpoint))
+        data = encode(checkpoint)
+        self._budget.make_room(len(data))
+        write_atomic(path, data)
         return self._entry(path, checkpoint, loss)
 
     def _entry(self, path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:

@@ -85,6 +85,7 @@ def import_run(store: RunStore, given: dict[str, Any], content: IO[bytes], limit
                 _unpack(archive, folder, limits.text)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise InvalidRequestError("file", f"is not an exported run: {error}") from None
+        limits.budget.make_room(0)
         return _adopt(store, name, folder)
 
 

@@ -1,37 +1,36 @@
 """The worker: a process of its own that trains the queued runs of a store, one at a time.
 
-One worker holds a store, by a lock that dies with it. It writes only below the runs' folders; the servers
-that read them need not know it. Start it with `charloom worker`, or from the environment alone with
-`python -m app.worker`.
+As many workers hold a store as it is configured for, each by a lock that dies with it. A worker writes only
+below the runs' folders; the servers that read them need not know it. Start it with `charloom worker`, or from
+the environment alone with `python -m app.worker`.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from app.defaults import queue_defaults
+from app.files import DISK_FULL
 from app.logs import configure_logging
 from app.records import Status
 from app.runs import Run, RunStore
 from app.settings import Settings, load_settings
-from app.trainer import train_run
+from app.trainer import Cadence, train_run
 from model.errors import CharloomError, TextError
 
 CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
 RANK_SECONDS = 1.0  # and whether another has become more important
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 USAGE_ERROR = 2
 LONGEST_GOODBYE = 1.5  # seconds from SIGTERM to leaving without another checkpoint
 
@@ -85,30 +84,39 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
 
 
 @contextmanager
-def hold(store: RunStore, should_stop: Callable[[], bool], wait: bool) -> Iterator[bool]:
-    """Hold the store's lock in this block. Yields False if a stop was requested while waiting for it.
+def hold(store: RunStore, should_stop: Callable[[], bool], wait: bool, workers: int = 1) -> Iterator[bool]:
+    """Hold one of the store's `workers` locks in this block.
 
-    Raises StoreBusyError if another worker holds it and `wait` is false, OSError if it is not writable.
+    Yields False if a stop was requested while waiting for one. Raises StoreBusyError if other workers hold
+    them all and `wait` is false, OSError if the store is not writable.
     """
     store.root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(store.worker_lock)
-    waiting = False
-    while not should_stop():
+    locks = [FileLock(store.worker_lock(place)) for place in range(1, workers + 1)]
+    held = _first_free(locks)
+    others = "another worker holds" if workers == 1 else f"{workers} other workers hold"
+    if held is None and not wait:
+        raise StoreBusyError(f"{others} {store.root}: stop it first, or let it do the work")
+    if held is None:
+        logger.warning("%s %s; waiting for one to end", others, store.root)
+    while held is None and not should_stop():
+        time.sleep(0.2)
+        held = _first_free(locks)
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            held.release()
+
+
+def _first_free(locks: Sequence[BaseFileLock]) -> BaseFileLock | None:
+    """The first of `locks` that nobody holds, now held; None without any."""
+    for lock in locks:
         try:
             lock.acquire(timeout=0)
-            break
         except Timeout:
-            if not wait:
-                message = f"another worker holds {store.root}: stop it first, or let it do the work"
-                raise StoreBusyError(message) from None
-            if not waiting:
-                logger.warning("another worker holds %s; waiting for it to end", store.root)
-            waiting = True
-            time.sleep(0.2)
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
+            continue
+        return lock
+    return None
 
 
 class Worker:
@@ -121,8 +129,10 @@ class Worker:
         on_status: Callable[[Status], None] = lambda status: None,
         poll_seconds: float = 0.5,
         retry_seconds: float = 10.0,
+        cadence: Cadence | None = None,
     ) -> None:
         self.store, self.should_stop, self.on_status = store, should_stop, on_status
+        self.cadence = cadence
         self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
         self._not_before: dict[str, float] = {}
 
@@ -161,7 +171,7 @@ class Worker:
 
     def _train(self, run: Run) -> None:
         try:
-            if train_run(run, self._interruption(run), self.on_status):
+            if train_run(run, self._interruption(run), self.on_status, self.cadence):
                 logger.info("run %s is finished", run.name)
         except OSError as error:
             if not run.path.exists():
@@ -242,12 +252,13 @@ def run_worker(settings: Settings, *, wait: bool = True, nice: int = 0, parent: 
     """
     os.nice(nice)
     store, stop = RunStore(settings.store), Stop(parent)
-    with stop_on_signals(stop), hold(store, stop, wait) as held:
+    cadence = Cadence(store_bytes=settings.max_store_bytes)
+    with stop_on_signals(stop), hold(store, stop, wait, settings.workers) as held:
         if held:
             if parent is None:
                 _queue_defaults(store, settings)
             logger.info("worker holds %s", store.root)
-            Worker(store, stop).run()
+            Worker(store, stop, cadence=cadence).run()
     logger.info("worker stopped")
 
 

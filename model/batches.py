@@ -39,13 +39,7 @@ class Batches:
 
     def __init__(self, ids: Ids, sequence_length: int, streams: int) -> None:
         self.sequence_length = sequence_length
-        self.windows_per_epoch = ((len(ids) - 1) // streams) // sequence_length
-        if self.windows_per_epoch < 1:
-            needed = sequence_length * streams + 1
-            raise TextError(
-                f"the text to train on has {len(ids)} characters; {streams} stream(s) of sequences of "
-                f"{sequence_length} need at least {needed}: give a longer text, or fewer streams"
-            )
+        self.windows_per_epoch = windows_per_epoch(len(ids), sequence_length, streams)
         length = self.windows_per_epoch * sequence_length + 1
         starts = np.arange(streams) * ((len(ids) - 1) // streams)
         # time first, so that a window, and the same one character on, are plain slices
@@ -67,6 +61,18 @@ class Batches:
             costs[targets].reshape(self.windows_per_epoch, -1).mean(axis=1, dtype=np.float64)
         )
         return means
+
+
+def windows_per_epoch(characters: int, sequence_length: int, streams: int) -> int:
+    """How many windows so many characters make. Raises TextError if there is not one."""
+    windows = ((characters - 1) // streams) // sequence_length
+    if windows < 1:
+        needed = sequence_length * streams + 1
+        raise TextError(
+            f"the text to train on has {characters} characters; {streams} stream(s) of sequences of "
+            f"{sequence_length} need at least {needed}: give a longer text, or fewer streams"
+        )
+    return windows
 
 
 def split(ids: Ids, validation_fraction: float) -> tuple[Ids, Ids]:

@@ -43,6 +43,11 @@ class Decoder:
         self.products = [_fuse(p[f"layer{layer}.W"], after) for layer, after in enumerate(nexts)]
         self.any_width = _same_at_all_widths(self)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the arrays that were made for it, besides the network's own."""
+        return self.embedding.nbytes + sum(product.nbytes for product in self.products)
+
 
 class Lanes:
     """The states of a batch's rows in the network. A lane is a row's index in all arrays.

@@ -2,14 +2,18 @@
 
 import io
 import json
+import signal
 import threading
+import tracemalloc
 import zipfile
 
 import httpx
 import pytest
 from small_runs import small_text, stop, wait_until, worker_process
 
+from app.budget import size_of
 from app.runs import RunStore
+from app.trainer import Cadence
 from app.worker import Worker
 from model.checkpoint import load
 
@@ -195,6 +199,124 @@ def test_pause_resume_stop_and_priority_are_obeyed_by_the_real_worker(api, store
         assert api.patch("/runs/other", json={"action": "pause"}).status_code == 409
         assert api.patch("/runs/other", json={"priority": 7}).json()["priority"] == 7
         assert stop(worker)[0] == 0
+
+
+def test_two_workers_train_two_runs_at_once_and_a_third_waits(api, store, monkeypatch):
+    monkeypatch.setenv("CHARLOOM_WORKERS", "2")
+    for name in ("first", "second"):
+        upload(api, name=name, steps=1_000_000, sample_every=0, checkpoint_every=1000)
+
+    def states() -> list[str]:
+        return [run["state"] for run in api.get("/runs").json()["runs"]]
+
+    with worker_process(store) as one, worker_process(store) as two:
+        wait_until(lambda: states() == ["training", "training"], "both are trained")
+        with worker_process(store) as three:
+            assert "2 other workers hold" in three.stderr.readline()
+            assert stop(one)[0] == 0
+            wait_until(lambda: states() == ["training", "training"], "the third takes the place")
+            assert stop(three)[0] == 0
+        assert stop(two)[0] == 0
+
+
+@pytest.mark.parametrize("asked", ["pause", "stop"])
+@pytest.mark.parametrize("state", ["queued", "training", "asked"])
+def test_a_worker_killed_in_any_state_leaves_a_run_that_obeys_and_goes_on(api, store, state, asked):
+    upload(api, name="mine", steps=1_000_000, sample_every=0, checkpoint_every=200)
+    ended = {"pause": "paused", "stop": "stopped"}[asked]
+
+    def now() -> str:
+        return str(api.get("/runs/mine").json()["state"])
+
+    with worker_process(store) as worker:
+        if state != "queued":
+            wait_until(lambda: api.get("/runs/mine").json()["step"] > 0, "it is trained")
+        if state == "asked":  # and killed before it can have obeyed
+            worker.send_signal(signal.SIGSTOP)
+            assert api.patch("/runs/mine", json={"action": asked}).status_code == 200
+        worker.kill()
+        worker.wait()
+    if state != "asked":
+        assert api.patch("/runs/mine", json={"action": asked}).status_code == 200
+    with worker_process(store) as worker:
+        wait_until(lambda: now() == ended, "the next worker obeys")
+        step = api.get("/runs/mine").json()["step"]
+        assert api.patch("/runs/mine", json={"action": "resume"}).status_code == 200
+        wait_until(lambda: api.get("/runs/mine").json()["step"] > step, "it goes on")
+        assert stop(worker)[0] == 0
+
+
+def test_a_text_of_fifty_megabytes_is_taken_piece_by_piece(api, store):
+    text = (small_text(99_999) + "\n") * 500
+    data = text.encode()
+    assert len(data) > 50_000_000
+
+    def pieces():
+        for begin in range(0, len(data), 1 << 20):
+            yield data[begin : begin + (1 << 20)]
+
+    tracemalloc.start()  # of this process, which is the server's too
+    answer = api.post("/runs", params=SMALL | {"name": "mine"}, content=pieces(), headers=PLAIN)
+    assert answer.status_code == 202, answer.text
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(data) * 0.8  # never held whole
+    body = answer.json()
+    assert body["characters"] == len(text)
+    assert "repeated_lines" in [finding["code"] for finding in body["findings"]]
+    train_all(store)
+    assert api.get("/runs/mine").json()["state"] == "finished"
+
+
+def test_the_store_keeps_to_its_bytes_and_lets_old_checkpoints_go_first(store, serving):
+    store.root.mkdir()
+    upload(serving(store.root), name="mine", steps=200, sample_every=10, checkpoint_every=10)
+    checkpoint_bytes = 20_000
+    limit = len(TEXT.encode()) + 12 * checkpoint_bytes
+    worker = Worker(store, lambda: False, cadence=Cadence(store_bytes=limit))
+    worker.train(worker.next_run())
+    run = store.get("mine")
+    assert run.status.state == "finished", run.status.reason
+    assert size_of(store.root) <= limit + checkpoint_bytes  # curve and samples are not counted beforehand
+    steps = list(run.checkpoints())
+    assert 0 not in steps
+    assert steps == list(range(steps[0], 201, 10))
+    assert (run.path / run.latest().best.file).exists()
+
+
+def test_a_store_that_is_full_of_what_must_stay_pauses_training_and_refuses_uploads(store, serving):
+    store.root.mkdir()
+    free = serving(store.root)
+    upload(free, name="mine")
+    train_all(store)
+    upload(free, name="next", steps=400)
+    limit = size_of(store.root) + 2000
+    for path in list(store.get("mine").checkpoints().values())[:-1]:
+        path.unlink()
+    tight = serving(store.root, max_store_bytes=size_of(store.root) + 2000)
+    refused = upload(tight, name="another")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (507, "store_full")
+    assert "CHARLOOM_MAX_STORE_BYTES" in refused.json()["error"]["message"]
+    assert left_behind(store) == []
+    worker = Worker(store, lambda: False, cadence=Cadence(store_bytes=limit - 10_000), retry_seconds=0.01)
+    worker.train(store.get("next"))
+    status = tight.get("/runs/next").json()
+    assert (status["state"], "CHARLOOM_MAX_STORE_BYTES" in status["reason"]) == ("paused", True)
+    generated = tight.post("/generate", json={"length": 5, "model": "mine"})
+    assert generated.status_code == 200
+    train_all(store)
+    assert tight.get("/runs/next").json()["state"] == "finished"
+
+
+def test_minutes_without_a_preset_choose_sizes_that_suit_text_and_time(api, store):
+    shortly, longer = (
+        api.post("/runs", params={"minutes": minutes}, content=TEXT.encode(), headers=PLAIN).json()["name"]
+        for minutes in (0.02, 3)
+    )
+    configs = [store.get(name).config for name in (shortly, longer)]
+    assert [config.preset for config in configs] == ["planned", "planned"]
+    assert configs[0].hidden < configs[1].hidden
+    assert configs[0].streams < 32  # there is too little text for more
 
 
 def test_higher_priority_goes_first(api, store):

@@ -42,9 +42,10 @@ def serve(settings: Settings, with_worker: bool) -> None:
     with interruptible(), listen(settings.host, settings.port) as listener, ExitStack() as stack:
         if with_worker:
             queue_defaults(RunStore(settings.store), settings)
-            worker = Supervisor(worker_command(), worker_environment(settings))
-            worker.start()
-            stack.callback(worker.stop)
+            for _ in range(settings.workers):
+                worker = Supervisor(worker_command(), worker_environment(settings))
+                worker.start()
+                stack.callback(worker.stop)
         host, port = listener.getsockname()[:2]
         logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
         config = uvicorn.Config(
@@ -95,7 +96,7 @@ def worker_command() -> list[str]:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    shared = ("store", "log_level", "log_format")
+    shared = ("store", "log_level", "log_format", "workers", "max_store_bytes")
     return os.environ | {f"{PREFIX}{name.upper()}": str(getattr(settings, name)) for name in shared}
 
 

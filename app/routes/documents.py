@@ -40,6 +40,7 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     ),
     429: ("overloaded", "256 texts are waiting; come back in 2 s", []),
     503: ("not_ready", "no checkpoint in checkpoints yet: start a worker with `charloom worker`", []),
+    507: ("store_full", "No space left on device: delete runs, or ask who runs this server", []),
     424: ("deadline_exceeded", "the text was not finished within 60 s", []),
     504: ("deadline_exceeded", "the gradient check took longer than 120 s", []),
 }

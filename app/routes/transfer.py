@@ -30,7 +30,7 @@ ZIP = "application/zip"
     "/runs/{name}/export",
     summary="A run as one file",
     response_class=Response,
-    responses=errors(404, 422, 503) | {200: {"content": {ZIP: {}}}},
+    responses=errors(404, 422, 503, 507) | {200: {"content": {ZIP: {}}}},
 )
 async def export_run(
     name: str,
@@ -59,7 +59,7 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[Path, str]:
     status_code=201,
     summary="Take in an exported run",
     dependencies=[Depends(needs(Right.TRAIN))],
-    responses=errors(400, 403, 404, 409, 413, 422, 503),
+    responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra={
         "parameters": [{"name": "name", "in": "query", "required": False, "schema": {"type": "string"}}],
         "requestBody": {

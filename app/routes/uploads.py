@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.access import Right, needs
+from app.budget import Budget
 from app.intake import received
 from app.making import Limits, Made, fork, new_run
 from app.routes.documents import errors
@@ -59,7 +60,7 @@ def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
     "/runs",
     status_code=202,
     summary="Train on a text",
-    responses=errors(400, 403, 404, 409, 413, 422, 503),
+    responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra=documented({}),
 )
 async def create(request: Request, response: Response, parts: Parts) -> RunAccepted:
@@ -77,7 +78,7 @@ async def create(request: Request, response: Response, parts: Parts) -> RunAccep
     "/runs/{name}/fork",
     status_code=202,
     summary="Train on from a step of a run",
-    responses=errors(400, 403, 404, 409, 413, 422, 503),
+    responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra=documented(
         {"step": {"type": "string", "description": "A step, or `best`; by default the newest."}}
     ),
@@ -94,7 +95,8 @@ async def create_fork(name: str, request: Request, response: Response, parts: Pa
 
 def limits(parts: Services) -> Limits:
     """What uploads may take."""
-    return Limits(parts.settings.max_corpus_bytes, parts.settings.max_runs)
+    settings = parts.settings
+    return Limits(settings.max_corpus_bytes, settings.max_runs, Budget(parts.runs, settings.max_store_bytes))
 
 
 def accepted(response: Response, made: Made) -> RunAccepted:

@@ -1,0 +1,96 @@
+"""How many bytes the files of a store may take: where there is no more room, old checkpoints go first."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.runs import Run, RunStore
+
+
+class StoreFullError(OSError):
+    """What is kept in any case leaves no room."""
+
+    def __init__(self, needed: int, used: int, limit: int) -> None:
+        super().__init__(
+            errno.EDQUOT,
+            f"{needed:,} bytes more do not fit: the store takes {used:,} of {limit:,} bytes "
+            "(CHARLOOM_MAX_STORE_BYTES), without a checkpoint that could go",
+        )
+
+    def __str__(self) -> str:
+        return self.strerror or ""
+
+
+class Budget:
+    """Keeps the files of `store` within `limit` bytes, 0 for no limit."""
+
+    def __init__(self, store: RunStore, limit: int) -> None:
+        self.store, self.limit = store, limit
+
+    def make_room(self, needed: int) -> None:
+        """Remove as many old checkpoints as it takes for `needed` bytes more.
+
+        The newest and the best of each run stay. Raises StoreFullError if the others are not enough, and
+        then removes none; OSError.
+        """
+        if not self.limit:
+            return
+        used = size_of(self.store.root)
+        excess = used + needed - self.limit
+        if excess <= 0:
+            return
+        going = []
+        for path, size in self._removable():
+            going.append(path)
+            excess -= size
+            if excess <= 0:
+                break
+        else:
+            raise StoreFullError(needed, used, self.limit)
+        for path in going:
+            path.unlink(missing_ok=True)
+
+    def _removable(self) -> list[tuple[Path, int]]:
+        """Checkpoints that are neither the newest nor the best of their run, oldest first; their sizes."""
+        found = []
+        for run in self.store.list():
+            for path in _intermediate(run):
+                try:
+                    stat = path.lstat()
+                except FileNotFoundError:  # its own worker was quicker
+                    continue
+                found.append((stat.st_mtime_ns, path, stat.st_size))
+        return [(path, size) for _, path, size in sorted(found)]
+
+
+def _intermediate(run: Run) -> list[Path]:
+    try:
+        checkpoints = run.checkpoints()
+    except FileNotFoundError:  # deleted meanwhile
+        return []
+    latest = run.usable_latest()
+    kept = {latest.newest.file} if latest else set()
+    return [path for path in list(checkpoints.values())[:-1] if path.name not in kept]
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below `folder`; links count as themselves."""
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _sizes(Path(entry.path))
+                else:
+                    try:
+                        yield entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        continue
+    except FileNotFoundError:
+        return
