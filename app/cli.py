@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.commands import runs
 from app.commands.options import with_run_options
 from model.config import PRESETS
 from model.errors import CharloomError
@@ -29,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(runs.app, name="runs")
 
 Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
 Corpus = Annotated[Path | None, typer.Option(help="Text that a fresh store trains on (CHARLOOM_CORPUS).")]
@@ -154,14 +157,6 @@ def doctor(
 
     if not run(load_settings(host=host, port=port, store=store)):
         raise typer.Exit(FAILED)
-
-
-@app.command()
-def runs(store: Store = None) -> None:
-    """List the runs of the store."""
-    from app.commands.listing import list_runs
-
-    list_runs(open_store(store))
 
 
 @app.command()

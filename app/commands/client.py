@@ -1,0 +1,175 @@
+"""What `charloom runs` does, all of it by the service's own routes.
+
+Without a server's address the routes are served for the command alone, out of a socket in a private folder:
+so the local store and a server behave the same, by the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from app.main import create_app
+from app.progress import duration
+from app.settings import load_settings
+from model.errors import CharloomError
+
+KEY_VARIABLE = "CHARLOOM_API_KEY"
+PIECE = 1 << 20
+START_SECONDS = 30.0
+PATIENCE = httpx.Timeout(60.0, connect=10.0)  # a run that is watched says something every 15 s
+
+
+class RefusedError(CharloomError):
+    """What a server said to a request, or that none answered."""
+
+
+@contextmanager
+def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
+    """A client of the server at `url`, or of the local store. Raises RefusedError, ConfigError."""
+    key = os.environ.get(KEY_VARIABLE)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        if url:
+            with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
+                yield client
+        else:
+            with _own_server(store) as client:
+                yield client
+    except httpx.InvalidURL as error:
+        raise RefusedError(f"{url!r} is not the address of a server: {error}") from None
+    except httpx.TransportError as error:
+        raise RefusedError(f"no server answers at {url or 'the local store'}: {error}") from None
+
+
+@contextmanager
+def _own_server(store: Path | None) -> Iterator[httpx.Client]:
+    # who may read and write the folder may do everything
+    settings = load_settings(store=store, api_keys="", rate_limit="", access_log=False)
+    with tempfile.TemporaryDirectory(prefix="charloom-") as folder:
+        socket = str(Path(folder) / "socket")
+        config = uvicorn.Config(
+            create_app(settings), uds=socket, log_config=None, lifespan="off", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            end = time.monotonic() + START_SECONDS
+            while not server.started and thread.is_alive() and time.monotonic() < end:
+                time.sleep(0.005)
+            transport = httpx.HTTPTransport(uds=socket)
+            with httpx.Client(transport=transport, base_url="http://store", timeout=PATIENCE) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def checked(answer: httpx.Response) -> httpx.Response:
+    """The answer, if it is one. Raises RefusedError with what the server said."""
+    if answer.is_success:
+        return answer
+    answer.read()
+    try:
+        message = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{answer.url} answered {answer.status_code}: this is no Charloom server"
+    raise RefusedError(str(message))
+
+
+def list_runs(client: httpx.Client) -> None:
+    """Print the runs in the order of the queue."""
+    runs = checked(client.get("/runs")).json()["runs"]
+    if not runs:
+        print("There is no run; make one with: charloom train my.txt")
+        return
+    table = Table("run", "state", "step", "of", "loss", "held-out", "left", "text", box=box.SIMPLE)
+    table.columns[0].overflow = "fold"  # a name cut short could not be typed again
+    for run in runs:
+        end = run["expected_end"]
+        table.add_row(
+            run["name"],
+            "interrupted" if run["stale"] else run["state"],
+            f"{run['step']:,}",
+            f"{run['steps']:,}" if run["steps"] else "",
+            _number(run["smooth_loss"]),
+            _number(run["validation_loss"]),
+            "" if end is None else duration(end - time.time()),
+            run["corpus"],
+        )
+    Console().print(table)
+    for run in runs:
+        if run["reason"]:
+            print(f"{run['name']}: {run['reason']}")
+
+
+def show_run(client: httpx.Client, name: str) -> None:
+    """Print all that is known of a run."""
+    print(json.dumps(checked(client.get(f"/runs/{name}")).json(), indent=2, ensure_ascii=False))
+
+
+def ask(client: httpx.Client, name: str, action: str) -> None:
+    """Ask a run to pause, resume or stop."""
+    run = checked(client.patch(f"/runs/{name}", json={"action": action})).json()
+    obeys = ", and the worker will obey within a second" if run["state"] == "training" else ""
+    print(f"run {name} is {run['state']}{obeys}")
+
+
+def remove(client: httpx.Client, name: str, force: bool) -> None:
+    """Remove all of a run."""
+    checked(client.delete(f"/runs/{name}", params={"force": force}))
+    print(f"run {name} is gone")
+
+
+def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[Path]) -> None:
+    """Queue a run on texts, or without any on what it is forked from, and print what was found."""
+    given = {name: value for name, value in options.items() if value is not None}
+    with ExitStack() as stack:
+        files = [("file", (text.name, stack.enter_context(text.open("rb")))) for text in texts]
+        answer = client.post(path, params=given, files=files or None)
+    made = checked(answer).json()
+    for finding in made["findings"]:
+        place = "" if finding["position"] is None else f" (at {finding['position']:,})"
+        print(f"{finding['level']}: {finding['message']}{place}")
+    about = duration(made["expected_seconds"])
+    print(f"run {made['name']} is queued: {made['characters']:,} characters, about {about} of training")
+
+
+def export_run(client: httpx.Client, name: str, step: str | None, out: Path | None) -> None:
+    """Write a run into one file. Raises RefusedError, or OSError, also where the file is there already."""
+    given = {} if step is None else {"step": step}
+    with client.stream("GET", f"/runs/{name}/export", params=given) as answer:
+        checked(answer)
+        head = answer.headers.get("content-disposition", "")
+        named = head.partition('filename="')[2].partition('"')[0]
+        target = out or Path(Path(named).name or f"{name}.zip")
+        with target.open("xb") as file:
+            for piece in answer.iter_bytes(PIECE):
+                file.write(piece)
+    print(f"{target} is written")
+
+
+def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
+    """Take in an exported run."""
+    with file.open("rb") as content:
+        given = {} if name is None else {"name": name}
+        answer = client.post("/runs/import", params=given, files={"file": (file.name, content)})
+    print(f"run {checked(answer).json()['name']} is here")
+
+
+def _number(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.4f}"

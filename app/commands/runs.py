@@ -1,0 +1,167 @@
+"""`charloom runs …`: what to type; what is done stands in `app.commands.client`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.commands.options import with_run_options
+from model.config import PRESETS
+
+app = typer.Typer(
+    help="The runs of a store, here or behind a server: list, steer, fork, export, import, watch.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="CHARLOOM_URL", help="A server; without one, the store in this file system."),
+]
+Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
+Name = Annotated[str, typer.Argument(help="Name of a run.")]
+NewName = Annotated[str | None, typer.Option("--name", help="Name of the new run.")]
+
+
+@app.callback()
+def runs(context: typer.Context, url: Url = None, store: Store = None) -> None:
+    """List the runs, or do something with one."""
+    if context.invoked_subcommand is None:
+        list_(url, store)
+
+
+@app.command("list")
+def list_(url: Url = None, store: Store = None) -> None:
+    """List the runs, in the order of the queue."""
+    from app.commands.client import connected, list_runs
+
+    with connected(url, store) as client:
+        list_runs(client)
+
+
+@app.command()
+def show(name: Name, url: Url = None, store: Store = None) -> None:
+    """Show all that is known of a run, as JSON."""
+    from app.commands.client import connected, show_run
+
+    with connected(url, store) as client:
+        show_run(client, name)
+
+
+@app.command()
+def pause(name: Name, url: Url = None, store: Store = None) -> None:
+    """Hold a run until `resume`; others have their turn."""
+    _ask(name, "pause", url, store)
+
+
+@app.command()
+def resume(name: Name, url: Url = None, store: Store = None) -> None:
+    """Take up a run that is paused, was stopped, or has failed."""
+    _ask(name, "resume", url, store)
+
+
+@app.command()
+def stop(name: Name, url: Url = None, store: Store = None) -> None:
+    """End a run and keep what it has."""
+    _ask(name, "stop", url, store)
+
+
+@app.command()
+def rm(
+    name: Name,
+    force: Annotated[bool, typer.Option(help="Also if no other run can be served then.")] = False,
+    url: Url = None,
+    store: Store = None,
+) -> None:
+    """Remove all of a run, once its training has stopped."""
+    from app.commands.client import connected, remove
+
+    with connected(url, store) as client:
+        remove(client, name, force)
+
+
+@app.command()
+@with_run_options
+def add(
+    texts: Annotated[list[Path], typer.Argument(help="Texts, or zips of texts, that become one.")],
+    preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
+    name: NewName = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the texts, if not UTF-8.")] = None,
+    url: Url = None,
+    store: Store = None,
+    *,
+    overrides: dict[str, Any],
+) -> None:
+    """Put a text into the queue; a worker trains on it in its turn."""
+    from app.commands.client import connected, send
+
+    options = overrides | {"preset": preset, "name": name, "encoding": encoding}
+    with connected(url, store) as client:
+        send(client, "/runs", options, texts)
+
+
+@app.command()
+@with_run_options
+def fork(
+    run: Name,
+    step: Annotated[str | None, typer.Option(help="A step, or best (default: the newest).")] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="Another text; may be given again.")] = None,
+    name: NewName = None,
+    url: Url = None,
+    store: Store = None,
+    *,
+    overrides: dict[str, Any],
+) -> None:
+    """Begin a run with the weights of another, with changed settings or another text."""
+    from app.commands.client import connected, send
+
+    with connected(url, store) as client:
+        send(client, f"/runs/{run}/fork", overrides | {"step": step, "name": name}, text or [])
+
+
+@app.command()
+def export(
+    name: Name,
+    step: Annotated[str | None, typer.Option(help="A step, or best (default: the newest).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write (default: NAME-STEP.zip).")] = None,
+    url: Url = None,
+    store: Store = None,
+) -> None:
+    """Write a run into one file: weights, settings, vocabulary, curve, and a card for people."""
+    from app.commands.client import connected, export_run
+
+    with connected(url, store) as client:
+        export_run(client, name, step, out)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What an export wrote.")],
+    name: NewName = None,
+    url: Url = None,
+    store: Store = None,
+) -> None:
+    """Take in an exported run."""
+    from app.commands.client import connected, import_run
+
+    with connected(url, store) as client:
+        import_run(client, file, name)
+
+
+@app.command()
+def watch(name: Name, url: Url = None, store: Store = None) -> None:
+    """Follow a run until it ends: losses, samples, checkpoints. Ctrl-C ends only the watching."""
+    from app.commands.client import connected
+    from app.commands.watching import watch_run
+
+    with connected(url, store) as client:
+        watch_run(client, name)
+
+
+def _ask(name: str, action: str, url: str | None, store: Path | None) -> None:
+    from app.commands.client import ask, connected
+
+    with connected(url, store) as client:
+        ask(client, name, action)

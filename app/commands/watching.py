@@ -1,0 +1,58 @@
+"""`charloom runs watch`: a run's events, as lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
+
+from app.commands.client import checked
+
+TRIES, PAUSE_SECONDS = 30, 1.0  # after a lost connection
+
+
+def watch_run(client: httpx.Client, name: str) -> None:
+    """Print what happens to a run until it ends; a lost connection is taken up where it broke.
+
+    Raises RefusedError, or httpx.TransportError if the server does not come back.
+    """
+    last, failed = "", 0
+    while True:
+        headers = {"last-event-id": last} if last else {}
+        try:
+            with client.stream("GET", f"/runs/{name}/events", headers=headers) as answer:
+                if checked(answer).status_code == httpx.codes.NO_CONTENT:
+                    return
+                for event in EventSource(answer).iter_sse():
+                    last, failed = event.id or last, 0
+                    if tell(event):
+                        return
+        except httpx.TransportError:
+            failed += 1
+            if failed > TRIES:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+def tell(event: ServerSentEvent) -> bool:
+    """Print one event; whether the run has ended."""
+    data: dict[str, Any] = json.loads(event.data)
+    if event.event == "progress":
+        losses = [
+            f"{label} {data[name]:.4f}"
+            for name, label in (("smooth_loss", "loss"), ("validation_loss", "held-out"))
+            if data.get(name) is not None
+        ]
+        print(f"step {data['step']:>9,}  {'  '.join(losses)}", flush=True)
+    elif event.event == "sample":
+        print(f"--- step {data['step']:,} ---\n{data['text']}\n---", flush=True)
+    elif event.event == "checkpoint":
+        print(f"checkpoint {data['model']}", flush=True)
+    elif event.event == "state":
+        reason = f": {data['reason']}" if data.get("reason") else ""
+        print(f"{data['name']} is {data['state']}{reason}", flush=True)
+        return data["state"] in ("finished", "failed", "stopped", "deleted")
+    return False
