@@ -12,18 +12,22 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_LIMIT = 1 << 16  # bytes of request line and headers
+SLOWEST = 16_000  # bytes a second that a long body must come at, a slow telephone's upload
 TIMEOUT, TOO_LARGE = b"408 Request Timeout", b"431 Request Header Fields Too Large"
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Closes a connection whose request is not here whole, head and body, within `read_seconds`.
+    """Closes a connection whose request is not here whole, head and body, in time.
 
-    Also one that is opened and then silent. An answer is not counted: that has bounds of its own.
+    That is `read_seconds`, and a second more for every SLOWEST bytes of a body, so that a long upload has the
+    time it needs, and one that trickles in has not. Also closes one that is opened and then silent. An answer
+    is not counted: that has bounds of its own.
     """
 
     read_seconds = 30.0
 
-    _head = 0
+    _head = _body = 0
+    _began = 0.0
     _in_head = True
     _overdue: asyncio.TimerHandle | None = None
 
@@ -50,14 +54,23 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._received()
-        self._in_head, self._head = True, 0
+        self._in_head, self._head, self._body = True, 0, 0
         super().on_message_complete()
 
     def _expect(self) -> None:
         if self._overdue is None:
-            self._overdue = self.loop.call_later(self.read_seconds, self._too_late)
+            self._began = self.loop.time()
+            self._overdue = self.loop.call_at(self._latest(), self._too_late)
+
+    def _latest(self) -> float:
+        """When the request should be here, given what has come of it."""
+        return self._began + self.read_seconds + self._body / SLOWEST
 
     def _received(self) -> None:
         if self._overdue is not None:
@@ -66,7 +79,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._overdue = None
-        self._end(TIMEOUT, f"the request was not here within {self.read_seconds:g} s")
+        if self._latest() > self.loop.time():
+            self._overdue = self.loop.call_at(self._latest(), self._too_late)
+            return
+        self._end(TIMEOUT, f"the request was not here within {self.loop.time() - self._began:.3g} s")
 
     def _end(self, status: bytes, message: str) -> None:
         """Says why, unless an answer has begun, and closes."""

@@ -131,6 +131,8 @@ class Run:
         path = self.path / name
         try:
             stat = path.lstat()
+        except FileNotFoundError:
+            raise
         except OSError:
             return kind.read(path)
         identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)

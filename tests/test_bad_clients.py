@@ -132,3 +132,17 @@ def test_streams_that_nobody_reads_end_and_their_places_are_free(trained_root):
             lambda: client.post("/generate", json={"length": 5, "stream": True}).status_code == 200,
             "there is room for a stream again",
         )
+
+
+def test_a_long_body_that_comes_slowly_but_steadily_has_the_time_it_needs(tmp_path):
+    """Here 400 kB in a second, with half a second for what is short."""
+    (tmp_path / "store").mkdir()
+    body = b"a mat sat on the cat " * 20_000
+    head = b"POST /runs?name=mine HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    server = server_process(tmp_path / "store", read_seconds=0.5, access_log=False)
+    with server as client, connected(client) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        for at in range(0, len(body), 40_000):
+            connection.sendall(body[at : at + 40_000])
+            time.sleep(0.1)
+        assert rest(connection).startswith(b"HTTP/1.1 202 ")

@@ -200,14 +200,20 @@ def test_a_damaged_checkpoint_that_is_named_says_so(trained: RunStore):
         refreshed(trained).get("classic@20")
 
 
-def test_named_models_are_kept_up_to_the_limit(trained: RunStore):
-    models = ModelStore(trained, cache=2)
+def test_named_models_are_kept_within_their_bytes_least_recently_used_out_first(trained: RunStore):
+    models = ModelStore(trained, cache_bytes=2 * refreshed(trained).get("classic@0").size)
     models.refresh()
-    first = models.get("classic@0")
+    first, second = models.get("classic@0"), models.get("classic@20")
     assert models.get("classic@0") is first
-    models.get("classic@20")
     models.get("classic@40")
-    assert models.get("classic@0") is not first
+    assert models.get("classic@0") is first
+    assert models.get("classic@20") is not second
+
+
+def test_a_model_larger_than_the_cache_is_served_and_not_kept(trained: RunStore):
+    models = ModelStore(trained, cache_bytes=1)
+    models.refresh()
+    assert models.get("classic@0") is not models.get("classic@0")
 
 
 def test_a_loaded_model_cannot_be_changed(trained: RunStore):

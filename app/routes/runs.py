@@ -107,7 +107,8 @@ def _change(parts: Services, name: str, body: RunChange) -> RunInfo:
 
 def describe(parts: Services, run: Run) -> RunInfo:
     """One run as its answer. Reads the disk. Raises FileNotFoundError if it was deleted meanwhile."""
-    status, latest, config = run.standing, run.usable_latest(), run.config
+    control, latest, config = run.control, run.usable_latest(), run.config
+    status = control.applied_to(run.status)
     serving = parts.models.current if parts.models.ready else None
     silent = time.time() - status.heartbeat > STALE_SECONDS
     files = run.files()
@@ -115,7 +116,7 @@ def describe(parts: Services, run: Run) -> RunInfo:
         name=run.name,
         serving=serving.id if serving and serving.run == run.name else None,
         state=status.state,
-        priority=run.control.priority,
+        priority=control.priority,
         parent=run.spec.parent,
         stale=status.state == "training" and silent,
         reason=status.reason,
