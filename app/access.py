@@ -6,7 +6,7 @@ import base64
 import binascii
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -89,7 +89,7 @@ class ApiKeys:
             return
         headers = Headers(scope=scope)
         given = _given(headers.get("authorization", ""))
-        key = self._key_of(given)
+        key = _find(self._keys, given)
         if key is None:
             problem = problem_of(UnauthorizedError(_reason(given)))
             page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
@@ -100,13 +100,10 @@ class ApiKeys:
         structlog.contextvars.bind_contextvars(key=key.name)
         await self.app(scope, receive, send)
 
-    def _key_of(self, given: bytes) -> Key | None:
-        """Compares with all keys, so that the time tells nothing about which."""
-        found = None
-        for key in self._keys:
-            if hmac.compare_digest(given, key.secret):
-                found = key
-        return found
+
+def key_of(keys: Sequence[Key], authorization: str) -> Key | None:
+    """The key that a header gives, if it is one of these."""
+    return _find(keys, _given(authorization))
 
 
 def demand(scope: Mapping[str, Any], right: Right) -> None:
@@ -156,6 +153,15 @@ class RateLimit:
 
 def _costs(scope: Mapping[str, Any]) -> bool:
     return bool(scope["type"] == "http" and (scope["method"] == "POST" or scope["path"] == "/generate"))
+
+
+def _find(keys: Sequence[Key], given: bytes) -> Key | None:
+    """Compares with all keys, so that the time tells nothing about which."""
+    found = None
+    for key in keys:
+        if hmac.compare_digest(given, key.secret):
+            found = key
+    return found
 
 
 def _given(authorization: str) -> bytes:

@@ -189,17 +189,32 @@ class Engine:
         """Whether nothing new is admitted. Safe to ask in any thread."""
         return self._stop_at is not None
 
+    @property
+    def full(self) -> bool:
+        """Whether not even one text can be admitted. Safe to ask in any thread."""
+        return self._held >= self.room and self._stop_at is None
+
+    def overload(self, rows: int = 1) -> OverloadedError:
+        """Why so many texts are refused where there is no room for them, with the time to come back after."""
+        wait = self._wait()
+        return OverloadedError(
+            f"{self._held} of {self.room} places are taken and {rows} more are asked for; "
+            f"come back in about {wait:.1f} s",
+            wait,
+        )
+
+    def _wait(self) -> float:
+        """Seconds that what has been admitted takes."""
+        rate = self._scheduler.rate
+        return self._backlog / rate if rate else UNKNOWN_WAIT
+
     def _admit(self, rows: int, longest: int, seconds: float | None) -> None:
         if self._stop_at is not None:
             raise DrainingError("the server is stopping; ask another, or again in a moment")
-        rate = self._scheduler.rate
-        wait = self._backlog / rate if rate else UNKNOWN_WAIT
         if self._held and self._held + rows > self.room:  # alone, even a job of more rows is let in
-            raise OverloadedError(
-                f"{self._held} of {self.room} places are taken and {rows} more are asked for; "
-                f"come back in about {wait:.1f} s",
-                wait,
-            )
+            raise self.overload(rows)
+        rate = self._scheduler.rate
+        wait = self._wait()
         if rate and seconds is not None and self._held > self._scheduler.running and wait > seconds:
             raise OverloadedError(
                 f"what waits already takes about {wait:.1f} s, longer than the {seconds:g} s that a request "

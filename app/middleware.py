@@ -38,6 +38,17 @@ SECURITY_HEADERS = {
 logger = logging.getLogger("app.requests")
 
 
+def id_of(given: str) -> str:
+    """The client's id of its request, or a new one if that cannot be used."""
+    return given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def log_request(scope: Scope, status: int, seconds: float) -> None:
+    """A line in the log for a request and its answer."""
+    extra = {"method": scope["method"], "path": scope["path"], "status": status}
+    logger.info("request", extra=extra | {"milliseconds": round(1000 * seconds, 2)})
+
+
 class RequestContext:
     """Gives every request an id, or keeps the client's, and every answer the id and security headers.
 
@@ -52,8 +63,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = id_of(Headers(scope=scope).get(REQUEST_ID, ""))
         began, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
@@ -80,14 +90,7 @@ class RequestContext:
                 if code is not None:
                     self.refused(status, code)
                 if self.access_log and scope["path"] not in UNLOGGED:
-                    milliseconds = 1000 * (time.perf_counter() - began)
-                    extra = {
-                        "method": scope["method"],
-                        "path": scope["path"],
-                        "status": status,
-                        "milliseconds": round(milliseconds, 2),
-                    }
-                    logger.info("request", extra=extra)
+                    log_request(scope, status, time.perf_counter() - began)
 
 
 class BodyLimit:

@@ -1,20 +1,18 @@
 """Minutes of an open-loop load, at half and at three times the capacity, with clients of every kind.
 
-    python -m benchmarks.soak [--minutes 5]
+    python -m benchmarks.soak [--minutes 10]
 
-First the capacity is measured by 64 clients that each ask again at once. Then requests come at random moments
-(Poisson), whether or not earlier ones are answered, for `--minutes` at each of the two rates: plain texts and
-streams, clients that leave, that stop reading for seconds, and that send slowly. Beside them `/healthz` is
-asked ten times a second, and memory, descriptors and threads of the server are read at start and end.
-
-An answer counts as lost if it was accepted (200) and did not come whole to a client that stayed. A connection
-that breaks before any answer was never accepted. Requests use kept connections where one is free, as a
-proxy's do.
+First the capacity is measured by 64 clients that each ask again at once, and for WARM_SECONDS there is three
+times as much, so that memory is what a full server takes. Then requests come at random moments (Poisson),
+whether or not earlier ones are answered, for `--minutes` at each of the two rates: plain texts and streams,
+clients that leave, that stop reading for seconds, and that send slowly; `benchmarks.soak_clients` says what
+each may come to. A request's time counts from the moment at which it was due, so a driver that falls behind
+shows. Beside them `/healthz` is asked ten times a second, by a process of its own on new connections, and
+memory, descriptors and threads of the server are read at start and end, memory also every minute.
 """
 
 import argparse
 import asyncio
-import json
 import math
 import multiprocessing
 import os
@@ -23,24 +21,23 @@ import resource
 import statistics
 import tempfile
 import time
+from array import array
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.overload import ask, message
+from benchmarks.overload import ask
 from benchmarks.serve_load import command_of, free_port, make_store, served
+from benchmarks.soak_clients import KINDS, LATEST, LENGTH, Pool, one
 
 try:
     from uvloop import run
 except ImportError:
     from asyncio import run
 
-LENGTH = 1000
-KINDS = {"plain": 55, "stream": 30, "leaves": 5, "stalls": 5, "sends slowly": 5}
-STALL_SECONDS, SLOW_SECONDS = 3.0, 2.0
-LATEST = 90  # seconds that the last answers may take
-CAPACITY_SECONDS = 8
+CAPACITY_SECONDS, WARM_SECONDS = 8, 20
+REST_SECONDS = 7  # after which connections that nobody uses are closed, by uvicorn after five
 
 
 class Server:
@@ -61,84 +58,6 @@ class Server:
 
     def sample(self):
         return self.megabytes(), self.descriptors(), self.threads()
-
-
-async def whole(reader, answering, pause=0.0):
-    """(status, body) of an answer of either kind; raises if it is cut. Notes in `answering` that it began."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    answering.append(head)
-    if b"content-length:" in head:
-        body = await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
-        return int(head[9:12]), body
-    await asyncio.sleep(pause)
-    pieces = []
-    while size := int(await reader.readline(), 16):
-        pieces.append((await reader.readexactly(size + 2))[:-2])
-    await reader.readline()
-    return int(head[9:12]), b"".join(pieces)
-
-
-def judged(status, body, streamed):
-    """What an answer counts as."""
-    if status != 200:
-        return str(status)
-    if streamed:
-        return "200" if b"event: done\n" in body else "lost"
-    return "200" if len(json.loads(body)["text"]) == LENGTH else "lost"
-
-
-class Connections:
-    """Kept connections, as a proxy has them: taken by one request at a time, and made where none is free."""
-
-    def __init__(self, port):
-        self.port, self.free = port, []
-
-    async def take(self):
-        """(reader, writer) and whether it was used before: such a one may have been closed meanwhile."""
-        while self.free:
-            reader, writer = self.free.pop()
-            if not (writer.is_closing() or reader.at_eof()):
-                return reader, writer, True
-            writer.close()
-        return (*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20), False)
-
-
-async def one(connections, kind, seed, answers):
-    """One client: a request, and what became of it."""
-    began = time.perf_counter()
-    streamed = kind in ("stream", "leaves", "stalls")
-    body = json.dumps({"prompt": "the ", "length": LENGTH, "seed": seed, "stream": streamed}).encode()
-    data = message("POST", "/generate", connections.port, body)
-    result, used = "not accepted", True
-    while used and result == "not accepted":
-        result, used = await attempt(connections, kind, data)
-    answers.append((kind, result, 1000 * (time.perf_counter() - began)))
-
-
-async def attempt(connections, kind, data):
-    """What became of a request on one connection, and whether that had been used before."""
-    writer, used, answering = None, False, []
-    try:
-        async with asyncio.timeout(LATEST):
-            reader, writer, used = await connections.take()
-            if kind == "sends slowly":
-                for at in range(0, len(data), 40):
-                    writer.write(data[at : at + 40])
-                    await asyncio.sleep(SLOW_SECONDS * 40 / len(data))
-            else:
-                writer.write(data)
-            if kind == "leaves":
-                answering.append(await reader.read(100))
-                writer.close()
-                return ("left" if answering[0] else "not accepted"), used
-            status, body = await whole(reader, answering, STALL_SECONDS if kind == "stalls" else 0.0)
-            connections.free.append((reader, writer))
-            return judged(status, body, kind in ("stream", "stalls")), used
-    except (OSError, EOFError, RuntimeError) as error:  # uvloop: RuntimeError for a closed connection
-        if writer is not None:
-            writer.close()
-        begun = answering or (isinstance(error, asyncio.IncompleteReadError) and error.partial)
-        return ("lost" if begun else "not accepted"), used
 
 
 def watch(port, stop, told):
@@ -171,92 +90,110 @@ def watched(port, latencies):
         process.join()
 
 
+class Tally:
+    """What became of the requests: how often each, and how long texts and refusals took, in ms."""
+
+    def __init__(self):
+        self.results, self.texts, self.refusals, self.late = Counter(), array("d"), array("d"), array("d")
+
+    def append(self, answer):
+        kind, result, milliseconds = answer
+        self.results[result] += 1
+        if kind in ("plain", "stream"):  # the others take their own time
+            if result == "200":
+                self.texts.append(milliseconds)
+            elif result == "429":
+                self.refusals.append(milliseconds)
+
+
 async def capacity(port):
     """Requests a second that 64 clients get answered, each asking again at once."""
-    answers, connections = [], Connections(port)
+    answers, pool = [], Pool(port)
     end = time.perf_counter() + CAPACITY_SECONDS
 
     async def client(number):
-        while time.perf_counter() < end:
-            await one(connections, "stream" if number % 3 == 0 else "plain", len(answers), answers)
+        while (now := time.perf_counter()) < end:
+            await one(pool, "stream" if number % 3 == 0 else "plain", len(answers), now, answers)
 
     await asyncio.gather(*(client(number) for number in range(64)))
+    assert all(result == "200" for _, result, _ in answers), Counter(result for _, result, _ in answers)
     return len(answers) / CAPACITY_SECONDS
 
 
-async def load(port, rate, seconds):
-    """Open loop: `rate` requests a second, whatever becomes of them."""
-    rng, answers, tasks, connections = random.Random(1), [], set(), Connections(port)
-    start, due, number = time.perf_counter(), 0.0, 0
+async def load(port, rate, seconds, server):
+    """Open loop: `rate` requests a second, whatever becomes of them. (tally, pool, memory by the minute)."""
+    rng, tally, tasks, pool = random.Random(1), Tally(), set(), Pool(port)
+    start, due, number, memory = time.perf_counter(), 0.0, 0, []
     while due < seconds:
         due += rng.expovariate(rate)
         await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
+        tally.late.append(1000 * (time.perf_counter() - start - due))
+        if due >= 60 * len(memory):
+            memory.append(server.megabytes())
         kind = rng.choices(list(KINDS), KINDS.values())[0]
-        task = asyncio.create_task(one(connections, kind, number, answers))
+        task = asyncio.create_task(one(pool, kind, number, start + due, tally))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         number += 1
     await asyncio.gather(*tasks)
-    await asyncio.sleep(2)
-    return number, answers
+    assert tally.results.total() == number
+    return tally, pool, memory
 
 
 def phase(port, rate, seconds, server):
-    """(requests sent, answers, health latencies, server at start and end)."""
+    """(tally, pool, memory by the minute, health latencies, server at start and end)."""
     latencies, before = [], server.sample()
     with watched(port, latencies):
-        sent, answers = run(load(port, rate, seconds))
-    return sent, answers, latencies, (before, server.sample())
+        told = run(load(port, rate, seconds, server))
+    time.sleep(REST_SECONDS)
+    return *told, latencies, (before, server.sample())
 
 
 def p(values, part):
     return sorted(values)[int(part * (len(values) - 1))] if values else float("nan")
 
 
+def times_of(values, digits=0):
+    return f"{statistics.median(values):.{digits}f} / {p(values, 0.99):.{digits}f}" if values else "–"
+
+
 def describe(times, rate, outcome):
-    sent, answers, latencies, samples = outcome
-    results = Counter(result for _, result, _ in answers)
-    good = [ms for kind, result, ms in answers if result == "200" and kind in ("plain", "stream")]
-    refused = [ms for kind, result, ms in answers if result == "429" and kind in ("plain", "stream")]
-    failures = {name: n for name, n in sorted(results.items()) if name not in ("200", "left", "429")}
-    assert len(answers) == sent
-    first, last = samples
+    tally, pool, memory, latencies, (first, last) = outcome
+    failures = {name: n for name, n in sorted(tally.results.items()) if name not in ("200", "left", "429")}
+    never = sum(math.isinf(latency) for latency in latencies)
     growth = [f"{a:.0f} → {b:.0f}" for a, b in zip(first, last, strict=True)]
-    return (
-        f"{times:g} × capacity",
-        f"{rate:.0f}",
-        sent,
-        results["200"],
-        results["left"],
-        results["429"],
-        ", ".join(f"{n} {name}" for name, n in failures.items()) or "none",
-        f"{statistics.median(good):.0f} / {p(good, 0.99):.0f}" if good else "–",
-        f"{statistics.median(refused):.0f} / {p(refused, 0.99):.0f}" if refused else "–",
-        f"{statistics.median(latencies):.1f} / {p(latencies, 0.99):.1f} / {max(latencies):.0f}",
-        *growth,
+    return {
+        "load": f"{times:g} × capacity",
+        "requests/s": f"{rate:.0f}",
+        "sent": tally.results.total(),
+        "whole texts": tally.results["200"],
+        "clients that left": tally.results["left"],
+        "429": tally.results["429"],
+        "other failures": ", ".join(f"{n} {name}" for name, n in failures.items()) or "none",
+        "text, ms p50 / p99": times_of(tally.texts),
+        "refusal, ms p50 / p99": times_of(tally.refusals),
+        "/healthz, ms p50 / p99 / most": f"{times_of(latencies, 1)} / {max(latencies):.0f}",
+        "/healthz without answer": f"{never} of {len(latencies)}",
+        "memory, MB": growth[0],
+        "by the minute": ", ".join(f"{megabytes:.0f}" for megabytes in memory),
+        "descriptors": growth[1],
+        "threads": growth[2],
+        "most connections": pool.peak,
+        "driver late, ms p50 / p99": times_of(tally.late, 1),
+    }
+
+
+def turned(rows):
+    """A table with a column for each load."""
+    return report.table(
+        ("", *(row.pop("load") for row in rows)),
+        list(zip(rows[0], *(row.values() for row in rows), strict=True)),
     )
-
-
-HEAD = (
-    "load",
-    "requests/s",
-    "sent",
-    "whole texts",
-    "clients that left",
-    "429",
-    "other failures",
-    "text, ms p50 / p99",
-    "refusal, ms p50 / p99",
-    "/healthz, ms p50 / p99 / most",
-    "memory, MB",
-    "descriptors",
-    "threads",
-)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--minutes", type=float, default=10)
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -267,13 +204,17 @@ def main():
         server = Server(stack.enter_context(served(command_of(folder, port), port, quiet)).pid)
         run(capacity(port))  # once in vain: everything is loaded and warm then
         most = run(capacity(port))
+        phase(port, 3 * most, WARM_SECONDS, server)
         rows = [
             describe(times, times * most, phase(port, times * most, 60 * arguments.minutes, server))
             for times in (0.5, 3)
         ]
     environment = report.environment("numpy", "fastapi", "uvicorn")
-    told = f"Capacity: {most:.0f} requests a second of {LENGTH} characters each, a third of them streams."
-    report.save("soak", "\n\n".join(["# Soak", environment, told, report.table(HEAD, rows)]))
+    told = (
+        f"Capacity: {most:.0f} requests a second of {LENGTH} characters each, a third of them streams. "
+        "Server and clients shared the machine."
+    )
+    report.save("soak", "\n\n".join(["# Soak", environment, told, turned(rows)]))
 
 
 if __name__ == "__main__":

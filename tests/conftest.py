@@ -44,12 +44,18 @@ def trained(trained_root: Path, tmp_path: Path) -> RunStore:
 @contextlib.contextmanager
 def application(root: Path, **changes: object) -> Iterator[httpx.Client]:
     """The application over a store, in a thread of this process: quick to notice new checkpoints."""
-    from app.main import create_app  # here, so that the model's tests do not wait for it
+    # here, so that the model's tests do not wait for it
+    from app.connections import bounded_http
+    from app.main import create_app
+    from app.shedding import Shedding
 
     quick = {"poll_seconds": 0.02, "access_log": False} | changes
-    app = create_app(Settings(store=root, corpus=root / "none.txt", **quick))
+    settings = Settings(store=root, corpus=root / "none.txt", **quick)
+    app, http = create_app(settings), bounded_http(settings.read_seconds)
+    http.door = Shedding.of(app.state.services)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1))
+        config = uvicorn.Config(app, log_config=None, http=http, ws="none", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

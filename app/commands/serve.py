@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from app.connections import bounded_http
 from app.defaults import queue_defaults
@@ -22,6 +23,7 @@ from app.logs import configure_logging
 from app.main import create_app
 from app.runs import RunStore
 from app.settings import PREFIX, Settings
+from app.shedding import Shedding
 from model.errors import CharloomError
 
 WORKER_NICE = 5  # a third of the server's share of a busy core
@@ -48,12 +50,19 @@ def serve(settings: Settings, with_worker: bool) -> None:
                 stack.callback(worker.stop)
         host, port = listener.getsockname()[:2]
         logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        http = bounded_http(settings.read_seconds)
+
+        def build() -> FastAPI:
+            app = create_app(settings)
+            http.door = Shedding.of(app.state.services)
+            return app
+
         config = uvicorn.Config(
-            lambda: create_app(settings),
+            build,
             factory=True,
             log_config=None,
             access_log=False,
-            http=bounded_http(settings.read_seconds),
+            http=http,
             ws="none",
             # the application ends what is left after the grace; this is for connections that hang
             timeout_graceful_shutdown=round(settings.grace_seconds) + 2,

@@ -1,0 +1,88 @@
+"""What a full server answers to who asks for a text: a refusal made before the application hears of it.
+
+Through the application a refusal costs nearly as much as a text. At three times the capacity the server would
+do little but refuse; so the connection itself asks here, when it knows a request's head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+from app.access import Key, key_of, read_keys
+from app.connections import Pairs
+from app.engine import Engine
+from app.errors import problem_of
+from app.metrics import Metrics
+from app.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request
+from app.services import Services
+from app.shapes import Family, family_of, mark, respond
+
+TARGETS = frozenset(
+    (b"/", b"/generate", b"/generate_stream", b"/score", b"/v1/completions", b"/v1/chat/completions")
+)
+LINK = b"/generate"  # which may be asked for by GET
+TGI_FIELD = re.compile(rb'"inputs"\s*:')
+SAME_SECONDS = 0.02  # that an answer is good for
+FIXED = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
+
+class Shedding:
+    """The door of a server (`app.connections.Door`): closed while the engine has no place.
+
+    What passes, to be answered by the application: who lacks a key where one is needed, and pages of another
+    origin, whose answers want headers of their own. A body is not read, so a wrong one is told so later.
+    """
+
+    def __init__(self, engine: Engine, metrics: Metrics, keys: Sequence[Key], access_log: bool) -> None:
+        self.engine, self.metrics, self.keys, self.access_log = engine, metrics, keys, access_log
+        self._answers: dict[Family, tuple[float, JSONResponse]] = {}
+
+    @classmethod
+    def of(cls, parts: Services) -> Shedding:
+        """The door of an application."""
+        settings = parts.settings
+        keys = read_keys(settings.api_keys.get_secret_value())
+        return cls(parts.engine, parts.metrics, keys, settings.access_log)
+
+    def closed(self, method: bytes, target: bytes, headers: Pairs) -> bool:
+        if not self.engine.full:
+            return False
+        path = target.partition(b"?")[0]
+        if not (path in TARGETS if method == b"POST" else method == b"GET" and path == LINK):
+            return False
+        if self.keys and key_of(self.keys, Headers(raw=headers).get("authorization", "")) is None:
+            return False
+        return all(name != b"origin" for name, _ in headers)
+
+    def refusal(self, scope: MutableMapping[str, Any], beginning: bytes) -> tuple[Pairs, bytes]:
+        headers = Headers(raw=scope["headers"])
+        if scope["path"] == "/generate" and TGI_FIELD.search(beginning):
+            mark(scope, Family.TGI)
+        answer = self._answer(scope)
+        request_id = id_of(headers.get(REQUEST_ID, ""))
+        self.metrics.refused(answer.status_code, "overloaded")
+        if self.access_log:
+            self._log(scope, answer.status_code, request_id, headers)
+        return [*answer.raw_headers, *FIXED, (REQUEST_ID.encode(), request_id.encode())], bytes(answer.body)
+
+    def _answer(self, scope: MutableMapping[str, Any]) -> JSONResponse:
+        """Made once for all that are refused within a moment: the advice is a matter of whole seconds."""
+        family, now = family_of(scope), self.engine.clock()
+        until, answer = self._answers.get(family, (0.0, None))
+        if answer is None or now >= until:
+            answer = respond(problem_of(self.engine.overload()), scope)
+            self._answers[family] = now + SAME_SECONDS, answer
+        return answer
+
+    def _log(self, scope: MutableMapping[str, Any], status: int, request_id: str, headers: Headers) -> None:
+        bound = {"request_id": request_id}
+        if key := key_of(self.keys, headers.get("authorization", "")):
+            bound["key"] = key.name
+        with structlog.contextvars.bound_contextvars(**bound):
+            log_request(scope, status, 0.0)
