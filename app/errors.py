@@ -4,6 +4,7 @@ CharloomError
 ├── ServiceError
 │   ├── NotReadyError          nothing to serve yet, or a run without a checkpoint
 │   ├── ModelNotFoundError     no run, or no checkpoint, of that name
+│   ├── NotFoundError          nothing else of that name
 │   ├── InvalidRequestError    a request that is well-formed but outside a limit
 │   ├── OverloadedError        the queue is full; says when to come back
 │   ├── RateLimitedError       more requests than this key or address may make
@@ -48,6 +49,10 @@ class NotReadyError(ServiceError):
 
 class ModelNotFoundError(ServiceError):
     """No run, or no checkpoint of it, has the name that was asked for."""
+
+
+class NotFoundError(ServiceError):
+    """Nothing of that name, where it is not a model that was asked for."""
 
 
 class InvalidRequestError(ServiceError):
@@ -163,6 +168,7 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelNotFoundError, 404, "model_not_found"),
     (RunNotFoundError, 404, "model_not_found"),
     (RunNameError, 404, "model_not_found"),
+    (NotFoundError, 404, "not_found"),
     (RunExistsError, 409, "run_exists"),
     (ConflictError, 409, "conflict"),
     (TooLargeError, 413, "body_too_large"),

@@ -14,13 +14,18 @@ from typing import IO, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, TooLargeError, shortened
+from app.slots import Slots
 from app.texts import Source
 
 PIECE = 1 << 20
-MOST_FILES, MOST_FIELDS, LONGEST_FIELD = 1000, 100, 1 << 20
+RETRY_SECONDS = 5.0
+# what a form may hold in memory: its fields, and the small files among its files
+MOST_FILES, LARGEST_HELD = 200, 1 << 16
+MOST_FIELDS, LONGEST_FIELD = 100, 200_000
 
 
 @dataclass
@@ -32,12 +37,13 @@ class Upload:
 
 
 @asynccontextmanager
-async def received(request: Request, body_limit: int) -> AsyncIterator[Upload]:
-    """The request's upload, whose files are closed after the block.
+async def received(request: Request, body_limit: int, slots: Slots) -> AsyncIterator[Upload]:
+    """The request's upload, whose files are closed after the block; it has one of the `slots` until then.
 
     The bytes in all are bounded by the middleware; a JSON body, which is held in memory, by `body_limit`.
-    Raises InvalidRequestError, TooLargeError, HTTPException.
+    Raises OverloadedError, InvalidRequestError, TooLargeError, HTTPException.
     """
+    slots.take(RETRY_SECONDS)
     upload = Upload(dict(request.query_params))
     kind = Message()
     kind["content-type"] = request.headers.get("content-type", "")
@@ -52,12 +58,24 @@ async def received(request: Request, body_limit: int) -> AsyncIterator[Upload]:
     except ClientDisconnect:
         raise HTTPException(400, "the upload ended before it was whole") from None
     finally:
+        slots.give_back()
         for source in upload.sources:
             source.content.close()
 
 
 async def _take_form(request: Request, upload: Upload) -> None:
-    form = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD)
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=MOST_FILES,
+        max_fields=MOST_FIELDS,
+        max_part_size=LONGEST_FIELD,
+    )
+    parser.spool_max_size = LARGEST_HELD
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             upload.sources.append(Source((value.filename or "text.txt")[:200], value.file))

@@ -20,11 +20,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.access import ApiKeys, RateLimit, read_keys, read_limits
 from app.assets import Assets
+from app.budget import Budget
 from app.curves import Curves
 from app.draining import on_stop_signals
 from app.engine import Engine
 from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
+from app.making import Limits
 from app.metrics import Metrics
 from app.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.rendering import Renderer
@@ -32,6 +34,8 @@ from app.routes import (
     activations,
     chat,
     completions,
+    files,
+    fine_tuning,
     generate,
     gradcheck,
     health,
@@ -52,8 +56,10 @@ from app.runs import RunStore
 from app.services import Services
 from app.settings import Settings, load_settings
 from app.shapes import Family, mark, respond
+from app.slots import Slots
 from app.store import ModelStore
 from app.streaming import StreamSlots
+from app.uploaded import UploadedFiles
 
 ROUTES = (
     generate,
@@ -63,6 +69,8 @@ ROUTES = (
     completions,
     chat,
     models,
+    files,
+    fine_tuning,
     runs,
     uploads,
     transfer,
@@ -125,11 +133,14 @@ def add_middleware(app: FastAPI, parts: Services) -> None:
 def build_services(settings: Settings) -> Services:
     """The parts, none of them started."""
     run_store = RunStore(settings.store)
+    limits = Limits(settings.max_corpus_bytes, settings.max_runs, Budget(run_store, settings.max_store_bytes))
     models = ModelStore(run_store, settings.model_cache_bytes)
     engine = Engine(settings.max_rows, settings.max_queue)
     return Services(
         settings=settings,
         runs=run_store,
+        files=UploadedFiles(run_store, limits),
+        limits=limits,
         models=models,
         engine=engine,
         streams=StreamSlots(settings.max_streams),
@@ -139,6 +150,8 @@ def build_services(settings: Settings) -> Services:
         gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
         assets=Assets(),
         reading=CapacityLimiter(1),
+        uploads=Slots(settings.max_uploads, "uploads are under way"),
+        making=CapacityLimiter(1),
     )
 
 

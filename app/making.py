@@ -5,6 +5,7 @@ Works on files, with bounded memory: not for an event loop.
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from app.budget import Budget
 from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, NotReadyError
 from app.files import TEMPORARY_PREFIX
-from app.planning import PLANNED, cadence, shape, sizes
+from app.planning import PLANNED, cadence, shape, sizes, updates
 from app.records import RUN_NAME, Control, RunNameError
 from app.runs import Run, RunStore, default_name
 from app.texts import (
@@ -29,12 +30,14 @@ from app.texts import (
     expected_speed,
     write_text,
 )
+from model.batches import windows_per_epoch
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 from model.errors import ConfigError
 
 SIZES = ("cell", "hidden", "layers", "embedding", "members")  # what fixes the weights
 LONGEST_LICENCE = 200
+MOST_EPOCHS = 1_000_000
 DEFAULT_PRESET = "gru-pair"
 
 
@@ -57,13 +60,17 @@ class Made:
 
 
 class Options(NamedTuple):
-    """What was asked besides the fields of a configuration, which are `overrides`."""
+    """What was asked besides the fields of a configuration, which are `overrides`.
+
+    `epochs`, passes through the text that is trained on, is another way to say `steps`.
+    """
 
     name: str | None
     preset: str | None
     encoding: str
     licence: str
     priority: int
+    epochs: float | None
     overrides: dict[str, Any]
 
     @classmethod
@@ -83,6 +90,7 @@ class Options(NamedTuple):
             encoding=texts["encoding"] or "utf-8",
             licence=texts["licence"],
             priority=_priority(values.pop("priority", 0)),
+            epochs=_epochs(values),
             overrides=values,
         )
 
@@ -95,6 +103,24 @@ def _priority(given: Any) -> int:
     if not -1000 <= priority <= 1000 or isinstance(given, (bool, float)):
         raise ConfigError("priority", f"must be a whole number from -1000 to 1000. Given: {given!r:.40}")
     return priority
+
+
+def _epochs(values: dict[str, Any]) -> float | None:
+    given = values.pop("epochs", None)
+    if given is None:
+        return None
+    for other in ("steps", "minutes"):
+        if other in values:
+            raise ConfigError("epochs", f"cannot be given with {other}: either ends the run")
+    try:
+        epochs = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        epochs = math.nan
+    if not 0 < epochs <= MOST_EPOCHS:
+        raise ConfigError(
+            "epochs", f"must be a number above 0, at most {MOST_EPOCHS:,}. Given: {given!r:.40}"
+        )
+    return epochs
 
 
 def make_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
@@ -116,7 +142,7 @@ def suited(characters: int, distinct: int, overrides: Mapping[str, Any]) -> RunC
     speed = expected_speed(config, distinct)
     chosen = config.replace(preset=PLANNED, **sizes(characters, 60 * asked.minutes * speed, CORES))
     chosen = chosen.replace(
-        **cadence(chosen.replace(minutes=asked.minutes), expected_speed(chosen, distinct))
+        **cadence(updates(chosen.replace(minutes=asked.minutes), expected_speed(chosen, distinct)))
     )
     return _changed(chosen, overrides)
 
@@ -127,8 +153,29 @@ def _changed(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     return config.replace(**by_steps | dict(overrides))
 
 
-def new_run(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits) -> Made:
-    """Queue a run on the text of `sources`.
+def _by_epochs(config: RunConfig, options: Options, characters: int) -> RunConfig:
+    """`config`, ending after the epochs that were asked for of a text of that length, if any were.
+
+    Raises TextError for a text too short for a single window, ConfigError for too many steps.
+    """
+    if options.epochs is None:
+        return config
+    learnt = characters - int(characters * config.validation_fraction)
+    steps = max(1, round(options.epochs * windows_per_epoch(learnt, config.sequence_length, config.streams)))
+    return config.replace(minutes=0.0, steps=steps, **cadence(steps) | options.overrides)
+
+
+def new_run(
+    store: RunStore,
+    given: Mapping[str, Any],
+    sources: Sequence[Source],
+    limits: Limits,
+    suggested: str = "",
+    **known: str,
+) -> Made:
+    """Queue a run on the text of `sources`; `known` are further fields of its RunSpec.
+
+    Where no name is given it is `suggested` or that of the text, with a number where that is taken.
 
     Raises ConfigError, RunNameError, RunExistsError, UnusableTextError, TextError (too short), TooLargeError,
     ConflictError (too many runs), OSError.
@@ -142,13 +189,21 @@ def new_run(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source]
         limits.budget.make_room(0)
         if options.preset is None:
             config = suited(looked.text.characters, looked.distinct, options.overrides)
+        config = _by_epochs(config, options, looked.text.characters)
         check_length(config, looked.text.characters)
-        run = _queue(store, config, options, looked, {}, default_name(looked.text.name))
+        name = suggested or looked.text.name
+        run = _queue(store, config, options, looked, known, default_name(name))
     return _made(run, looked)
 
 
 def fork(
-    store: RunStore, name: str, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits
+    store: RunStore,
+    name: str,
+    given: Mapping[str, Any],
+    sources: Sequence[Source],
+    limits: Limits,
+    suggested: str = "",
+    **known: str,
 ) -> Made:
     """Queue a run that begins with the weights of another, at `step` (a number, `best` or the newest).
 
@@ -175,14 +230,16 @@ def fork(
             with (parent.path / "corpus.txt").open("rb") as file:
                 looked = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
         limits.budget.make_room(0)
+        config = _by_epochs(config, options, looked.text.characters)
         check_length(config, looked.text.characters)
         initial = folder / "initial.safetensors"
         shutil.copyfile(path, initial, follow_symlinks=False)
         begins = load(initial)
         if config.members > 1 and "members" not in begins.tensors:
             raise ConfigError("step", "must be one with the weights of every member: the best has not")
-        known = {"parent": f"{name}@{step}", "licence": options.licence or parent.spec.licence}
-        run = _queue(store, config, options, looked, known, f"{name[:50]}-fork")
+        known |= {"parent": f"{name}@{step}", "licence": options.licence or parent.spec.licence}
+        wanted = default_name(suggested) if suggested else f"{name[:50]}-fork"
+        run = _queue(store, config, options, looked, known, wanted)
     return _made(run, looked)
 
 
@@ -211,6 +268,13 @@ def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
     """A folder of the store, on its disk, that is gone after the block. Raises ConflictError, OSError."""
     if len(store.list()) >= limits.runs:
         raise ConflictError(f"the store has {limits.runs} runs (CHARLOOM_MAX_RUNS): delete some first")
+    with scratch(store) as folder:
+        yield folder
+
+
+@contextmanager
+def scratch(store: RunStore) -> Iterator[Path]:
+    """The same, whatever the store holds. Raises OSError."""
     store.root.mkdir(parents=True, exist_ok=True)
     folder = store.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     folder.mkdir()
@@ -225,7 +289,7 @@ def _queue(
     config: RunConfig,
     options: Options,
     looked: Looked,
-    known: dict[str, Any],
+    known: Mapping[str, str],
     otherwise: str,
 ) -> Run:
     def fill(folder: Path) -> None:
@@ -235,7 +299,7 @@ def _queue(
             Control(priority=options.priority).write(folder / "control.json")
 
     name, unnamed = options.name or otherwise, options.name is None
-    return store.add(name, config, looked.text, fill, unnamed, **{"licence": options.licence} | known)
+    return store.add(name, config, looked.text, fill, unnamed, **{"licence": options.licence} | dict(known))
 
 
 def _made(run: Run, looked: Looked) -> Made:

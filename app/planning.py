@@ -85,7 +85,7 @@ def make_plan(text: str, asked: Mapping[str, Any], cores: int, speed_of: SpeedOf
     budget = 60 * minutes * speed_of(probed, vocabulary, ids)
     config = config.replace(**sizes(len(ids), budget, cores)).replace(**asked)
     speed = speed_of(config, vocabulary, ids)
-    config = config.replace(**cadence(config, speed)).replace(**asked)
+    config = config.replace(**cadence(updates(config, speed))).replace(**asked)
     training_ids, _ = split(ids, config.validation_fraction)
     passes = 60 * minutes * speed / len(training_ids)
     ngram_loss = baselines(ids, len(vocabulary), config.validation_fraction)["5-gram"]
@@ -116,9 +116,13 @@ def units(budget: float) -> int:
     return next(count for count, most in SMALLER if budget <= most)
 
 
-def cadence(config: RunConfig, speed: float) -> dict[str, Any]:
-    """Some forty measurements, twenty checkpoints and ten samples over the run."""
-    updates = 60 * config.minutes * speed / (config.streams * config.sequence_length)
+def updates(config: RunConfig, speed: float) -> float:
+    """How many updates a run by time takes at so many characters a second."""
+    return 60 * config.minutes * speed / (config.streams * config.sequence_length)
+
+
+def cadence(updates: float) -> dict[str, Any]:
+    """Some forty measurements, twenty checkpoints and ten samples over a run of so many updates."""
     every = {"validate_every": updates / 40, "checkpoint_every": updates / 20, "sample_every": updates / 10}
     return {name: rounded(value) for name, value in every.items()}
 

@@ -83,7 +83,8 @@ class RunSpec(Record):
     """What was asked of a run; never rewritten.
 
     `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds,
-    `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it.
+    `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it,
+    `training_file` the id of the uploaded file that its text came from, if it did.
     """
 
     name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
@@ -95,6 +96,7 @@ class RunSpec(Record):
     created: float
     parent: str | None = None
     licence: str = ""
+    training_file: str = ""
 
     @property
     def preset(self) -> str:

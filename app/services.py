@@ -13,12 +13,15 @@ from app.assets import Assets
 from app.curves import Curves
 from app.engine import Engine
 from app.gradchecks import GradientChecks
+from app.making import Limits
 from app.metrics import Metrics
 from app.rendering import Renderer
 from app.runs import Run, RunStore
 from app.settings import Settings
+from app.slots import Slots
 from app.store import LoadedModel, ModelStore
 from app.streaming import StreamSlots
+from app.uploaded import UploadedFiles
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Services:
 
     settings: Settings
     runs: RunStore
+    files: UploadedFiles
+    limits: Limits
     models: ModelStore
     engine: Engine
     streams: StreamSlots
@@ -36,6 +41,8 @@ class Services:
     gradchecks: GradientChecks
     assets: Assets
     reading: CapacityLimiter
+    uploads: Slots
+    making: CapacityLimiter
 
     async def model(self, name: str | None) -> LoadedModel:
         """The model of that name; reads the disk, if it must, in another thread."""

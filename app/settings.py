@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     max_corpus_bytes: int = Field(
         64_000_000, ge=1_000, le=256 * 1024 * 1024, description="Largest text that can be uploaded, in bytes."
     )
+    max_uploads: int = Field(
+        8, ge=1, le=1_000, description="Uploads that may be under way at the same time; others get 429."
+    )
     max_store_bytes: int = Field(
         0,
         ge=0,

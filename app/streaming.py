@@ -12,9 +12,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.engine import Engine
-from app.errors import OverloadedError, problem_of
+from app.errors import problem_of
 from app.jobs import Chunk, Job
 from app.shapes import Family, body_of, event
+from app.slots import Slots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
@@ -22,25 +23,15 @@ SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
 logger = logging.getLogger(__name__)
 
 
-class StreamSlots:
+class StreamSlots(Slots):
     """Bounds how many streams are open, also those whose text is written but not yet read.
 
     `closing` tells those that follow a run, and would never end, that the server stops.
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
+        super().__init__(limit, "streams are open")
         self.closing = False
-
-    def take(self, seconds: float) -> None:
-        """Raises OverloadedError; `seconds` is the advice when to come back."""
-        if self.taken >= self.limit:
-            raise OverloadedError(f"{self.taken} of {self.limit} streams are open; come back later", seconds)
-        self.taken += 1
-
-    def give_back(self) -> None:
-        self.taken -= 1
 
 
 class EventStream(StreamingResponse):

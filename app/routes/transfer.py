@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from app.errors import InvalidRequestError
 from app.intake import received
 from app.routes.documents import errors
 from app.routes.runs import describe
-from app.routes.uploads import limits
+from app.routes.uploads import in_turn
 from app.runs import Run
 from app.schemas import RunInfo
 from app.services import Parts
@@ -79,11 +80,11 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[Path, str]:
 )
 async def import_(request: Request, response: Response, parts: Parts) -> RunInfo:
     """The zip that an export gave, raw or as the file of a form, becomes a run that can be served."""
-    async with received(request, parts.settings.max_body_bytes) as upload:
+    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
         if len(upload.sources) != 1:
             raise InvalidRequestError("file", f"must be one exported run. Given: {len(upload.sources)} files")
         content = upload.sources[0].content
         options = {key: value for key, value in upload.options.items() if key != "encoding"}
-        run = await run_in_threadpool(import_run, parts.runs, options, content, limits(parts))
+        run = await in_turn(parts, partial(import_run, parts.runs, options, content, parts.limits))
     response.headers["location"] = f"/runs/{run.name}"
     return await run_in_threadpool(describe, parts, run)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
+import anyio
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from app.access import Right, needs
-from app.budget import Budget
 from app.intake import received
-from app.making import Limits, Made, fork, new_run
+from app.making import Made, fork, new_run
 from app.routes.documents import errors
 from app.schemas import RunAccepted
 from app.services import Parts, Services
@@ -20,6 +21,7 @@ from model.config import CHOICES, RunConfig
 
 router = APIRouter(tags=["training"], dependencies=[Depends(needs(Right.TRAIN))])
 
+Result = TypeVar("Result")
 KINDS = {"int": "integer", "float": "number", "str": "string"}
 
 
@@ -30,6 +32,7 @@ def option_schemas() -> dict[str, dict[str, Any]]:
         "encoding": {"type": "string", "description": "Of the text, if it is not UTF-8, such as `latin-1`."},
         "licence": {"type": "string", "description": "Of the text, for the card of an exported model."},
         "priority": {"type": "integer", "description": "Higher goes first."},
+        "epochs": {"type": "number", "description": "Times that the text is read, instead of `steps`."},
     }
     for field in dataclasses.fields(RunConfig):
         schema: dict[str, Any] = {"type": KINDS[str(field.type)]}
@@ -69,8 +72,10 @@ async def create(request: Request, response: Response, parts: Parts) -> RunAccep
     Every setting of a run can be given beside it, in the query or in the form. A text that cannot be used is
     refused with all findings; what is merely unusual is said in the answer.
     """
-    async with received(request, parts.settings.max_body_bytes) as upload:
-        made = await run_in_threadpool(new_run, parts.runs, upload.options, upload.sources, limits(parts))
+    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
+        made = await in_turn(
+            parts, partial(new_run, parts.runs, upload.options, upload.sources, parts.limits)
+        )
     return accepted(response, made)
 
 
@@ -88,15 +93,15 @@ async def create_fork(name: str, request: Request, response: Response, parts: Pa
 
     Characters that the other had not seen get weights of their own. Sizes cannot change.
     """
-    async with received(request, parts.settings.max_body_bytes) as upload:
-        made = await run_in_threadpool(fork, parts.runs, name, upload.options, upload.sources, limits(parts))
+    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
+        work = partial(fork, parts.runs, name, upload.options, upload.sources, parts.limits)
+        made = await in_turn(parts, work)
     return accepted(response, made)
 
 
-def limits(parts: Services) -> Limits:
-    """What uploads may take."""
-    settings = parts.settings
-    return Limits(settings.max_corpus_bytes, settings.max_runs, Budget(parts.runs, settings.max_store_bytes))
+async def in_turn(parts: Services, work: Callable[[], Result]) -> Result:
+    """What `work` gives, one upload after the other: looking at a text takes memory, and a whole core."""
+    return await anyio.to_thread.run_sync(work, limiter=parts.making)
 
 
 def accepted(response: Response, made: Made) -> RunAccepted:

@@ -1,0 +1,129 @@
+"""/v1/files: texts that OpenAI's clients upload before they ask for a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import IO, Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.access import Right, needs
+from app.errors import InvalidRequestError, shortened
+from app.intake import received
+from app.paging import page
+from app.routes.documents import openai_errors
+from app.routes.uploads import in_turn
+from app.services import Parts
+from app.tuning_schemas import FileDeleted, FileList, FileObject
+from app.uploaded import UploadedFile
+
+PIECE = 1 << 16
+PURPOSES = ("fine-tune", "user_data")
+IGNORED = ("expires_after[anchor]", "expires_after[seconds]")
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post(
+    "/v1/files",
+    summary="Upload a text",
+    dependencies=[Depends(needs(Right.TRAIN))],
+    responses=openai_errors(400, 403, 409, 413, 503, 507),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file", "purpose"],
+                        "properties": {
+                            "file": {"type": "string", "format": "binary"},
+                            "purpose": {"type": "string", "enum": list(PURPOSES)},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def upload(request: Request, parts: Parts) -> FileObject:
+    """Keep a file until a job names it: a plain text, a zip of texts, or JSON lines of examples."""
+    async with received(request, parts.settings.max_body_bytes, parts.uploads) as given:
+        options = {key: value for key, value in given.options.items() if key not in IGNORED}
+        purpose = options.pop("purpose", None)
+        if len(given.sources) != 1:
+            raise InvalidRequestError("file", f"must be one file of a form. Given: {len(given.sources)}")
+        if purpose not in PURPOSES:
+            raise InvalidRequestError("purpose", f"must be fine-tune. Given: {shortened(purpose)}")
+        if unknown := sorted(options):
+            raise InvalidRequestError(unknown[0][:80], "is not a field of this request")
+        return _object(await in_turn(parts, partial(parts.files.add, given.sources[0], purpose)))
+
+
+@router.get("/v1/files", summary="Uploaded files", responses=openai_errors(400, 503))
+async def files(
+    parts: Parts,
+    purpose: str | None = None,
+    after: Annotated[str | None, Query(description="The last id of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+) -> FileList:
+    """All files that were uploaded for jobs."""
+    found = [
+        file
+        for file in await run_in_threadpool(parts.files.list)
+        if purpose is None or file.purpose == purpose
+    ]
+    shown, more = page(found if order == "desc" else found[::-1], after, limit, lambda file: file.id)
+    return FileList(data=[_object(file) for file in shown], has_more=more)
+
+
+@router.get("/v1/files/{file_id}", summary="One of them", responses=openai_errors(404, 503))
+async def file(file_id: str, parts: Parts) -> FileObject:
+    """What is known of a file."""
+    return _object(await run_in_threadpool(parts.files.get, file_id))
+
+
+@router.get(
+    "/v1/files/{file_id}/content",
+    summary="Its content",
+    response_class=Response,
+    responses=openai_errors(404, 503) | {200: {"content": {"application/octet-stream": {}}}},
+)
+async def content(file_id: str, parts: Parts) -> Response:
+    """The bytes, as they came."""
+    opened = await run_in_threadpool(parts.files.open, file_id)
+    headers = {"content-disposition": "attachment"}
+    return StreamingResponse(_pieces(opened), media_type="application/octet-stream", headers=headers)
+
+
+def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
+    with opened:
+        while piece := opened.read(PIECE):
+            yield piece
+
+
+@router.delete(
+    "/v1/files/{file_id}",
+    summary="Delete a file",
+    dependencies=[Depends(needs(Right.ADMIN))],
+    responses=openai_errors(403, 404, 503),
+)
+async def remove(file_id: str, parts: Parts) -> FileDeleted:
+    """Remove a file. The runs that were made of it keep their text."""
+    await run_in_threadpool(parts.files.delete, file_id)
+    return FileDeleted(id=file_id)
+
+
+def _object(file: UploadedFile) -> FileObject:
+    return FileObject(
+        id=file.id,
+        bytes=file.size,
+        created_at=int(file.created),
+        filename=file.filename,
+        purpose=file.purpose,
+    )

@@ -1,0 +1,122 @@
+"""/v1/fine_tuning/jobs: runs, for OpenAI's clients."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.concurrency import run_in_threadpool
+
+from app import tuning
+from app.access import Right, needs
+from app.control import ask
+from app.paging import page
+from app.records import Wanted
+from app.routes.documents import openai_errors
+from app.routes.uploads import in_turn
+from app.services import Parts, Services
+from app.tuning_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["OpenAI"])
+
+TRAINING = [Depends(needs(Right.TRAIN))]
+After = Annotated[str | None, Query(description="The last id of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+@router.post(
+    "",
+    summary="Train on an uploaded file",
+    dependencies=TRAINING,
+    responses=openai_errors(400, 403, 404, 409, 413, 503, 507),
+)
+async def create(asked: JobRequest, parts: Parts) -> Job:
+    """Put a run into the queue: anew, or going on from a step of another."""
+
+    def made() -> Job:
+        return tuning.describe(tuning.create(parts.runs, parts.files, asked, parts.limits))
+
+    return await in_turn(parts, made)
+
+
+@router.get("", summary="Jobs", responses=openai_errors(400, 503))
+async def jobs(parts: Parts, after: After = None, limit: Limit = 20) -> JobList:
+    """Every run as a job, the newest first, also those that were not asked for here."""
+
+    def found() -> JobList:
+        shown, more = page(tuning.all_jobs(parts.runs), after, limit, tuning.job_id)
+        return JobList(data=tuning.described(shown), has_more=more)
+
+    return await run_in_threadpool(found)
+
+
+@router.get("/{job_id}", summary="One of them", responses=openai_errors(404, 503))
+async def job(job_id: str, parts: Parts) -> Job:
+    """Where a run stands, as a job."""
+    return await run_in_threadpool(lambda: tuning.describe(tuning.run_of(parts.runs, job_id)))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="End it",
+    dependencies=TRAINING,
+    responses=openai_errors(403, 404, 409, 503, 507),
+)
+async def cancel(job_id: str, parts: Parts) -> Job:
+    """End a run; what it has learnt can be used."""
+    return await run_in_threadpool(_ask, parts, job_id, "stop")
+
+
+@router.post(
+    "/{job_id}/pause",
+    summary="Hold it",
+    dependencies=TRAINING,
+    responses=openai_errors(403, 404, 409, 503, 507),
+)
+async def pause(job_id: str, parts: Parts) -> Job:
+    """Hold a run until it is resumed."""
+    return await run_in_threadpool(_ask, parts, job_id, "pause")
+
+
+@router.post(
+    "/{job_id}/resume",
+    summary="Go on",
+    dependencies=TRAINING,
+    responses=openai_errors(403, 404, 409, 503, 507),
+)
+async def resume(job_id: str, parts: Parts) -> Job:
+    """Take up a run that was held or ended before its time."""
+    return await run_in_threadpool(_ask, parts, job_id, "train")
+
+
+def _ask(parts: Services, job_id: str, wanted: Wanted) -> Job:
+    run = tuning.run_of(parts.runs, job_id)
+    ask(parts.runs, run, wanted, None)
+    return tuning.describe(run)
+
+
+@router.get("/{job_id}/events", summary="What happened to it", responses=openai_errors(400, 404, 503))
+async def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) -> JobEventList:
+    """Losses, checkpoints and its end, the newest first. `/runs/{name}/events` streams them."""
+
+    def found() -> JobEventList:
+        run = tuning.run_of(parts.runs, job_id)
+        told = tuning.events(run, parts.curves.get(run).points)
+        shown, more = page(told, after, limit, lambda event: event.id)
+        return JobEventList(data=shown, has_more=more)
+
+    return await run_in_threadpool(found)
+
+
+@router.get("/{job_id}/checkpoints", summary="Its checkpoints", responses=openai_errors(400, 404, 503))
+async def checkpoints(job_id: str, parts: Parts, after: After = None, limit: Limit = 10) -> JobCheckpointList:
+    """What can be asked for as `run@step`, the newest first."""
+
+    def found() -> JobCheckpointList:
+        run = tuning.run_of(parts.runs, job_id)
+        every = tuning.checkpoints(run, parts.curves.get(run).points)
+        shown, more = page(every, after, limit, lambda checkpoint: checkpoint.id)
+        ends = (shown[0].id, shown[-1].id) if shown else (None, None)
+        return JobCheckpointList(data=shown, first_id=ends[0], last_id=ends[1], has_more=more)
+
+    return await run_in_threadpool(found)

@@ -1,0 +1,218 @@
+"""Fine-tuning jobs as OpenAI's clients know them: each is a run, seen under other names.
+
+Reads and writes files: not for an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from app.errors import NotFoundError
+from app.examples import as_text
+from app.making import Limits, fork, new_run
+from app.records import RUN_NAME, RunError, RunNotFoundError, State
+from app.runs import Run, RunStore
+from app.texts import Source
+from app.tuning_schemas import (
+    Hyperparameters,
+    HyperparametersUsed,
+    Job,
+    JobCheckpoint,
+    JobError,
+    JobEvent,
+    JobRequest,
+    MethodUsed,
+    Status,
+    SupervisedUsed,
+)
+from app.uploaded import UploadedFiles
+from model.batches import windows_per_epoch
+from model.config import PRESETS, RunConfig
+
+PREFIX = "ftjob-"  # of a job's id; the rest is the name of its run
+AUTO = "auto"
+STATUSES: dict[State, Status] = {
+    "queued": "queued",
+    "training": "running",
+    "paused": "paused",
+    "finished": "succeeded",
+    "failed": "failed",
+    "stopped": "cancelled",
+}
+ENDED = ("finished", "failed", "stopped")
+LOSSES = {"loss": "train_loss", "smooth_loss": "smooth_train_loss", "validation_loss": "valid_loss"}
+Points = Sequence[dict[str, Any]]  # of a loss curve
+
+
+def create(store: RunStore, files: UploadedFiles, asked: JobRequest, limits: Limits) -> Run:
+    """Queue the run that a job asks for. Raises NotFoundError, and as `new_run` and `fork` do."""
+    file = files.get(asked.training_file)
+    known = {"suggested": asked.suffix or "", "training_file": file.id}
+    name, _, step = asked.model.partition("@")
+    parent = _run_or_none(store, name)
+    if parent is None and asked.model not in (AUTO, *PRESETS):
+        store.get(name)  # raises, with the names there are
+    with ExitStack() as stack:
+        source = Source(file.filename, stack.enter_context(files.open(file.id)))
+        if file.filename.lower().endswith(".jsonl"):
+            source = stack.enter_context(as_text(source))
+        if parent is not None:
+            given = _options(asked, parent.config) | ({"step": step} if step else {})
+            return fork(store, name, given, [source], limits, **known).run
+        preset = {} if asked.model == AUTO else {"preset": asked.model}
+        base = PRESETS.get(asked.model, PRESETS["gru-pair"])
+        return new_run(store, preset | _options(asked, base), [source], limits, **known).run
+
+
+def _run_or_none(store: RunStore, name: str) -> Run | None:
+    try:
+        return store.get(name) if RUN_NAME.fullmatch(name) else None
+    except RunNotFoundError:
+        return None
+
+
+def _options(asked: JobRequest, base: RunConfig) -> dict[str, Any]:
+    """What a run calls the hyperparameters, where they are not left to it."""
+    supervised = asked.method.supervised if asked.method else None
+    given = (supervised.hyperparameters if supervised else None) or asked.hyperparameters or Hyperparameters()
+    options: dict[str, Any] = {}
+    if isinstance(given.n_epochs, float):
+        options["epochs"] = given.n_epochs
+    if isinstance(given.batch_size, int):
+        options["streams"] = given.batch_size
+    if isinstance(given.learning_rate_multiplier, float):
+        options["learning_rate"] = base.learning_rate * given.learning_rate_multiplier
+    if asked.seed is not None:
+        options["seed"] = asked.seed
+    return options | (asked.options or {})
+
+
+def run_of(store: RunStore, job_id: str) -> Run:
+    """The run of a job. Raises NotFoundError, RunFileError."""
+    name = job_id.removeprefix(PREFIX)
+    run = _run_or_none(store, name) if name != job_id else None
+    if run is None:
+        raise NotFoundError(f"there is no job {job_id[:80]!r}: GET /v1/fine_tuning/jobs lists them")
+    return run
+
+
+def all_jobs(store: RunStore) -> list[Run]:
+    """Every run, the newest first: those that were not asked for as jobs can be followed as such too."""
+    return sorted(store.list(), key=lambda run: run.spec.position, reverse=True)
+
+
+def job_id(run: Run) -> str:
+    return PREFIX + run.name
+
+
+def describe(run: Run) -> Job:
+    """A run as a job. Raises RunError, FileNotFoundError if it was deleted meanwhile."""
+    spec, config, status = run.spec, run.config, run.standing
+    ended = status.state in ENDED
+    used = _used(run)
+    base = spec.parent or (config.preset if config.preset in PRESETS else AUTO)
+    return Job(
+        id=job_id(run),
+        created_at=int(spec.created),
+        finished_at=int(status.heartbeat or spec.created) if ended else None,
+        estimated_finish=None if ended or status.expected_end is None else int(status.expected_end),
+        model=base,
+        fine_tuned_model=run.name if ended and run.usable_latest() else None,
+        status=STATUSES[status.state],
+        error=_error(status.reason) if status.state == "failed" else None,
+        hyperparameters=used,
+        method=MethodUsed(supervised=SupervisedUsed(hyperparameters=used)),
+        seed=config.seed,
+        training_file=spec.training_file or spec.corpus_name,
+        trained_tokens=status.step * config.sequence_length * config.streams,
+    )
+
+
+def _error(reason: str | None) -> JobError:
+    return JobError(code="training_failed", message=reason or "the worker's log says why")
+
+
+def _used(run: Run) -> HyperparametersUsed:
+    config = run.config
+    learnt = run.spec.characters - int(run.spec.characters * config.validation_fraction)
+    epochs = config.steps / windows_per_epoch(learnt, config.sequence_length, config.streams)
+    rate = PRESETS.get(config.preset, PRESETS["gru-pair"]).learning_rate
+    return HyperparametersUsed(
+        n_epochs=AUTO if config.minutes else round(epochs, 3),
+        batch_size=config.streams,
+        learning_rate_multiplier=round(config.learning_rate / rate, 6),
+    )
+
+
+def events(run: Run, points: Points) -> list[JobEvent]:
+    """What happened to a run, the newest first, from its curve and its checkpoints."""
+    spec, status = run.spec, run.standing
+
+    def event(step: int, kind: str, seconds: float, message: str, **more: Any) -> tuple[int, JobEvent]:
+        told = {"level": "info", "type": "message"} | more
+        at = int(spec.created + seconds)
+        return step, JobEvent(id=f"ftevent-{run.name}-{step}-{kind}", created_at=at, message=message, **told)
+
+    found = [event(-1, "made", 0.0, f"Queued on {spec.corpus_name}, {spec.characters:,} characters")]
+    times = {}
+    for point in points:
+        step, seconds = point["step"], point.get("seconds") or 0.0
+        times[step] = seconds
+        data = {"step": step} | metrics(point)
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in list(data.items())[1:])
+        found.append(event(step, "point", seconds, f"Step {step:,}: {text}", type="metrics", data=data))
+    for step in run.checkpoints():
+        seconds = max((value for at, value in times.items() if at <= step), default=0.0)
+        found.append(event(step, "saved", seconds, f"Checkpoint {run.name}@{step} written"))
+    last = max((step for step, _ in found), default=0) + 1
+    elapsed = max(0.0, status.heartbeat - spec.created)
+    for number, warning in enumerate(status.warnings):
+        found.append(event(last, f"warning{number}", elapsed, warning, level="warn"))
+    if status.state in ENDED or status.reason:
+        level = "error" if status.state == "failed" else "info"
+        ending = f"{STATUSES[status.state]}{f': {status.reason}' if status.reason else ''}"
+        found.append(event(last + 1, "state", elapsed, ending.capitalize(), level=level))
+    return [told for _, told in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def metrics(point: dict[str, Any]) -> dict[str, float]:
+    """Losses of a point of the curve under the names of jobs, as far as they were measured."""
+    return {name: point[ours] for ours, name in LOSSES.items() if point.get(ours) is not None}
+
+
+def checkpoints(run: Run, points: Points) -> list[JobCheckpoint]:
+    """The checkpoints of a run, the newest first, with the losses last recorded by then."""
+    found = []
+    for step, path in run.checkpoints().items():
+        try:
+            written = path.stat().st_mtime
+        except FileNotFoundError:  # made room meanwhile
+            continue
+        known: dict[str, float] = {}
+        for point in points:
+            if point["step"] <= step:
+                known |= metrics(point)
+        found.append(
+            JobCheckpoint(
+                id=f"ftckpt-{run.name}-{step}",
+                created_at=int(written),
+                fine_tuned_model_checkpoint=f"{run.name}@{step}",
+                fine_tuning_job_id=job_id(run),
+                step_number=step,
+                metrics={"step": step} | known,
+            )
+        )
+    return found[::-1]
+
+
+def described(runs: Sequence[Run]) -> list[Job]:
+    """The jobs of those runs that are still there."""
+    found = []
+    for run in runs:
+        try:
+            found.append(describe(run))
+        except (RunError, FileNotFoundError):
+            continue
+    return found

@@ -1,0 +1,211 @@
+"""The JSON of OpenAI's files and fine-tuning jobs; a job is a run under the name that its clients know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from app.openai_schemas import FORBIDDING
+from app.schemas import LARGEST_SEED
+
+Auto = Literal["auto"]
+Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+Setting = str | int | float
+
+
+class FileObject(BaseModel):
+    """An uploaded file."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+
+
+class FileList(BaseModel):
+    """Uploaded files, the newest first unless asked otherwise."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    has_more: bool
+
+
+class FileDeleted(BaseModel):
+    """Gone; runs that were made of it keep their text."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+class Hyperparameters(BaseModel):
+    """How to train; `auto`, the default, leaves it to the preset or to the run that is trained on from."""
+
+    model_config = FORBIDDING
+
+    n_epochs: Annotated[float, Field(gt=0, le=1_000_000)] | Auto | None = Field(
+        None, description="Times that the text is read."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto | None = Field(
+        None, description="Streams: places of the text that are read side by side."
+    )
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Auto | None = Field(
+        None, description="Times the preset's learning rate, or that of the run that is trained on from."
+    )
+
+
+class Supervised(BaseModel):
+    """The one method there is."""
+
+    model_config = FORBIDDING
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class Method(BaseModel):
+    """How it is trained."""
+
+    model_config = FORBIDDING
+
+    type: Literal["supervised"]
+    supervised: Supervised | None = None
+
+
+class JobRequest(BaseModel):
+    """What to train on, and from where; null is the same as absent."""
+
+    model_config = FORBIDDING | ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "auto", "training_file": "file-0123456789abcdef01234567", "suffix": "mine"}
+            ]
+        }
+    )
+
+    model: Annotated[str, StringConstraints(max_length=200)] = Field(
+        description="A run (`run`, `run@step`) is trained on from there; the name of a preset, where no run "
+        "has it, or `auto`, which takes sizes that suit the text, begins anew."
+    )
+    training_file: Annotated[str, StringConstraints(max_length=200)] = Field(
+        description="Id of an uploaded file: a plain text, a zip of texts, or JSON lines with `text`, with "
+        "`prompt` and `completion`, or with `messages`."
+    )
+    suffix: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        None, description="The name of the run, with a number behind it where that is taken."
+    )
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = Field(None, description="The newer place of `hyperparameters`.")
+    options: dict[str, Setting] | None = Field(
+        None, description="Settings of the run as `POST /runs` takes them, such as `minutes`. Not OpenAI's."
+    )
+    validation_file: None = Field(None, description="Not supported: a part of the text is held out.")
+    integrations: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="Not supported.")
+    metadata: dict[str, str] | None = Field(None, description="Accepted; nothing is done with it.")
+
+
+class HyperparametersUsed(BaseModel):
+    """What a run is trained with; `n_epochs` is `auto` where a time ends it."""
+
+    n_epochs: float | Auto
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class JobError(BaseModel):
+    """Why a job has failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class SupervisedUsed(BaseModel):
+    """The same, in its newer place."""
+
+    hyperparameters: HyperparametersUsed
+
+
+class MethodUsed(BaseModel):
+    """How it is trained."""
+
+    type: Literal["supervised"] = "supervised"
+    supervised: SupervisedUsed
+
+
+class Job(BaseModel):
+    """A run, as a job. Times in Unix seconds."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    model: str = Field(description="What it began with: a checkpoint, or a preset.")
+    fine_tuned_model: str | None = Field(description="The run, once the job has ended with a checkpoint.")
+    organization_id: str = "charloom"
+    status: Status
+    error: JobError | None
+    hyperparameters: HyperparametersUsed
+    method: MethodUsed
+    seed: int
+    training_file: str = Field(description="Id of the uploaded file, or the name of a text that came else.")
+    validation_file: None = None
+    result_files: list[str] = []
+    trained_tokens: int = Field(description="Characters read so far.")
+    integrations: list[Any] = []
+    metadata: None = None
+
+
+class JobList(BaseModel):
+    """Jobs, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[Job]
+    has_more: bool
+
+
+class JobEvent(BaseModel):
+    """Something that happened to a job. Times before the last are reckoned from the training time."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None = None
+
+
+class JobEventList(BaseModel):
+    """Events, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobEvent]
+    has_more: bool
+
+
+class JobCheckpoint(BaseModel):
+    """A checkpoint of a job; `metrics` in nats per character."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str = Field(description="What to ask for: `run@step`.")
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: dict[str, float]
+
+
+class JobCheckpointList(BaseModel):
+    """Checkpoints, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobCheckpoint]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

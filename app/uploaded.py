@@ -1,0 +1,123 @@
+"""Files that clients of OpenAI's interface upload before they ask for a training on them.
+
+checkpoints/.files/<id>/file.json   what it is (UploadedFile)
+                        content     its bytes, as they came
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from pathlib import Path
+from typing import IO
+
+from app.errors import ConflictError, NotFoundError, TooLargeError
+from app.files import TEMPORARY_PREFIX, flush
+from app.making import Limits, scratch
+from app.records import Record, RunFileError
+from app.runs import RunStore
+from app.texts import Source
+
+FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
+LONGEST_NAME = 200
+PIECE = 1 << 20
+
+
+class UploadedFile(Record):
+    """A file as it came; `size` in bytes, `created` in Unix seconds."""
+
+    id: str
+    filename: str
+    size: int
+    purpose: str
+    created: float
+
+
+class UploadedFiles:
+    """The uploaded files of a store, at most as many as it may have runs."""
+
+    def __init__(self, store: RunStore, limits: Limits) -> None:
+        self._store, self._limits = store, limits
+        self.folder = store.root / ".files"
+
+    def add(self, source: Source, purpose: str) -> UploadedFile:
+        """Keep a file. Raises ConflictError (too many), TooLargeError, OSError; then nothing is left."""
+        if len(self.list()) >= self._limits.runs:
+            raise ConflictError(f"there are {self._limits.runs} files (CHARLOOM_MAX_RUNS): delete some first")
+        with scratch(self._store) as folder:
+            size = self._copy(source, folder / "content")
+            self._limits.budget.make_room(0)
+            record = UploadedFile(
+                id=f"file-{secrets.token_hex(12)}",
+                filename=source.name[:LONGEST_NAME],
+                size=size,
+                purpose=purpose,
+                created=time.time(),
+            )
+            record.write(folder / "file.json")
+            self.folder.mkdir(exist_ok=True)
+            kept = folder.rename(self.folder / record.id)
+            flush(kept.parent)
+        return record
+
+    def _copy(self, source: Source, target: Path) -> int:
+        size = 0
+        with target.open("wb") as out:
+            while piece := source.content.read(PIECE):
+                size += len(piece)
+                if size > self._limits.text:
+                    raise TooLargeError(
+                        f"a file must have at most {self._limits.text:,} bytes (CHARLOOM_MAX_CORPUS_BYTES)"
+                    )
+                out.write(piece)
+        flush(target)
+        return size
+
+    def get(self, file_id: str) -> UploadedFile:
+        """Raises NotFoundError, RunFileError if its record cannot be used."""
+        path = self._path(file_id)
+        try:
+            return UploadedFile.read(path / "file.json")
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no file {file_id!r}") from None
+
+    def list(self) -> list[UploadedFile]:
+        """All that can be read, the newest first."""
+        found = []
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            try:
+                found.append(self.get(path.name))
+            except (NotFoundError, RunFileError):  # deleted meanwhile, or not of this project
+                continue
+        return sorted(found, key=lambda file: (file.created, file.id), reverse=True)
+
+    def open(self, file_id: str) -> IO[bytes]:
+        """Its content, at the beginning. Raises NotFoundError, OSError."""
+        path = self._path(file_id) / "content"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no file {file_id!r}") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(f"{path} is not a regular file")
+        return os.fdopen(descriptor, "rb")
+
+    def delete(self, file_id: str) -> None:
+        """Runs that were made of it keep their text. Raises NotFoundError, OSError."""
+        self.get(file_id)
+        grave = self._store.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        self._path(file_id).rename(grave)
+        flush(self.folder)
+        shutil.rmtree(grave)
+
+    def _path(self, file_id: str) -> Path:
+        path = self.folder / file_id
+        # a link could point out of the store
+        if not FILE_ID.fullmatch(file_id) or path.is_symlink() or self.folder.is_symlink():
+            raise NotFoundError(f"there is no file {file_id[:80]!r}")
+        return path
