@@ -9,6 +9,8 @@
                       status.json         queued, training, … (Status)
                       control.json        what people ask of it (Control): written by servers
                       initial.safetensors the weights that a fork begins with
+    checkpoints/.reserve                  room that the worker gives up to say that the disk is full
+    checkpoints/.files/<id>/              what OpenAI's clients uploaded (app/uploaded.py)
     checkpoints/.worker.lock              held by the one worker, dies with it
     checkpoints/.locks/<run>.lock         held while that run is trained or deleted
 

@@ -89,7 +89,10 @@ class Settings(BaseSettings):
         1, ge=1, le=64, description="Runs that may be trained at the same time, each by a process."
     )
     max_runs: int = Field(
-        1_000, ge=1, le=100_000, description="Most runs that uploads may fill the store to."
+        1_000,
+        ge=1,
+        le=100_000,
+        description="Most runs, and most uploaded files, that uploads may fill the store to.",
     )
     watch_seconds: float = Field(
         3600.0, gt=0, description="Longest that a run's events are sent for; a watcher then comes back."

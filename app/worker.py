@@ -24,6 +24,7 @@ from app.defaults import queue_defaults
 from app.files import DISK_FULL
 from app.logs import configure_logging
 from app.records import Status
+from app.reserve import Reserve
 from app.runs import Run, RunStore
 from app.settings import Settings, load_settings
 from app.trainer import Cadence, train_run
@@ -133,6 +134,7 @@ class Worker:
     ) -> None:
         self.store, self.should_stop, self.on_status = store, should_stop, on_status
         self.cadence = cadence
+        self._reserve = Reserve(store.root)
         self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
         self._not_before: dict[str, float] = {}
 
@@ -145,6 +147,7 @@ class Worker:
                 if run is None:
                     time.sleep(self.poll_seconds)
                 else:
+                    self._reserve.keep()
                     self.train(run)
 
     def next_run(self) -> Run | None:
@@ -238,9 +241,18 @@ class Worker:
             "expected_end": None,
         }
         try:
-            run.write_status(run.status.model_copy(update=changes))
+            self._write(run, run.status.model_copy(update=changes))
         except OSError as error:
             logger.error("run %s: its state could not be written: %s", run.name, error)
+
+    def _write(self, run: Run, status: Status) -> None:
+        try:
+            run.write_status(status)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            self._reserve.give_up()
+            run.write_status(status)
 
 
 def run_worker(settings: Settings, *, wait: bool = True, nice: int = 0, parent: int | None = None) -> None:

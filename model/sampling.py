@@ -28,11 +28,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "top_k": (-1, 2**31 - 1),
     "top_p": (0, 1),
     "min_p": (0, 1),
-    "repetition_penalty": (0, 100),
+    "repetition_penalty": (0.01, 100),  # float32 has no quotient by a number that is next to nothing
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
 }
-ABOVE_ZERO = ("top_p", "repetition_penalty")
+ABOVE_ZERO = ("top_p",)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from conftest import server_process
 from small_runs import (
@@ -27,6 +29,7 @@ from app.worker import Worker
 from model.checkpoint import load
 
 SIZE = 8 << 20
+PLAIN = {"content-type": "text/plain"}
 CONFIG = classic_like(steps=30_000, hidden=30, sample_every=0, checkpoint_every=500, record_every=50)
 
 
@@ -49,9 +52,9 @@ def remount(folder: Path, option: str) -> None:
 
 
 def fill(folder: Path, leave: int = 0) -> Path:
-    """Takes the free space but for `leave` bytes."""
+    """Takes the free space but for `leave` bytes, also what was freed since the last time."""
     path = folder / "filler"
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 14))
     with path.open("r+b") as file:
@@ -79,6 +82,7 @@ def test_a_disk_that_fills_up_pauses_the_run_which_ends_as_if_nothing_had_been(t
                 assert worker.stderr is not None
                 line = next(line for line in worker.stderr if "paused" in line)
                 assert "run run paused: No space left on device: free some space" in line
+                wait_until(lambda: client.get("/readyz").status_code == 200, "the first one is noticed")
                 assert client.post("/generate", json={"length": 20}).status_code == 200
                 filler.unlink()
             wait_until(lambda: run.status.state == "finished", "the run is finished")
@@ -128,3 +132,42 @@ def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_roo
             remount(disk, "rw")
             announce(store.get("gru"), 70, b"")
             wait_until(lambda: client.get("/readyz").json()["model"] == "gru@70", "the new one is served")
+
+
+def test_uploads_to_a_full_disk_are_refused_while_training_waits_and_texts_are_served(tmp_path: Path):
+    text = small_text(6000)
+    small = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "sample_every": 0}
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        store.root.mkdir()
+        with server_process(store.root, poll_seconds=0.05) as client, patient_worker(store) as worker:
+
+            def upload(name: str, content: str, **options: int) -> httpx.Response:
+                given = small | options | {"name": name}
+                return client.post("/runs", params=given, content=content.encode(), headers=PLAIN)
+
+            def now(name: str) -> dict[str, Any]:
+                return dict(client.get(f"/runs/{name}").json())
+
+            assert upload("long", text, steps=1_000_000, checkpoint_every=100).status_code == 202
+            wait_until(lambda: now("long")["newest"], "it has a checkpoint")
+            wait_until(lambda: fill(disk) and now("long")["state"] == "paused", "the training waits")
+            assert "No space left on device" in now("long")["reason"]
+            for answer in (
+                upload("more", text),
+                client.post("/runs/long/fork", params={"name": "more"}),
+                client.post("/v1/files", files={"file": ("a.txt", text)}, data={"purpose": "fine-tune"}),
+            ):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (507, "store_full")
+            assert client.get("/runs/more").status_code == 404
+            assert not [path for path in store.root.iterdir() if path.name.startswith(".tmp-")]
+            assert client.post("/generate", json={"prompt": "the", "length": 20}).status_code == 200
+            (disk / "filler").unlink()
+            assert upload("more", text, steps=40).status_code == 202
+            step = now("long")["step"]
+            wait_until(lambda: now("long")["step"] > step, "the training goes on")
+            assert client.patch("/runs/long", json={"action": "stop"}).status_code == 200
+            wait_until(lambda: now("more")["state"] == "finished", "the next one has its turn")
+            code, log = stop(worker)
+        assert code == 0, log
+        assert "Traceback" not in log

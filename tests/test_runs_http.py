@@ -1,15 +1,17 @@
 """Runs over HTTP: a text becomes a served model, and is steered on its way."""
 
+import functools
 import io
 import json
 import signal
 import threading
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 
 import httpx
 import pytest
-from small_runs import small_text, stop, wait_until, worker_process
+from small_runs import LONGEST_WAIT, small_text, stop, wait_until, worker_process
 
 from app.budget import size_of
 from app.runs import RunStore
@@ -255,17 +257,64 @@ def test_a_text_of_fifty_megabytes_is_taken_piece_by_piece(api, store):
         for begin in range(0, len(data), 1 << 20):
             yield data[begin : begin + (1 << 20)]
 
-    tracemalloc.start()  # of this process, which is the server's too
-    answer = api.post("/runs", params=SMALL | {"name": "mine"}, content=pieces(), headers=PLAIN)
-    assert answer.status_code == 202, answer.text
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < len(data) * 0.8  # never held whole
-    body = answer.json()
+    answers: list[httpx.Response] = []
+    post = functools.partial(api.post, params=SMALL | {"name": "mine"}, headers=PLAIN)
+    assert peak_memory(lambda: answers.append(post("/runs", content=pieces()))) < len(data) * 0.8
+    assert answers[0].status_code == 202, answers[0].text
+    body = answers[0].json()
     assert body["characters"] == len(text)
     assert "repeated_lines" in [finding["code"] for finding in body["findings"]]
     train_all(store)
     assert api.get("/runs/mine").json()["state"] == "finished"
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Most bytes that this process, which is the server's too, held for Python while `work` ran."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_uploads_at_once_take_the_memory_of_one_and_the_rest_come_back_later(store, serving):
+    store.root.mkdir()
+    api = serving(store.root, max_uploads=4)
+    data = ((small_text(9_999) + "\n") * 1200).encode()
+    begun = threading.Barrier(13)  # 12 clients have sent a part, and this test
+    statuses: list[int] = []
+
+    def halves():
+        for begin in range(0, len(data), 1 << 14):
+            if begin == 1 << 20:
+                begun.wait(LONGEST_WAIT)
+            yield data[begin : begin + (1 << 14)]
+
+    def client() -> None:
+        options = {"params": SMALL, "headers": PLAIN}
+        with httpx.Client(base_url=api.base_url, timeout=LONGEST_WAIT) as own:
+            answer = own.post("/runs", content=halves(), **options)
+            statuses.append(answer.status_code)
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert "4 of 4 uploads are under way" in answer.json()["error"]["message"]
+
+    threads = [threading.Thread(target=client) for _ in range(12)]
+
+    def crowd() -> None:
+        for thread in threads:
+            thread.start()
+        begun.wait(LONGEST_WAIT)
+        for thread in threads:
+            thread.join(LONGEST_WAIT)
+
+    alone = peak_memory(lambda: upload(api, data))
+    together = peak_memory(crowd)
+    assert sorted(statuses) == [202] * 4 + [429] * 8
+    assert together < alone + len(data)
+    assert upload(api).status_code == 202  # the places are free again
+    assert left_behind(store) == []
 
 
 def test_the_store_keeps_to_its_bytes_and_lets_old_checkpoints_go_first(store, serving):

@@ -220,6 +220,7 @@ def test_streams_are_the_seed_s_and_the_choice_s_own():
         ("top_p", 1.1),
         ("min_p", -0.1),
         ("repetition_penalty", 0),
+        ("repetition_penalty", 1e-300),
         ("frequency_penalty", 2.5),
         ("presence_penalty", -2.5),
         ("logit_bias", ((0, 101.0),)),
