@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
@@ -23,7 +25,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name in the folder of `path`, to be written within the block.
 
@@ -50,11 +52,21 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Remove what killed writers left in `folder`, and say how many. For a folder no one else writes to."""
-    stale = [entry for entry in folder.iterdir() if entry.name.startswith(TEMPORARY_PREFIX)]
+def remove_temporaries(folder: Path, seconds: float = 0.0) -> int:
+    """Remove what killed writers left in `folder`, and say how many.
+
+    Where others may be writing, `seconds` is how long ago something must have been written to be left over.
+    """
+    stale = []
+    for entry in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if entry.name.startswith(TEMPORARY_PREFIX) and entry.lstat().st_mtime <= time.time() - seconds:
+                stale.append(entry)
     for entry in stale:
-        entry.unlink(missing_ok=True)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
     return len(stale)
 
 

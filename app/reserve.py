@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from pathlib import Path
 
@@ -17,12 +16,15 @@ class Reserve:
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".reserve"
 
-    def keep(self) -> None:
-        """Take the room, unless it is taken; where there is none, none is kept."""
+    def keep(self) -> bool:
+        """Take the room, unless it is taken; False where there is none."""
         if not is_regular(self.path):
-            with contextlib.suppress(OSError):
+            try:
                 # random, since a file system may keep zeros for nothing
                 write_atomic(self.path, secrets.token_bytes(SIZE))
+            except OSError:
+                return False
+        return True
 
     def give_up(self) -> None:
         """Raises OSError."""

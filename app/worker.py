@@ -21,7 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from app.defaults import queue_defaults
-from app.files import DISK_FULL
+from app.files import DISK_FULL, remove_temporaries
 from app.logs import configure_logging
 from app.records import Status
 from app.reserve import Reserve
@@ -32,6 +32,7 @@ from model.errors import CharloomError, TextError
 
 CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
 RANK_SECONDS = 1.0  # and whether another has become more important
+ABANDONED_SECONDS = 86_400.0  # after which nobody can still be writing: an upload has its own limit
 USAGE_ERROR = 2
 LONGEST_GOODBYE = 1.5  # seconds from SIGTERM to leaving without another checkpoint
 
@@ -142,13 +143,15 @@ class Worker:
         """Train until a stop is requested. Only for the holder of the store's lock."""
         # more threads cost more than they give at these sizes, and the server wants the other cores
         with threadpool_limits(1):
+            remove_temporaries(self.store.root, ABANDONED_SECONDS)
             while not self.should_stop():
                 run = self.next_run()
                 if run is None:
                     time.sleep(self.poll_seconds)
-                else:
-                    self._reserve.keep()
+                elif self._reserve.keep() or run.status.retry_at is None:
                     self.train(run)
+                else:  # the disk is as full as it was, and the run's state says so
+                    self._not_before[run.name] = time.monotonic() + self.retry_seconds
 
     def next_run(self) -> Run | None:
         """The run to train now, if any: of the highest priority, of those the ones already begun."""

@@ -63,7 +63,10 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path):
     write_atomic(tmp_path / "file", b"data")
     for name in (".tmp-0123", ".tmp-4567", ".worker.lock"):
         (tmp_path / name).touch()
-    assert remove_temporaries(tmp_path) == 2
+    (tmp_path / ".tmp-folder").mkdir()
+    (tmp_path / ".tmp-folder" / "x").write_text("x")
+    assert remove_temporaries(tmp_path, seconds=3600) == 0
+    assert remove_temporaries(tmp_path) == 3
     assert sorted(os.listdir(tmp_path)) == [".worker.lock", "file"]
 
 

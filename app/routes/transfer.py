@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.access import Right, needs
 from app.errors import InvalidRequestError
+from app.files import TEMPORARY_PREFIX
 from app.intake import received
 from app.routes.documents import errors
 from app.routes.runs import describe
@@ -46,7 +47,7 @@ async def export_run(
 
 
 def _write(run: Run, step: str | None, with_text: bool) -> tuple[Path, str]:
-    with tempfile.NamedTemporaryFile(prefix="charloom-", suffix=".zip", delete=False) as file:
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, suffix=".zip", delete=False) as file:
         path = Path(file.name)
     try:
         return path, export(run, step, with_text, path)
