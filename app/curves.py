@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.files import open_regular
 from app.runs import Run
 from model import history
 
@@ -66,7 +67,7 @@ class Curves:
 
     def _points(self, path: Path) -> list[Record]:
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return list(self._read_on(path, file.fileno()))
         except FileNotFoundError:
             self._readings.pop(path, None)

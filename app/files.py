@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 TEMPORARY_PREFIX = ".tmp-"
@@ -70,20 +71,26 @@ def remove_temporaries(folder: Path, seconds: float = 0.0) -> int:
     return len(stale)
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes.
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading.
 
-    Raises OSError: FileNotFoundError, or one that says that it is too large, or a link, a folder or a device.
-    Links are refused because one could point out of the store.
+    Raises OSError: FileNotFoundError, or one that says that it is a link, a folder or a device. Links are
+    refused because one could point out of the store.
     """
     # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is not a regular file")
-        if status.st_size > limit:
-            raise OSError(f"{path} has {status.st_size:,} bytes; the limit here is {limit:,}")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a regular file")
+    return open(descriptor, "rb")
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit`; raises as `open_regular`, and OSError for more."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(f"{path} has {size:,} bytes; the limit here is {limit:,}")
         return file.read(limit)
 
 

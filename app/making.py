@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from app.budget import Budget
 from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, NotReadyError
-from app.files import TEMPORARY_PREFIX
+from app.files import TEMPORARY_PREFIX, open_regular
 from app.planning import PLANNED, cadence, shape, sizes, updates
 from app.records import RUN_NAME, Control, RunNameError
 from app.runs import Run, RunStore, default_name
@@ -227,7 +227,7 @@ def fork(
         if sources:
             looked = write_text(sources, options.encoding, target, limits.text)
         else:
-            with (parent.path / "corpus.txt").open("rb") as file:
+            with open_regular(parent.path / "corpus.txt") as file:
                 looked = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
         limits.budget.make_room(0)
         config = _by_epochs(config, options, looked.text.characters)

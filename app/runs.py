@@ -265,6 +265,8 @@ class RunStore:
         self._path(name)
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.is_symlink():
+            raise OSError(f"{folder} is a link: remove it")
         return FileLock(folder / f"{name}.lock")
 
     def changing(self) -> FileLock:

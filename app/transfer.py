@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
-from app.files import flush
+from app.files import flush, open_regular
 from app.making import Limits, Options, checkpoint_at, workshop
 from app.records import CheckpointEntry, Latest, RunSpec, Status
 from app.runs import Run, RunStore, Text
@@ -33,11 +35,19 @@ def export(run: Run, at: str | None, with_text: bool, target: Path) -> str:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CARD, card(run, checkpoint))
         archive.writestr(RECORD, run.spec.model_dump_json(indent=2))
-        archive.write(path, WEIGHTS)
+        _pack(archive, path, WEIGHTS, zipfile.ZIP_STORED)
         for name in (*LINES, CORPUS) if with_text else LINES:
-            if (run.path / name).is_file():
-                archive.write(run.path / name, name, zipfile.ZIP_DEFLATED)
+            if os.path.lexists(run.path / name):
+                _pack(archive, run.path / name, name, zipfile.ZIP_DEFLATED)
     return f"{run.name}-{step}.zip"
+
+
+def _pack(archive: zipfile.ZipFile, path: Path, name: str, compression: int) -> None:
+    """A file of the store, as `name`; not what a link points to."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = compression
+    with open_regular(path) as content, archive.open(entry, "w", force_zip64=True) as out:
+        shutil.copyfileobj(content, out, PIECE)
 
 
 def card(run: Run, checkpoint: Checkpoint) -> str:

@@ -13,7 +13,8 @@ from model import history
 from model.checkpoint import load
 from model.errors import CheckpointError
 
-SECRET = '{"step": 0, "kind": "sample", "text": "the secret", "loss": 1.0}\n'
+SECRET_LOSS = "0.987654321"
+SECRET = f'{{"step": 0, "kind": "sample", "text": "the secret", "loss": {SECRET_LOSS}}}\n'
 
 
 def replace(path: Path, target: Path) -> None:
@@ -46,6 +47,7 @@ def test_a_server_reads_nothing_through_a_link(trained: RunStore, outside: Path,
     for path in ("/loss-curve", "/samples", "/models"):
         answer = client.get(path, params={"model": "classic"}, headers={"accept": "application/json"})
         assert "the secret" not in answer.text, path
+        assert SECRET_LOSS not in answer.text, path
         assert answer.status_code < 500 or answer.json()["error"]["code"] in (
             "store_unavailable",
             "run_unusable",
@@ -89,4 +91,71 @@ def test_a_worker_writes_nothing_through_a_link(trained: RunStore, outside: Path
         code, log = stop(worker)
     assert (code, "Traceback" in log) == (0, False), log
     assert {name: os.stat(outside / name).st_mtime_ns for name in os.listdir(outside)} == before
+    assert (outside / "secret").read_text() == SECRET
+
+
+@pytest.mark.parametrize(
+    "name", ["corpus.txt", "history.jsonl", "samples.jsonl", "step-000000060.safetensors"]
+)
+def test_an_export_and_a_fork_take_nothing_through_a_link(
+    trained: RunStore, outside: Path, serving, name: str
+):
+    run = trained.get("classic")
+    replace(run.path / name, outside / "run" / name if name.startswith("step") else outside / "secret")
+    client = serving(trained.root)
+    exported = client.get("/runs/classic/export", params={"text": True})
+    assert exported.status_code == 503, "a part of the run is missing, and nothing says so"
+    assert "the secret" not in exported.text
+    forked = client.post("/runs/classic/fork", params={"name": "forked"})
+    if name.endswith("jsonl"):  # of which a fork takes nothing
+        assert forked.status_code == 202
+    else:
+        assert forked.status_code == 503
+        assert "forked" not in os.listdir(trained.root)
+
+
+def test_deleting_a_run_removes_links_and_not_what_they_point_to(trained: RunStore, outside: Path, serving):
+    run = trained.get("classic")
+    (run.path / "folder").symlink_to(outside)
+    replace(run.path / "history.jsonl", outside / "secret")
+    assert serving(trained.root).delete("/runs/classic").status_code == 200
+    assert (outside / "secret").read_text() == SECRET
+    assert (outside / "run" / "run.json").exists()
+    assert not run.path.exists()
+
+
+def test_a_run_that_is_a_link_can_be_neither_steered_nor_deleted_nor_replaced(
+    trained: RunStore, outside: Path, serving
+):
+    (trained.root / "linked").symlink_to(outside / "run")
+    (trained.root / "dangling").symlink_to(outside / "new")
+    exported = serving(trained.root).get("/runs/classic/export").content
+    client = serving(trained.root)
+    for name in ("linked", "dangling"):
+        for method, path, given in (
+            ("GET", "", {}),
+            ("GET", "/events", {}),
+            ("GET", "/export", {}),
+            ("POST", "/fork", {}),
+            ("PATCH", "", {"json": {"action": "stop"}}),
+            ("DELETE", "", {"params": {"force": True}}),
+        ):
+            answer = client.request(method, f"/runs/{name}{path}", **given)
+            assert answer.status_code == 404, (method, path, answer.text)
+        zipped = {"content": exported, "headers": {"content-type": "application/zip"}}
+        assert client.post("/runs/import", params={"name": name}, **zipped).status_code == 409
+        text = {"content": b"a cat sat on a mat. " * 200, "headers": {"content-type": "text/plain"}}
+        assert client.post("/runs", params={"name": name, "preset": "classic"}, **text).status_code == 409
+    assert sorted(os.listdir(outside)) == ["run", "secret"]
+
+
+@pytest.mark.parametrize("name", [".queue.lock", ".locks/classic.lock", ".locks"])
+def test_a_lock_that_is_a_link_is_not_followed(trained: RunStore, outside: Path, serving, name: str):
+    if "/" in name:
+        (trained.root / name).parent.mkdir(exist_ok=True)
+    replace(trained.root / name, outside if name == ".locks" else outside / "secret")
+    client = serving(trained.root)
+    assert client.patch("/runs/classic", json={"priority": 1}).status_code in (200, 503)
+    assert client.delete("/runs/classic").status_code in (200, 503)
+    assert sorted(os.listdir(outside)) == ["run", "secret"]
     assert (outside / "secret").read_text() == SECRET
