@@ -44,7 +44,13 @@ def mounted(folder: Path, size: int = SIZE) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True, timeout=LONGEST_WAIT)
+        wait_until(lambda: unmounted(folder), "no helper of a server that has ended holds the file system")
+
+
+def unmounted(folder: Path) -> bool:
+    done = subprocess.run(["umount", str(folder)], capture_output=True, text=True, timeout=LONGEST_WAIT)
+    assert done.returncode == 0 or "busy" in done.stderr, done.stderr
+    return done.returncode == 0
 
 
 def remount(folder: Path, option: str) -> None:
