@@ -65,11 +65,11 @@ def until(condition, what):
     expect(False, what)
 
 
-def ask(port, path, body=None, accept="application/json"):
-    """The body of an answer; raises OSError for any status but 200."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"content-type": "application/json", "accept": accept}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+def ask(port, path, body=None, method=None, kind="application/json"):
+    """The body of an answer; raises OSError for an error. A `body` of bytes is sent as it is."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"content-type": kind, "accept": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers, method=method)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
         return answer.read()
 
@@ -163,6 +163,14 @@ def uploaded(port):
     until(lambda: json.loads(ask(port, "/runs/mine"))["state"] == "finished", "the worker trained on it")
     written = json.loads(ask(port, "/generate", {"model": "mine", "prompt": "the ", "length": 20}))
     expect(written["model"] == "mine@60", "its model writes")
+    exported = ask(port, "/runs/mine/export")
+    ask(port, "/runs/import?name=again", exported, kind="application/zip")
+    same = json.loads(ask(port, "/generate", {"model": "again", "prompt": "the ", "seed": written["seed"]}))
+    expect(same["text"].startswith(written["text"]), "exported and taken in again, it writes the same")
+    large = text.encode() * (48_000_000 // len(text))
+    ask(port, "/runs?name=large&preset=classic&priority=-5", large, kind="text/plain")
+    ask(port, "/runs/large", method="DELETE")
+    expect(True, f"a text of {len(large) >> 20} MB is taken, and removed")
 
 
 def one():

@@ -45,3 +45,23 @@ def test_every_setting_is_in_the_table_of_operations():
         default = default.get_secret_value() if hasattr(default, "get_secret_value") else default
         expected[name.upper()] = f"`{default}`" if str(default) else "none"
     assert rows == expected
+
+
+def test_every_metric_that_operations_names_is_there(client):
+    """In the table of metrics without the prefix, in the alerts with it; a reason is one that is counted."""
+    text = (DOCS / "operations.md").read_text(encoding="utf-8")
+    assert client.post("/generate", json={"length": 5}).status_code == 200
+    told = client.get("/metrics").text
+    there = set(re.findall(r"^# TYPE (\w+) ", told, re.MULTILINE))
+    table = text[text.index("## Metrics") : text.index("## Logs")]
+    names = {
+        name if name.startswith("process_") else f"charloom_{name}"
+        for row in re.findall(r"^\| (`.*?`) [^|]*\| (?:gauge|counter|histogram)", table, re.MULTILINE)
+        for name in re.findall(r"`([a-z_]+)(?:\{[a-z_, ]+\})?`", row)
+        if name != "charloom_"
+    }
+    alerts = text[text.index("## Watching") : text.index("## What to do when")]
+    used = set(re.findall(r"\b((?:charloom|process)_\w+)", alerts))
+    assert len(names) >= 20
+    assert len(used) >= 6
+    assert names | used <= there, (names | used) - there
