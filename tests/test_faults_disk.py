@@ -159,6 +159,7 @@ def test_uploads_to_a_full_disk_are_refused_while_training_waits_and_texts_are_s
             wait_until(lambda: now("long")["newest"], "it has a checkpoint")
             wait_until(lambda: fill(disk) and now("long")["state"] == "paused", "the training waits")
             assert "No space left on device" in now("long")["reason"]
+            fill(disk)  # also what the worker gave up to say so
             for answer in (
                 upload("more", text),
                 client.post("/runs/long/fork", params={"name": "more"}),
