@@ -24,11 +24,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from model.batches import Window
+from model.buffers import whole_lines
 from model.cells import CELLS, Array
 from model.config import RunConfig
 from model.ensemble import member_config
 from model.network import Network, NetworkConfig
-from model.shards import InTurn, Part, Passes, shard_rows, summed
+from model.shards import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
 
 GO, DONE = b"g", b"d"
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
@@ -51,11 +52,12 @@ class Memory:
     """Arrays that several processes see: parameters, ids, state, and a gradient and a loss a part."""
 
     def __init__(self, file: IO[bytes], network: NetworkConfig, config: RunConfig) -> None:
-        shards, members, size = len(shard_rows(config)), config.members, network.size()
+        members, size, gradients = config.members, network.size(), gradients_shape(config, network.size())
         characters, units = config.sequence_length * config.streams, members * config.hidden
         state = (config.layers, CELLS[config.cell].states, config.streams, units)
-        count = shards * members
-        sizes = [members * size, 2 * characters, math.prod(state), count * size, 2 * count]
+        count = gradients[0] * members
+        sizes = [members * size, 2 * characters, math.prod(state), math.prod(gradients), 2 * count]
+        sizes = [whole_lines(length, np.float32) for length in sizes]
         file.truncate(4 * sum(sizes))
         self._map = mmap.mmap(file.fileno(), 4 * sum(sizes))
         starts = [4 * sum(sizes[:index]) for index in range(len(sizes))]
@@ -66,7 +68,7 @@ class Memory:
         self.parameters = array(0, (members, size))
         self.ids = array(1, (2, config.sequence_length, config.streams), np.int32)
         self.state = array(2, state)
-        self.gradients = array(3, (shards, members, size))
+        self.gradients = by_member(array(3, gradients), members, size)
         self.losses = array(4, (count, 2)).view(np.float64)[:, 0]
 
     def part(self, index: int, network: NetworkConfig, config: RunConfig) -> Part:

@@ -3,7 +3,13 @@
 What is not here: weights, products, and the loop over time; `recurrent.py` has them, once for every cell.
 
 A cell sees the two halves of its pre-activations, `u` = x U + b from the input and `v` = h W from the
-previous output, gate by gate, each an array (B, H). Everything is written into arrays that the caller owns.
+previous output, for all gates at once, (G, B, H). Everything is written into arrays that the caller owns.
+A step is so short that cutting an array costs as much as adding to it; so a cell says once how it wants its
+arrays cut, and whoever owns them cuts them once, with `cut`.
+
+The logistic function is computed as sigmoid(x) = (1 + tanh(x / 2)) / 2, which cannot overflow, and lets all
+gates go through one tanh. The x / 2 is in the weights: a cell is given pre-activations that were multiplied
+by its `scales`, which changes no bit of the result, because halving is exact.
 
 Backward. Each gate's pre-activation reaches the loss only through the step's own new state, so its gradient
 is that state's gradient times a *local derivative*, a number per unit known as soon as the forward pass is
@@ -16,11 +22,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy import add, copyto, multiply, subtract, tanh  # looked up thousands of times an update
 from numpy.typing import NDArray
 
 Array = NDArray[Any]  # float32, float64, or complex128 during a complex-step check
 Arrays = Sequence[Array]
+Cuts = tuple[int | slice, ...]
+HALF, ONE = (
+    np.array(0.5, np.float32),
+    np.array(1, np.float32),
+)  # arrays: NumPy takes longer over Python's own numbers
+
+
+def cut(array: Array, cuts: Cuts) -> tuple[Array, ...]:
+    """Views of an array's first axis."""
+    return tuple(array[piece] for piece in cuts)
 
 
 class Cell(Protocol):
@@ -30,16 +47,27 @@ class Cell(Protocol):
         gates: G, blocks of H columns in U, W and b.
         states: S, arrays of state a step passes on; the first is the output h.
         cached: arrays a step keeps for the backward pass.
+        scales: what each gate's pre-activation, both halves, is multiplied by before the cell sees it.
+        halves: how `step` takes u and v, (G, B, H).
+        kept: how `step` takes its cache, (cached, B, H).
+        slopes: how `step_backward` takes it.
+        gradients: how `step_backward` takes dv, (G, B, H).
     """
 
     gates: int
     states: int
     cached: int
+    scales: tuple[float, ...]
+    halves: Cuts
+    kept: Cuts
+    slopes: Cuts
+    gradients: Cuts
 
     def step(self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        """One step forward: from G halves u and v and S previous states to S new states.
+        """One step forward: from the halves u and v and S previous states (B, H) to S new states.
 
-        All arrays are (B, H). `state` and `cache` are written, nothing else is.
+        `state` and `cache` are written, nothing else is. The first G arrays of the cache may be u, and
+        `state` may be `previous`.
         """
         ...
 
@@ -48,9 +76,10 @@ class Cell(Protocol):
         ...
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
-        """One step back: writes the G gradients `dv`, and adds to `dprevious` what does not pass through v.
+        """One step back: writes the gradients `dv`, with respect to u + v and not what `scales` made of it.
 
-        May use up `dstate[1:]` and `cache`; `dstate[0]` stays.
+        Adds to dprevious[0] what reaches h other than through v, and writes the other states' gradients. May
+        use up `dstate[1:]` and `cache`; `dstate[0]` stays.
         """
         ...
 
@@ -63,6 +92,11 @@ class Elman:
     """h = tanh(u + v)."""
 
     gates, states, cached = 1, 1, 1
+    scales: tuple[float, ...] = (1,)
+    halves: Cuts = (0,)
+    kept: Cuts = ()
+    slopes: Cuts = (0,)
+    gradients: Cuts = (0,)
 
     def step(self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         h = state[0]
@@ -73,7 +107,7 @@ class Elman:
         """dh/da = 1 - h^2."""
         h, slope = state[0], cache[0]
         multiply(h, h, slope)
-        subtract(1, slope, slope)
+        subtract(ONE, slope, slope)
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
         multiply(dstate[0], cache[0], dv[0])
@@ -89,53 +123,57 @@ class GRU:
     """
 
     gates, states, cached = 3, 1, 6
+    scales: tuple[float, ...] = (0.5, 0.5, 1)
+    halves: Cuts = (slice(2), 2)
+    kept: Cuts = (slice(2), 0, 1, 2, 3, 4)
+    slopes: Cuts = (slice(0, 5, 2), 1)
+    gradients: Cuts = (slice(None),)
 
     def step(self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        (u_r, u_z, u_n), (v_r, v_z, v_n) = u, v
+        (u_rz, u_n), (v_rz, v_n) = u, v
         h_prev, h = previous[0], state[0]
-        r, z, n, kept_v_n = cache[:4]
-        _sigmoid_of_sum(u_r, v_r, out=r)
-        _sigmoid_of_sum(u_z, v_z, out=z)
+        rz, r, z, n, kept_v_n, r_v_n = cache
+        add(u_rz, v_rz, rz)
+        tanh(rz, rz)
+        _from_tanh(rz)
         copyto(kept_v_n, v_n)
-        multiply(r, v_n, n)
-        add(n, u_n, n)
+        multiply(r, v_n, r_v_n)
+        add(u_n, r_v_n, n)
         tanh(n, n)
         subtract(h_prev, n, h)
         multiply(h, z, h)
         add(h, n, h)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        """From (r, z, n, v_n, -, -) to (r, z, dh/du_n, dh/dv_n, dh/dv_z, dh/dv_r).
+        """From (r, z, n, v_n, -, -) to (dh/dv_r, z, dh/dv_z, -, dh/dv_n, dh/du_n).
 
         dh/du_n = (1 - z)(1 - n^2);           dh/dv_n = dh/du_n r;
-        dh/dv_z = (h_prev - n) z (1 - z) = (h - n)(1 - z);  dh/dv_r = dh/du_n v_n r (1 - r).
+        dh/dv_z = (h_prev - n) z (1 - z) = (h - n)(1 - z);  dh/dv_r = dh/dv_n v_n (1 - r).
         """
         h = state[0]
-        r, z, n, v_n, by_z, by_r = cache
-        one_minus_z = by_r  # free until dh/dv_r is formed
-        subtract(1, z, one_minus_z)
+        r, z, n, v_n, by_v_n, by_u_n = cache
+        slope, one_minus_z = by_v_n, by_u_n  # free until those are formed
+        multiply(n, n, slope)
+        subtract(ONE, slope, slope)
+        subtract(ONE, z, one_minus_z)
+        by_z = n
         subtract(h, n, by_z)
         multiply(by_z, one_minus_z, by_z)
-        by_n = _one_minus_square(n)
-        multiply(by_n, one_minus_z, by_n)
-        _sigmoid_slope(r, out=by_r)
-        multiply(by_r, v_n, by_r)
-        multiply(by_r, by_n, by_r)
-        multiply(by_n, r, v_n)
+        multiply(slope, one_minus_z, by_u_n)
+        multiply(by_u_n, r, by_v_n)
+        multiply(by_v_n, v_n, v_n)
+        _times_one_minus(v_n, r, out=r)
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
-        """dv = dh * (dh/dv); around the gates, dh_prev += dh z."""
-        dh = dstate[0]
-        _, z, _, by_v_n, by_z, by_r = cache
-        multiply(dh, by_r, dv[0])
-        multiply(dh, by_z, dv[1])
-        multiply(dh, by_v_n, dv[2])
+        """dv = dh * (dh/dv), all gates at once; around the gates, dh_prev += dh z."""
+        dh, (by_v, z) = dstate[0], cache
+        multiply(dh, by_v, dv[0])
         multiply(dh, z, z)
         add(dprevious[0], z, dprevious[0])
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         """r and z see u + v; only n tells them apart: du_n = dh (dh/du_n)."""
-        multiply(dh, cache[2], dv[2])
+        multiply(dh, cache[5], dv[2])
 
 
 class LSTM:
@@ -145,15 +183,19 @@ class LSTM:
     """
 
     gates, states, cached = 4, 2, 6
+    scales: tuple[float, ...] = (0.5, 0.5, 1, 0.5)
+    halves: Cuts = (slice(None),)
+    kept: Cuts = (slice(4), slice(2), 0, 1, 2, 3, 4)
+    slopes: Cuts = (slice(3), 3, 4, 5)
+    gradients: Cuts = (slice(3), 3)
 
     def step(self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         c_prev, (h, c) = previous[1], state
-        i, f, g, o, tanh_c, _ = cache
-        _sigmoid_of_sum(u[0], v[0], out=i)
-        _sigmoid_of_sum(u[1], v[1], out=f)
-        add(u[2], v[2], g)
-        tanh(g, g)
-        _sigmoid_of_sum(u[3], v[3], out=o)
+        gates, i_f, i, f, g, o, tanh_c = cache
+        add(u[0], v[0], gates)
+        tanh(gates, gates)
+        _from_tanh(i_f)
+        _from_tanh(o)
         multiply(i, g, tanh_c)
         multiply(f, c_prev, c)
         add(c, tanh_c, c)
@@ -161,38 +203,34 @@ class LSTM:
         multiply(o, tanh_c, h)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        """From (i, f, g, o, tanh c, -) to (dh/dv_o, f, dc/dv_g, dc/dv_f, dh/dc, dc/dv_i).
+        """From (i, f, g, o, tanh c, -) to (dc/dv_i, dc/dv_f, dc/dv_g, dh/dv_o, dh/dc, f).
 
-        dc/dv_i = g i (1 - i);  dc/dv_f = c_prev f (1 - f);  dc/dv_g = i (1 - g^2);
-        dh/dv_o = tanh(c) o (1 - o);  dh/dc = o (1 - tanh^2 c).
+        dc/dv_i = i g (1 - i);       dc/dv_f = c_prev f (1 - f);    dc/dv_g = i (1 - g^2);
+        dh/dv_o = tanh(c) o (1 - o) = h (1 - o);                    dh/dc = o (1 - tanh^2 c) = o - h tanh(c).
         """
-        c_prev = previous[1]
-        i, f, g, o, tanh_c, by_i = cache
-        _sigmoid_slope(i, out=by_i)
-        multiply(by_i, g, by_i)
-        by_g = _one_minus_square(g)
-        multiply(by_g, i, by_g)
-        by_o = i  # i is used up
-        _sigmoid_slope(o, out=by_o)
-        multiply(by_o, tanh_c, by_o)
-        by_c = _one_minus_square(tanh_c)
-        multiply(by_c, o, by_c)
-        by_f = o  # o is used up
-        _sigmoid_slope(f, out=by_f)
-        multiply(by_f, c_prev, by_f)
+        h, c_prev = state[0], previous[1]
+        i, f, g, o, tanh_c, kept_f = cache
+        i_g = kept_f  # free until f is kept there
+        multiply(i, g, i_g)
+        multiply(i_g, g, g)
+        subtract(i, g, g)
+        _times_one_minus(i_g, i, out=i)
+        copyto(kept_f, f)
+        _times_one_minus(kept_f, f, out=f)
+        multiply(f, c_prev, f)
+        multiply(h, tanh_c, tanh_c)
+        subtract(o, tanh_c, tanh_c)
+        _times_one_minus(h, o, out=o)
 
     def step_backward(self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays) -> None:
-        """dc += dh (dh/dc);  dv_i, dv_f, dv_g = dc * (dc/dv);  dv_o = dh (dh/dv_o);  dc_prev += dc f."""
+        """dc += dh (dh/dc);  dv_i, dv_f, dv_g = dc (dc/dv);  dv_o = dh (dh/dv_o);  dc_prev = dc f."""
         dh, dc = dstate
-        by_o, f, by_g, by_f, by_c, by_i = cache
+        by_v, by_o, by_c, f = cache
         multiply(dh, by_c, by_c)
         add(dc, by_c, dc)
-        multiply(dc, by_i, dv[0])
-        multiply(dc, by_f, dv[1])
-        multiply(dc, by_g, dv[2])
-        multiply(dh, by_o, dv[3])
-        multiply(dc, f, f)
-        add(dprevious[1], f, dprevious[1])
+        multiply(dc, by_v, dv[0])
+        multiply(dh, by_o, dv[1])
+        multiply(dc, f, dprevious[1])
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         """Every gate sees u + v, so du = dv."""
@@ -201,23 +239,13 @@ class LSTM:
 CELLS: dict[str, Cell] = {"elman": Elman(), "gru": GRU(), "lstm": LSTM()}
 
 
-def _sigmoid_of_sum(u: Array, v: Array, out: Array) -> None:
-    """sigmoid(x) = (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    add(u, v, out)
-    multiply(out, 0.5, out)
-    tanh(out, out)
-    multiply(out, 0.5, out)
-    add(out, 0.5, out)
+def _from_tanh(x: Array) -> None:
+    """From tanh(x / 2) to sigmoid(x), in place."""
+    multiply(x, HALF, x)
+    add(x, HALF, x)
 
 
-def _sigmoid_slope(s: Array, out: Array) -> None:
-    """The sigmoid's derivative in terms of its value: s (1 - s)."""
-    subtract(1, s, out)
-    multiply(out, s, out)
-
-
-def _one_minus_square(x: Array) -> Array:
-    """1 - x^2, in place: the derivative of tanh in terms of its value."""
-    multiply(x, x, x)
-    subtract(1, x, x)
-    return x
+def _times_one_minus(x: Array, y: Array, out: Array) -> None:
+    """x (1 - y); `out` may be y."""
+    multiply(x, y, out)
+    subtract(x, out, out)

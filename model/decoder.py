@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cells import Array, Arrays
+from model.cells import Array, Arrays, cut
 from model.network import Network
 from model.sampling import COLUMNS, Sampler
 
@@ -27,7 +27,8 @@ class Decoder:
     Attributes:
         widest: most rows of a batch.
         any_width: whether steps may be of any number of rows from two up; else they are of the widest.
-        embedding: what a character adds to the first layer's gates, and their bias, (K, G*H).
+        embedding: what a character adds to the first layer's gates, and their bias, (K, G*H). This and
+            all else that goes into a cell is multiplied by the cell's scales.
         products: [W | next] of each layer; `biases`: those of the next layer, or of the logits.
     """
 
@@ -36,11 +37,12 @@ class Decoder:
         self.widest = widest
         config, p = network.config, network.parameters
         self.width = network.cell.gates * config.hidden
-        self.embedding = network.input_rows() + p["layer0.b"]
-        self.embedding_gates = [_gates(row, config.hidden) for row in self.embedding]
-        nexts = [p[f"layer{layer}.U"] for layer in range(1, config.layers)] + [p["V"]]
-        self.biases = [p[f"layer{layer}.b"] for layer in range(1, config.layers)] + [p["c"]]
-        self.products = [_fuse(p[f"layer{layer}.W"], after) for layer, after in enumerate(nexts)]
+        scales = np.repeat(np.array(network.cell.scales, np.float32), config.hidden)
+        self.embedding = (network.input_rows() + p["layer0.b"]) * scales
+        self.embedding_halves = [_halves(row, network) for row in self.embedding]
+        nexts = [p[f"layer{layer}.U"] * scales for layer in range(1, config.layers)] + [p["V"]]
+        self.biases = [p[f"layer{layer}.b"] * scales for layer in range(1, config.layers)] + [p["c"]]
+        self.products = [_fuse(p[f"layer{layer}.W"] * scales, after) for layer, after in enumerate(nexts)]
         self.any_width = _same_at_all_widths(self)
 
     @property
@@ -84,8 +86,8 @@ class Lanes:
 
         def step_all(ids: NDArray[np.intp]) -> None:
             embedding.take(ids, 0, u, "clip")
-            for u_gates, v_gates, state, cache, h, product, out, onward, bias, target in layers:
-                step(u_gates, v_gates, state, state, cache)
+            for u_halves, v, state, cache, h, product, out, onward, bias, target in layers:
+                step(u_halves, v, state, state, cache)
                 h.dot(product, out)
                 np.add(onward, bias, target)
 
@@ -93,17 +95,17 @@ class Lanes:
 
     def stepper_of_one(self) -> Callable[[int], None]:
         """step(id): the same for the first lane alone; the second one's products are made, and not used."""
-        embeddings, step = self.decoder.embedding_gates, self.decoder.network.cell.step
-        (_, v_gates, state, cache, h, product, out, onward, bias, target), *above = self._layers(
+        embeddings, step = self.decoder.embedding_halves, self.decoder.network.cell.step
+        (_, v, state, cache, h, product, out, onward, bias, target), *above = self._layers(
             0, slice(min(2, self.decoder.widest))
         )
 
         def step_one(character: int) -> None:
-            step(embeddings[character], v_gates, state, state, cache)
+            step(embeddings[character], v, state, state, cache)
             h.dot(product, out)
             np.add(onward, bias, target)
-            for u_gates, v, states, kept, hidden, matrix, result, upward, shift, goal in above:
-                step(u_gates, v, states, states, kept)
+            for u, v_above, states, kept, hidden, matrix, result, upward, shift, goal in above:
+                step(u, v_above, states, states, kept)
                 hidden.dot(matrix, result)
                 np.add(upward, shift, goal)
 
@@ -111,16 +113,16 @@ class Lanes:
 
     def _layers(self, rows: slice | int, multiplied: slice) -> Iterator[_Layer]:
         """The views of each layer that a step of `rows` works with; products are of the rows `multiplied`."""
-        decoder, hidden, wide = self.decoder, self.decoder.network.config.hidden, self.decoder.width
+        decoder, network, wide = self.decoder, self.decoder.network, self.decoder.width
         for layer, (matrix, product, bias) in enumerate(
             zip(decoder.products, self.products, decoder.biases, strict=True)
         ):
             target = self.logits if layer == len(self.products) - 1 else self._u
             yield _Layer(
-                _gates(self._u[rows], hidden),
-                _gates(product[rows, :wide], hidden),
+                _halves(self._u[rows], network),
+                _halves(product[rows, :wide], network),
                 tuple(self.states[layer, :, rows]),
-                tuple(self._cache[:, rows]),
+                cut(self._cache[:, rows], network.cell.kept),
                 self.states[layer, 0, multiplied],
                 matrix,
                 product[multiplied],
@@ -133,8 +135,8 @@ class Lanes:
 class _Layer(NamedTuple):
     """Views of one layer: the cell's, the product and its result, and what goes on to the layer above."""
 
-    u_gates: Arrays
-    v_gates: Arrays
+    u: Arrays
+    v: Arrays
     state: Arrays
     cache: Arrays
     h: Array
@@ -193,6 +195,7 @@ def _fuse(W: Array, after: Array) -> Array:
     return padded
 
 
-def _gates(x: Array, hidden: int) -> tuple[Array, ...]:
-    """The blocks of H columns of (..., G*H)."""
-    return tuple(x[..., start : start + hidden] for start in range(0, x.shape[-1], hidden))
+def _halves(x: Array, network: Network) -> tuple[Array, ...]:
+    """The blocks of H columns of (..., G*H), as the cell takes them."""
+    gates = x.reshape(*x.shape[:-1], network.cell.gates, network.config.hidden)
+    return cut(np.moveaxis(gates, -2, 0), network.cell.halves)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from model import recurrent
+from model import buffers, recurrent
 from model.cells import CELLS, Array, Cell
 from model.config import RunConfig
 from model.errors import ConfigError
@@ -79,7 +79,7 @@ class Tape:
         cell = CELLS[config.cell]
         self.layers = [LayerTape(cell, steps, rows, config.hidden, dtype) for _ in range(config.layers)]
         self.inputs: NDArray[np.integer] = np.zeros((steps, rows), np.int32)
-        self.logits = np.empty((steps, rows, config.vocabulary), dtype)
+        self.logits = buffers.empty((steps, rows, config.vocabulary), dtype)
 
     @property
     def final_state(self) -> Array:
@@ -195,7 +195,7 @@ class Network:
             weights, layer, written = self._layers[index], tape.layers[index], gradient._layers[index]
             if index == 0 and self.config.embedding:
                 written = replace(
-                    written, U=np.empty((self.config.vocabulary, layer.u.shape[-1]), self.flat.dtype)
+                    written, U=np.empty((self.config.vocabulary, layer.dv.shape[-1]), self.flat.dtype)
                 )
             recurrent.backward(weights, written, inputs, layer)
             if index:

@@ -1,6 +1,7 @@
 """AdaGrad, Adam and AdamW, gradient clipping, and learning-rate schedules, all on flat arrays.
 
-Each optimiser updates every parameter in a handful of whole-array operations, in place.
+Each optimiser updates every parameter in a handful of whole-array operations, in place, some thousands of
+parameters at a time.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
+from model import buffers
 from model.cells import Array
 from model.config import RunConfig
 
 EPSILON = 1e-8
+SPAN = 2**15  # parameters that are updated at a time, so that all their arrays are in the processor's cache
 
 
 class Optimizer(Protocol):
@@ -32,14 +35,18 @@ class AdaGrad:
     """Duchi et al. (2011): m += g^2;  parameters -= rate g / sqrt(m + epsilon)."""
 
     def __init__(self, size: int, dtype: np.dtype) -> None:
-        self.m = np.zeros(size, dtype)
-        self._scratch = np.empty(size, dtype)
+        self.m = buffers.zeros((size,), dtype)
+        self._scratch = buffers.empty((min(size, SPAN),), dtype)
 
     def update(self, parameters: Array, gradient: Array, rate: float) -> None:
-        scratch = self._scratch
+        for span in _spans(len(parameters)):
+            self._update(parameters[span], gradient[span], self.m[span], rate)
+
+    def _update(self, parameters: Array, gradient: Array, m: Array, rate: float) -> None:
+        scratch = self._scratch[: len(m)]
         np.multiply(gradient, gradient, out=scratch)
-        np.add(self.m, scratch, out=self.m)
-        np.add(self.m, EPSILON, out=scratch)
+        np.add(m, scratch, out=m)
+        np.add(m, EPSILON, out=scratch)
         np.sqrt(scratch, out=scratch)
         np.divide(gradient, scratch, out=scratch)
         np.multiply(scratch, rate, out=scratch)
@@ -62,17 +69,21 @@ class Adam:
         self, size: int, dtype: np.dtype, beta1: float, beta2: float, decay: Array | None = None
     ) -> None:
         self.beta1, self.beta2, self.decay = beta1, beta2, decay
-        self.m = np.zeros(size, dtype)
-        self.v = np.zeros(size, dtype)
+        self.m = buffers.zeros((size,), dtype)
+        self.v = buffers.zeros((size,), dtype)
         self.updates = np.zeros(1, np.int64)
-        self._scratch = np.empty(size, dtype)
+        self._scratch = buffers.empty((min(size, SPAN),), dtype)
 
     def update(self, parameters: Array, gradient: Array, rate: float) -> None:
-        m, v, scratch = self.m, self.v, self._scratch
         self.updates += 1
-        t = int(self.updates[0])
+        for span in _spans(len(parameters)):
+            self._update(parameters[span], gradient[span], span, rate)
+
+    def _update(self, parameters: Array, gradient: Array, span: slice, rate: float) -> None:
+        m, v, t = self.m[span], self.v[span], int(self.updates[0])
+        scratch = self._scratch[: len(m)]
         if self.decay is not None:
-            np.multiply(self.decay, rate, out=scratch)
+            np.multiply(self.decay[span], rate, out=scratch)
             np.multiply(scratch, parameters, out=scratch)
             np.subtract(parameters, scratch, out=parameters)
         np.multiply(gradient, 1 - self.beta1, out=scratch)
@@ -93,6 +104,10 @@ class Adam:
         return {"m": self.m, "v": self.v, "updates": self.updates}
 
 
+def _spans(size: int) -> list[slice]:
+    return [slice(start, start + SPAN) for start in range(0, size, SPAN)]
+
+
 def make_optimizer(config: RunConfig, decayed: Array) -> Optimizer:
     """The optimiser that `config` names. `decayed` (P,) is 1 where weight decay applies and 0 elsewhere."""
     if config.optimizer == "adagrad":
@@ -104,8 +119,7 @@ def make_optimizer(config: RunConfig, decayed: Array) -> Optimizer:
 def clip(gradient: Array, how: str, limit: float) -> None:
     """Clips in place: "value", each element to [-limit, limit]; "norm", the whole to a Euclidean norm."""
     if how == "value":
-        np.minimum(gradient, limit, out=gradient)  # np.clip takes twice as long for it
-        np.maximum(gradient, -limit, out=gradient)
+        gradient.clip(-limit, limit, gradient)
     elif how == "norm":
         norm = math.sqrt(float(np.dot(gradient, gradient)))
         if norm > limit:

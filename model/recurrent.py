@@ -3,10 +3,11 @@
 Knows no gate equations (`cells.py`) and nothing of layers above or below (`network.py`).
 
 What makes it fast on a CPU: the input's product is formed for the whole sequence before the loop, every
-weight's gradient is one product for the whole sequence after it; each step's product is made in blocks of
-columns so small that the BLAS does not copy the weights first (`BlockedProduct`); all buffers, with the views
-of each step, are made once in a `LayerTape` and used again; local derivatives are formed a few steps at a
-time, while those steps are in the processor's cache; and one row alone is a vector, not a matrix of one row.
+weight's gradient is one product for the whole sequence after it; each step's product is made in blocks so
+small that the BLAS does not copy the weights first (`BlockedProduct`); all gates of a step are one operation;
+all buffers, with the views of each step, are made once in a `LayerTape`, begin on a line of the cache and are
+used again; local derivatives are formed a few steps at a time, while those steps are in the processor's
+cache; and one row alone is a vector, not a matrix of one row.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from model.cells import Array, Cell
+from model import buffers
+from model.cells import Array, Cell, cut
 
 CACHED_ELEMENTS = 2**16  # elements of one array, over all steps of a span, that stay in the cache together
 UNPACKED = 1_000_000  # multiplications up to which OpenBLAS multiplies matrices where they lie
-NARROWEST = 32  # columns of a block: its kernels' width
+BLOCK_WIDTHS = (64, 32)  # columns of a block: its kernels' width, and half of it
+PIECES = (1, 2, 4)  # into which a sum may be cut
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,59 @@ class LayerWeights:
 
 
 class BlockedProduct:
-    """out = x M for many x (B, N) and one M (N, W), in blocks of M's columns.
+    """out = x M for many x (B, N) and one M (N, G*W), in blocks of M's columns, gate by gate.
 
     At a few rows a product takes less time than the copy of M that a BLAS makes for each large one; OpenBLAS
     leaves it out for small ones. Two kinds of memory are bought with that: the blocks of M, copied once for
-    many products, and `out` (B, W), or (W,) if there is one row, for which nothing is copied.
+    many products, and `out`. Where blocks of columns alone are not small enough, the sum over N is cut into
+    pieces too, if the caller can add them up.
+
+    Attributes:
+        out: (pieces, G, B, W), to be added up over the pieces; (pieces, G, W) if there is one row, for which
+            nothing is copied.
     """
 
-    def __init__(self, rows: int, inner: int, width: int, dtype: DTypeLike) -> None:
-        self.out = np.empty((rows, width), dtype)
-        self._count = 1
-        while rows * inner * width > UNPACKED * self._count and width % (2 * NARROWEST * self._count) == 0:
-            self._count *= 2
-        self._blocks = np.empty((self._count, inner, width // self._count) if rows > 1 else 0, dtype)
-        self._target = self.out.reshape(rows, self._count, -1).transpose(1, 0, 2)
-        if rows == 1:
-            self.out = self.out[0]
+    def __init__(
+        self, rows: int, inner: int, gates: int, width: int, dtype: DTypeLike, most_pieces: int = 1
+    ) -> None:
+        pieces, block = _block_sizes(rows, inner, width, most_pieces) if rows > 1 else (1, width)
+        out = buffers.empty((pieces, gates, rows, width), dtype)
+        self.out = out if rows > 1 else out[:, :, 0]
+        self._target = out.reshape(pieces, gates, rows, -1, block).swapaxes(2, 3)
+        shape = (pieces, gates, width // block, inner // pieces, block)
+        self._blocks = buffers.empty(shape if rows > 1 else (0,), dtype)
 
-    def operands(self, matrix: Array) -> tuple[Callable[[Array, Array, Array], object], Array, Array]:
-        """(multiply, M, target), so that multiply(x, M, target) writes `out`; valid until the next call."""
-        if self.out.ndim == 1:
-            return np.ndarray.dot, matrix, self.out  # a vector needs no copy, and has the least overhead
-        for block, columns in zip(self._blocks, np.split(matrix, self._count, axis=1), strict=True):
-            block[...] = columns
+    def operands(
+        self, matrix: Array, scales: Array
+    ) -> tuple[Callable[[Array, Array, Array], object], Array, Array]:
+        """(multiply, M, target): multiply(operand(x), M, target) writes `out`. Valid until the next call.
+
+        Each gate's columns of M are multiplied by its number of `scales`, (G,).
+        """
+        if self.out.ndim == 3:  # a vector needs no copy, and has the least overhead
+            if np.any(scales != 1):
+                matrix = matrix * np.repeat(scales, matrix.shape[1] // len(scales))
+            return np.ndarray.dot, matrix, self.out.reshape(-1)
+        pieces, gates, count, inner, block = self._blocks.shape
+        source = matrix.reshape(pieces, inner, gates, count, block).transpose(0, 2, 3, 1, 4)
+        np.multiply(source, scales[:, None, None, None], out=self._blocks)
         return np.matmul, self._blocks, self._target
+
+    def operand(self, x: Array) -> Array:
+        """A view of x, (B, N) or (N,), to multiply."""
+        if x.ndim == 1:
+            return x
+        return x.reshape(len(x), len(self.out), -1).swapaxes(0, 1)[:, None, None]
+
+
+def _block_sizes(rows: int, inner: int, width: int, most_pieces: int) -> tuple[int, int]:
+    """(pieces of the sum, columns of a block): the fewest pieces of the widest block that is not copied."""
+    for block in BLOCK_WIDTHS:
+        for pieces in PIECES:
+            fits = rows * (inner // pieces) * block <= UNPACKED
+            if fits and pieces <= most_pieces and width % block == inner % pieces == 0:
+                return pieces, block
+    return 1, width
 
 
 class LayerTape:
@@ -66,6 +98,8 @@ class LayerTape:
     Belongs to one forward pass at a time: the next one writes over it.
 
     Attributes:
+        cache: (cached, T, B, H); its first G arrays are u, then what the cell makes of it.
+        dv: (T, B, G*H), of the backward pass; du after it.
         states: (S, T+1, B, H); index 0 along time is the initial state.
         dstates: their gradients, same shape.
     """
@@ -73,22 +107,63 @@ class LayerTape:
     def __init__(self, cell: Cell, steps: int, rows: int, hidden: int, dtype: DTypeLike) -> None:
         self.cell = cell
         self.shape = (steps, rows, hidden)
-        width = cell.gates * hidden
-        self.u = np.empty((steps, rows, width), dtype)  # becomes dv, then du, on the way back
-        self.forward_product = BlockedProduct(rows, hidden, width, dtype)
-        self.backward_product = BlockedProduct(rows, width, hidden, dtype)
-        self.states = np.zeros((cell.states, steps + 1, rows, hidden), dtype)
-        self.dstates = np.zeros_like(self.states)
-        self.cache = np.empty((cell.cached, steps, rows, hidden), dtype)
-        self.span = max(1, CACHED_ELEMENTS // (rows * hidden))
-        u_steps = _steps(self.u)
-        self.u_gates = [_gates(step, cell.gates) for step in u_steps]
-        self.v_gates = _gates(self.forward_product.out, cell.gates)
-        self.state_steps = list(zip(*map(_steps, self.states), strict=True))
-        self.cache_steps = list(zip(*map(_steps, self.cache), strict=True))
-        dstates = list(zip(*map(_steps, self.dstates), strict=True))
-        back = zip(dstates[1:], self.cache_steps, self.u_gates, u_steps, dstates[:-1], strict=True)
-        self.steps_back = list(back)[::-1]
+        gates = cell.gates
+        self.scales, self.unscaled = np.array(cell.scales, np.float32), np.ones(1, np.float32)
+        self.forward_product = BlockedProduct(rows, hidden, gates, hidden, dtype)
+        self.backward_product = BlockedProduct(rows, gates * hidden, 1, hidden, dtype, PIECES[-1])
+        self.cache = buffers.empty((cell.cached, steps, rows, hidden), dtype)
+        self.dv = buffers.empty((steps, rows, gates * hidden), dtype)
+        self.states = buffers.zeros((cell.states, steps + 1, rows, hidden), dtype)
+        self.dstates = buffers.zeros(self.states.shape, dtype)
+        self._cut_steps()
+        self._cut_spans(max(1, CACHED_ELEMENTS // (rows * hidden)))
+
+    def _cut_steps(self) -> None:
+        """Makes the views of each step."""
+        cell, forward, backward = self.cell, self.forward_product, self.backward_product
+        caches, states, dstates = _steps(self.cache), _steps(self.states), _steps(self.dstates)
+        self.v = cut(forward.out[0], cell.halves)
+        self.first = tuple(states[0])
+        self.steps_forward = [
+            (
+                forward.operand(before[0]),
+                cut(cache[: cell.gates], cell.halves),
+                tuple(after),
+                cut(cache, cell.kept),
+            )
+            for before, cache, after in zip(states[:-1], caches, states[1:], strict=True)
+        ]
+        self.back = [piece[0] for piece in backward.out]
+        gates = _steps(self.gradients)
+        steps_back = [
+            (
+                tuple(after),
+                cut(cache, cell.slopes),
+                cut(dv, cell.gradients),
+                backward.operand(flat[0]),
+                tuple(before),
+            )
+            for after, cache, dv, flat, before in zip(
+                dstates[1:], caches, gates, _steps(self.dv[None]), dstates[:-1], strict=True
+            )
+        ]
+        self.steps_back = steps_back[::-1]
+
+    def _cut_spans(self, span: int) -> None:
+        """Makes the views of `span` steps at a time, the last first, and of the whole sequence."""
+        steps = self.shape[0]
+        self.spans = []
+        for end in range(steps, 0, -span):
+            time = slice(max(0, end - span), end)
+            arrays = self.states[:, :-1][:, time], self.states[:, 1:][:, time], self.cache[:, time]
+            self.spans.append((tuple(map(tuple, arrays)), self.steps_back[steps - end : steps - time.start]))
+        self.whole = self.dstates[0, 1:], tuple(self.cache), tuple(self.gradients)
+
+    @property
+    def gradients(self) -> Array:
+        """dv gate by gate, (G, T, B, H)."""
+        steps, rows, hidden = self.shape
+        return np.moveaxis(self.dv.reshape(steps, rows, -1, hidden), 2, 0)
 
     @property
     def outputs(self) -> Array:
@@ -107,75 +182,76 @@ def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape)
     `inputs` are ids (T, B), which stand for one-hot rows, or the outputs (T, B, H) of the layer below;
     `state` is (S, B, H).
     """
-    cell, v_gates = tape.cell, tape.v_gates
-    multiply, W, v = tape.forward_product.operands(weights.W)
-    _project(weights, inputs, tape.u)
+    multiply, W, target = tape.forward_product.operands(weights.W, tape.scales)
+    _project(weights, inputs, tape)
     tape.states[:, 0] = state
-    previous, step = tape.state_steps[0], cell.step
-    for u, after, cache in zip(tape.u_gates, tape.state_steps[1:], tape.cache_steps, strict=True):
-        multiply(previous[0], W, v)
-        step(u, v_gates, previous, after, cache)
+    previous, step, v = tape.first, tape.cell.step, tape.v
+    for h, u, after, cache in tape.steps_forward:
+        multiply(h, W, target)
+        step(u, v, previous, after, cache)
         previous = after
     return tape.outputs
 
 
 def backward(weights: LayerWeights, gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
-    """Writes the gradients of U, W, b; leaves du in `tape.u` and the initial state's in `tape.dstates[:, 0]`.
+    """Writes the gradients of U, W, b; leaves du in `tape.dv` and the initial state's in dstates[:, 0].
 
     `tape.doutputs`, (T, B, H), holds the loss's gradient with respect to h, and is used up. The last state's
     own gradient is taken to be zero: the sequence is where back-propagation through time is truncated.
     """
-    cell, back = tape.cell, tape.backward_product.out
-    multiply, W_transposed, target = tape.backward_product.operands(weights.W.T)
+    multiply, W_transposed, target = tape.backward_product.operands(weights.W.T, tape.unscaled)
     tape.dstates[0, 0] = 0
-    tape.dstates[1:] = 0
-    step_backward, add = cell.step_backward, np.add
-    for end in range(tape.shape[0], 0, -tape.span):
-        start = max(0, end - tape.span)
-        _local_derivatives(tape, start, end)
-        for after, cache, u_gates, u, before in tape.steps_back[tape.shape[0] - end : tape.shape[0] - start]:
-            step_backward(after, cache, u_gates, before)
-            multiply(u, W_transposed, target)
-            add(before[0], back, before[0])
+    tape.dstates[1:, -1] = 0
+    step_backward, add, pieces = tape.cell.step_backward, np.add, tape.back
+    for arrays, steps_back in tape.spans:
+        tape.cell.local_derivatives(*arrays)
+        for after, cache, dv, flat, before in steps_back:
+            step_backward(after, cache, dv, before)
+            multiply(flat, W_transposed, target)
+            dh = before[0]
+            for piece in pieces:
+                add(dh, piece, dh)
     _weight_gradients(gradients, inputs, tape)
-
-
-def _local_derivatives(tape: LayerTape, start: int, end: int) -> None:
-    """The cell's local derivatives of steps `start` to `end`."""
-    previous, state = tape.states[:, start:end], tape.states[:, start + 1 : end + 1]
-    tape.cell.local_derivatives(tuple(previous), tuple(state), tuple(tape.cache[:, start:end]))
 
 
 def input_gradient(weights: LayerWeights, tape: LayerTape, out: Array) -> None:
     """Writes the gradient with respect to a dense input (T, B, H), after `backward`: dx = du U^T."""
-    _flat(tape.u).dot(weights.U.T, _flat(out))
+    _flat(tape.dv).dot(weights.U.T, _flat(out))
 
 
-def _project(weights: LayerWeights, inputs: Array, u: Array) -> None:
-    """u = x U + b for the whole sequence; a one-hot x picks a row of U."""
+def _project(weights: LayerWeights, inputs: Array, tape: LayerTape) -> None:
+    """u = x U + b for the whole sequence, times the cell's scales; a one-hot x picks a row of U."""
+    gates, hidden = tape.cell.gates, tape.shape[2]
+    scales, u = tape.scales[:, None, None], tape.cache[:gates]
+    U = weights.U.reshape(-1, gates, hidden).swapaxes(0, 1)
+    b = weights.b.reshape(gates, 1, hidden)
     if inputs.ndim == 2:
-        np.take(weights.U + weights.b, inputs, axis=0, out=u, mode="clip")
+        rows = U + b
+        np.multiply(rows, scales, out=rows)
+        rows.take(inputs, 1, u, "clip")
     else:
-        np.matmul(_flat(inputs), weights.U, out=_flat(u))
-        np.add(u, weights.b, out=u)
+        u = u.reshape(gates, -1, hidden)
+        np.matmul(_flat(inputs), U * scales, out=u)
+        np.add(u, b * scales, out=u)
 
 
 def _weight_gradients(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
     """dW = sum h_prev^T dv;  dU = sum x^T du;  db = sum du, over all steps and rows."""
-    cell, d = tape.cell, _flat(tape.u)
-    np.matmul(_flat(tape.states[0, :-1]).T, d, out=gradients.W)
-    cell.input_gradient(tape.dstates[0, 1:], tuple(tape.cache), _gates(tape.u, cell.gates))
+    d = _flat(tape.dv)
+    _flat(tape.states[0, :-1]).T.dot(d, gradients.W)
+    tape.cell.input_gradient(*tape.whole)
     if inputs.ndim == 2:
-        np.matmul(_one_hot(inputs, len(gradients.U), d.dtype).T, d, out=gradients.U)
-        np.add.reduce(gradients.U, axis=0, out=gradients.b)  # each du went into exactly one row of dU
+        _one_hot(inputs, len(gradients.U), d.dtype).T.dot(d, gradients.U)
+        # each du went into exactly one row of dU
+        np.ones(len(gradients.U), d.dtype).dot(gradients.U, gradients.b)
     else:
-        np.matmul(_flat(inputs).T, d, out=gradients.U)
-        np.add.reduce(d, axis=0, out=gradients.b)
+        _flat(inputs).T.dot(d, gradients.U)
+        np.ones(len(d), d.dtype).dot(d, gradients.b)
 
 
 def _one_hot(ids: NDArray[np.integer], size: int, dtype: DTypeLike) -> Array:
     rows = np.zeros((ids.size, size), dtype)
-    rows[np.arange(ids.size), ids.ravel()] = 1
+    rows.reshape(-1)[np.arange(0, rows.size, size) + ids.ravel()] = 1
     return rows
 
 
@@ -184,12 +260,6 @@ def _flat(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def _gates(x: Array, gates: int) -> tuple[Array, ...]:
-    """Views of the G blocks of columns."""
-    hidden = x.shape[-1] // gates
-    return tuple(x[..., g * hidden : (g + 1) * hidden] for g in range(gates))
-
-
 def _steps(x: Array) -> list[Array]:
-    """(T, B, N) as a list over T of views (B, N), or (N,) if there is one row."""
-    return list(x[:, 0] if x.shape[1] == 1 else x)
+    """(N, T, B, H) as a list over T of views (N, B, H), or (N, H) if there is one row."""
+    return list(np.moveaxis(x[:, :, 0] if x.shape[2] == 1 else x, 1, 0))

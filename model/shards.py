@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from model import buffers
 from model.batches import Ids, Window
 from model.cells import Array
 from model.config import RunConfig
@@ -71,7 +72,8 @@ class InTurn:
 
     def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
         flat = members[0].flat
-        gradients = np.zeros((len(shard_rows(config)), len(members), flat.size), flat.dtype)
+        memory = buffers.zeros(gradients_shape(config, flat.size), flat.dtype)
+        gradients = by_member(memory, len(members), flat.size)
         self.parts = parts(members, config, gradients)
         self._shards = gradients
         self.gradients = gradients[0]
@@ -79,6 +81,16 @@ class InTurn:
     def run(self, window: Window, state: Array) -> float:
         losses = [part.run(window.inputs, window.targets, state) for part in self.parts]
         return summed(losses, self._shards)
+
+
+def gradients_shape(config: RunConfig, size: int) -> tuple[int, int]:
+    """(shards, M*P and more), for gradients of M members of P parameters: each shard's begin on a line."""
+    return len(shard_rows(config)), buffers.whole_lines(config.members * size, np.float32)
+
+
+def by_member(memory: Array, members: int, size: int) -> Array:
+    """The gradients in memory of that shape, (shards, M, P)."""
+    return memory[:, : members * size].reshape(len(memory), members, size)
 
 
 def summed(losses: Sequence[float], gradients: Array) -> float:

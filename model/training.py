@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from model import buffers
 from model.batches import Batches, Ids, split
 from model.checkpoint import Checkpoint
 from model.config import RunConfig
@@ -93,7 +94,7 @@ class Training:
         self.rng = np.random.default_rng(config.seed)
         self.step, self.elapsed = 0, 0.0
         sizes = member_config(config, len(vocabulary))
-        self.parameters = np.zeros((config.members, sizes.size()), np.float32)
+        self.parameters = buffers.zeros((config.members, sizes.size()), np.float32)
         self.members = initialise(config, len(vocabulary), self.rng, self.parameters)
         self._network = self._make_network()
         self._merged_at = -1

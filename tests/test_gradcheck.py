@@ -112,7 +112,7 @@ class Wrong:
 
 FAULTS = [
     *[("elman", ("derivative", index)) for index in (0,)],
-    *[("gru", ("derivative", index)) for index in (1, 2, 3, 4, 5)],
+    *[("gru", ("derivative", index)) for index in (0, 1, 2, 4, 5)],
     *[("lstm", ("derivative", index)) for index in (0, 1, 2, 3, 4, 5)],
     *[("gru", ("direct", 0)), ("lstm", ("direct", 1))],
     *[(cell, ("input", CELLS[cell].gates - 1)) for cell in CELLS],
