@@ -1,0 +1,56 @@
+"""Products in blocks, at the sizes at which there are blocks, and where buffers begin."""
+
+import numpy as np
+import pytest
+
+from model import buffers
+from model.recurrent import PIECES, UNPACKED, BlockedProduct
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize(
+    ("rows", "inner", "gates", "width", "most_pieces", "pieces", "blocks"),
+    [
+        (1, 256, 4, 64, 1, 1, 0),  # a vector
+        (3, 5, 4, 6, 1, 1, 1),  # no whole block
+        (16, 256, 4, 256, 1, 1, 4),  # an LSTM's step of 16 rows
+        (16, 1024, 1, 256, PIECES[-1], 2, 4),  # and back
+        (32, 1024, 1, 256, PIECES[-1], 4, 4),
+        (256, 1024, 1, 256, PIECES[-1], 1, 1),  # no block is small enough
+    ],
+)
+def test_a_product_in_blocks_is_the_product(rows, inner, gates, width, most_pieces, pieces, blocks, dtype):
+    rng = np.random.default_rng(0)
+    x, matrix = (
+        rng.normal(size=(rows, inner)).astype(dtype),
+        rng.normal(size=(inner, gates * width)).astype(dtype),
+    )
+    scales = np.linspace(0.5, 1, gates).astype(np.float32)
+    product = BlockedProduct(rows, inner, gates, width, dtype, most_pieces)
+    multiply, operand, target = product.operands(matrix, scales)
+    given = x if rows > 1 else x[0]
+    multiply(product.operand(given), operand, target)
+    out = product.out.reshape(len(product.out), gates, rows, width)
+    assert len(out) == pieces
+    assert product._blocks.shape[2:3] == ((blocks,) if blocks else ())
+    expected = (x @ matrix).reshape(rows, gates, width).swapaxes(0, 1) * scales[:, None, None]
+    tolerance = 1e-3 if dtype == np.float32 else 1e-10
+    np.testing.assert_allclose(out.sum(axis=0), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_blocks_are_so_small_that_they_are_not_copied():
+    for rows in (2, 16, 32):
+        product = BlockedProduct(rows, 1024, 1, 512, np.float32, PIECES[-1])
+        *_, inner, width = product._blocks.shape
+        assert rows * inner * width <= UNPACKED
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (7, 16, 256)])
+def test_buffers_begin_on_a_line(shape, dtype):
+    for array in [buffers.empty(shape, dtype) for _ in range(20)] + [buffers.zeros(shape, dtype)]:
+        assert array.ctypes.data % buffers.LINE == 0
+        assert (array.shape, array.dtype) == (shape, dtype)
+        assert array.flags.c_contiguous
+    assert not array.any()
+    assert [buffers.whole_lines(count, np.float32) for count in (1, 16, 17)] == [16, 16, 32]
