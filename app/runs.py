@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -80,6 +81,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        self._folder = os.fspath(path)  # joining strings is what looking at hundreds of runs can afford
         self._records: dict[str, tuple[tuple[int, int, int], Record]] = {}
         self._files: tuple[tuple[int, int], Files] | None = None
 
@@ -130,17 +132,16 @@ class Run:
 
     def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
         """A record, read again only if its file is another one. Raises as `Record.read`."""
-        path = self.path / name
         try:
-            stat = path.lstat()
+            stat = os.lstat(f"{self._folder}/{name}")
         except FileNotFoundError:
             raise
         except OSError:
-            return kind.read(path)
+            return kind.read(self.path / name)
         identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         known = self._records.get(name)
         if known is None or known[0] != identity or not isinstance(known[1], kind):
-            record = kind.read(path)
+            record = kind.read(self.path / name)
             self._records[name] = (identity, record)
             return record
         return known[1]
@@ -201,14 +202,19 @@ class Run:
 
     def files(self) -> Files:
         """What there is, looked at again only if the folder, or the samples, changed since."""
-        samples = self.samples_path
-        changed = self.path.stat().st_mtime_ns, samples.stat().st_size if samples.exists() else 0
+        changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
         if self._files is None or self._files[0] != changed:
             found = Files(tuple(self.checkpoints()), len(self.samples()))
             if time.time_ns() - changed[0] < UNSETTLED:
                 return found  # another change may fall into the same tick of the file system's clock
             self._files = (changed, found)
         return self._files[1]
+
+    def _samples_size(self) -> int:
+        try:
+            return os.stat(f"{self._folder}/samples.jsonl").st_size
+        except FileNotFoundError:
+            return 0
 
     def checkpoint_path(self, step: int) -> Path:
         return self.path / f"step-{step:09d}.safetensors"
@@ -339,7 +345,7 @@ class RunStore:
         # a link could point out of the store
         if path.is_symlink() or not path.is_dir():
             raise RunNotFoundError(f"there is no run named {name!r} in {self.root}{self._suggestion()}")
-        run = self._load(path)
+        run = self._load(name)
         if run is None:
             raise RunNotFoundError(f"{path} holds no run: it has no run.json")
         return run
@@ -347,37 +353,45 @@ class RunStore:
     def list(self) -> Runs:
         """All runs that can be read, in the order of the queue. The log says, once, why others cannot."""
         runs: Runs = []
-        for path in self.root.iterdir() if self.root.is_dir() else ():
-            if not RUN_NAME.fullmatch(path.name) or path.is_symlink():
-                continue
+        for name in self._folders():
             try:
-                run = self._load(path)
+                run = self._load(name)
             except RunError as error:
-                if path.name not in self._reported:
-                    self._reported.add(path.name)
+                if name not in self._reported:
+                    self._reported.add(name)
                     logger.warning("run left out: %s", error)
                 continue
             if run is not None:
                 runs.append(run)
         return sorted(runs, key=lambda run: (run.spec.position, run.name))
 
+    def _folders(self) -> Iterator[str]:
+        """Names that are folders and could be runs; no links, which could point out of the store."""
+        try:
+            with os.scandir(self.root) as entries:
+                for entry in entries:
+                    if RUN_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                        yield entry.name
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
     def last_trained(self) -> float:
         """Unix time of the newest checkpoint of all runs, by the clock of then; 0 without any."""
         newest = (latest.newest.time for run in self.list() if (latest := run.usable_latest()))
         return max(newest, default=0.0)
 
-    def _load(self, path: Path) -> Run | None:
+    def _load(self, name: str) -> Run | None:
         # run.json is never rewritten, so a run read once stays valid while the file is the same one
         try:
-            stat = (path / "run.json").lstat()
+            stat = os.lstat(f"{self.root}/{name}/run.json")
         except (FileNotFoundError, NotADirectoryError):
             return None
         identity = (stat.st_ino, stat.st_mtime_ns)
-        known = self._known.get(path.name)
+        known = self._known.get(name)
         if known is None or known[0] != identity:
-            run = Run(path)
+            run = Run(self.root / name)
             _ = run.spec
-            known = self._known[path.name] = (identity, run)
+            known = self._known[name] = (identity, run)
         return known[1]
 
     def _path(self, name: str) -> Path:
