@@ -169,11 +169,11 @@ class ModelStore:
         """File and digest of the checkpoint at a step, or of the best. Raises ModelNotFoundError."""
         latest = self._read_latest(run)
         best = latest.best if latest else None
-        if best is not None and at in ("best", str(best.step)):
-            return run.path / best.file, best.digest
         steps = run.checkpoints()
-        if at != "best" and int(at) in steps:
+        if at != "best" and int(at) in steps:  # before the best of that step, which is another file
             return steps[int(at)], None
+        if best is not None and (at == "best" or int(at) == best.step):
+            return run.path / best.file, best.digest
         if not steps:
             raise NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
         shown = ", ".join(map(str, list(steps)[:NAMED])) + (", …" if len(steps) > NAMED else "")
