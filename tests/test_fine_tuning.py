@@ -2,7 +2,7 @@
 
 import io
 import json
-import os
+import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -252,11 +252,14 @@ def test_files_count_and_are_never_followed_out_of_the_store(ai, store, serving,
     with pytest.raises(openai.InternalServerError) as refused:
         ai.files.content(file)
     assert "secret" not in refused.value.message
+    outside = shutil.copytree(content.parent, tmp_path / "outside", symlinks=True)
     away = store.root / ".files" / "file-aaaaaaaaaaaaaaaaaaaaaaaa"
-    os.symlink(tmp_path, away)
-    with pytest.raises(openai.NotFoundError):
-        ai.files.delete(away.name)
+    away.symlink_to(outside)
+    for ask in (ai.files.retrieve, ai.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(away.name)
     assert secret.exists()
+    assert outside.exists()
     few = serving(store.root, max_runs=1)
     answer = few.post("/v1/files", files={"file": ("b.txt", b"b")}, data={"purpose": "fine-tune"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
