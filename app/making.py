@@ -25,6 +25,7 @@ from app.texts import (
     Finding,
     Looked,
     Source,
+    as_details,
     check_length,
     expected_seconds,
     expected_speed,
@@ -299,7 +300,8 @@ def _queue(
             Control(priority=options.priority).write(folder / "control.json")
 
     name, unnamed = options.name or otherwise, options.name is None
-    return store.add(name, config, looked.text, fill, unnamed, **{"licence": options.licence} | dict(known))
+    told = {"licence": options.licence, "findings": as_details(looked.findings)} | dict(known)
+    return store.add(name, config, looked.text, fill, unnamed, **told)
 
 
 def _made(run: Run, looked: Looked) -> Made:

@@ -79,12 +79,25 @@ class Record(BaseModel):
         write_atomic(path, self.model_dump_json(indent=2).encode() + b"\n")
 
 
+class TextFinding(BaseModel):
+    """Something worth knowing of a text; `position` in characters, or in bytes of what cannot be decoded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    level: Literal["refusal", "warning"]
+    code: str
+    message: str
+    position: int | None
+    file: str | None
+
+
 class RunSpec(Record):
     """What was asked of a run; never rewritten.
 
     `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds,
     `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it,
-    `training_file` the id of the uploaded file that its text came from, if it did.
+    `training_file` the id of the uploaded file that its text came from, if it did, `findings` what was worth
+    knowing of the text when it came.
     """
 
     name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
@@ -97,6 +110,7 @@ class RunSpec(Record):
     parent: str | None = None
     licence: str = ""
     training_file: str = ""
+    findings: list[TextFinding] = []
 
     @property
     def preset(self) -> str:

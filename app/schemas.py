@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.gradchecks import Method
-from app.records import State
+from app.records import State, TextFinding
 from model.sampling import ABOVE_ZERO, RANGES
 
 LARGEST_SEED = 2**63 - 1
@@ -171,6 +171,7 @@ class RunInfo(BaseModel):
     layers: int
     corpus: str
     characters: int = Field(description="Length of its text.")
+    findings: list[TextFinding] = Field(description="What was worth knowing of the text when it came.")
     step: int
     steps: int = Field(description="Updates asked for; 0 where a time was asked for.")
     fraction: float = Field(description="The part that is done, 0 to 1.")
@@ -213,16 +214,6 @@ class RunChange(BaseModel):
     )
 
 
-class FindingInfo(BaseModel):
-    """Something worth knowing of a text; `position` in characters."""
-
-    level: Literal["refusal", "warning"]
-    code: str
-    message: str
-    position: int | None
-    file: str | None
-
-
 class RunAccepted(BaseModel):
     """A run that waits in the queue, and what was found about its text."""
 
@@ -233,7 +224,7 @@ class RunAccepted(BaseModel):
     characters: int
     distinct_characters: int
     expected_seconds: float = Field(description="About how long it takes, once it is its turn.")
-    findings: list[FindingInfo]
+    findings: list[TextFinding]
 
 
 class Deleted(BaseModel):

@@ -72,7 +72,10 @@ def test_from_upload_to_a_served_model(api, store):
     body = answer.json()
     assert (body["name"], body["state"], body["characters"]) == ("mine", "queued", 6000)
     assert answer.headers["location"] == body["url"] == "/runs/mine"
-    assert api.get("/runs/mine").json()["state"] == "queued"
+    waiting = api.get("/runs/mine").json()
+    assert waiting["state"] == "queued"
+    assert [finding["code"] for finding in waiting["findings"]] == ["short"]
+    assert waiting["findings"] == body["findings"]
     train_all(store)
     run = api.get("/runs/mine").json()
     assert (run["state"], run["step"], run["fraction"]) == ("finished", 40, 1.0)

@@ -127,6 +127,7 @@ def describe(parts: Services, run: Run) -> RunInfo:
         layers=config.layers,
         corpus=run.spec.corpus_name,
         characters=run.spec.characters,
+        findings=run.spec.findings,
         step=status.step,
         steps=run.spec.steps,
         fraction=status.fraction,
