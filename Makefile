@@ -6,7 +6,7 @@ BENCH_ENV := .venv-bench
 RELEASE_ENV := .venv-release
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
-BENCHMARKS := training generation serve_load overload hot_swap gradcheck_steps
+BENCHMARKS := training generation serve_load overload hot_swap gradcheck_steps run_list
 IMAGE := charloom
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
