@@ -1,12 +1,15 @@
 """A full server refuses texts at the connection: as the application would, and without it."""
 
+import asyncio
 import socket
 
 import httpx
 import pytest
+import uvloop
 from conftest import application
 from small_runs import LONGEST_WAIT
 
+from app.commands.serve import handles, listen
 from app.connections import LONGEST_REFUSED
 from app.engine import Engine
 from app.errors import OverloadedError
@@ -159,6 +162,29 @@ def test_of_a_refused_body_no_more_is_read_than_a_limit(server, full, kind):
             except OSError:
                 return
         raise AssertionError("it was all read")
+
+
+def test_a_turn_of_the_loop_takes_many_connections():
+    """One for each turn is all that libuv takes from a socket: too few when the turns are long."""
+
+    async def turns_until_all_are_accepted(count: int) -> int:
+        loop, made, turns = asyncio.get_running_loop(), [], 0
+
+        class Taken(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        servers = [await loop.create_server(Taken, sock=one) for one in handles(listener)]
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(count)]
+        while len(made) < count:
+            await asyncio.sleep(0)
+            turns += 1
+        for one in (*clients, *made, *servers):
+            one.close()
+        return turns
+
+    with listen("127.0.0.1", 0) as listener:
+        assert uvloop.run(turns_until_all_are_accepted(100)) < 20
 
 
 def test_the_advice_is_the_time_that_what_is_admitted_takes():

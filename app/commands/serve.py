@@ -30,6 +30,7 @@ WORKER_NICE = 5  # a third of the server's share of a busy core
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a worker that died is started again
 HEALTHY_SECONDS = 60.0  # a worker that lived this long is started again after the first pause
 LONGEST_STOP = 5.0
+ACCEPTED = 32  # connections in a turn of the event loop
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
             # the application ends what is left after the grace; this is for connections that hang
             timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=handles(listener))
 
 
 @contextmanager
@@ -96,6 +97,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise AddressError(
             f"cannot listen on {host} port {port}: {reason}; choose another with --host or --port"
         ) from error
+
+
+def handles(listener: socket.socket) -> list[socket.socket]:
+    """The socket many times over: uvloop takes one new connection from each in a turn of its loop.
+
+    From a single one a busy server, whose turns are long, would take so few that the system's queue for them
+    is full, and a health check waits for a minute behind it.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
 
 
 def worker_command() -> list[str]:
