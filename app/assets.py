@@ -16,7 +16,9 @@ from fastapi.responses import HTMLResponse
 
 LAB = (
     "lab.css",
+    "keys.js",
     "lab.js",
+    "follow.js",
     "chart.js",
     "live.js",
     "prompt.js",
@@ -24,6 +26,8 @@ LAB = (
     "travel.js",
     "inside.js",
     "proof.js",
+    "runs.js",
+    "fork.js",
     "train.js",
 )
 OWN = ("charloom.css", "charloom.js", *LAB, "loss-curve.js", "gradcheck.js", "docs.js", "icon.svg")

@@ -182,19 +182,35 @@ def new_run(
     ConflictError (too many runs), OSError.
     """
     options = Options.parse(given)
-    config = make_config(options.preset or DEFAULT_PRESET, options.overrides)
-    if not sources:
-        raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
     with workshop(store, limits) as folder:
-        looked = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
+        looked, config = _look(options, sources, folder, limits)
         limits.budget.make_room(0)
-        if options.preset is None:
-            config = suited(looked.text.characters, looked.distinct, options.overrides)
-        config = _by_epochs(config, options, looked.text.characters)
-        check_length(config, looked.text.characters)
         name = suggested or looked.text.name
         run = _queue(store, config, options, looked, known, default_name(name))
     return _made(run, looked)
+
+
+def check(
+    store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits
+) -> tuple[Looked, RunConfig]:
+    """What `new_run` would find and choose; nothing stays in the store. Raises as `new_run`."""
+    with workshop(store, limits) as folder:
+        return _look(Options.parse(given), sources, folder, limits)
+
+
+def _look(
+    options: Options, sources: Sequence[Source], folder: Path, limits: Limits
+) -> tuple[Looked, RunConfig]:
+    """Write the text into `folder`, and choose what it is trained with."""
+    config = make_config(options.preset or DEFAULT_PRESET, options.overrides)
+    if not sources:
+        raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
+    looked = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
+    if options.preset is None:
+        config = suited(looked.text.characters, looked.distinct, options.overrides)
+    config = _by_epochs(config, options, looked.text.characters)
+    check_length(config, looked.text.characters)
+    return looked, config
 
 
 def fork(

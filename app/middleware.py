@@ -21,7 +21,7 @@ from app.shapes import code_of, respond
 
 REQUEST_ID = "x-request-id"
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever
-UPLOADS = re.compile(r"/runs|/runs/import|/runs/[^/]+/fork|/v1/files")
+UPLOADS = re.compile(r"/runs|/runs/check|/runs/import|/runs/[^/]+/fork|/v1/files")
 ENVELOPE = 100_000  # bytes that a form may have besides its texts
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 PAGE_POLICY = (

@@ -227,6 +227,21 @@ class RunAccepted(BaseModel):
     findings: list[TextFinding]
 
 
+class TextChecked(BaseModel):
+    """What was found about a text, and the network that would be trained on it."""
+
+    name: str = Field(description="What the run would be called, if no other has that name.")
+    corpus: str
+    characters: int
+    distinct_characters: int
+    cell: str
+    hidden: int
+    layers: int
+    members: int
+    expected_seconds: float = Field(description="About how long the training would take.")
+    findings: list[TextFinding]
+
+
 class Deleted(BaseModel):
     """Gone, with all its files."""
 

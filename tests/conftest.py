@@ -14,6 +14,7 @@ import httpx
 import hypothesis
 import pytest
 import uvicorn
+from browser import browser, opened  # noqa: F401 - fixtures
 from small_runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_until
 
 from app.runs import RunStore

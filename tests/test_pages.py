@@ -89,7 +89,7 @@ def test_a_page_can_be_used_without_eyes_or_on_a_phone(client: httpx.Client, pat
 
 
 def test_the_scripts_find_what_they_look_for(client: httpx.Client):
-    of_pages = {"/": [name for name in LAB if name not in ("lab.css", "chart.js", "prompt.js")]}
+    of_pages = {"/": [name for name in LAB if name not in ("lab.css", "chart.js", "prompt.js", "follow.js")]}
     of_pages |= {"/loss-curve": ["loss-curve.js"], "/gradcheck": ["gradcheck.js"]}
     for path, script in [(path, script) for path, scripts in of_pages.items() for script in scripts]:
         source = Assets()._by_name[script].content.decode()

@@ -467,3 +467,21 @@ def test_training_and_deleting_need_keys_with_that_right(store, serving):
         posted = upload(api, name=f"of-{secret}").status_code
         statuses[secret] = (api.get("/runs").status_code, posted, api.delete("/runs/of-t").status_code)
     assert statuses == {"r": (200, 403, 403), "t": (200, 202, 403), "a": (200, 202, 200)}
+
+
+def test_a_text_is_looked_at_before_it_is_trained_on(api, store):
+    text = b"the same line again\n" * 300
+    answer = api.post(
+        "/runs/check", params={"minutes": 2}, files={"file": ("My Notes.txt", text)}, data={"hidden": 24}
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["name"], body["characters"], body["hidden"]) == ("my-notes", len(text), 24)
+    assert "repeated_lines" in {finding["code"] for finding in body["findings"]}
+    assert body["expected_seconds"] == 120
+    refused = api.post(
+        "/runs/check", content=b"\xff\xfe\x00too short", headers={"content-type": "text/plain"}
+    )
+    assert refused.status_code == 422
+    assert not store.list()
+    assert not left_behind(store)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from app.services import Parts
+from model.config import CHOICES, PRESETS
 
 FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -16,7 +17,13 @@ router = APIRouter(include_in_schema=False)
 async def index(parts: Parts) -> Response:
     """The laboratory: watch the training, play with what it writes, look inside."""
     settings = parts.settings
-    return parts.assets.page("index.html", max_prompt=settings.max_prompt, max_length=settings.max_length)
+    return parts.assets.page(
+        "index.html",
+        max_prompt=settings.max_prompt,
+        max_length=settings.max_length,
+        presets=list(PRESETS),
+        cells=CHOICES["cell"],
+    )
 
 
 @router.get("/docs")

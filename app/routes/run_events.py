@@ -16,6 +16,7 @@ from app.records import RunError
 from app.routes.documents import errors, streamed
 from app.routes.runs import describe
 from app.runs import Run
+from app.schemas import RunInfo
 from app.services import Parts, Services
 from app.shapes import event
 from app.streaming import EventStream
@@ -24,6 +25,7 @@ LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
 MOST_POINTS = 500  # told at once to who comes back after long
 ENDED = ("finished", "failed", "stopped")
+PROGRESS = {"fraction", "characters_per_second", "expected_end"}  # of the run, told with the newest point
 CURSOR = re.compile(r"(-?[0-9]{1,12})\.([0-9]{1,9})\.(-?[0-9]{1,12})", re.ASCII)
 
 router = APIRouter(tags=["training"])
@@ -57,6 +59,7 @@ async def events(
 ) -> Response:
     """Events `state` (the run, as `/runs/{name}` has it), `progress`, `sample` and `checkpoint`.
 
+    The newest `progress` also says what part is done, how fast it goes and when it is expected to end.
     The stream ends with the run. Who comes back with `Last-Event-ID` misses nothing, and nothing comes twice;
     without it the newest of each kind comes first.
     """
@@ -109,10 +112,10 @@ class Watch:
     def look(self) -> list[bytes]:
         """The events since the last look. Raises RunError or FileNotFoundError if the run is gone."""
         info = describe(self.parts, self.parts.runs.get(self.run.name))
-        news = [*self._curve(), *self._samples(), *self._checkpoint()]
+        news = [*self._curve(info), *self._samples(), *self._checkpoint()]
         self._first = False
         self.told_news = bool(news)
-        state = (info.state, info.reason, info.priority, tuple(info.warnings))
+        state = (info.state, info.stale, info.reason, info.priority, tuple(info.warnings))
         if state != self._state:
             told = event(info.model_dump(mode="json"), "state", str(self.cursor))
             news = [told, *news] if not self._state and info.state not in ENDED else [*news, told]
@@ -120,7 +123,7 @@ class Watch:
         self.ended = info.state in ENDED
         return news
 
-    def _curve(self) -> list[bytes]:
+    def _curve(self, info: RunInfo) -> list[bytes]:
         points = self.parts.curves.get(self.run).points
         last = points[-1]["step"] if points else -1
         step = min(self.cursor.step, last)  # a run that was taken back tells its steps again
@@ -130,9 +133,10 @@ class Watch:
         elif len(new) > MOST_POINTS:
             new = [*new[:: len(new) // MOST_POINTS + 1], new[-1]]
         told = []
-        for point in new:
+        now = info.model_dump(include=PROGRESS)
+        for number, point in enumerate(new, 1):
             self.cursor = self.cursor._replace(step=point["step"])
-            told.append(event(point, "progress", str(self.cursor)))
+            told.append(event(point | now if number == len(new) else point, "progress", str(self.cursor)))
         return told
 
     def _samples(self) -> list[bytes]:

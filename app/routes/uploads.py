@@ -12,11 +12,12 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.access import Right, needs
 from app.intake import received
-from app.making import Made, fork, new_run
+from app.making import Made, check, fork, new_run
 from app.routes.documents import errors
-from app.schemas import RunAccepted
+from app.runs import default_name
+from app.schemas import RunAccepted, TextChecked
 from app.services import Parts, Services
-from app.texts import as_details
+from app.texts import as_details, expected_seconds
 from model.config import CHOICES, RunConfig
 
 router = APIRouter(tags=["training"], dependencies=[Depends(needs(Right.TRAIN))])
@@ -77,6 +78,31 @@ async def create(request: Request, response: Response, parts: Parts) -> RunAccep
             parts, partial(new_run, parts.runs, upload.options, upload.sources, parts.limits)
         )
     return accepted(response, made)
+
+
+@router.post(
+    "/runs/check",
+    summary="Look at a text first",
+    responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
+    openapi_extra=documented({}),
+)
+async def check_text(request: Request, parts: Parts) -> TextChecked:
+    """The same upload as to `/runs`, but only looked at: what was found, and what would be trained on it."""
+    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
+        work = partial(check, parts.runs, upload.options, upload.sources, parts.limits)
+        looked, config = await in_turn(parts, work)
+    return TextChecked(
+        name=str(upload.options.get("name") or default_name(looked.text.name)),
+        corpus=looked.text.name,
+        characters=looked.text.characters,
+        distinct_characters=looked.distinct,
+        cell=config.cell,
+        hidden=config.hidden,
+        layers=config.layers,
+        members=config.members,
+        expected_seconds=round(expected_seconds(config, looked.distinct), 1),
+        findings=as_details(looked.findings),
+    )
 
 
 @router.post(

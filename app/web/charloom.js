@@ -10,13 +10,14 @@ const Charloom = {
   async ask(url, options = {}) {
     let response;
     try {
-      response = await fetch(url, { ...options, headers: { Accept: "application/json", ...options.headers } });
+      response = await fetch(url, { ...options, headers: { Accept: "application/json", ...this.credentials(), ...options.headers } });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw Object.assign(new Error("the server does not answer"), { status: 0, details: [] });
     }
     if (response.ok) return response;
     const { error } = await response.json().catch(() => ({}));
+    if (response.status === 401 || response.status === 403) this.refused(error ? error.message : response.statusText);
     throw Object.assign(new Error(error ? error.message : response.statusText), {
       status: response.status,
       code: error ? error.code : "",
@@ -24,6 +25,10 @@ const Charloom = {
       retryAfter: Number(response.headers.get("retry-after")) || 0,
     });
   },
+
+  // What requests carry, and what to do when that is not enough: a page with a field for keys puts its own here.
+  credentials: () => ({}),
+  refused() {},
 
   async json(url, options = {}) {
     return (await this.ask(url, options)).json();
@@ -109,7 +114,7 @@ const Charloom = {
     next.src = `${url}&shape=${shape}&theme=${this.theme.matches ? "dark" : "light"}`;
   },
 
-  // Calls `work` now, and again `pause()` milliseconds after it has ended, while the page is looked at.
+  // Calls `work` now, and again `pause()` milliseconds after it has ended, while the page is looked at. Gives what calls it at once.
   follow(work, pause) {
     let timer;
     const turn = async () => {
@@ -119,5 +124,6 @@ const Charloom = {
     };
     document.addEventListener("visibilitychange", () => document.hidden || turn());
     turn();
+    return turn;
   },
 };

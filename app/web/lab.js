@@ -4,6 +4,8 @@
 const Lab = {
   runs: [],
   answers: true,
+  now() {},
+  _tries: 0,
   _listeners: [],
 
   // Calls `listener(runs)` now and whenever the runs have changed, or the server is back.
@@ -13,7 +15,25 @@ const Lab = {
   },
 
   tell() {
+    window.clearTimeout(this._telling);
+    this._telling = 0;
     for (const listener of this._listeners) listener(this.runs);
+  },
+
+  // Once for all that comes at about the same time.
+  tellSoon() {
+    this._telling ||= window.setTimeout(() => this.tell(), 50);
+  },
+
+  // The list again, at most every two seconds.
+  refreshSoon() {
+    this._refreshing ||= window.setTimeout(
+      () => {
+        this._refreshing = 0;
+        this.now();
+      },
+      Math.max(0, (this._asked ?? 0) + 2000 - Date.now()),
+    );
   },
 
   run(name) {
@@ -33,13 +53,14 @@ const Lab = {
 
   async refresh() {
     try {
-      const { models } = await Charloom.json("/models");
-      const text = JSON.stringify(models);
-      const changed = text !== this._text || !this.answers;
-      this._text = text;
-      this.runs = models;
+      this._asked = Date.now();
+      const { runs } = await Charloom.json("/runs");
+      const back = !this.answers;
+      this.runs = runs;
       this.answers = true;
-      if (changed) this.tell();
+      this._tries = 0;
+      this.tell();
+      if (back) document.dispatchEvent(new Event("server-back"));
     } catch (error) {
       if (error.status === 0) this.answers = false;
       else Charloom.show("serving", error.message);
@@ -50,26 +71,42 @@ const Lab = {
   banner() {
     const silent = this.runs.find((run) => run.stale);
     let text = "";
-    if (!this.answers) text = "The server does not answer. Trying again …";
+    if (!this.answers) text = "The server does not answer. The page goes on trying.";
     else if (silent) text = `${silent.name} stands at ${Charloom.number(silent.step, 0)} updates: its worker is silent. Texts are still written.`;
-    const banner = Charloom.at("banner");
-    if (banner.textContent !== text) banner.textContent = text;
-    banner.hidden = !text;
+    if (Charloom.at("banner-text").textContent !== text) Charloom.show("banner-text", text);
+    Charloom.at("banner").hidden = !text;
+    Charloom.at("banner-now").hidden = this.answers;
   },
 
-  // A request that is sent again while the server is busy, as often as it is worth it; `waiting(seconds)` says so meanwhile.
-  async patiently(work, waiting) {
+  // How long until the list of runs is asked for again: what is being trained is followed besides.
+  pause() {
+    if (this.answers) return this.runs.some(this.isBusy) ? 10000 : 5000;
+    this._tries += 1;
+    return 500 * Math.min(32, 2 ** this._tries);
+  },
+
+  // A request that is sent again while the server is busy, as often as it is worth it; `waiting(seconds)` counts down meanwhile.
+  async patiently(work, waiting, signal) {
     for (let tries = 0; ; tries += 1) {
       try {
         return await work();
       } catch (error) {
         if (error.status !== 429 || tries === 5) throw error;
-        const seconds = Math.min(error.retryAfter || 1, 30);
-        waiting(seconds);
-        await new Promise((resolve) => window.setTimeout(resolve, 1000 * seconds));
+        for (let seconds = Math.min(Math.ceil(error.retryAfter) || 1, 60); seconds > 0; seconds -= 1) {
+          waiting(seconds);
+          await new Promise((resolve) => window.setTimeout(resolve, 1000));
+          signal?.throwIfAborted();
+        }
       }
     }
   },
+
+  duration(seconds) {
+    if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+    return `${Charloom.number(seconds / 60, seconds < 600 && seconds % 60 ? 1 : 0)} min`;
+  },
+
+  cell: (name) => (name === "elman" ? "Elman" : name.toUpperCase()),
 
   // What a person would type for a character.
   visible(character) {
@@ -91,7 +128,7 @@ const Lab = {
     const loss = run.validation_loss ?? run.smooth_loss;
     const kind = run.validation_loss === null ? "smooth" : "held-out";
     const text = loss === null ? "" : `, ${kind} loss ${Charloom.number(loss, 2)}`;
-    Charloom.show("serving", `${run.serving} is being served: ${run.cell}, ${run.layers} × ${run.hidden} units, learned from ${run.corpus} (${Charloom.number(run.characters, 0)} characters); ${Lab.state(run)}${text}.`);
+    Charloom.show("serving", `${run.serving} is being served: ${Lab.cell(run.cell)}, ${run.layers} × ${run.hidden} units, learned from ${run.corpus} (${Charloom.number(run.characters, 0)} characters); ${Lab.state(run)}${text}.`);
   }
 
   // "the newest", then of each run its newest, its best and every step that is kept.
@@ -131,9 +168,11 @@ const Lab = {
   });
 
   document.addEventListener("DOMContentLoaded", () => {
-    Charloom.follow(
+    Lab.now = Charloom.follow(
       () => Lab.refresh(),
-      () => (!Lab.answers ? 1000 : Lab.runs.some(Lab.isBusy) ? 1500 : 6000),
+      () => Lab.pause(),
     );
+    Charloom.at("banner-now").addEventListener("click", Lab.now);
+    window.addEventListener("online", Lab.now);
   });
 }

@@ -6,9 +6,11 @@
   const curves = new Map();
   let chosen = null; // names, once a person has chosen
   let listed = "";
+  const LOAD_AGAIN = 3000; // milliseconds between whole curves of a run that is followed
+  const MOST_POINTS = 4000; // then the server thins them
   const chart = new LossChart(at("live-chart"), (text) => Charloom.show("live-read", text));
 
-  const shown = () => chosen ?? [(Lab.runs.find((run) => run.state === "training") ?? Lab.serving() ?? Lab.runs.find((run) => run.step > 0))?.name].filter(Boolean);
+  const shown = () => chosen ?? [(Lab.runs.find((run) => run.state === "training") ?? Lab.serving() ?? Lab.runs.find((run) => run.step > 0) ?? Lab.runs.find(Lab.isBusy))?.name].filter(Boolean);
   const options = () => ({ x: at("live-x").value, logX: at("live-log-x").checked, logY: at("live-log-y").checked });
 
   function list(runs) {
@@ -33,19 +35,34 @@
     curve.samples = [...new Set(samples.map((sample) => sample.step))];
     curve.colour = Lab.runs.indexOf(Lab.run(run.name)) % 6;
     curve.key = keyOf(run);
+    curve.loaded = Date.now();
     curves.set(run.name, curve);
   }
 
-  const keyOf = (run) => `${run.state}-${run.step}-${run.smooth_loss}-${run.samples}-${run.checkpoints.length}`;
+  // What a curve was loaded for. The points of a run that is followed come by themselves.
+  const keyOf = (run) => `${run.state}-${run.samples}-${run.checkpoints.length}-${run.checkpoints.at(-1)}-${Follow.follows(run.name) ? "" : run.step}`;
+
+  function isOld(run) {
+    const curve = curves.get(run.name);
+    if (!curve || curve.points.length > MOST_POINTS) return true;
+    return curve.key !== keyOf(run) && (!Follow.follows(run.name) || Date.now() - curve.loaded > LOAD_AGAIN);
+  }
+
+  function append(name, point) {
+    const points = curves.get(name)?.points;
+    if (points && (!points.length || point.step > points.at(-1).step)) points.push(point);
+  }
 
   async function update(runs) {
+    const gone = [...curves.keys()].filter((name) => !Lab.run(name));
+    for (const name of gone) curves.delete(name);
     if (chosen) chosen = chosen.filter((name) => Lab.run(name));
     if (chosen && !chosen.length) chosen = null;
     list(runs);
     const wanted = shown().map((name) => Lab.run(name)).filter((run) => run && run.step > 0);
     describe(Lab.run(shown()[0]));
     try {
-      await Promise.all(wanted.filter((run) => curves.get(run.name)?.key !== keyOf(run)).map(load));
+      await Promise.all(wanted.filter(isOld).map(load));
     } catch {
       return; // the runs are asked for again in a moment
     }
@@ -56,7 +73,11 @@
     const known = shown().map((name) => curves.get(name)).filter((curve) => curve && curve.points.length);
     at("live-empty").hidden = known.length > 0;
     at("live-shown").hidden = known.length === 0;
-    if (!known.length) return;
+    if (!known.length) {
+      const run = Lab.run(shown()[0]);
+      Charloom.show("live-empty", run ? `${run.name} is ${run.state}: its curve begins with its first updates.` : "Nothing has been trained yet. The curve begins with the first updates of a worker.");
+      return;
+    }
     chart.show(known, options());
     at("live-picture").href = `/loss-curve?model=${encodeURIComponent(known[0].run)}`;
     const warnings = known.flatMap((curve) => curve.warnings.map((warning) => `${curve.run}: ${warning}`));
@@ -76,12 +97,10 @@
     Charloom.show("live-held-out", Charloom.number(run.validation_loss));
     Charloom.show("live-speed", run.characters_per_second ? Charloom.number(run.characters_per_second, 0) : "–");
     const left = run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : null;
-    Charloom.show("live-left", training && left !== null ? duration(left) : "–");
+    Charloom.show("live-left", training && left !== null ? Lab.duration(left) : "–");
     at("live-left").parentElement.hidden = !training;
     at("live-progress").value = run.fraction;
   }
-
-  const duration = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`);
 
   at("live-runs").addEventListener("change", () => {
     chosen = [...at("live-runs").querySelectorAll("input:checked")].map((box) => box.value);
@@ -92,5 +111,15 @@
   at("zoom-out").addEventListener("click", () => chart.zoomBy(2));
   at("zoom-all").addEventListener("click", () => chart.zoom(null));
   Charloom.theme.addEventListener("change", draw);
+  // Shows a run above, without going there.
+  Lab.showNext = (name) => {
+    chosen = [name];
+    update(Lab.runs);
+  };
+  Lab.showLive = (name) => {
+    Lab.showNext(name);
+    at("live").scrollIntoView();
+  };
+  Follow.on((name, event, data) => event === "progress" && append(name, data));
   Lab.onRuns(update);
 }

@@ -45,7 +45,7 @@
     begin();
     try {
       const send = () => Charloom.post("/generate", { ...asked, stream: true }, { signal: mine.signal });
-      const response = await Lab.patiently(send, (seconds) => Charloom.show("play-made", `The server is busy; trying again in ${seconds} s …`));
+      const response = await Lab.patiently(send, (seconds) => Charloom.show("play-made", `The server is busy; trying again in ${seconds} s …`), mine.signal);
       Charloom.show("play-made", "writing …");
       const answer = await receive(response, texts);
       made = { ...asked, model: answer.model, seed: answer.seed };

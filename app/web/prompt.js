@@ -1,4 +1,4 @@
-// A text box that marks, in place, the characters that the chosen network has never seen.
+// A text box that marks, in place, the characters that the chosen network has never seen, and those that are too many.
 "use strict";
 
 class PromptBox {
@@ -29,20 +29,30 @@ class PromptBox {
 
   mark() {
     const unseen = this.unseen.get(this.run) ?? new Set();
+    const most = Number(this.area.dataset.most);
     const parts = [];
     const found = new Set();
+    let read = 0;
     for (const character of this.area.value) {
+      read += 1;
+      if (read > most) break;
       if (unseen.has(character)) {
         found.add(character);
         parts.push(Charloom.make("mark", {}, character));
       } else if (typeof parts.at(-1) === "string") parts[parts.length - 1] += character;
       else parts.push(character);
     }
+    const rest = [...this.area.value].slice(most);
+    if (rest.length) parts.push(Charloom.make("mark", {}, rest.join("")));
     // a line break at the very end would take no room
     this.backdrop.replaceChildren(...parts, "\u200b");
     this.backdrop.scrollTop = this.area.scrollTop;
-    this.note.hidden = found.size === 0;
-    if (found.size === 0) return;
+    this.note.hidden = found.size === 0 && rest.length === 0;
+    if (rest.length) {
+      const shorten = Charloom.make("button", { type: "button", onclick: () => this.set([...this.area.value].slice(0, most).join("")) }, "Cut them off");
+      this.note.replaceChildren(`At most ${Charloom.number(most, 0)} characters can be read: ${Charloom.number(rest.length, 0)} too many. `, shorten);
+    }
+    if (found.size === 0 || rest.length) return;
     const leave = Charloom.make("button", { type: "button", onclick: () => this.leaveOut(unseen) }, "Leave them out");
     const names = [...found].map((character) => `“${Lab.visible(character)}”`).join(", ");
     this.note.replaceChildren(`${this.run} has never seen ${names}. `, leave);

@@ -1,0 +1,41 @@
+// Training on from a step of a run, with changed settings or another text.
+"use strict";
+
+{
+  const at = Charloom.at;
+  const form = at("fork-form");
+  let parent = "";
+
+  Lab.fork = (name) => {
+    const run = Lab.run(name);
+    parent = name;
+    Charloom.show("fork-title", `Train on from ${name}`);
+    Charloom.show("fork-made", "");
+    const steps = [...run.checkpoints].reverse().map((step) => new Option(`after ${Charloom.number(step, 0)} updates`, step));
+    form.step.replaceChildren(new Option("its newest", ""), ...(run.best ? [new Option("its best", "best")] : []), ...steps);
+    form.reset();
+    at("fork").showModal();
+  };
+
+  async function start() {
+    const body = new FormData();
+    for (const name of ["step", "name", "learning_rate"]) if (form[name].value) body.append(name, form[name].value);
+    if (form.amount.value) body.append(form.unit.value, form.amount.value);
+    for (const file of form.file.files) body.append("file", file);
+    Charloom.show("fork-made", "sending …");
+    try {
+      const run = await Charloom.json(`/runs/${encodeURIComponent(parent)}/fork`, { method: "POST", body });
+      at("fork").close();
+      Charloom.show("runs-made", [`${run.name} waits for its turn.`, ...run.findings.map((finding) => `${finding.message}.`)].join(" "));
+      Lab.now();
+    } catch (error) {
+      Charloom.show("fork-made", error.message);
+    }
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    start();
+  });
+  at("fork-no").addEventListener("click", () => at("fork").close());
+}
