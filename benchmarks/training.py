@@ -3,6 +3,7 @@
     python -m benchmarks.training [--rounds 5] [--quick]
 
 Each round times every contender in turn, so that a drift of the machine meets all alike; medians over rounds.
+What other processes disturbed is measured again, some times; the table tells how much of the cores they took.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import report
 from benchmarks.own_training import CHARACTERS, ours, random_text
 from benchmarks.plain_numpy import PlainRNN
+from benchmarks.quiet import quietest
 from benchmarks.torch_training import torch_update
 from model.config import PRESETS, RunConfig
 from model.training import Training
@@ -81,7 +84,7 @@ def classic(rounds, text):
         "PyTorch nn.RNN, 1 thread": torch_update(config, text, 1),
         "plain NumPy": plain_update(config, text),
     }
-    medians = measure(contenders, rounds, 300)
+    medians, others = quietest(lambda: measure(contenders, rounds, 300))
     close()
     rows = [
         (
@@ -92,9 +95,8 @@ def classic(rounds, text):
         )
         for name, taken in medians.items()
     ]
-    return report.table(
-        ("`classic`: Elman, 100, T = 25, 1 stream", "µs an update", "characters/s", "× ours"), rows
-    )
+    head = ("`classic`: Elman, 100, T = 25, 1 stream", "µs an update", "characters/s", "× ours")
+    return report.table(head, rows) + f"\n\nOther processes took {others:.0%} of the cores meanwhile."
 
 
 def batched(rounds, text, sizes):
@@ -103,13 +105,15 @@ def batched(rounds, text, sizes):
         config = RunConfig(cell=cell, hidden=hidden, streams=streams, shards=2, learning_rate=1e-3)
         update, close = ours(config, text)
         contenders = {"ours": update} | {threads: torch_update(config, text, threads) for threads in (1, 2)}
-        medians = measure(contenders, rounds, 5)
+        medians, others = quietest(partial(measure, contenders, rounds, 5))
         close()
         best = min(medians[1], medians[2])
         characters = config.sequence_length * streams
         share = product_flops(config) / medians["ours"] / 1e9 / (2 * peak)
         speeds = [f"{characters / medians[name]:,.0f}" for name in ("ours", 1, 2)]
-        rows.append((cell, hidden, streams, *speeds, f"{best / medians['ours']:.2f}", f"{share:.0%}"))
+        ratio = f"{best / medians['ours']:.2f}"
+        rows.append((cell, hidden, streams, *speeds, ratio, f"{share:.0%}", f"{others:.0%}"))
+        print(*rows[-1], file=sys.stderr, flush=True)
     head = (
         "cell",
         "hidden",
@@ -122,7 +126,7 @@ def batched(rounds, text, sizes):
     note = (
         f"\n\nOne core's product peak here: {peak:.0f} GFLOP/s (float32, 1024 × 1024); ours uses two cores."
     )
-    return report.table((*head, "ours, share of product peak"), rows) + note
+    return report.table((*head, "ours, share of product peak", "others' share of the cores"), rows) + note
 
 
 MEMORY = """
