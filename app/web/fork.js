@@ -14,6 +14,7 @@
     const steps = [...run.checkpoints].reverse().map((step) => new Option(`after ${Charloom.number(step, 0)} updates`, step));
     form.step.replaceChildren(new Option("its newest", ""), ...(run.best ? [new Option("its best", "best")] : []), ...steps);
     form.reset();
+    form.name.placeholder = `${name}-fork`;
     at("fork").showModal();
   };
 
@@ -22,6 +23,7 @@
     for (const name of ["step", "name", "learning_rate"]) if (form[name].value) body.append(name, form[name].value);
     if (form.amount.value) body.append(form.unit.value, form.amount.value);
     for (const file of form.file.files) body.append("file", file);
+    at("fork-made").classList.remove("bad");
     Charloom.show("fork-made", "sending …");
     try {
       const run = await Charloom.json(`/runs/${encodeURIComponent(parent)}/fork`, { method: "POST", body });
@@ -29,6 +31,7 @@
       Charloom.show("runs-made", [`${run.name} waits for its turn.`, ...run.findings.map((finding) => `${finding.message}.`)].join(" "));
       Lab.now();
     } catch (error) {
+      at("fork-made").classList.add("bad");
       Charloom.show("fork-made", error.message);
     }
   }

@@ -104,7 +104,7 @@
   // Three ways to the very same text.
   const again = {
     link: () => `${location.origin}/#play?${new URLSearchParams(made)}`,
-    curl: () => `curl -s ${location.origin}/generate -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(made).replaceAll("'", "'\\''")}'`,
+    curl: () => `curl -s ${location.origin}/generate${Charloom.credentials().Authorization ? ' -H "Authorization: Bearer $CHARLOOM_KEY"' : ""} -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(made).replaceAll("'", "'\\''")}'`,
     python: () => {
       const fields = Object.entries(made).map(([name, value]) => `    ${JSON.stringify(name)}: ${JSON.stringify(value)},\n`);
       return `import httpx\n\nrequest = {\n${fields.join("")}}\nanswer = httpx.post("${location.origin}/generate", json=request, timeout=60).json()\nprint(answer["text"])`;
