@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 
 
 class StoreFullError(OSError):

@@ -15,7 +15,8 @@ from filelock import Timeout
 from app.errors import ConflictError
 from app.files import TEMPORARY_PREFIX, flush
 from app.records import Control, Status, Wanted
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 
 STOP_SECONDS = 10.0  # longest that the end of a run's training is waited for
 POSSIBLE: dict[Wanted, tuple[str, ...]] = {

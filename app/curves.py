@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.files import open_regular
-from app.runs import Run
+from app.run import Run
 from model import history
 
 Record = dict[str, Any]

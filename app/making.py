@@ -19,7 +19,8 @@ from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, N
 from app.files import TEMPORARY_PREFIX, open_regular
 from app.planning import PLANNED, cadence, shape, sizes, updates
 from app.records import RUN_NAME, Control, RunNameError
-from app.runs import Run, RunStore, default_name
+from app.run import Run
+from app.runs import RunStore, default_name
 from app.texts import (
     CORES,
     Finding,

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.records import Status
-from app.runs import Run
+from app.run import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CHART_ROWS = 8

@@ -13,7 +13,7 @@ import jinja2
 from app.curves import Curve
 from app.gradchecks import Method
 from app.reading import Findings, read
-from app.runs import Run
+from app.run import Run
 from app.store import ModelStore
 
 ReportFormat = Literal["html", "markdown"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from app.records import RunFileError
-from app.runs import Run
+from app.run import Run
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError
 from model.guards import Rollback, block_start

@@ -16,7 +16,8 @@ from app.gradchecks import GradientChecks
 from app.making import Limits
 from app.metrics import Metrics
 from app.rendering import Renderer
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.settings import Settings
 from app.slots import Slots
 from app.store import LoadedModel, ModelStore

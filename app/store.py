@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from app.errors import ModelNotFoundError, NotReadyError
 from app.records import Latest, RunError, RunFileError
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from model.checkpoint import Checkpoint, load
 from model.config import RunConfig
 from model.errors import CheckpointError

@@ -22,7 +22,7 @@ import numpy as np
 
 from app.errors import TooLargeError, UnusableTextError
 from app.files import flush
-from app.runs import Text
+from app.run import Text
 from model.batches import windows_per_epoch
 from model.config import RunConfig
 from model.text import OTHER_MARKS, UTF8_MARK

@@ -21,7 +21,8 @@ from app.budget import Budget
 from app.files import flush, remove_temporaries, write_atomic
 from app.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
 from app.resuming import kept_anchors, last_good, start_or_resume, warnings
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.shards import running_passes
 from model import history
 from model.checkpoint import Checkpoint, encode, load

@@ -15,7 +15,8 @@ from app.errors import InvalidRequestError, TooLargeError
 from app.files import flush, open_regular
 from app.making import Limits, Options, checkpoint_at, workshop
 from app.records import CheckpointEntry, Latest, RunSpec, Status
-from app.runs import Run, RunStore, Text
+from app.run import Run, Text
+from app.runs import RunStore
 from model.checkpoint import Checkpoint, load
 from model.errors import CharloomError
 

@@ -13,7 +13,8 @@ from app.errors import NotFoundError
 from app.examples import as_text
 from app.making import Limits, fork, new_run
 from app.records import RUN_NAME, RunError, RunNotFoundError, State
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.texts import Source
 from app.tuning_schemas import (
     Hyperparameters,

@@ -25,7 +25,8 @@ from app.files import DISK_FULL, remove_temporaries
 from app.logs import configure_logging
 from app.records import Status
 from app.reserve import Reserve
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.settings import Settings, load_settings
 from app.trainer import Cadence, train_run
 from model.errors import CharloomError, TextError

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.worker import StoreBusyError, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig

@@ -8,7 +8,8 @@ from small_runs import classic_like, small_text
 
 from app import curves
 from app.curves import Curve, Curves, extremes
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from model import history
 
 

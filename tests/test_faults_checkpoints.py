@@ -13,7 +13,8 @@ from small_runs import stop, wait_until, worker_process
 from test_store import announce, refreshed
 
 from app.records import Latest
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint, encode, load
 from model.vocabulary import Vocabulary

@@ -24,7 +24,8 @@ from small_runs import (
 )
 from test_store import announce
 
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.trainer import train_run
 from app.worker import Worker
 from model.checkpoint import load

@@ -13,7 +13,8 @@ from test_resume import Killed, Killer, assert_readable, train
 from app.curves import Curves
 from app.plots import draw_loss_curve
 from app.resuming import is_anchor, kept_anchors
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.trainer import Cadence, train_run
 from app.worker import Worker
 from model.checkpoint import load

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from small_runs import stop, wait_until, worker_process
 
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from model import history
 from model.checkpoint import load
 from model.errors import CheckpointError

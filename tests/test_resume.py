@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from app.files import write_atomic
 from app.records import RunFileError
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.trainer import Cadence, train_run
 from model import history
 from model.checkpoint import load

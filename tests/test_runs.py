@@ -17,7 +17,8 @@ from app.records import (
     RunNotFoundError,
     Status,
 )
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from model.config import PRESETS, RunConfig
 
 CLASSIC = PRESETS["classic"]

@@ -11,7 +11,8 @@ from small_runs import classic_like, small_text
 
 from app.errors import ModelNotFoundError, NotReadyError
 from app.records import CheckpointEntry, Latest
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.store import ModelStore
 from app.trainer import train_run
 from model.checkpoint import encode, load

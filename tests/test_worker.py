@@ -12,7 +12,8 @@ from small_runs import classic_like, gru_like, locked, outcome, small_text, stop
 from app.defaults import queue_defaults
 from app.files import write_atomic
 from app.records import Status
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.settings import Settings
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.checkpoint import load

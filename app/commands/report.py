@@ -12,7 +12,8 @@ from app.files import write_atomic
 from app.gradchecks import GradientChecks
 from app.plots import draw_loss_curve
 from app.report import METHODS, Checks, ReportFormat, checked_model, render
-from app.runs import Run, RunStore
+from app.run import Run
+from app.runs import RunStore
 from app.settings import Settings
 from app.store import ModelStore
 

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from app.planning import PLANNED, make_plan
 from app.progress import make_display
 from app.records import RunExistsError, RunNotFoundError, Status
-from app.runs import Run, RunStore, default_name
+from app.run import Run
+from app.runs import RunStore, default_name
 from app.speed import measure
 from app.texts import check_length
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.records import RunError
 from app.routes.documents import errors, streamed
 from app.routes.runs import describe
-from app.runs import Run
+from app.run import Run
 from app.schemas import RunInfo
 from app.services import Parts, Services
 from app.shapes import event

@@ -13,7 +13,7 @@ from app.access import Right, needs
 from app.control import ask, delete
 from app.records import CheckpointEntry, Wanted
 from app.routes.documents import errors
-from app.runs import Run
+from app.run import Run
 from app.schemas import (
     CheckpointInfo,
     Deleted,

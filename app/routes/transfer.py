@@ -19,7 +19,7 @@ from app.intake import received
 from app.routes.documents import errors
 from app.routes.runs import describe
 from app.routes.uploads import in_turn
-from app.runs import Run
+from app.run import Run
 from app.schemas import RunInfo
 from app.services import Parts
 from app.transfer import export, import_run

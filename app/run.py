@@ -1,0 +1,215 @@
+"""One run of the store: its folder and the files in it, read and written whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from app.files import is_regular, read_regular
+from app.records import (
+    Baselines,
+    Control,
+    Latest,
+    Record,
+    RunFileError,
+    RunNotFoundError,
+    RunSpec,
+    Status,
+)
+from model import history
+from model.config import RunConfig
+
+CORPUS_LIMIT = 1 << 30
+UNSETTLED = 2_000_000_000  # nanoseconds
+STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class Text(NamedTuple):
+    """What a run's record tells of its text: the file's name for people, sha256 (UTF-8), characters."""
+
+    name: str
+    sha256: str
+    characters: int
+
+
+class Files(NamedTuple):
+    """Steps of the checkpoint files, ascending, and how many samples there are."""
+
+    steps: tuple[int, ...]
+    samples: int
+
+
+class Run:
+    """One run of a store. Reading is for everyone; the `write_` methods are for the holder of the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self._folder = os.fspath(path)  # joining strings is what looking at hundreds of runs can afford
+        self._records: dict[str, tuple[tuple[int, int, int], Record]] = {}
+        self._files: tuple[tuple[int, int], Files] | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r})"
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """What was asked. Raises RunFileError if run.json cannot be used, RunNotFoundError without one."""
+        try:
+            spec = RunSpec.read(self.path / "run.json")
+        except FileNotFoundError as error:
+            raise RunNotFoundError(f"{self.path} holds no run: it has no run.json") from error
+        if spec.name != self.name:
+            raise RunFileError(f"{self.path} holds a run named {spec.name!r}: rename the folder to that")
+        return spec
+
+    @property
+    def config(self) -> RunConfig:
+        return self.spec.config
+
+    @property
+    def status(self) -> Status:
+        """Where the run stands. A damaged status.json counts as queued: the worker then writes it anew."""
+        try:
+            return self._read("status.json", Status)
+        except FileNotFoundError:
+            return Status(steps=self.spec.steps)
+        except RunFileError as error:
+            return Status(steps=self.spec.steps, reason=str(error))
+
+    @property
+    def standing(self) -> Status:
+        """Where the run stands as people see it: what the worker wrote last, and what was asked since."""
+        return self.control.applied_to(self.status)
+
+    @property
+    def control(self) -> Control:
+        """What is asked of the run; a damaged file asks nothing, as a missing one does."""
+        try:
+            return self._read("control.json", Control)
+        except (FileNotFoundError, RunFileError):
+            return Control()
+
+    def write_control(self, control: Control) -> None:
+        """For servers, which hold the store's `changing` lock for it. Raises OSError."""
+        control.write(self.path / "control.json")
+
+    def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
+        """A record, read again only if its file is another one. Raises as `Record.read`."""
+        try:
+            stat = os.lstat(f"{self._folder}/{name}")
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return kind.read(self.path / name)
+        identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        known = self._records.get(name)
+        if known is None or known[0] != identity or not isinstance(known[1], kind):
+            record = kind.read(self.path / name)
+            self._records[name] = (identity, record)
+            return record
+        return known[1]
+
+    def write_status(self, status: Status) -> None:
+        """Raises OSError."""
+        status.write(self.path / "status.json")
+
+    def text(self) -> str:
+        """The text of the run. Raises RunFileError if it is not the text that the run was made with."""
+        path = self.path / "corpus.txt"
+        try:
+            data = read_regular(path, CORPUS_LIMIT)
+        except OSError as error:
+            raise RunFileError(f"{path} cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != self.spec.corpus_sha256:
+            raise RunFileError(f"{path} is not the text of this run: put that back, or make a new run")
+        return data.decode("utf-8")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The recorded points of the loss curve, oldest first."""
+        return history.read(self.history_path)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The texts written on the way, oldest first."""
+        return history.read(self.samples_path)
+
+    def baselines(self) -> dict[str, float]:
+        """Losses of models without a network; empty until the worker has measured them."""
+        try:
+            return dict(Baselines.read(self.baselines_path).losses)
+        except (FileNotFoundError, RunFileError):  # damaged: the worker measures them again
+            return {}
+
+    @property
+    def baselines_path(self) -> Path:
+        return self.path / "baselines.json"
+
+    @property
+    def initial_path(self) -> Path:
+        return self.path / "initial.safetensors"
+
+    @property
+    def history_path(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """The checkpoint files by step, ascending. Links are left out: they could point out of the store."""
+        found = {}
+        for path in self.path.iterdir():
+            if (match := STEP_FILE.fullmatch(path.name)) and is_regular(path):
+                found[int(match[1])] = path
+        return dict(sorted(found.items()))
+
+    def files(self) -> Files:
+        """What there is, looked at again only if the folder, or the samples, changed since."""
+        changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
+        if self._files is None or self._files[0] != changed:
+            found = Files(tuple(self.checkpoints()), len(self.samples()))
+            if time.time_ns() - changed[0] < UNSETTLED:
+                return found  # another change may fall into the same tick of the file system's clock
+            self._files = (changed, found)
+        return self._files[1]
+
+    def _samples_size(self) -> int:
+        try:
+            return os.stat(f"{self._folder}/samples.jsonl").st_size
+        except FileNotFoundError:
+            return 0
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / f"step-{step:09d}.safetensors"
+
+    def best_path(self, step: int) -> Path:
+        return self.path / f"best-{step:09d}.safetensors"
+
+    def latest(self) -> Latest | None:
+        """The newest and the best checkpoint, or None before the first.
+
+        Raises RunFileError if latest.json is damaged.
+        """
+        try:
+            return self._read("latest.json", Latest)
+        except FileNotFoundError:
+            return None
+
+    def usable_latest(self) -> Latest | None:
+        """The same, and None also where latest.json is damaged: the store's refusals say so."""
+        try:
+            return self.latest()
+        except RunFileError:
+            return None
+
+    def write_latest(self, latest: Latest) -> None:
+        """Raises OSError."""
+        latest.write(self.path / "latest.json")
