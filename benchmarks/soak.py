@@ -1,6 +1,6 @@
 """Minutes of an open-loop load, at half and at three times the capacity, with clients of every kind.
 
-    python -m benchmarks.soak [--minutes 10]
+    python -m benchmarks.soak [--minutes 10] [--loads 0.5 3]
 
 First the capacity is measured by 64 clients that each ask again at once, and for WARM_SECONDS there is three
 times as much, so that memory is what a full server takes. Then requests come at random moments (Poisson),
@@ -194,6 +194,7 @@ def turned(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--loads", type=float, nargs="+", default=(0.5, 3), help="multiples of the capacity")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -207,7 +208,7 @@ def main():
         phase(port, 3 * most, WARM_SECONDS, server)
         rows = [
             describe(times, times * most, phase(port, times * most, 60 * arguments.minutes, server))
-            for times in (0.5, 3)
+            for times in arguments.loads
         ]
     environment = report.environment("numpy", "fastapi", "uvicorn")
     told = (

@@ -159,6 +159,8 @@ async def attempt(pool, kind, data):
         if error.begun:
             return "lost", False
         return "reset", used
+    except RuntimeError:  # uvloop's, for writing to a connection that is closed
+        return "reset", used
 
 
 async def exchange(pool, connection, kind, data):
