@@ -159,6 +159,12 @@ def test_the_page_survives_a_restart_of_its_server(opened, trained_root: Path):
             assert write(page, "the ") == before
 
 
+def serious_faults(page: Page) -> list[tuple[str, list[str]]]:
+    found = Axe().run(page).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in grave]
+
+
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(client, opened, viewport, scheme):
@@ -167,9 +173,19 @@ def test_everybody_can_use_it(client, opened, viewport, scheme):
     write(page, "the ", length="40")
     page.click("#play-inside")
     expect(page.locator("#inside-detail .likely")).to_be_visible()
-    found = Axe().run(page).response["violations"]
-    serious = [(one["id"], one["nodes"]) for one in found if one["impact"] in ("serious", "critical")]
-    assert not serious
+    text = {"name": "mine.txt", "mimeType": "text/plain", "buffer": b"the same line again\n" * 300}
+    page.set_input_files("#train-file", text)
+    expect(page.locator("#train-findings .warning").first).to_be_visible()
+    assert serious_faults(page) == []
+    for dialog, action in (("#fork", "Fork gru"), ("#delete", "Delete gru")):
+        page.get_by_role("button", name=action, exact=True).focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(dialog)).to_be_visible()
+        assert serious_faults(page) == []
+        page.keyboard.press("Escape")
+        expect(page.locator(dialog)).to_be_hidden()
+        # back to where one was
+        assert page.evaluate("document.activeElement.ariaLabel") == action
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 

@@ -14,6 +14,7 @@ import pytest
 from small_runs import LONGEST_WAIT, small_text, stop, wait_until, worker_process
 
 from app.budget import size_of
+from app.routes.run_events import Cursor, Watch
 from app.runs import RunStore
 from app.trainer import Cadence
 from app.worker import Worker
@@ -411,6 +412,20 @@ def test_events_from_any_place_miss_nothing_and_repeat_nothing(api, store):
     again = events_of(api, "mine", middle)
     assert [data["step"] for kind, _, data in again if kind == "progress"] == [s for s in steps if s > 20]
     assert api.get("/runs/mine/events", headers={"last-event-id": events[-1][1]}).status_code == 204
+
+
+def test_a_run_that_was_taken_back_tells_its_steps_again(api, store, monkeypatch):
+    monkeypatch.setattr("app.curves.FRESH_SECONDS", -1)
+    upload(api, name="mine")
+    train_all(store)
+    history = store.get("mine").path / "history.jsonl"
+    whole = history.read_bytes()
+    watch = Watch(api.app.state.services, store.get("mine"), Cursor())
+    assert b"event: progress" in b"".join(watch.look())
+    history.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert b"event: progress" not in b"".join(watch.look())
+    history.write_bytes(whole)
+    assert b"".join(watch.look()).count(b"event: progress") == whole.count(b"\n") - 2
 
 
 def test_a_fork_begins_with_the_weights_and_knows_new_characters(api, store):

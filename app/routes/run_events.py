@@ -126,8 +126,9 @@ class Watch:
     def _curve(self, info: RunInfo) -> list[bytes]:
         points = self.parts.curves.get(self.run).points
         last = points[-1]["step"] if points else -1
-        step = min(self.cursor.step, last)  # a run that was taken back tells its steps again
-        new = [point for point in points if point["step"] > step]
+        # a run that was taken back, or made anew, tells its steps again
+        self.cursor = self.cursor._replace(step=min(self.cursor.step, last))
+        new = [point for point in points if point["step"] > self.cursor.step]
         if self._first:
             new = new[-1:]
         elif len(new) > MOST_POINTS:

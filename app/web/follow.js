@@ -32,6 +32,7 @@ const Follow = {
   }
 
   function sync(runs) {
+    for (const name of places.keys()) if (!Lab.run(name)) places.delete(name);
     const wanted = new Set(document.hidden ? [] : worth(runs));
     for (const [name, controller] of Follow._following) if (!wanted.has(name)) controller.abort();
     for (const name of wanted) if (!Follow.follows(name)) follow(name);

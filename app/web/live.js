@@ -49,8 +49,11 @@
   }
 
   function append(name, point) {
-    const points = curves.get(name)?.points;
-    if (points && (!points.length || point.step > points.at(-1).step)) points.push(point);
+    const curve = curves.get(name);
+    if (!curve) return;
+    const last = curve.points.at(-1)?.step ?? -1;
+    if (point.step > last) curve.points.push(point);
+    else if (point.step < last) curve.key = ""; // taken back: the whole of it again
   }
 
   async function update(runs) {
