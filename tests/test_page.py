@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import NARROW, WIDE
+from browser import LOST, NARROW, WIDE
 from conftest import server_process
 from playwright.sync_api import Page, expect
 from small_runs import gru_like, small_text, worker_process
@@ -134,7 +134,7 @@ def test_the_curve_grows_while_the_worker_trains(opened, tmp_path):
     store = RunStore(tmp_path / "checkpoints")
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client:
-        page = opened(client.base_url)
+        page = opened(client.base_url, expected=LOST)
         expect(page.locator("#live-empty")).to_be_visible()
         with worker_process(store):
             expect(page.locator("#live-chart canvas")).to_be_visible()
@@ -148,7 +148,7 @@ def test_the_page_survives_a_restart_of_its_server(opened, trained_root: Path):
         port = free.getsockname()[1]
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(server_process(trained_root, at=port))
-        page = opened(client.base_url, expected="ERR_CONNECTION_REFUSED")
+        page = opened(client.base_url, expected=LOST)
         before = write(page, "the ", length="30", seed="3")
         stack.close()
         expect(page.locator("#banner")).to_contain_text("does not answer")

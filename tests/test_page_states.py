@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from browser import LOST
 from conftest import server_process
 from playwright.sync_api import Page, expect
 from small_runs import gru_like, small_text, stop, wait_until, worker_process
@@ -31,7 +32,7 @@ def steps(page: Page) -> int:
 
 def test_a_worker_that_is_gone_is_told_of_and_texts_are_still_written(opened, growing):
     with server_process(growing.root) as client:
-        page = opened(client.base_url)
+        page = opened(client.base_url, expected=LOST)
         with worker_process(growing) as worker:
             expect(page.locator("#live-state")).to_have_text("training")
             expect(page.locator("#banner")).to_be_hidden()
@@ -49,7 +50,7 @@ def test_the_curve_goes_on_by_itself_after_a_restart_of_the_server(opened, growi
         port = free.getsockname()[1]
     with contextlib.ExitStack() as server, worker_process(growing):
         client = server.enter_context(server_process(growing.root, at=port))
-        page = opened(client.base_url, expected="ERR_")
+        page = opened(client.base_url, expected=LOST)
         asked = []
         page.on("request", lambda request: asked.append(request) if "/events" in request.url else None)
         expect(page.locator("#live-chart canvas")).to_be_visible()
@@ -67,7 +68,7 @@ def test_the_curve_goes_on_by_itself_after_a_restart_of_the_server(opened, growi
 
 def test_the_page_follows_a_run_instead_of_asking_again_and_again(opened, growing):
     with server_process(growing.root) as client, worker_process(growing):
-        page = opened(client.base_url)
+        page = opened(client.base_url, expected=LOST)
         expect(page.locator("#live-chart canvas")).to_be_visible()
         client.patch("/runs/growing", json={"action": "pause"})  # no more checkpoints, which are asked for
         expect(page.locator("#live-state")).to_have_text("paused")
@@ -116,7 +117,7 @@ def test_what_is_too_long_is_marked_and_can_be_cut_off(opened, serving, trained_
 
 def test_a_run_that_is_deleted_meanwhile_leaves_the_page(opened, trained: RunStore):
     with server_process(trained.root) as client:
-        page = opened(client.base_url, expected="404")
+        page = opened(client.base_url, expected=f"{LOST}|404")
         page.get_by_role("button", name="Watch classic").click()
         expect(page.locator("#live-run")).to_have_text("classic")
         page.select_option("#play-form [name=model]", "classic")
@@ -146,7 +147,7 @@ def test_a_store_that_nobody_works_on_says_so(opened, tmp_path):
     store = RunStore(tmp_path / "checkpoints")
     store.create("waiting", gru_like(), small_text(), "small.txt")
     with server_process(store.root) as client:
-        page = opened(client.base_url)
+        page = opened(client.base_url, expected=LOST)
         expect(page.locator("#live-empty")).to_contain_text("waiting is queued")
         with worker_process(store) as worker:
             expect(page.locator("[data-run=waiting] .state")).to_have_text("finished")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from browser import LOST
 from conftest import server_process
 from playwright.sync_api import Page, expect
 from small_runs import gru_like, small_text, worker_process
@@ -43,7 +44,7 @@ def state(page: Page, name: str):
 
 def test_a_text_is_looked_at_then_trained_on_and_steered(opened, store):
     with server_process(store.root) as client, worker_process(store):
-        page = opened(client.base_url)
+        page = opened(client.base_url, expected=LOST)
         expect(page.locator("#runs-empty")).to_be_visible()
         bring(page, "the same line again\n" * 300)
         expect(page.locator("#train-findings")).to_contain_text("before")
@@ -64,7 +65,7 @@ def test_a_text_is_looked_at_then_trained_on_and_steered(opened, store):
 
 def test_a_run_is_forked_exported_deleted_and_taken_in_again(opened, trained: RunStore, tmp_path):
     with server_process(trained.root) as client:
-        page = opened(client.base_url, expected="409")
+        page = opened(client.base_url, expected=f"{LOST}|409")
         press(page, "Fork", "gru")
         page.select_option("#fork-form [name=step]", "20")
         page.fill("#fork-form [name=name]", "again")
@@ -98,7 +99,7 @@ def test_a_run_is_forked_exported_deleted_and_taken_in_again(opened, trained: Ru
 
 def test_a_text_that_cannot_be_used_is_refused_with_the_place(opened, store):
     with server_process(store.root) as client:
-        page = opened(client.base_url, expected="422")
+        page = opened(client.base_url, expected=f"{LOST}|422")
         bring(page, "some text\x00\x01\x02" * 400)
         expect(page.locator("#train-findings .refusal")).to_be_visible()
         expect(page.locator("#train-start")).to_be_disabled()
@@ -130,7 +131,7 @@ def test_a_key_is_asked_for_where_one_is_missing(opened, store):
     with server_process(store.root, api_keys=KEYS) as client, worker_process(store):
         page = opened(
             client.base_url,
-            expected="40",
+            expected=f"{LOST}|40",
             http_credentials={"username": "rita", "password": "read-secret"},
         )
         press(page, "Pause", "growing")
