@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import server_process
+from conftest import application, server_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_runs import LONGEST_WAIT, small_text, wait_until
@@ -272,6 +272,17 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(server, path, kind):
             connection.sendall(head(path, kind, b"Content-Length: 1000000") + TEXT[:size])
     wait_until(lambda: descriptors(server) <= before + 1, "its files are closed")
     assert len(server.get("/runs").json()["runs"]) == runs
+
+
+@pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
+def test_a_client_that_leaves_is_no_mistake_of_the_program(trained, kind, caplog):
+    with application(trained.root) as client:
+        with connected(client) as connection:
+            begin = part(NAMED, TEXT) if kind == FORM else TEXT
+            connection.sendall(head("/runs", kind, b"Content-Length: 1000000") + begin)
+            wait_until(lambda: client.app.state.services.uploads.taken > 0, "the upload has begun")
+        wait_until(lambda: client.app.state.services.uploads.taken == 0, "it has ended")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_length_that_is_not_the_bodys(server):
