@@ -169,6 +169,7 @@ class RunInfo(BaseModel):
     cell: str
     hidden: int
     layers: int
+    members: int = Field(description="Networks side by side, whose predictions are averaged.")
     corpus: str
     characters: int = Field(description="Length of its text.")
     findings: list[TextFinding] = Field(description="What was worth knowing of the text when it came.")

@@ -125,6 +125,7 @@ def describe(parts: Services, run: Run) -> RunInfo:
         cell=config.cell,
         hidden=config.hidden,
         layers=config.layers,
+        members=config.members,
         corpus=run.spec.corpus_name,
         characters=run.spec.characters,
         findings=run.spec.findings,

@@ -11,8 +11,10 @@
     parent = name;
     Charloom.show("fork-title", `Train on from ${name}`);
     Charloom.show("fork-made", "");
+    // the best of several networks is kept merged, to be served: it cannot be trained on
+    const best = run.best && run.members === 1 ? [new Option("its best", "best")] : [];
     const steps = [...run.checkpoints].reverse().map((step) => new Option(`after ${Charloom.number(step, 0)} updates`, step));
-    form.step.replaceChildren(new Option("its newest", ""), ...(run.best ? [new Option("its best", "best")] : []), ...steps);
+    form.step.replaceChildren(new Option("its newest", ""), ...best, ...steps);
     form.reset();
     form.name.placeholder = `${name}-fork`;
     at("fork").showModal();
