@@ -127,6 +127,9 @@ def hardened(service):
     """What a service's container may not do."""
     name = container(service)
     expect(inside(name, "id -u")[1].strip() == "10001", f"{service}: runs as user 10001")
+    mounts = [line.split() for line in inside(name, "cat /proc/mounts")[1].splitlines()]
+    root = next(options for _, where, _, options, *_ in mounts if where == "/")
+    expect("ro" in root.split(","), f"{service}: the root file system is read-only")  # to root as well
     for folder in ("/", "/app", "/opt/charloom", "/usr/local"):
         expect(inside(name, f"touch {folder}/x")[0] != 0, f"{service}: {folder} cannot be written")
     expect(inside(name, "touch /tmp/x && rm /tmp/x")[0] == 0, f"{service}: /tmp can be written")

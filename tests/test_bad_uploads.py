@@ -208,6 +208,17 @@ def test_a_damaged_export_is_never_taken_for_another_model(server, seed, changes
             assert server.delete(f"/runs/i-{seed}").status_code == 200
 
 
+def test_the_weights_of_one_run_with_the_record_of_another_are_refused(server):
+    other = zipfile.ZipFile(io.BytesIO(server.get("/runs/gru/export").content))
+    with zipfile.ZipFile(io.BytesIO(server.exported)) as exported:
+        content = {name: exported.read(name) for name in exported.namelist()}
+    answer = send(
+        server, "/runs/import?name=mixed", zipped(**content | {"run.json": other.read("run.json")}), ZIP
+    )
+    assert answer.status_code == 422
+    assert "its weights are of another one" in answer.text
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=50),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
