@@ -19,6 +19,8 @@ SECRET = f'{{"step": 0, "kind": "sample", "text": "the secret", "loss": {SECRET_
 
 
 def replace(path: Path, target: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(target)
 
