@@ -241,7 +241,8 @@ class LossChart {
       ctx.lineTo(bbox.left + bbox.width, top);
       ctx.stroke();
       const label = { uniform: "guessing", unigram: "single characters" }[name] ?? name;
-      ctx.fillText(`${label} ${value.toFixed(2)}`, bbox.left + bbox.width - 6 * ratio, top - 3 * ratio);
+      const above = top - 14 * ratio > bbox.top; // a low chart has no room over its topmost line
+      ctx.fillText(`${label} ${value.toFixed(2)}`, bbox.left + bbox.width - 6 * ratio, top + (above ? -3 : 12) * ratio);
     }
     ctx.setLineDash([]);
   }
