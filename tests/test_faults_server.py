@@ -55,9 +55,9 @@ def healthy(port: int) -> bool:
     return False
 
 
-def persistent(port: int, requests: list[dict[str, Any]]) -> tuple[list[str], int]:
-    """The texts of a client that asks again when its connection breaks, and how often it broke."""
-    texts, broken = [], 0
+def persistent(port: int, requests: list[dict[str, Any]], texts: list[str]) -> int:
+    """Collects the texts of a client that asks again when its connection breaks; how often it broke."""
+    broken = 0
     end = time.monotonic() + LONGEST_WAIT
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONGEST_WAIT) as client:
         for at, request in enumerate(requests):
@@ -69,7 +69,7 @@ def persistent(port: int, requests: list[dict[str, Any]]) -> tuple[list[str], in
                     broken += not isinstance(error, httpx.ConnectError)
                     assert time.monotonic() < end, "the server never came back"
                     time.sleep(0.01)
-    return texts, broken
+    return broken
 
 
 def test_killed_under_load_and_back_each_client_loses_at_most_the_request_in_flight(trained: RunStore):
@@ -82,12 +82,13 @@ def test_killed_under_load_and_back_each_client_loses_at_most_the_request_in_fli
     expected = [[alone(request, checkpoints) for request in plan] for plan in plans]
     with restartable(trained.root) as (port, start), ThreadPoolExecutor(CLIENTS) as pool:
         server = start()
-        jobs = [pool.submit(persistent, port, plan) for plan in plans]
-        time.sleep(0.1)
+        texts: list[list[str]] = [[] for _ in plans]
+        jobs = [pool.submit(persistent, port, plan, own) for plan, own in zip(plans, texts, strict=True)]
+        wait_until(lambda: all(texts), "every client is being served")
         server.send_signal(signal.SIGKILL)
         server.wait(LONGEST_WAIT)
         start()
-        found = [job.result() for job in jobs]
-    assert sum(broken for _, broken in found), "the kill broke no request: there was no load"
-    assert max(broken for _, broken in found) <= 2  # the one in flight, and one on a connection kept open
-    assert [texts for texts, _ in found] == expected
+        broken = [job.result() for job in jobs]
+    assert sum(broken), "the kill broke no request: there was no load"
+    assert max(broken) <= 2  # the one in flight, and one on a connection kept open
+    assert texts == expected
