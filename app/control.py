@@ -6,14 +6,12 @@ it.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import time
 
 from filelock import Timeout
 
 from app.errors import ConflictError
-from app.files import TEMPORARY_PREFIX, flush
+from app.files import remove_folder
 from app.records import Control, Status, Wanted
 from app.run import Run
 from app.runs import RunStore
@@ -59,19 +57,11 @@ def delete(store: RunStore, name: str, force: bool) -> None:
         ask(store, run, "stop", None)
     try:
         with store.run_lock(name).acquire(timeout=STOP_SECONDS):
-            _remove(store, run)
+            remove_folder(run.path, store.root)
     except Timeout:
         raise ConflictError(
             f"run {name!r} was asked to stop and is still training: try again in some seconds"
         ) from None
-
-
-def _remove(store: RunStore, run: Run) -> None:
-    # renamed first: a reader never meets a run of which half is gone
-    grave = store.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    run.path.rename(grave)
-    flush(store.root)
-    shutil.rmtree(grave)
 
 
 def _serves(run: Run) -> bool:

@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The file written there is flushed to disk and takes the place of `path` when the block ends without an
     error; otherwise it is removed.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    temporary = temporary_in(path.parent)
     try:
         yield temporary
         flush(temporary)
@@ -42,6 +42,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     flush(path.parent)  # a rename is on the disk only once its folder is
+
+
+def temporary_in(folder: Path) -> Path:
+    """A name in `folder` that nobody has, and that is cleared away if it is left there."""
+    return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+
+
+def remove_folder(path: Path, root: Path) -> None:
+    """Remove a folder below `root`: a reader meets all of it or nothing. Raises OSError."""
+    grave = temporary_in(root)
+    path.rename(grave)
+    flush(path.parent)
+    shutil.rmtree(grave)
 
 
 def flush(path: Path) -> None:

@@ -6,7 +6,6 @@ Works on files, with bounded memory: not for an event loop.
 from __future__ import annotations
 
 import math
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from app.budget import Budget
 from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, NotReadyError
-from app.files import TEMPORARY_PREFIX, open_regular
+from app.files import open_regular, temporary_in
 from app.planning import PLANNED, cadence, shape, sizes, updates
 from app.records import RUN_NAME, Control, RunNameError
 from app.run import Run
@@ -294,7 +293,7 @@ def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
 def scratch(store: RunStore) -> Iterator[Path]:
     """The same, whatever the store holds. Raises OSError."""
     store.root.mkdir(parents=True, exist_ok=True)
-    folder = store.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    folder = temporary_in(store.root)
     folder.mkdir()
     try:
         yield folder

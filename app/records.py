@@ -19,6 +19,7 @@ RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safetensors$")]
 State = Literal["queued", "training", "paused", "finished", "failed", "stopped"]
 Wanted = Literal["train", "pause", "stop"]
+ENDED = ("finished", "failed", "stopped")  # states that only a person changes
 
 
 class RunError(CharloomError):

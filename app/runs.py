@@ -23,7 +23,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from app.files import TEMPORARY_PREFIX, flush, write_atomic
+from app.files import flush, temporary_in, write_atomic
 from app.records import (
     RUN_NAME,
     RunError,
@@ -107,7 +106,7 @@ class RunStore:
         """
         self._path(name)
         self.root.mkdir(parents=True, exist_ok=True)
-        folder = self.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        folder = temporary_in(self.root)
         with self.changing():
             name = self._free_name(name) if numbered else name
             path = self._path(name)

@@ -12,7 +12,7 @@ from typing import Any
 from app.errors import NotFoundError
 from app.examples import as_text
 from app.making import Limits, fork, new_run
-from app.records import RUN_NAME, RunError, RunNotFoundError, State
+from app.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
 from app.run import Run
 from app.runs import RunStore
 from app.texts import Source
@@ -42,7 +42,6 @@ STATUSES: dict[State, Status] = {
     "failed": "failed",
     "stopped": "cancelled",
 }
-ENDED = ("finished", "failed", "stopped")
 LOSSES = {"loss": "train_loss", "smooth_loss": "smooth_train_loss", "validation_loss": "valid_loss"}
 Points = Sequence[dict[str, Any]]  # of a loss curve
 

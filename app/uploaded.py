@@ -6,17 +6,14 @@ checkpoints/.files/<id>/file.json   what it is (UploadedFile)
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import shutil
-import stat
 import time
 from pathlib import Path
 from typing import IO
 
 from app.errors import ConflictError, NotFoundError, TooLargeError
-from app.files import TEMPORARY_PREFIX, flush
+from app.files import flush, open_regular, remove_folder
 from app.making import Limits, scratch
 from app.records import Record, RunFileError
 from app.runs import RunStore
@@ -97,23 +94,15 @@ class UploadedFiles:
 
     def open(self, file_id: str) -> IO[bytes]:
         """Its content, at the beginning. Raises NotFoundError, OSError."""
-        path = self._path(file_id) / "content"
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            return open_regular(self._path(file_id) / "content")
         except FileNotFoundError:
             raise NotFoundError(f"there is no file {file_id!r}") from None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(f"{path} is not a regular file")
-        return os.fdopen(descriptor, "rb")
 
     def delete(self, file_id: str) -> None:
         """Runs that were made of it keep their text. Raises NotFoundError, OSError."""
         self.get(file_id)
-        grave = self._store.root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        self._path(file_id).rename(grave)
-        flush(self.folder)
-        shutil.rmtree(grave)
+        remove_folder(self._path(file_id), self._store.root)
 
     def _path(self, file_id: str) -> Path:
         path = self.folder / file_id

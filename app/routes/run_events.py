@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.records import RunError
+from app.records import ENDED, RunError
 from app.routes.documents import errors, streamed
 from app.routes.runs import describe
 from app.run import Run
@@ -24,7 +24,6 @@ from app.streaming import EventStream
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
 MOST_POINTS = 500  # told at once to who comes back after long
-ENDED = ("finished", "failed", "stopped")
 PROGRESS = {"fraction", "characters_per_second", "expected_end"}  # of the run, told with the newest point
 CURSOR = re.compile(r"(-?[0-9]{1,12})\.([0-9]{1,9})\.(-?[0-9]{1,12})", re.ASCII)
 
