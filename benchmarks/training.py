@@ -30,6 +30,9 @@ SIZES = [
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
 
 
+TURN_SECONDS = 0.6  # that each contender works at a time
+
+
 def seconds(update, count):
     start = time.perf_counter()
     for _ in range(count):
@@ -51,14 +54,21 @@ def plain_update(config, text):
     return update
 
 
-def measure(contenders, rounds, count):
-    """{name: median seconds an update}, in turn, after one round to warm up."""
+def measure(contenders, rounds):
+    """{name: median seconds an update}, in turn, after one round to warm up and see how many fit a turn.
+
+    A turn is many updates long: in the first ones the caches hold another's data, and another's threads may
+    still be waiting on both cores.
+    """
     times = {name: [] for name in contenders}
+    counts = dict.fromkeys(contenders, 3)
     for index in range(rounds + 1):
         for name, update in contenders.items():
-            taken = seconds(update, count)
+            taken = seconds(update, counts[name])
             if index:
                 times[name].append(taken)
+            else:
+                counts[name] = max(3, round(TURN_SECONDS / taken))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -84,7 +94,7 @@ def classic(rounds, text):
         "PyTorch nn.RNN, 1 thread": torch_update(config, text, 1),
         "plain NumPy": plain_update(config, text),
     }
-    medians, others = quietest(lambda: measure(contenders, rounds, 300))
+    medians, others = quietest(lambda: measure(contenders, rounds))
     close()
     rows = [
         (
@@ -105,7 +115,7 @@ def batched(rounds, text, sizes):
         config = RunConfig(cell=cell, hidden=hidden, streams=streams, shards=2, learning_rate=1e-3)
         update, close = ours(config, text)
         contenders = {"ours": update} | {threads: torch_update(config, text, threads) for threads in (1, 2)}
-        medians, others = quietest(partial(measure, contenders, rounds, 5))
+        medians, others = quietest(partial(measure, contenders, rounds))
         close()
         best = min(medians[1], medians[2])
         characters = config.sequence_length * streams

@@ -31,6 +31,16 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     return array
 
 
+def skewed(shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    """A matrix whose rows begin one line further on than they would without a gap.
+
+    Elements below each other then lie in different places of the cache. Where a row is a power of two long
+    they would push each other out: a transpose took six times as long.
+    """
+    rows, columns = shape
+    return empty((rows, columns + whole_lines(1, dtype)), dtype)[:, :columns]
+
+
 def whole_lines(count: int, dtype: DTypeLike) -> int:
     """The least number of elements, `count` or more, that fill whole lines."""
     in_a_line = LINE // np.dtype(dtype).itemsize

@@ -16,7 +16,7 @@ from model import buffers, recurrent
 from model.cells import CELLS, Array, Cell
 from model.config import RunConfig
 from model.errors import ConfigError
-from model.recurrent import LayerTape, LayerWeights
+from model.recurrent import LayerTape, LayerWeights, flat
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Tape:
     Attributes:
         inputs: ids (T, B) of the last forward pass.
         layers: one LayerTape a layer.
+        logits, logit_rows: of every step, (T, B, K), and the same as (T*B, K).
     """
 
     def __init__(self, config: NetworkConfig, steps: int, rows: int, dtype: DTypeLike) -> None:
@@ -80,6 +81,7 @@ class Tape:
         self.layers = [LayerTape(cell, steps, rows, config.hidden, dtype) for _ in range(config.layers)]
         self.inputs: NDArray[np.integer] = np.zeros((steps, rows), np.int32)
         self.logits = buffers.empty((steps, rows, config.vocabulary), dtype)
+        self.logit_rows = flat(self.logits)
 
     @property
     def final_state(self) -> Array:
@@ -173,8 +175,8 @@ class Network:
         hidden: Array = inputs
         for weights, layer, initial in zip(self._multiplied(), tape.layers, state, strict=True):
             hidden = recurrent.forward(weights, hidden, initial, layer)
-        _rows(hidden).dot(self.parameters["V"], _rows(tape.logits))
-        np.add(tape.logits, self.parameters["c"], out=tape.logits)
+        tape.layers[-1].output_rows.dot(self.parameters["V"], tape.logit_rows)
+        np.add(tape.logit_rows, self.parameters["c"], out=tape.logit_rows)
         return tape.logits, tape
 
     def backward(self, dlogits: Array, tape: Tape, gradient: Network | None = None) -> Network:
@@ -186,10 +188,10 @@ class Network:
         """
         if gradient is None:
             gradient = Network(self.config, np.empty_like(self.flat))
-        dlogits = _rows(dlogits)
-        _rows(tape.layers[-1].outputs).T.dot(dlogits, gradient.parameters["V"])
+        dlogits, top = flat(dlogits), tape.layers[-1]
+        top.output_rows.T.dot(dlogits, gradient.parameters["V"])
         np.add.reduce(dlogits, axis=0, out=gradient.parameters["c"])
-        dlogits.dot(self.parameters["V"].T, _rows(tape.layers[-1].doutputs))
+        dlogits.dot(self.parameters["V"].T, top.doutput_rows)
         for index in range(self.config.layers - 1, -1, -1):
             inputs = tape.layers[index - 1].outputs if index else tape.inputs
             weights, layer, written = self._layers[index], tape.layers[index], gradient._layers[index]
@@ -221,8 +223,3 @@ def _layer_weights(config: NetworkConfig, views: dict[str, Array]) -> list[Layer
     return [
         LayerWeights(*(views[f"layer{layer}.{name}"] for name in "UWb")) for layer in range(config.layers)
     ]
-
-
-def _rows(x: Array) -> Array:
-    """(T, B, N) as (T*B, N)."""
-    return x.reshape(-1, x.shape[-1])

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from model import buffers
 from model.cells import Array, Cell, cut
+from model.onehot import one_hot_gradient
 
 CACHED_ELEMENTS = 2**16  # elements of one array, over all steps of a span, that stay in the cache together
 UNPACKED = 1_000_000  # multiplications up to which OpenBLAS multiplies matrices where they lie
@@ -42,7 +43,7 @@ class BlockedProduct:
     At a few rows a product takes less time than the copy of M that a BLAS makes for each large one; OpenBLAS
     leaves it out for small ones. Two kinds of memory are bought with that: the blocks of M, copied once for
     many products, and `out`. Where blocks of columns alone are not small enough, the sum over N is cut into
-    pieces too, if the caller can add them up.
+    pieces too, if the caller can add them up. A transposed M, `upright` is False, is copied by a detour.
 
     Attributes:
         out: (pieces, G, B, W), to be added up over the pieces; (pieces, G, W) if there is one row, for which
@@ -50,7 +51,14 @@ class BlockedProduct:
     """
 
     def __init__(
-        self, rows: int, inner: int, gates: int, width: int, dtype: DTypeLike, most_pieces: int = 1
+        self,
+        rows: int,
+        inner: int,
+        gates: int,
+        width: int,
+        dtype: DTypeLike,
+        most_pieces: int = 1,
+        upright: bool = True,
     ) -> None:
         pieces, block = _block_sizes(rows, inner, width, most_pieces) if rows > 1 else (1, width)
         out = buffers.empty((pieces, gates, rows, width), dtype)
@@ -58,21 +66,28 @@ class BlockedProduct:
         self._target = out.reshape(pieces, gates, rows, -1, block).swapaxes(2, 3)
         shape = (pieces, gates, width // block, inner // pieces, block)
         self._blocks = buffers.empty(shape if rows > 1 else (0,), dtype)
+        self._skewed = None if upright or rows == 1 else buffers.skewed((gates * width, inner), dtype)
 
     def operands(
-        self, matrix: Array, scales: Array
+        self, matrix: Array, scales: Array | None = None
     ) -> tuple[Callable[[Array, Array, Array], object], Array, Array]:
         """(multiply, M, target): multiply(operand(x), M, target) writes `out`. Valid until the next call.
 
-        Each gate's columns of M are multiplied by its number of `scales`, (G,).
+        Each gate's columns of M are multiplied by its number of `scales`, (G,), if there are any.
         """
         if self.out.ndim == 3:  # a vector needs no copy, and has the least overhead
-            if np.any(scales != 1):
+            if scales is not None:
                 matrix = matrix * np.repeat(scales, matrix.shape[1] // len(scales))
             return np.ndarray.dot, matrix, self.out.reshape(-1)
+        if self._skewed is not None:
+            np.copyto(self._skewed, matrix.T)
+            matrix = self._skewed.T
         pieces, gates, count, inner, block = self._blocks.shape
         source = matrix.reshape(pieces, inner, gates, count, block).transpose(0, 2, 3, 1, 4)
-        np.multiply(source, scales[:, None, None, None], out=self._blocks)
+        if scales is None:
+            np.copyto(self._blocks, source)
+        else:
+            np.multiply(source, scales[:, None, None, None], out=self._blocks)
         return np.matmul, self._blocks, self._target
 
     def operand(self, x: Array) -> Array:
@@ -92,6 +107,11 @@ def _block_sizes(rows: int, inner: int, width: int, most_pieces: int) -> tuple[i
     return 1, width
 
 
+def flat(x: Array) -> Array:
+    """(T, B, N) as (T*B, N), a view."""
+    return x.reshape(-1, x.shape[-1])
+
+
 class LayerTape:
     """What one layer's forward pass leaves for its backward pass, over T steps of B rows.
 
@@ -102,19 +122,26 @@ class LayerTape:
         dv: (T, B, G*H), of the backward pass; du after it.
         states: (S, T+1, B, H); index 0 along time is the initial state.
         dstates: their gradients, same shape.
+        outputs, doutputs: h of every step and the loss's gradient with respect to it, (T, B, H).
+        output_rows, doutput_rows, previous_rows, dv_rows: those, h of the step before, and dv, (T*B, N).
     """
 
     def __init__(self, cell: Cell, steps: int, rows: int, hidden: int, dtype: DTypeLike) -> None:
         self.cell = cell
         self.shape = (steps, rows, hidden)
         gates = cell.gates
-        self.scales, self.unscaled = np.array(cell.scales, np.float32), np.ones(1, np.float32)
+        self.scales = np.array(cell.scales, np.float32) if set(cell.scales) != {1} else None
         self.forward_product = BlockedProduct(rows, hidden, gates, hidden, dtype)
-        self.backward_product = BlockedProduct(rows, gates * hidden, 1, hidden, dtype, PIECES[-1])
+        self.backward_product = BlockedProduct(
+            rows, gates * hidden, 1, hidden, dtype, PIECES[-1], upright=False
+        )
         self.cache = buffers.empty((cell.cached, steps, rows, hidden), dtype)
         self.dv = buffers.empty((steps, rows, gates * hidden), dtype)
         self.states = buffers.zeros((cell.states, steps + 1, rows, hidden), dtype)
         self.dstates = buffers.zeros(self.states.shape, dtype)
+        self.outputs, self.doutputs = self.states[0, 1:], self.dstates[0, 1:]
+        self.output_rows, self.doutput_rows = flat(self.outputs), flat(self.doutputs)
+        self.previous_rows, self.dv_rows = flat(self.states[0, :-1]), flat(self.dv)
         self._cut_steps()
         self._cut_spans(max(1, CACHED_ELEMENTS // (rows * hidden)))
 
@@ -140,10 +167,10 @@ class LayerTape:
                 tuple(after),
                 cut(cache, cell.slopes),
                 cut(dv, cell.gradients),
-                backward.operand(flat[0]),
+                backward.operand(row[0]),
                 tuple(before),
             )
-            for after, cache, dv, flat, before in zip(
+            for after, cache, dv, row, before in zip(
                 dstates[1:], caches, gates, _steps(self.dv[None]), dstates[:-1], strict=True
             )
         ]
@@ -157,23 +184,13 @@ class LayerTape:
             time = slice(max(0, end - span), end)
             arrays = self.states[:, :-1][:, time], self.states[:, 1:][:, time], self.cache[:, time]
             self.spans.append((tuple(map(tuple, arrays)), self.steps_back[steps - end : steps - time.start]))
-        self.whole = self.dstates[0, 1:], tuple(self.cache), tuple(self.gradients)
+        self.whole = self.doutputs, tuple(self.cache), tuple(self.gradients)
 
     @property
     def gradients(self) -> Array:
         """dv gate by gate, (G, T, B, H)."""
         steps, rows, hidden = self.shape
         return np.moveaxis(self.dv.reshape(steps, rows, -1, hidden), 2, 0)
-
-    @property
-    def outputs(self) -> Array:
-        """h of every step, (T, B, H)."""
-        return self.states[0, 1:]
-
-    @property
-    def doutputs(self) -> Array:
-        """The loss's gradient with respect to them, (T, B, H)."""
-        return self.dstates[0, 1:]
 
 
 def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape) -> Array:
@@ -199,15 +216,15 @@ def backward(weights: LayerWeights, gradients: LayerWeights, inputs: Array, tape
     `tape.doutputs`, (T, B, H), holds the loss's gradient with respect to h, and is used up. The last state's
     own gradient is taken to be zero: the sequence is where back-propagation through time is truncated.
     """
-    multiply, W_transposed, target = tape.backward_product.operands(weights.W.T, tape.unscaled)
+    multiply, W_transposed, target = tape.backward_product.operands(weights.W.T)
     tape.dstates[0, 0] = 0
     tape.dstates[1:, -1] = 0
     step_backward, add, pieces = tape.cell.step_backward, np.add, tape.back
     for arrays, steps_back in tape.spans:
         tape.cell.local_derivatives(*arrays)
-        for after, cache, dv, flat, before in steps_back:
+        for after, cache, dv, row, before in steps_back:
             step_backward(after, cache, dv, before)
-            multiply(flat, W_transposed, target)
+            multiply(row, W_transposed, target)
             dh = before[0]
             for piece in pieces:
                 add(dh, piece, dh)
@@ -216,48 +233,37 @@ def backward(weights: LayerWeights, gradients: LayerWeights, inputs: Array, tape
 
 def input_gradient(weights: LayerWeights, tape: LayerTape, out: Array) -> None:
     """Writes the gradient with respect to a dense input (T, B, H), after `backward`: dx = du U^T."""
-    _flat(tape.dv).dot(weights.U.T, _flat(out))
+    tape.dv_rows.dot(weights.U.T, flat(out))
 
 
 def _project(weights: LayerWeights, inputs: Array, tape: LayerTape) -> None:
     """u = x U + b for the whole sequence, times the cell's scales; a one-hot x picks a row of U."""
     gates, hidden = tape.cell.gates, tape.shape[2]
-    scales, u = tape.scales[:, None, None], tape.cache[:gates]
+    u = tape.cache[:gates]
     U = weights.U.reshape(-1, gates, hidden).swapaxes(0, 1)
     b = weights.b.reshape(gates, 1, hidden)
+    if tape.scales is not None:
+        U, b = U * tape.scales[:, None, None], b * tape.scales[:, None, None]
     if inputs.ndim == 2:
-        rows = U + b
-        np.multiply(rows, scales, out=rows)
-        rows.take(inputs, 1, u, "clip")
+        (U + b).take(inputs, 1, u, "clip")
     else:
         u = u.reshape(gates, -1, hidden)
-        np.matmul(_flat(inputs), U * scales, out=u)
-        np.add(u, b * scales, out=u)
+        np.matmul(flat(inputs), U, out=u)
+        np.add(u, b, out=u)
 
 
 def _weight_gradients(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
     """dW = sum h_prev^T dv;  dU = sum x^T du;  db = sum du, over all steps and rows."""
-    d = _flat(tape.dv)
-    _flat(tape.states[0, :-1]).T.dot(d, gradients.W)
+    d = tape.dv_rows
+    tape.previous_rows.T.dot(d, gradients.W)
     tape.cell.input_gradient(*tape.whole)
     if inputs.ndim == 2:
-        _one_hot(inputs, len(gradients.U), d.dtype).T.dot(d, gradients.U)
+        one_hot_gradient(inputs, d, gradients.U)
         # each du went into exactly one row of dU
         np.ones(len(gradients.U), d.dtype).dot(gradients.U, gradients.b)
     else:
-        _flat(inputs).T.dot(d, gradients.U)
+        flat(inputs).T.dot(d, gradients.U)
         np.ones(len(d), d.dtype).dot(d, gradients.b)
-
-
-def _one_hot(ids: NDArray[np.integer], size: int, dtype: DTypeLike) -> Array:
-    rows = np.zeros((ids.size, size), dtype)
-    rows.reshape(-1)[np.arange(0, rows.size, size) + ids.ravel()] = 1
-    return rows
-
-
-def _flat(x: Array) -> Array:
-    """(T, B, N) as (T*B, N), a view."""
-    return x.reshape(-1, x.shape[-1])
 
 
 def _steps(x: Array) -> list[Array]:

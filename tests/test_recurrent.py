@@ -38,6 +38,18 @@ def test_a_product_in_blocks_is_the_product(rows, inner, gates, width, most_piec
     np.testing.assert_allclose(out.sum(axis=0), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_a_transpose_is_multiplied_as_it_is(rows):
+    rng = np.random.default_rng(0)
+    x, matrix = rng.normal(size=(rows, 512)), rng.normal(size=(64, 512))
+    product = BlockedProduct(rows, 512, 1, 64, np.float64, PIECES[-1], upright=False)
+    for factor in (1, 2):  # its memory is used again
+        multiply, operand, target = product.operands((factor * matrix).T)
+        multiply(product.operand(x if rows > 1 else x[0]), operand, target)
+        out = product.out.sum(axis=0).reshape(rows, 64)
+        np.testing.assert_allclose(out, factor * (x @ matrix.T), rtol=1e-12, atol=1e-12)
+
+
 def test_blocks_are_so_small_that_they_are_not_copied():
     for rows in (2, 16, 32):
         product = BlockedProduct(rows, 1024, 1, 512, np.float32, PIECES[-1])
@@ -54,3 +66,10 @@ def test_buffers_begin_on_a_line(shape, dtype):
         assert array.flags.c_contiguous
     assert not array.any()
     assert [buffers.whole_lines(count, np.float32) for count in (1, 16, 17)] == [16, 16, 32]
+
+
+def test_rows_of_a_skewed_matrix_lie_a_line_apart_from_where_they_would():
+    matrix = buffers.skewed((5, 1024), np.float32)
+    assert (matrix.shape, matrix.dtype) == ((5, 1024), np.float32)
+    assert matrix.ctypes.data % buffers.LINE == 0
+    assert matrix.strides == (1024 * 4 + buffers.LINE, 4)

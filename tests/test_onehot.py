@@ -1,0 +1,53 @@
+"""Gradients of one-hot rows: by a product, and by a sum for each character."""
+
+import numpy as np
+import pytest
+
+from model import onehot
+from model.onehot import one_hot_gradient, product, sums
+
+WAYS = [product, sums]
+
+
+def case(steps=7, rows=4, characters=9, width=6):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, characters - 2, (steps, rows)).astype(np.int32)  # the last two do not occur
+    gradient = rng.normal(size=(ids.size, width))
+    expected = np.zeros((characters, width))
+    np.add.at(expected, ids.ravel(), gradient)
+    return ids, gradient, expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_character_gets_the_sum_of_its_rows_and_no_other_gets_any(way):
+    ids, gradient, expected = case()
+    out = np.full_like(expected, 7.0)  # what stood there before
+    way(ids.ravel(), gradient, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
+    assert not out[-2:].any()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_character_alone(way):
+    out = np.empty((3, 2))
+    way(np.array([1]), np.array([[2.0, 3.0]]), out)
+    assert out.tolist() == [[0, 0], [2, 3], [0, 0]]
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(25, "product"), (1000, "sums")])
+def test_the_quicker_way_is_taken(monkeypatch, steps, taken):
+    called = []
+    for way in WAYS:
+        monkeypatch.setattr(onehot, way.__name__, lambda *_, name=way.__name__: called.append(name))
+    one_hot_gradient(np.zeros((steps, 1), np.int32), np.zeros((steps, 100)), np.zeros((65, 100)))
+    assert called == [taken]
+
+
+def test_thousands_of_characters_take_no_row_for_each():
+    """A product would form 20,000 columns for each of 2,000 rows: 160 MB."""
+    ids = np.arange(2000, dtype=np.int32).reshape(200, 10) * 10
+    gradient = np.ones((2000, 8), np.float32)
+    out = np.empty((20_000, 8), np.float32)
+    one_hot_gradient(ids, gradient, out)
+    assert out.sum() == gradient.sum()
+    assert not out[1::10].any()
