@@ -244,7 +244,10 @@ def _project(weights: LayerWeights, inputs: Array, tape: LayerTape) -> None:
     b = weights.b.reshape(gates, 1, hidden)
     if tape.scales is not None:
         U, b = U * tape.scales[:, None, None], b * tape.scales[:, None, None]
-    if inputs.ndim == 2:
+    if inputs.ndim == 2 and inputs.size < len(weights.U):
+        U.take(inputs, 1, u, "clip")
+        np.add(u, b[:, None], out=u)
+    elif inputs.ndim == 2:
         (U + b).take(inputs, 1, u, "clip")
     else:
         u = u.reshape(gates, -1, hidden)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from model import buffers
-from model.recurrent import PIECES, UNPACKED, BlockedProduct
+from model import buffers, recurrent
+from model.cells import CELLS
+from model.recurrent import PIECES, UNPACKED, BlockedProduct, LayerTape, LayerWeights
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
@@ -55,6 +56,21 @@ def test_blocks_are_so_small_that_they_are_not_copied():
         product = BlockedProduct(rows, 1024, 1, 512, np.float32, PIECES[-1])
         *_, inner, width = product._blocks.shape
         assert rows * inner * width <= UNPACKED
+
+
+@pytest.mark.parametrize("characters", [5, 50])  # fewer than the window's ids, and more
+@pytest.mark.parametrize("cell", CELLS)
+def test_ids_are_one_hot_rows(cell, characters):
+    rng = np.random.default_rng(0)
+    width = CELLS[cell].gates * 4
+    weights = LayerWeights(*(rng.normal(size=shape) for shape in ((characters, width), (4, width), (width,))))
+    ids = rng.integers(0, characters, (3, 2))
+    state = rng.normal(size=(CELLS[cell].states, 2, 4))
+    given, rows = (
+        recurrent.forward(weights, inputs, state, LayerTape(CELLS[cell], 3, 2, 4, np.float64))
+        for inputs in (ids, np.eye(characters)[ids])
+    )
+    np.testing.assert_allclose(given, rows, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
