@@ -83,15 +83,24 @@ def make_plan(text: str, asked: Mapping[str, Any], cores: int, speed_of: SpeedOf
     minutes = float(asked["minutes"])
     config = PRESETS["gru-pair"].replace(preset=PLANNED, minutes=minutes, **shape(len(ids)))
     probed = config.replace(hidden=256, members=min(cores, MEMBERS))
-    budget = 60 * minutes * speed_of(probed, vocabulary, ids)
-    config = config.replace(**sizes(len(ids), budget, cores)).replace(**asked)
-    speed = speed_of(config, vocabulary, ids)
+    speed = speed_of(probed, vocabulary, ids)
+    config = config.replace(**sizes(len(ids), 60 * minutes * speed, cores)).replace(**asked)
+    if size_of(config) == size_of(probed):  # then to measure again would only take from the time there is
+        speed *= min(1.0, cores / config.members)
+    else:
+        speed = speed_of(config, vocabulary, ids)
     config = config.replace(**cadence(updates(config, speed))).replace(**asked)
     training_ids, _ = split(ids, config.validation_fraction)
     passes = 60 * minutes * speed / len(training_ids)
     ngram_loss = baselines(ids, len(vocabulary), config.validation_fraction)["5-gram"]
     expected = ngram_loss * relative_loss(len(training_ids), 60 * minutes * speed)
     return Plan(config, speed, passes, ngram_loss, expected, time.time() + 60 * minutes)
+
+
+def size_of(config: RunConfig) -> tuple[object, ...]:
+    """What decides how long an update takes one network alone on its core."""
+    network = config.cell, config.hidden, config.layers, config.embedding
+    return *network, config.sequence_length, config.streams, config.shards, config.optimizer
 
 
 def shape(characters: int) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class RunWriter:
         self.speed: float | None = None
         self._measured = (time.monotonic(), training.step)
         self._saved_step = -1
-        self._compared = self._overfitting = False
+        self._compared, self._told_of_rise = False, -1
         self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
         # the run that trains is the last one to have trained, also where the clock was set back since
@@ -168,10 +168,11 @@ class RunWriter:
             self._compare()
 
     def _tell_of_overfitting(self) -> None:
-        overfitting = self.training.held_out_guard.overfitting
-        if overfitting and not self._overfitting:
+        """Once for each lowest loss from which it has risen, however it goes up and down after that."""
+        guard = self.training.held_out_guard
+        if guard.overfitting and guard.step != self._told_of_rise:
             logger.warning("run %s: %s", self.run.name, warnings(self.training)[-1])
-        self._overfitting = overfitting
+            self._told_of_rise = guard.step
 
     def _compare(self) -> None:
         """Measures, once a run, what models without a network reach; by now the first checkpoint is there."""

@@ -132,6 +132,15 @@ def test_a_run_that_failed_is_tried_again_and_says_why(folder: Path, capsys):
     assert len(heartbeats) == 2
 
 
+def test_a_warning_is_a_sentence_for_people(folder: Path, capsys):
+    explode = "--preset gru --hidden 16 --streams 2 --sequence-length 10 --checkpoint-every 10 --clip none"
+    command = f"{explode} --learning-rate 10 --steps 200 --validate-every 50 --weight-decay 0.3"
+    main(["train", "My Text.txt", *command.split()])
+    shown = capsys.readouterr().out
+    assert re.search(r"WARNING +run my-text: (the loss|overfitting)", shown)
+    assert "app.trainer" not in shown
+
+
 def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
     store = RunStore("checkpoints")
     store.root.mkdir()

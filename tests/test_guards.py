@@ -12,10 +12,10 @@ from test_resume import Killed, Killer, assert_readable, train
 
 from app.curves import Curves
 from app.plots import draw_loss_curve
-from app.resuming import is_anchor, kept_anchors
+from app.resuming import is_anchor, kept_anchors, start_or_resume
 from app.run import Run
 from app.runs import RunStore
-from app.trainer import Cadence, train_run
+from app.trainer import Cadence, RunWriter, train_run
 from app.worker import Worker
 from model.checkpoint import load
 from model.config import RunConfig
@@ -187,6 +187,17 @@ def test_overfitting_is_noticed_said_and_drawn_and_the_best_is_kept(tmp_path, ca
     assert load(run.path / latest.best.file).step == lowest
     unmarked = replace(curve, overfitting_since=None)
     assert draw_loss_curve(curve, "svg", "light") != draw_loss_curve(unmarked, "svg", "light")
+
+
+def test_a_rise_that_comes_and_goes_is_logged_once(tmp_path, caplog):
+    run = new_run(tmp_path, gru_like())
+    training = start_or_resume(run)
+    writer, guard = RunWriter(run, training, Cadence(), lambda status: None), training.held_out_guard
+    for lowest_at, times in ((10, 1), (40, 2)):
+        guard.lowest, guard.step = 1.5, lowest_at
+        for guard.overfitting in (True, False, True):
+            writer._tell_of_overfitting()
+        assert caplog.text.count("overfitting: ") == times
 
 
 def test_a_run_that_learns_has_nothing_to_warn_of(tmp_path):

@@ -8,8 +8,13 @@ from app.planning import MEMBERS, PLANNED, make_plan, relative_loss, rounded, si
 SPEED = 45_000.0
 
 
-def plan_for(text, minutes=3.0, cores=2, speed=SPEED, **asked):
-    return make_plan(text, {"minutes": minutes} | asked, cores, lambda config, vocabulary, ids: speed)
+def plan_for(text, minutes=3.0, cores=2, measured=None, **asked):
+    def speed_of(config, vocabulary, ids):
+        if measured is not None:
+            measured.append(config)
+        return SPEED * min(1, cores / config.members)
+
+    return make_plan(text, {"minutes": minutes} | asked, cores, speed_of)
 
 
 def test_three_minutes_on_two_cores_and_a_megabyte_are_three_networks():
@@ -45,12 +50,33 @@ def test_a_plan_can_be_trained_and_says_what_to_expect():
     config = plan.config
     assert (config.preset, config.minutes, config.seed) == (PLANNED, 3.0, 7)
     assert config.streams == 32
-    assert plan.passes == pytest.approx(180 * SPEED / 45_000)
+    assert config.members == MEMBERS
+    assert plan.passes == pytest.approx(180 * SPEED * 2 / MEMBERS / 45_000)
     assert 10 <= config.validate_every < config.checkpoint_every < config.sample_every
     text = " ".join(plan.described())
     assert f"{config.members} networks side by side, each of 256 GRU units" in text
     assert f"reaches {plan.ngram_loss:.2f} nats" in text
     assert f"expect about {plan.expected_loss:.2f}" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "members", "passes"),
+    [({}, MEMBERS, 2 / MEMBERS), ({"seed": 3, "members": 3}, 3, 2 / 3), ({"members": 1}, 1, 1)],
+)
+def test_more_networks_than_cores_share_the_speed_that_was_measured(asked, members, passes):
+    measured = []
+    plan = plan_for(small_text(50_000), measured=measured, **asked)
+    assert [config.members for config in measured] == [2]
+    assert plan.config.members == members
+    assert plan.passes == pytest.approx(180 * SPEED * passes / 45_000)
+
+
+@pytest.mark.parametrize("asked", [{"hidden": 40}, {"cell": "lstm"}, {"minutes": 0.01}, {"layers": 2}])
+def test_a_network_of_another_size_is_measured_itself(asked):
+    measured = []
+    plan = plan_for(small_text(50_000), measured=measured, **asked)
+    assert len(measured) == 2
+    assert measured[1].hidden == plan.config.hidden
 
 
 def test_what_is_asked_for_stays():

@@ -45,9 +45,8 @@ def train(
         config = make_config(preset or DEFAULT_PRESET, overrides)
     check_length(config, len(text))
     run = find_or_create(store, name, config, text, path)
-    logging.basicConfig(
-        level=logging.WARNING, handlers=[RichHandler(console=console, show_path=False)], force=True
-    )
+    handler = RichHandler(console=console, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     console.print(
         f"run {run.name} in {store.root}: {len(text):,} characters", highlight=False, soft_wrap=True
     )
