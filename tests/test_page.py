@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from small_runs import gru_like, small_text, worker_process
 
 from app.runs import RunStore
+from app.trainer import train_run
 
 HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 
@@ -187,6 +188,19 @@ def test_everybody_can_use_it(client, opened, viewport, scheme):
         # back to where one was
         assert page.evaluate("document.activeElement.ariaLabel") == action
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_the_heading_names_the_network_that_is_served(client, opened, serving, tmp_path):
+    heading = opened(client.base_url).locator("#serving")
+    expect(heading).to_contain_text("is being served: 2 layers of 12 GRU units, learned from small.txt")
+    store = RunStore(tmp_path / "checkpoints")
+    run = store.create("pair", gru_like(layers=1, members=2, steps=10), small_text(), "small.txt")
+    train_run(run, lambda: False)
+    heading = opened(serving(store.root).base_url).locator("#serving")
+    expect(heading).to_contain_text("2 networks side by side, each of 12 GRU units, learned from")
+    report = serving(store.root)
+    for kind in ("text/html", "text/markdown"):
+        assert "2 networks side by side, each gru" in report.get("/report", headers={"accept": kind}).text
 
 
 def test_a_store_without_a_run_says_what_is_missing(opened, serving, tmp_path):

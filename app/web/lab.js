@@ -107,6 +107,10 @@ const Lab = {
   },
 
   cell: (name) => (name === "elman" ? "Elman" : name.toUpperCase()),
+  sizes({ cell, hidden, layers, members }) {
+    const many = members > 1 ? `${members} networks side by side, each of ` : "";
+    return `${many}${layers > 1 ? `${layers} layers of ` : ""}${hidden} ${Lab.cell(cell)} units`;
+  },
 
   // What a person would type for a character.
   visible(character) {
@@ -128,7 +132,7 @@ const Lab = {
     const loss = run.validation_loss ?? run.smooth_loss;
     const kind = run.validation_loss === null ? "smooth" : "held-out";
     const text = loss === null ? "" : `, ${kind} loss ${Charloom.number(loss, 2)}`;
-    Charloom.show("serving", `${run.serving} is being served: ${Lab.cell(run.cell)}, ${run.layers} × ${run.hidden} units, learned from ${run.corpus} (${Charloom.number(run.characters, 0)} characters); ${Lab.state(run)}${text}.`);
+    Charloom.show("serving", `${run.serving} is being served: ${Lab.sizes(run)}, learned from ${run.corpus} (${Charloom.number(run.characters, 0)} characters); ${Lab.state(run)}${text}.`);
   }
 
   // "the newest", then of each run its newest, its best and every step that is kept.

@@ -62,7 +62,7 @@
   }
 
   function facts(run) {
-    const found = [`${Lab.cell(run.cell)}, ${run.layers} × ${run.hidden} units`, `${run.corpus}, ${Charloom.number(run.characters, 0)} characters`, `${Charloom.number(run.step, 0)} updates`];
+    const found = [Lab.sizes(run), `${run.corpus}, ${Charloom.number(run.characters, 0)} characters`, `${Charloom.number(run.step, 0)} updates`];
     if (run.validation_loss !== null) found.push(`held-out loss ${Charloom.number(run.validation_loss, 2)}`);
     else if (run.smooth_loss !== null) found.push(`smooth loss ${Charloom.number(run.smooth_loss, 2)}`);
     if (run.state === "training" && run.expected_end) found.push(`${Lab.duration(Math.max(0, run.expected_end - Date.now() / 1000))} left`);

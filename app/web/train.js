@@ -48,9 +48,7 @@
   }
 
   function describe(found) {
-    const many = found.members > 1 ? `${found.members} networks side by side, each of ` : "";
-    const network = `${many}${found.layers} × ${found.hidden} ${Lab.cell(found.cell)} units, about ${Lab.duration(found.expected_seconds)}`;
-    Charloom.show("train-summary", `${found.corpus}: ${Charloom.number(found.characters, 0)} characters, ${found.distinct_characters} different ones. ${network}, once it is its turn.`);
+    Charloom.show("train-summary", `${found.corpus}: ${Charloom.number(found.characters, 0)} characters, ${found.distinct_characters} different ones. ${Lab.sizes(found)}, about ${Lab.duration(found.expected_seconds)}, once it is its turn.`);
     list(found.findings);
     at("train-found").hidden = false;
     at("train-start").disabled = false;
