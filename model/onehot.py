@@ -13,8 +13,8 @@ FORMED = 2_000_000  # multiplications up to which a product is quicker than a su
 def one_hot_gradient(ids: NDArray[np.integer], gradient: Array, out: Array) -> None:
     """dU = x^T du for one-hot rows x: row k of `out` (K, N) becomes the sum of the rows where the id is k.
 
-    `ids` (T, B), `gradient` (T*B, N). Time and memory do not grow with K, so a text may have thousands of
-    distinct characters.
+    `ids` (T, B), `gradient` (T*B, N). For many characters it takes no more than for few, but that their rows
+    are set to 0, so a text may have thousands of them.
     """
     ids = ids.ravel()
     if out.size * ids.size <= FORMED:
