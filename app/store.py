@@ -260,9 +260,10 @@ class ModelStore:
             self._note(Refusal(run.name, path.name, error.reason))
 
     def _note(self, refusal: Refusal) -> None:
+        # logged first: who sees it counted finds it in the log
+        logger.error("checkpoint %s of run %s refused: %s", refusal.file, refusal.run, refusal.reason)
         self.refusals += 1
         self.last_refusal = refusal
-        logger.error("checkpoint %s of run %s refused: %s", refusal.file, refusal.run, refusal.reason)
 
     def _why_not_ready(self) -> str:
         if self.last_refusal is not None:

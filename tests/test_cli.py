@@ -1,12 +1,15 @@
 import dataclasses
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.logging import RichHandler
 from small_runs import locked, outcome, small_text, wait_until, worker_process
 
 from app.cli import main
@@ -24,14 +27,17 @@ SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sam
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch) -> Path:
+def folder(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     """A current folder with a text, no settings from outside, and a store that does not exist yet."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith("CHARLOOM_"):
             monkeypatch.delenv(name)
     (tmp_path / "My Text.txt").write_text(small_text(), "utf-8")
-    return tmp_path
+    yield tmp_path
+    for handler in logging.getLogger().handlers[:]:  # the command's own, to a console that is gone
+        if isinstance(handler, RichHandler):
+            logging.getLogger().removeHandler(handler)
 
 
 def test_every_field_of_a_run_is_an_option(capsys):
