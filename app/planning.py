@@ -85,7 +85,7 @@ def make_plan(text: str, asked: Mapping[str, Any], cores: int, speed_of: SpeedOf
     probed = config.replace(hidden=256, members=min(cores, MEMBERS))
     speed = speed_of(probed, vocabulary, ids)
     config = config.replace(**sizes(len(ids), 60 * minutes * speed, cores)).replace(**asked)
-    if size_of(config) == size_of(probed):  # then to measure again would only take from the time there is
+    if work_of(config) == work_of(probed):  # then to measure again would only take from the time there is
         speed *= min(1.0, cores / config.members)
     else:
         speed = speed_of(config, vocabulary, ids)
@@ -97,7 +97,7 @@ def make_plan(text: str, asked: Mapping[str, Any], cores: int, speed_of: SpeedOf
     return Plan(config, speed, passes, ngram_loss, expected, time.time() + 60 * minutes)
 
 
-def size_of(config: RunConfig) -> tuple[object, ...]:
+def work_of(config: RunConfig) -> tuple[object, ...]:
     """What decides how long an update takes one network alone on its core."""
     network = config.cell, config.hidden, config.layers, config.embedding
     return *network, config.sequence_length, config.streams, config.shards, config.optimizer

@@ -28,8 +28,6 @@ SIZES = [
     (cell, hidden, streams) for cell in ("gru", "lstm") for hidden in (128, 256, 512) for streams in (32, 64)
 ]
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
-
-
 TURN_SECONDS = 0.6  # that each contender works at a time
 
 

@@ -11,7 +11,8 @@ from model.onehot import one_hot_gradient, product, sums
 WAYS = [product, sums]
 
 
-def case(steps=7, rows=4, characters=9, width=6):
+def case():
+    steps, rows, characters, width = 7, 4, 9, 6
     rng = np.random.default_rng(0)
     ids = rng.integers(0, characters - 2, (steps, rows)).astype(np.int32)  # the last two do not occur
     gradient = rng.normal(size=(ids.size, width))

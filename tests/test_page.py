@@ -196,11 +196,11 @@ def test_the_heading_names_the_network_that_is_served(client, opened, serving, t
     store = RunStore(tmp_path / "checkpoints")
     run = store.create("pair", gru_like(layers=1, members=2, steps=10), small_text(), "small.txt")
     train_run(run, lambda: False)
-    heading = opened(serving(store.root).base_url).locator("#serving")
+    pair = serving(store.root)
+    heading = opened(pair.base_url).locator("#serving")
     expect(heading).to_contain_text("2 networks side by side, each of 12 GRU units, learned from")
-    report = serving(store.root)
     for kind in ("text/html", "text/markdown"):
-        assert "2 networks side by side, each gru" in report.get("/report", headers={"accept": kind}).text
+        assert "2 networks side by side, each gru" in pair.get("/report", headers={"accept": kind}).text
 
 
 def test_a_store_without_a_run_says_what_is_missing(opened, serving, tmp_path):
