@@ -1,32 +1,34 @@
-"""Hidden units along a text: the values of a plain pass, and the units that follow what a reader can name."""
+"""Hidden units along a text: their values are the reference's, and some follow what a reader can name."""
 
-import naive
 import numpy as np
 import pytest
 from small_networks import VOCABULARY, random_network
 
 from app.runs import RunStore
-from model import activations
+from model import activations, reference
 from model.checkpoint import load
 
 
-def plain(network, ids):
-    """(T, L, H), from the plain forward pass, a character at a time."""
-    state, rows = network.zero_state(1), []
-    for i in ids:
-        _, state = naive.forward(network, np.array([[i]]), state)
-        rows.append(state[:, 0, 0].copy())
-    return np.array(rows)
+def reference_units(network, ids):
+    """(T, L, H), by model/reference.py, a character at a time."""
+    states = [list(layer[:, 0]) for layer in network.zero_state(1)]
+    outputs = []
+    for character in ids:
+        _, states, _ = reference.step(
+            network.parameters, reference.CELLS[network.config.cell], character, states
+        )
+        outputs.append([state[0] for state in states])
+    return np.array(outputs)
 
 
 @pytest.mark.parametrize(("cell", "layers"), [("elman", 1), ("gru", 2), ("lstm", 2)])
-def test_the_values_are_those_of_a_plain_pass(monkeypatch, cell, layers):
+def test_units_across_windows_equal_reference(monkeypatch, cell, layers):
     monkeypatch.setattr(activations, "WINDOW", 7)  # several windows, and a shorter one at the end
     network = random_network(cell, layers, hidden=5)
     ids = VOCABULARY.encode("the cat, the dog\nand the mat!")
     found = activations.activations(network, ids)
     assert found.shape == (29, layers, 5)
-    np.testing.assert_allclose(found, plain(network, ids), atol=1e-5)
+    np.testing.assert_allclose(found, reference_units(network, ids), atol=1e-5)
 
 
 def test_features_are_what_a_reader_would_keep():
@@ -63,7 +65,7 @@ def test_a_unit_of_a_served_model(client, trained_root):
     request = {"text": text, "model": "gru@40", "layer": 1, "unit": 3}
     answer = client.post("/activations", json=request).json()
     checkpoint = load(RunStore(trained_root).get("gru").checkpoint_path(40))
-    expected = plain(checkpoint.network(), checkpoint.vocabulary.encode(text))[:, 1, 3]
+    expected = reference_units(checkpoint.network(), checkpoint.vocabulary.encode(text))[:, 1, 3]
     assert answer["values"] == pytest.approx(expected.tolist(), abs=1e-3)
     assert (answer["model"], answer["layer"], answer["unit"]) == ("gru@40", 1, 3)
     assert (answer["cell"], answer["layers"], answer["hidden"]) == ("gru", 2, 12)

@@ -1,6 +1,5 @@
 """The battery that every cell has to pass, at one and at several layers."""
 
-import naive
 import numpy as np
 import pytest
 
@@ -31,17 +30,6 @@ def gradients(network, inputs, targets, state):
     logits, tape = network.forward(inputs, state)
     _, dlogits = cross_entropy(logits, targets, "sum")
     return network.backward(dlogits, tape).flat, tape.initial_state_gradient
-
-
-@every_cell
-@every_depth
-def test_agrees_with_the_naive_network(cell, layers):
-    network = make(cell, layers)
-    inputs, state = make_inputs(network)
-    logits, tape = network.forward(inputs, state)
-    expected, final_state = naive.forward(network, inputs, state)
-    np.testing.assert_allclose(logits, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(tape.final_state, final_state, rtol=1e-12, atol=1e-12)
 
 
 @every_cell

@@ -10,6 +10,7 @@ from model.evaluation import streaming_loss
 from model.generation import generate
 from model.loss import character_losses
 from model.network import Network
+from model.reference import elman, loss_and_gradients
 from model.training import Training, train
 from model.vocabulary import Vocabulary
 
@@ -91,44 +92,26 @@ def test_a_finished_run_has_nothing_left_to_do():
     assert list(train(resume(training.checkpoint()))) == []
 
 
-def test_classic_by_the_assignments_own_loop():
-    """The assignment's update, written out for one stream with one-hot columns and per-step gradients."""
+def test_classic_run_equals_reference_with_adagrad():
+    """The assignment's update: the reference's gradients of 25 characters, clipped, and AdaGrad."""
     config = CLASSIC.replace(steps=12, hidden=5)
     training = start(config)
     network = Network(training.network.config, training.network.flat.astype(np.float64))
-    p = {name: values.T.copy() for name, values in network.parameters.items()}
-    U, W, b, V, c = p["layer0.U"], p["layer0.W"], p["layer0.b"], p["V"], p["c"]
-    m = [np.zeros_like(x) for x in (U, W, b, V, c)]
-    h_prev, smooth, losses = np.zeros(5), None, []
+    p = network.parameters
+    memory = {name: np.zeros_like(values) for name, values in p.items()}
+    states, smooth, losses = [[np.zeros(5)]], None, []
     for update in range(12):
         x, y = IDS[update * 25 :][:25], IDS[update * 25 + 1 :][:25]
-        hs, ps, loss = [h_prev], [], 0.0
-        for t in range(25):
-            hs.append(np.tanh(W @ hs[-1] + U[:, x[t]] + b))
-            o = V @ hs[-1] + c
-            ps.append(np.exp(o) / np.exp(o).sum())
-            loss -= np.log(ps[-1][y[t]])
-        grads = [np.zeros_like(value) for value in (U, W, b, V, c)]
-        da = np.zeros(5)
-        for t in reversed(range(25)):
-            do = ps[t].copy()
-            do[y[t]] -= 1
-            da = (V.T @ do + W.T @ da) * (1 - hs[t + 1] ** 2)
-            grads[0][:, x[t]] += da
-            grads[1] += np.outer(da, hs[t])
-            grads[2] += da
-            grads[3] += np.outer(do, hs[t + 1])
-            grads[4] += do
-        for value, memory, gradient in zip((U, W, b, V, c), m, grads, strict=True):
-            gradient = np.clip(gradient, -5, 5)
-            memory += gradient**2
-            value -= 0.1 * gradient / np.sqrt(memory + 1e-8)
-        h_prev = hs[-1]
+        loss, gradients, states, _ = loss_and_gradients(p, elman, x, y, states)
+        for name, value in p.items():
+            gradient = np.clip(gradients[name], -5, 5)
+            memory[name] += gradient**2
+            value -= 0.1 * gradient / np.sqrt(memory[name] + 1e-8)
         smooth = loss if smooth is None else 0.999 * smooth + 0.001 * loss
         losses.append(smooth)
     events = list(train(training))[1:]
     np.testing.assert_allclose([event.summed_smooth_loss for event in events], losses, rtol=1e-4)
-    np.testing.assert_allclose(training.network.parameters["layer0.W"], W.T, atol=2e-3)
+    np.testing.assert_allclose(training.network.parameters["layer0.W"], p["layer0.W"], atol=2e-3)
 
 
 def test_state_is_carried_and_reset_at_each_epoch():
