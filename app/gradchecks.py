@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from app.engine.models import LoadedModel, ModelStore
 from app.errors import DeadlineError, DrainingError, NotReadyError, OverloadedError, RenderError
 from app.runs import RunStore
-from app.store import LoadedModel, ModelStore
 from model.checkpoint import load
 from model.config import PRESETS
 from model.errors import CharloomError

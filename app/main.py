@@ -23,7 +23,8 @@ from app.assets import Assets
 from app.budget import Budget
 from app.curves import Curves
 from app.draining import on_stop_signals
-from app.engine import Engine
+from app.engine.engine import Engine
+from app.engine.models import ModelStore
 from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
 from app.making import Limits
@@ -57,7 +58,6 @@ from app.services import Services
 from app.settings import Settings, load_settings
 from app.shapes import Family, mark, respond
 from app.slots import Slots
-from app.store import ModelStore
 from app.streaming import StreamSlots
 from app.uploaded import UploadedFiles
 

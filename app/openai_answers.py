@@ -10,14 +10,14 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from app.engine.job import Chunk
+from app.engine.models import LoadedModel
+from app.engine.order import SAMPLING, Order, Prompt
 from app.errors import InvalidRequestError, shortened
-from app.jobs import Chunk
 from app.openai_schemas import WritingRequest
-from app.orders import SAMPLING, Order, Prompt
 from app.services import Services
 from app.settings import Settings
 from app.shapes import Family, event
-from app.store import LoadedModel
 from app.streaming import DONE
 from app.writing import gone, stream, write
 from model.generation import Generation

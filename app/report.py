@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 import jinja2
 
 from app.curves import Curve
+from app.engine.models import ModelStore
 from app.gradchecks import Method
 from app.reading import Findings, read
 from app.run import Run
-from app.store import ModelStore
 
 ReportFormat = Literal["html", "markdown"]
 Checks = Mapping[Method, Sequence[Mapping[str, Any]]]  # by method: one entry a parameter

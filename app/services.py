@@ -11,7 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.assets import Assets
 from app.curves import Curves
-from app.engine import Engine
+from app.engine.engine import Engine
+from app.engine.models import LoadedModel, ModelStore
 from app.gradchecks import GradientChecks
 from app.making import Limits
 from app.metrics import Metrics
@@ -20,7 +21,6 @@ from app.run import Run
 from app.runs import RunStore
 from app.settings import Settings
 from app.slots import Slots
-from app.store import LoadedModel, ModelStore
 from app.streaming import StreamSlots
 from app.uploaded import UploadedFiles
 

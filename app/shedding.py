@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 from app.access import Key, key_of, read_keys
 from app.connections import Pairs
-from app.engine import Engine
+from app.engine.engine import Engine
 from app.errors import problem_of
 from app.metrics import Metrics
 from app.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request

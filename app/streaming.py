@@ -11,9 +11,9 @@ from typing import Any, cast
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.engine import Engine
+from app.engine.engine import Engine
+from app.engine.job import Chunk, Job
 from app.errors import problem_of
-from app.jobs import Chunk, Job
 from app.shapes import Family, body_of, event
 from app.slots import Slots
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from app.engine.job import Chunk
+from app.engine.order import Order
 from app.errors import InvalidRequestError
-from app.jobs import Chunk
-from app.orders import Order
 from app.settings import Settings
 from app.tgi_schemas import (
     TgiDetails,

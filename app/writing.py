@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from app.jobs import Chunk, Job
+from app.engine.job import Chunk, Job
 from app.services import Services
 from app.shapes import Family
 from app.streaming import EventStream, open_stream

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from small_networks import VOCABULARY, mixed_request, outcome, random_network
 
-from app.engine import UNKNOWN_WAIT, Engine
+from app.engine.engine import UNKNOWN_WAIT, Engine
+from app.engine.job import Job
 from app.errors import DeadlineError, DrainingError, OverloadedError
-from app.jobs import Job
 from model.decoder import Decoder
 from model.generation import Batch, generate
 from model.row import Generation
@@ -395,7 +395,7 @@ def test_a_batch_that_fails_fails_its_own_jobs_only(engines, decoder, monkeypatc
 
     monkeypatch.setattr(Batch, "advance", failing)
     good, bad = Job(decoder, [text(500)]), Job(broken, [text(), text(seed=1)])
-    with caplog.at_level(logging.CRITICAL, "app.scheduler"):
+    with caplog.at_level(logging.CRITICAL, "app.engine.scheduler"):
         ends = [submitted(engine, job) for job in (good, bad)]
         assert all(end.wait(60) for end in ends)
     assert isinstance(bad.error, ZeroDivisionError)
@@ -415,7 +415,7 @@ def test_a_row_that_cannot_join_fails_its_own_job_only(engines, decoder, monkeyp
 
     monkeypatch.setattr(Batch, "join", failing)
     bad, good = Job(decoder, [misfit, text()]), Job(decoder, [text()])
-    with caplog.at_level(logging.CRITICAL, "app.engine"):
+    with caplog.at_level(logging.CRITICAL, "app.engine.engine"):
         ends = [submitted(engine, job) for job in (bad, good)]
         assert all(end.wait(60) for end in ends)
     assert isinstance(bad.error, ZeroDivisionError)

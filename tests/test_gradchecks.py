@@ -10,10 +10,10 @@ import pytest
 from small_runs import small_text
 
 from app import gradchecks
+from app.engine.models import ModelStore
 from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
 from app.gradchecks import GradientChecks
 from app.runs import RunStore
-from app.store import ModelStore
 from model.gradcheck import ASSIGNMENT_FIGURES
 
 NAMES = ["layer0.U", "layer0.W", "layer0.b", "V", "c", "initial state"]

@@ -11,7 +11,7 @@ from small_runs import LONGEST_WAIT
 
 from app.commands.serve import handles, listen
 from app.connections import LONGEST_REFUSED
-from app.engine import Engine
+from app.engine.engine import Engine
 from app.errors import OverloadedError
 
 NATIVE, OPENAI, TGI = {"length": 5}, {"model": "classic", "prompt": "a"}, {"inputs": "a"}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from small_runs import classic_like, small_text
 
+from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError, NotReadyError
 from app.records import CheckpointEntry, Latest
 from app.run import Run
 from app.runs import RunStore
-from app.store import ModelStore
 from app.trainer import train_run
 from model.checkpoint import encode, load
 from model.errors import CheckpointError

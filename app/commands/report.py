@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.curves import Curves
+from app.engine.models import ModelStore
 from app.files import write_atomic
 from app.gradchecks import GradientChecks
 from app.plots import draw_loss_curve
@@ -15,7 +16,6 @@ from app.report import METHODS, Checks, ReportFormat, checked_model, render
 from app.run import Run
 from app.runs import RunStore
 from app.settings import Settings
-from app.store import ModelStore
 
 
 def write_report(

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.engine.job import Chunk
 from app.errors import InvalidRequestError
-from app.jobs import Chunk
 from app.openai_answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
 from app.openai_schemas import ChatCompletion, ChatRequest, Message
 from app.routes.documents import openai_errors, streamed

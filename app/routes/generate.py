@@ -8,15 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import Discriminator, Tag
 
+from app.engine.job import Chunk
+from app.engine.models import LoadedModel
+from app.engine.order import SAMPLING, Order
 from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
-from app.jobs import Chunk
-from app.orders import SAMPLING, Order
 from app.routes.documents import errors, errors_of_both, streamed
 from app.routes.tgi import answer_tgi
 from app.schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.services import Parts, Services
 from app.shapes import Family, event
-from app.store import LoadedModel
 from app.tgi_schemas import TgiRequest, TgiResponse
 from app.writing import gone, stream, write
 from model.generation import Generation

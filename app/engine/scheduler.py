@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from app.jobs import Job
+from app.engine.job import Job
 from model.generation import Batch, Decoder, Generation
 
 BLOCK_SECONDS = 0.001  # how long a batch runs between two looks at who joins and who leaves

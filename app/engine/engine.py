@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
 
+from app.engine.job import Chunk, Job, wake
+from app.engine.scheduler import Outcome, Scheduler
 from app.errors import DeadlineError, DrainingError, OverloadedError
-from app.jobs import Chunk, Job, wake
-from app.scheduler import Outcome, Scheduler
 from model.generation import Generation
 
 LOOK_SECONDS = 0.05  # between two looks for jobs past their deadline

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.engine.job import Job
+from app.engine.models import LoadedModel
 from app.errors import InvalidRequestError, UnknownInFieldError, shortened
-from app.jobs import Job
 from app.settings import Settings
-from app.store import LoadedModel
 from model.errors import ConfigError, UnknownCharacterError
 from model.generation import Generation
 from model.sampling import RANGES, SamplingConfig
