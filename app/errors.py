@@ -15,7 +15,7 @@ CharloomError
 │   ├── DrainingError          the server is stopping
 │   ├── DeadlineError          the work took longer than a request may take
 │   └── RenderError            a picture or a check whose process failed
-└── …                          those of model/errors.py and app/records.py
+└── …                          those of model/errors.py and app/store/records.py
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.files import DISK_FULL
-from app.records import RunExistsError, RunFileError, RunNameError, RunNotFoundError
+from app.store.files import DISK_FULL
+from app.store.records import RunExistsError, RunFileError, RunNameError, RunNotFoundError
 from model.errors import (
     CharloomError,
     CheckpointError,

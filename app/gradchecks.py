@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from app.engine.models import LoadedModel, ModelStore
 from app.errors import DeadlineError, DrainingError, NotReadyError, OverloadedError, RenderError
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model.checkpoint import load
 from model.config import PRESETS
 from model.errors import CharloomError

@@ -20,8 +20,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.access import ApiKeys, RateLimit, read_keys, read_limits
 from app.assets import Assets
-from app.budget import Budget
-from app.curves import Curves
 from app.draining import on_stop_signals
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
@@ -53,13 +51,15 @@ from app.routes import (
     uploads,
 )
 from app.routes.documents import DESCRIPTION, TAGS
-from app.runs import RunStore
 from app.services import Services
 from app.settings import Settings, load_settings
 from app.shapes import Family, mark, respond
 from app.slots import Slots
+from app.store.loss_curves import Curves
+from app.store.run_store import RunStore
+from app.store.space import Budget
+from app.store.uploads import UploadedFiles
 from app.streaming import StreamSlots
-from app.uploaded import UploadedFiles
 
 ROUTES = (
     generate,

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.budget import Budget
 from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, NotReadyError
-from app.files import open_regular, temporary_in
 from app.planning import PLANNED, cadence, shape, sizes, updates
-from app.records import RUN_NAME, Control, RunNameError
-from app.run import Run
-from app.runs import RunStore, default_name
+from app.store.files import open_regular, temporary_in
+from app.store.records import RUN_NAME, Control, RunNameError
+from app.store.run import Run
+from app.store.run_store import RunStore, default_name
+from app.store.space import Budget
 from app.texts import (
     CORES,
     Finding,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from app.curves import Curve, Record
+from app.store.loss_curves import Curve, Record
 
 Format = Literal["svg", "png"]
 Theme = Literal["light", "dark"]

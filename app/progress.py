@@ -18,8 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.records import Status
-from app.run import Run
+from app.store.records import Status
+from app.store.run import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CHART_ROWS = 8

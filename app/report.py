@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 
 import jinja2
 
-from app.curves import Curve
 from app.engine.models import ModelStore
 from app.gradchecks import Method
 from app.reading import Findings, read
-from app.run import Run
+from app.store.loss_curves import Curve
+from app.store.run import Run
 
 ReportFormat = Literal["html", "markdown"]
 Checks = Mapping[Method, Sequence[Mapping[str, Any]]]  # by method: one entry a parameter

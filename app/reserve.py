@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from app.files import is_regular, write_atomic
+from app.store.files import is_regular, write_atomic
 
 SIZE = 1 << 16  # bytes: some statuses
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from app.records import RunFileError
-from app.run import Run
+from app.store.records import RunFileError
+from app.store.run import Run
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError
 from model.guards import Rollback, block_start

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.gradchecks import Method
-from app.records import State, TextFinding
+from app.store.records import State, TextFinding
 from model.sampling import ABOVE_ZERO, RANGES
 
 LARGEST_SEED = 2**63 - 1

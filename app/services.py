@@ -10,19 +10,19 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from app.assets import Assets
-from app.curves import Curves
 from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
 from app.gradchecks import GradientChecks
 from app.making import Limits
 from app.metrics import Metrics
 from app.rendering import Renderer
-from app.run import Run
-from app.runs import RunStore
 from app.settings import Settings
 from app.slots import Slots
+from app.store.loss_curves import Curves
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.store.uploads import UploadedFiles
 from app.streaming import StreamSlots
-from app.uploaded import UploadedFiles
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 
 from app.errors import TooLargeError, UnusableTextError
-from app.files import flush
-from app.run import Text
+from app.store.files import flush
+from app.store.run import Text
 from model.batches import windows_per_epoch
 from model.config import RunConfig
 from model.text import OTHER_MARKS, UTF8_MARK

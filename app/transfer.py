@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
-from app.files import flush, open_regular
 from app.making import Limits, Options, checkpoint_at, workshop
-from app.records import CheckpointEntry, Latest, RunSpec, Status
-from app.run import Run, Text
-from app.runs import RunStore
+from app.store.files import flush, open_regular
+from app.store.records import CheckpointEntry, Latest, RunSpec, Status
+from app.store.run import Run, Text
+from app.store.run_store import RunStore
 from model.checkpoint import Checkpoint, load
 from model.errors import CharloomError
 

@@ -12,9 +12,10 @@ from typing import Any
 from app.errors import NotFoundError
 from app.examples import as_text
 from app.making import Limits, fork, new_run
-from app.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
-from app.run import Run
-from app.runs import RunStore
+from app.store.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.store.uploads import UploadedFiles
 from app.texts import Source
 from app.tuning_schemas import (
     Hyperparameters,
@@ -28,7 +29,6 @@ from app.tuning_schemas import (
     Status,
     SupervisedUsed,
 )
-from app.uploaded import UploadedFiles
 from model.batches import windows_per_epoch
 from model.config import PRESETS, RunConfig
 

@@ -21,13 +21,13 @@ from filelock import BaseFileLock, FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from app.defaults import queue_defaults
-from app.files import DISK_FULL, remove_temporaries
 from app.logs import configure_logging
-from app.records import Status
 from app.reserve import Reserve
-from app.run import Run
-from app.runs import RunStore
 from app.settings import Settings, load_settings
+from app.store.files import DISK_FULL, remove_temporaries
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.trainer import Cadence, train_run
 from model.errors import CharloomError, TextError
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.files import write_atomic
-from app.records import CheckpointEntry, Latest
-from app.runs import RunStore
+from app.store.files import write_atomic
+from app.store.records import CheckpointEntry, Latest
+from app.store.run_store import RunStore
 from benchmarks import report
 from benchmarks.load_client import answer
 from benchmarks.overload import message

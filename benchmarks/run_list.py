@@ -17,11 +17,11 @@ from pathlib import Path
 
 import httpx
 
-from app.runs import RunStore
+from app.store import history
+from app.store.run_store import RunStore
 from app.trainer import train_run
 from benchmarks import report
 from benchmarks.serve_load import command_of, free_port, served
-from model import history
 from model.config import PRESETS
 
 TEXT = "the cat sat on a mat and the dog ran\n" * 200

@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from app.trainer import train_run
 from benchmarks import report
 from model.config import PRESETS

@@ -17,8 +17,8 @@ import uvicorn
 from browser import browser, opened  # noqa: F401 - fixtures
 from small_runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_until
 
-from app.runs import RunStore
 from app.settings import Settings
+from app.store.run_store import RunStore
 from app.trainer import train_run
 
 # no test asserts a time, and a machine at work on something else is slow

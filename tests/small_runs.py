@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from app.run import Run
-from app.runs import RunStore
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.worker import StoreBusyError, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
@@ -115,7 +115,7 @@ def patient_worker(
     program = f"""
 {setup}
 import logging, sys
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from app.worker import Stop, Worker, hold, stop_on_signals
 logging.basicConfig(level="INFO")
 store, stop = RunStore(sys.argv[1]), Stop()

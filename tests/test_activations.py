@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_networks import VOCABULARY, random_network
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model import activations, reference
 from model.checkpoint import load
 

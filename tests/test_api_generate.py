@@ -12,8 +12,8 @@ from test_store import announce
 
 from app.errors import OverloadedError, problem_of
 from app.routes.generate import BODIES, AnyBody
-from app.runs import RunStore
 from app.schemas import GenerateBody
+from app.store.run_store import RunStore
 from model.checkpoint import load
 from model.generation import generate
 from model.sampling import SamplingConfig

@@ -4,8 +4,8 @@ import httpx
 import pytest
 from small_runs import wait_until
 
-from app.runs import RunStore
-from model import history
+from app.store import history
+from app.store.run_store import RunStore
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 

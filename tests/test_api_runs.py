@@ -7,8 +7,8 @@ import pytest
 from small_runs import classic_like, small_text, wait_until
 from test_store import announce
 
-from app.records import Status
-from app.runs import RunStore
+from app.store.records import Status
+from app.store.run_store import RunStore
 
 
 def test_models_lists_every_run_with_where_it_stands(client: httpx.Client):

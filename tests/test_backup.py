@@ -6,7 +6,7 @@ from pathlib import Path
 from small_runs import classic_like, outcome, small_text, wait_until, worker_process
 from test_store import refreshed
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from app.trainer import train_run
 
 

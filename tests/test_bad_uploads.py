@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from small_runs import LONGEST_WAIT, small_text, wait_until
 from test_bad_clients import descriptors, rest
 
-from app.files import TEMPORARY_PREFIX
-from app.records import RunSpec
+from app.store.files import TEMPORARY_PREFIX
+from app.store.records import RunSpec
 
 LARGEST = 2_000_000
 TEXT = small_text(6000).encode()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from small_runs import classic_like, small_text
 
-from app import curves
-from app.curves import Curve, Curves, extremes
-from app.run import Run
-from app.runs import RunStore
-from model import history
+from app.store import history
+from app.store import loss_curves as curves
+from app.store.loss_curves import Curve, Curves, extremes
+from app.store.run import Run
+from app.store.run_store import RunStore
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from test_faults_disk import mounted, remount
 from app import doctor
 from app.cli import main
 from app.doctor import Finding, examine
-from app.runs import RunStore
 from app.settings import Settings
+from app.store.run_store import RunStore
 from app.worker import hold
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from conftest import server_process
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model.checkpoint import Checkpoint, load
 from model.generation import generate
 from model.sampling import SamplingConfig

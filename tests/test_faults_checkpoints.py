@@ -12,9 +12,9 @@ from safetensors.numpy import save as save_tensors
 from small_runs import stop, wait_until, worker_process
 from test_store import announce, refreshed
 
-from app.records import Latest
-from app.run import Run
-from app.runs import RunStore
+from app.store.records import Latest
+from app.store.run import Run
+from app.store.run_store import RunStore
 from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint, encode, load
 from model.vocabulary import Vocabulary

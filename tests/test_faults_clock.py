@@ -6,7 +6,7 @@ from conftest import server_process
 from small_runs import classic_like, outcome, patient_worker, small_text, stop, wait_until
 
 from app.healthcheck import worker_fault
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from app.trainer import train_run
 
 # what a process sees whose clock jumps a day forward and back every few milliseconds

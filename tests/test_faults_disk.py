@@ -24,8 +24,8 @@ from small_runs import (
 )
 from test_store import announce
 
-from app.run import Run
-from app.runs import RunStore
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.trainer import train_run
 from app.worker import Worker
 from model.checkpoint import load

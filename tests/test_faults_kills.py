@@ -11,9 +11,9 @@ import pytest
 from small_runs import classic_like, outcome, small_text, wait_until
 from threadpoolctl import threadpool_limits
 
-from app.files import TEMPORARY_PREFIX
-from app.run import Run
-from app.runs import RunStore
+from app.store.files import TEMPORARY_PREFIX
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.trainer import Cadence, train_run
 from app.worker import Stop, Worker, hold
 from model.checkpoint import load

@@ -17,7 +17,7 @@ import httpx
 from small_runs import LONGEST_WAIT, wait_until
 from test_exactness import alone, any_request, ask
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model.checkpoint import load
 
 CLIENTS, EACH = 16, 40

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.files import is_regular, read_regular, remove_temporaries, replacing, write_atomic
+from app.store.files import is_regular, read_regular, remove_temporaries, replacing, write_atomic
 
 
 @given(first=st.binary(max_size=2000), second=st.binary(max_size=2000))

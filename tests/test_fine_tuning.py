@@ -11,7 +11,7 @@ import httpx
 import pytest
 from small_runs import small_text, stop, wait_until, worker_process
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from app.worker import Worker
 from model.checkpoint import load
 

@@ -13,7 +13,7 @@ from app import gradchecks
 from app.engine.models import ModelStore
 from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
 from app.gradchecks import GradientChecks
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model.gradcheck import ASSIGNMENT_FIGURES
 
 NAMES = ["layer0.U", "layer0.W", "layer0.b", "V", "c", "initial state"]

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.healthcheck import HEALTHY, LONGEST_SILENCE, UNHEALTHY, USAGE_ERROR, main
-from app.records import Status
+from app.store.records import Status
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import history
+from app.store import history
 
 records = st.lists(
     st.fixed_dictionaries(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from small_runs import stop, wait_until, worker_process
 
-from app.run import Run
-from app.runs import RunStore
-from model import history
+from app.store import history
+from app.store.run import Run
+from app.store.run_store import RunStore
 from model.checkpoint import load
 from model.errors import CheckpointError
 

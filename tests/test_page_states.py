@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from small_runs import gru_like, small_text, stop, wait_until, worker_process
 from test_page import write
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 
 
 @pytest.fixture

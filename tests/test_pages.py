@@ -8,7 +8,7 @@ import pytest
 from small_runs import LONGEST_WAIT
 
 from app.assets import LAB, OWN, PLOTTING, SWAGGER, Assets
-from app.runs import RunStore
+from app.store.run_store import RunStore
 
 PAGES = [
     "/",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_curves import long_curve, record
 
-from app.curves import Curve
 from app.plots import draw_gradcheck, draw_loss_curve
+from app.store.loss_curves import Curve
 
 SMALL = Curve(
     run="classic",

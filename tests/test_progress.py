@@ -7,8 +7,8 @@ from rich.console import Console
 from small_runs import classic_like, small_text
 
 from app.progress import BLOCKS, LineDisplay, LiveDisplay, chart, duration, make_display, summary
-from app.records import Status
-from app.runs import RunStore
+from app.store.records import Status
+from app.store.run_store import RunStore
 from app.trainer import train_run
 
 

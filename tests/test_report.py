@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.reading import read
-from model import history
+from app.store import history
 
 TEXT = "The king said to Anna, that Anna and Otto would go. They went; the king stayed. Zounds!"
 

@@ -10,12 +10,12 @@ import pytest
 from small_runs import classic_like, gru_like, outcome, size, small_text, stop, wait_until, worker_process
 from threadpoolctl import threadpool_limits
 
-from app.files import write_atomic
-from app.records import RunFileError
-from app.run import Run
-from app.runs import RunStore
+from app.store import history
+from app.store.files import write_atomic
+from app.store.records import RunFileError
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.trainer import Cadence, train_run
-from model import history
 from model.checkpoint import load
 from model.config import RunConfig
 
@@ -59,8 +59,8 @@ class Killer:
         self.changes, self.at = 0, at
         append, unlink = history.append, Path.unlink
         patch.setattr("app.trainer.write_atomic", self.write)
-        patch.setattr("app.records.write_atomic", self.write)
-        patch.setattr("model.history.append", lambda path, records: self.append(append, path, records))
+        patch.setattr("app.store.records.write_atomic", self.write)
+        patch.setattr("app.store.history.append", lambda path, records: self.append(append, path, records))
         patch.setattr(Path, "unlink", lambda path, **options: self.unlink(unlink, path, **options))
 
     def due(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.records import (
+from app.store.records import (
     CheckpointEntry,
     Latest,
     RunExistsError,
@@ -17,8 +17,8 @@ from app.records import (
     RunNotFoundError,
     Status,
 )
-from app.run import Run
-from app.runs import RunStore
+from app.store.run import Run
+from app.store.run_store import RunStore
 from model.config import PRESETS, RunConfig
 
 CLASSIC = PRESETS["classic"]
@@ -84,7 +84,7 @@ def test_a_failed_creation_leaves_nothing(store: RunStore, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.runs.write_atomic", full)
+    monkeypatch.setattr("app.store.run_store.write_atomic", full)
     with pytest.raises(OSError, match="No space"):
         store.create("my-run", CLASSIC, "text", "t.txt")
     assert os.listdir(store.root) == [".queue.lock"]
@@ -229,7 +229,8 @@ def test_listing_reads_each_run_once(store: RunStore, run: Run, monkeypatch):
     reads = []
     real = RunStore.__init__.__globals__["RunSpec"].read.__func__
     monkeypatch.setattr(
-        "app.runs.RunSpec.read", classmethod(lambda cls, path: (reads.append(path), real(cls, path))[1])
+        "app.store.run_store.RunSpec.read",
+        classmethod(lambda cls, path: (reads.append(path), real(cls, path))[1]),
     )
     fresh = RunStore(store.root)
     for _ in range(3):

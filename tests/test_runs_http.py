@@ -13,9 +13,9 @@ import httpx
 import pytest
 from small_runs import LONGEST_WAIT, small_text, stop, wait_until, worker_process
 
-from app.budget import size_of
 from app.routes.run_events import Cursor, Watch
-from app.runs import RunStore
+from app.store.run_store import RunStore
+from app.store.space import size_of
 from app.trainer import Cadence
 from app.worker import Worker
 from model.checkpoint import load
@@ -415,7 +415,7 @@ def test_events_from_any_place_miss_nothing_and_repeat_nothing(api, store):
 
 
 def test_a_run_that_was_taken_back_tells_its_steps_again(api, store, monkeypatch):
-    monkeypatch.setattr("app.curves.FRESH_SECONDS", -1)
+    monkeypatch.setattr("app.store.loss_curves.FRESH_SECONDS", -1)
     upload(api, name="mine")
     train_all(store)
     history = store.get("mine").path / "history.jsonl"

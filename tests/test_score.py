@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model.checkpoint import load
 from model.loss import log_softmax
 

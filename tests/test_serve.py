@@ -13,7 +13,7 @@ import pytest
 from small_runs import LONGEST_WAIT, locked, small_text, wait_until
 
 from app.commands.serve import Supervisor
-from app.runs import RunStore
+from app.store.run_store import RunStore
 
 
 def child(code: str) -> list[str]:

@@ -7,7 +7,7 @@ from conftest import server_process
 from small_runs import wait_until
 from test_store import announce
 
-from app.runs import RunStore
+from app.store.run_store import RunStore
 
 
 def test_texts_are_the_same_after_a_restart_and_new_checkpoints_are_noticed(trained: RunStore):

@@ -11,9 +11,9 @@ from small_runs import classic_like, small_text
 
 from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError, NotReadyError
-from app.records import CheckpointEntry, Latest
-from app.run import Run
-from app.runs import RunStore
+from app.store.records import CheckpointEntry, Latest
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.trainer import train_run
 from model.checkpoint import encode, load
 from model.errors import CheckpointError

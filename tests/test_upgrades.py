@@ -8,8 +8,8 @@ import pytest
 from small_runs import stop, wait_until, worker_process
 from test_store import refreshed
 
-from app.records import FORMAT
-from app.runs import RunStore
+from app.store.records import FORMAT
+from app.store.run_store import RunStore
 from model.checkpoint import VERSION, load
 from model.generation import generate
 from model.sampling import SamplingConfig

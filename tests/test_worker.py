@@ -10,11 +10,11 @@ import pytest
 from small_runs import classic_like, gru_like, locked, outcome, small_text, stop, wait_until, worker_process
 
 from app.defaults import queue_defaults
-from app.files import write_atomic
-from app.records import Status
-from app.run import Run
-from app.runs import RunStore
 from app.settings import Settings
+from app.store.files import write_atomic
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from threadpoolctl import threadpool_limits
 
 from app.engine.models import ModelStore
-from app.runs import RunStore
+from app.store.run_store import RunStore
 from model.errors import ConfigError
 from model.generation import generate as generate_text
 from model.sampling import SamplingConfig

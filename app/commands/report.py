@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.curves import Curves
 from app.engine.models import ModelStore
-from app.files import write_atomic
 from app.gradchecks import GradientChecks
 from app.plots import draw_loss_curve
 from app.report import METHODS, Checks, ReportFormat, checked_model, render
-from app.run import Run
-from app.runs import RunStore
 from app.settings import Settings
+from app.store.files import write_atomic
+from app.store.loss_curves import Curves
+from app.store.run import Run
+from app.store.run_store import RunStore
 
 
 def write_report(

@@ -21,9 +21,9 @@ from app.connections import bounded_http
 from app.defaults import queue_defaults
 from app.logs import configure_logging
 from app.main import create_app
-from app.runs import RunStore
 from app.settings import PREFIX, Settings
 from app.shedding import Shedding
+from app.store.run_store import RunStore
 from model.errors import CharloomError
 
 WORKER_NICE = 5  # a third of the server's share of a busy core

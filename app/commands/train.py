@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from app.planning import PLANNED, make_plan
 from app.progress import make_display
-from app.records import RunExistsError, RunNotFoundError, Status
-from app.run import Run
-from app.runs import RunStore, default_name
 from app.speed import measure
+from app.store.records import RunExistsError, RunNotFoundError, Status
+from app.store.run import Run
+from app.store.run_store import RunStore, default_name
 from app.texts import check_length
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.config import PRESETS, RunConfig

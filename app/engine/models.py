@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.errors import ModelNotFoundError, NotReadyError
-from app.records import Latest, RunError, RunFileError
-from app.run import Run
-from app.runs import RunStore
+from app.store.records import Latest, RunError, RunFileError
+from app.store.run import Run
+from app.store.run_store import RunStore
 from model.checkpoint import Checkpoint, load
 from model.config import RunConfig
 from model.errors import CheckpointError

@@ -17,8 +17,8 @@ from app.paging import page
 from app.routes.documents import openai_errors
 from app.routes.uploads import in_turn
 from app.services import Parts
+from app.store.uploads import UploadedFile
 from app.tuning_schemas import FileDeleted, FileList, FileObject
-from app.uploaded import UploadedFile
 
 PIECE = 1 << 16
 PURPOSES = ("fine-tune", "user_data")

@@ -9,12 +9,12 @@ from starlette.concurrency import run_in_threadpool
 
 from app import tuning
 from app.access import Right, needs
-from app.control import ask
 from app.paging import page
-from app.records import Wanted
 from app.routes.documents import openai_errors
 from app.routes.uploads import in_turn
 from app.services import Parts, Services
+from app.store.control import ask
+from app.store.records import Wanted
 from app.tuning_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["OpenAI"])

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.curves import Curve
 from app.negotiation import preferred
 from app.routes.documents import errors
 from app.routes.runs import ModelQuery, list_runs
 from app.schemas import LossCurve
 from app.services import Parts, Services
+from app.store.loss_curves import Curve
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
 # an SVG opened by itself needs its own styles, and nothing else

@@ -12,13 +12,13 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.records import ENDED, RunError
 from app.routes.documents import errors, streamed
 from app.routes.runs import describe
-from app.run import Run
 from app.schemas import RunInfo
 from app.services import Parts, Services
 from app.shapes import event
+from app.store.records import ENDED, RunError
+from app.store.run import Run
 from app.streaming import EventStream
 
 LOOK_SECONDS = 0.5

@@ -10,10 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
 from app.access import Right, needs
-from app.control import ask, delete
-from app.records import CheckpointEntry, Wanted
 from app.routes.documents import errors
-from app.run import Run
 from app.schemas import (
     CheckpointInfo,
     Deleted,
@@ -25,6 +22,9 @@ from app.schemas import (
     SampleList,
 )
 from app.services import Parts, Services
+from app.store.control import ask, delete
+from app.store.records import CheckpointEntry, Wanted
+from app.store.run import Run
 
 STALE_SECONDS = 15.0  # a worker writes its heartbeat every second
 

@@ -14,14 +14,14 @@ from starlette.concurrency import run_in_threadpool
 
 from app.access import Right, needs
 from app.errors import InvalidRequestError
-from app.files import TEMPORARY_PREFIX
 from app.intake import received
 from app.routes.documents import errors
 from app.routes.runs import describe
 from app.routes.uploads import in_turn
-from app.run import Run
 from app.schemas import RunInfo
 from app.services import Parts
+from app.store.files import TEMPORARY_PREFIX
+from app.store.run import Run
 from app.transfer import export, import_run
 
 router = APIRouter(tags=["training"])

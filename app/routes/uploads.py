@@ -14,9 +14,9 @@ from app.access import Right, needs
 from app.intake import received
 from app.making import Made, check, fork, new_run
 from app.routes.documents import errors
-from app.runs import default_name
 from app.schemas import RunAccepted, TextChecked
 from app.services import Parts, Services
+from app.store.run_store import default_name
 from app.texts import as_details, expected_seconds
 from model.config import CHOICES, RunConfig
 

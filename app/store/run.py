@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from app.files import is_regular, read_regular
-from app.records import (
+from app.store import history
+from app.store.files import is_regular, read_regular
+from app.store.records import (
     Baselines,
     Control,
     Latest,
@@ -21,7 +22,6 @@ from app.records import (
     RunSpec,
     Status,
 )
-from model import history
 from model.config import RunConfig
 
 CORPUS_LIMIT = 1 << 30

@@ -11,10 +11,10 @@ import time
 from filelock import Timeout
 
 from app.errors import ConflictError
-from app.files import remove_folder
-from app.records import Control, Status, Wanted
-from app.run import Run
-from app.runs import RunStore
+from app.store.files import remove_folder
+from app.store.records import Control, Status, Wanted
+from app.store.run import Run
+from app.store.run_store import RunStore
 
 STOP_SECONDS = 10.0  # longest that the end of a run's training is waited for
 POSSIBLE: dict[Wanted, tuple[str, ...]] = {

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.run import Run
-from app.runs import RunStore
+from app.store.run import Run
+from app.store.run_store import RunStore
 
 
 class StoreFullError(OSError):

@@ -10,7 +10,7 @@
                       control.json        what people ask of it (Control): written by servers
                       initial.safetensors the weights that a fork begins with
     checkpoints/.reserve                  room that the worker gives up to say that the disk is full
-    checkpoints/.files/<id>/              what OpenAI's clients uploaded (app/uploaded.py)
+    checkpoints/.files/<id>/              what OpenAI's clients uploaded (app/store/uploads.py)
     checkpoints/.worker.lock              held by the one worker, dies with it
     checkpoints/.locks/<run>.lock         held while that run is trained or deleted
 
@@ -31,8 +31,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from app.files import flush, temporary_in, write_atomic
-from app.records import (
+from app.store.files import flush, temporary_in, write_atomic
+from app.store.records import (
     RUN_NAME,
     RunError,
     RunExistsError,
@@ -40,7 +40,7 @@ from app.records import (
     RunNotFoundError,
     RunSpec,
 )
-from app.run import Run, Text
+from app.store.run import Run, Text
 from model.config import RunConfig
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.files import open_regular
-from app.run import Run
-from model import history
+from app.store import history
+from app.store.files import open_regular
+from app.store.run import Run
 
 Record = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.files import read_regular, write_atomic
+from app.store.files import read_regular, write_atomic
 from model.config import RunConfig
 from model.errors import CharloomError
 
