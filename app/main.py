@@ -18,7 +18,6 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from app.access import ApiKeys, RateLimit, read_keys, read_limits
 from app.assets import Assets
 from app.draining import on_stop_signals
 from app.engine.engine import Engine
@@ -26,8 +25,6 @@ from app.engine.models import ModelStore
 from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
 from app.making import Limits
-from app.metrics import Metrics
-from app.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.rendering import Renderer
 from app.routes import (
     activations,
@@ -51,15 +48,18 @@ from app.routes import (
     uploads,
 )
 from app.routes.documents import DESCRIPTION, TAGS
+from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
+from app.server.error_formats import Family, mark, respond
+from app.server.metrics import Metrics
+from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
+from app.server.slots import Slots
+from app.server.streaming import StreamSlots
 from app.services import Services
 from app.settings import Settings, load_settings
-from app.shapes import Family, mark, respond
-from app.slots import Slots
 from app.store.loss_curves import Curves
 from app.store.run_store import RunStore
 from app.store.space import Budget
 from app.store.uploads import UploadedFiles
-from app.streaming import StreamSlots
 
 ROUTES = (
     generate,

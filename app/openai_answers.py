@@ -15,10 +15,10 @@ from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order, Prompt
 from app.errors import InvalidRequestError, shortened
 from app.openai_schemas import WritingRequest
+from app.server.error_formats import Family, event
+from app.server.streaming import DONE
 from app.services import Services
 from app.settings import Settings
-from app.shapes import Family, event
-from app.streaming import DONE
 from app.writing import gone, stream, write
 from model.generation import Generation
 

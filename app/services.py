@@ -14,15 +14,15 @@ from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
 from app.gradchecks import GradientChecks
 from app.making import Limits
-from app.metrics import Metrics
 from app.rendering import Renderer
+from app.server.metrics import Metrics
+from app.server.slots import Slots
+from app.server.streaming import StreamSlots
 from app.settings import Settings
-from app.slots import Slots
 from app.store.loss_curves import Curves
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.uploads import UploadedFiles
-from app.streaming import StreamSlots
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-from app.access import Key, key_of, read_keys
-from app.connections import Pairs
 from app.engine.engine import Engine
 from app.errors import problem_of
-from app.metrics import Metrics
-from app.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request
+from app.server.auth import Key, key_of, read_keys
+from app.server.error_formats import Family, family_of, mark, respond
+from app.server.metrics import Metrics
+from app.server.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request
+from app.server.protocol import Pairs
 from app.services import Services
-from app.shapes import Family, family_of, mark, respond
 
 TARGETS = frozenset(
     (b"/", b"/generate", b"/generate_stream", b"/score", b"/v1/completions", b"/v1/chat/completions")
@@ -33,7 +33,7 @@ FIXED = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.ite
 
 
 class Shedding:
-    """The door of a server (`app.connections.Door`): closed while the engine has no place.
+    """The door of a server (`app.server.protocol.Door`): closed while the engine has no place.
 
     What passes, to be answered by the application: who lacks a key where one is needed, and pages of another
     origin, whose answers want headers of their own. A body is not read, so a wrong one is told so later.

@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import Request, Response
 
 from app.engine.job import Chunk, Job
+from app.server.error_formats import Family
+from app.server.streaming import EventStream, open_stream
 from app.services import Services
-from app.shapes import Family
-from app.streaming import EventStream, open_stream
 from model.generation import Generation
 
 CLIENT_GONE = 499  # nobody reads it; for the log

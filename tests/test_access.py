@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from app.access import OPEN, Right, demand, key_of, read_keys, read_limits
 from app.errors import ForbiddenError
+from app.server.auth import OPEN, Right, demand, key_of, read_keys, read_limits
 from app.settings import Settings
 from model.errors import ConfigError
 

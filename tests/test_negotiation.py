@@ -1,7 +1,7 @@
 import pytest
 from starlette.exceptions import HTTPException
 
-from app.negotiation import preferred
+from app.server.accept import preferred
 
 OFFERED = ("application/json", "text/html", "image/svg+xml", "image/png")
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"

@@ -10,9 +10,9 @@ from conftest import application
 from small_runs import LONGEST_WAIT
 
 from app.commands.serve import handles, listen
-from app.connections import LONGEST_REFUSED
 from app.engine.engine import Engine
 from app.errors import OverloadedError
+from app.server.protocol import LONGEST_REFUSED
 
 NATIVE, OPENAI, TGI = {"length": 5}, {"model": "classic", "prompt": "a"}, {"inputs": "a"}
 ASKED = [

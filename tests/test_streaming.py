@@ -7,7 +7,7 @@ import httpx
 import pytest
 from small_runs import wait_until
 
-from app.streaming import EventStream
+from app.server.streaming import EventStream
 
 
 def events(client: httpx.Client, **request) -> list[tuple[str, dict]]:

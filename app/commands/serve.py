@@ -17,10 +17,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.connections import bounded_http
 from app.defaults import queue_defaults
 from app.logs import configure_logging
 from app.main import create_app
+from app.server.protocol import bounded_http
 from app.settings import PREFIX, Settings
 from app.shedding import Shedding
 from app.store.run_store import RunStore

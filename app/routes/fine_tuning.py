@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
 from app import tuning
-from app.access import Right, needs
 from app.paging import page
 from app.routes.documents import openai_errors
 from app.routes.uploads import in_turn
+from app.server.auth import Right, needs
 from app.services import Parts, Services
 from app.store.control import ask
 from app.store.records import Wanted

@@ -15,8 +15,8 @@ from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
 from app.routes.documents import errors, errors_of_both, streamed
 from app.routes.tgi import answer_tgi
 from app.schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
+from app.server.error_formats import Family, event
 from app.services import Parts, Services
-from app.shapes import Family, event
 from app.tgi_schemas import TgiRequest, TgiResponse
 from app.writing import gone, stream, write
 from model.generation import Generation

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.errors import InvalidRequestError
 from app.gradchecks import Cell, Method, Report
-from app.negotiation import preferred
 from app.routes.documents import errors
 from app.routes.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
 from app.schemas import GradcheckReport, ParameterReport
+from app.server.accept import preferred
 from app.services import Parts, Services
 
 router = APIRouter(tags=["proof"])

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.negotiation import preferred
 from app.routes.documents import errors
 from app.routes.runs import ModelQuery, list_runs
 from app.schemas import LossCurve
+from app.server.accept import preferred
 from app.services import Parts, Services
 from app.store.loss_curves import Curve
 

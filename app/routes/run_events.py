@@ -15,11 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from app.routes.documents import errors, streamed
 from app.routes.runs import describe
 from app.schemas import RunInfo
+from app.server.error_formats import event
+from app.server.streaming import EventStream
 from app.services import Parts, Services
-from app.shapes import event
 from app.store.records import ENDED, RunError
 from app.store.run import Run
-from app.streaming import EventStream
 
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0

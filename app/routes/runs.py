@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
-from app.access import Right, needs
 from app.routes.documents import errors
 from app.schemas import (
     CheckpointInfo,
@@ -21,6 +20,7 @@ from app.schemas import (
     SampleInfo,
     SampleList,
 )
+from app.server.auth import Right, needs
 from app.services import Parts, Services
 from app.store.control import ask, delete
 from app.store.records import CheckpointEntry, Wanted

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from app.routes.documents import streamed, tgi_errors
+from app.server.error_formats import Family, mark
 from app.services import Parts, Services
-from app.shapes import Family, mark
 from app.tgi import TgiOrder
 from app.tgi_schemas import TgiRequest, TgiResponse
 from app.writing import gone, stream, write

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.access import Right, needs
-from app.intake import received
 from app.making import Made, check, fork, new_run
 from app.routes.documents import errors
 from app.schemas import RunAccepted, TextChecked
+from app.server.auth import Right, needs
+from app.server.upload_body import received
 from app.services import Parts, Services
 from app.store.run_store import default_name
 from app.texts import as_details, expected_seconds

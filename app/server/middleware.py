@@ -1,6 +1,6 @@
 """What every request passes through: an id, security headers, a line in the log, a bound on the body.
 
-Pure ASGI, not `@app.middleware("http")`: behind that a route never learns that its client has gone.
+Pure ASGI, not `@app.server.middleware("http")`: behind that a route never learns that its client has gone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, problem_of
-from app.shapes import code_of, respond
+from app.server.error_formats import code_of, respond
 
 REQUEST_ID = "x-request-id"
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever

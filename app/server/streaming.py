@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 from app.engine.engine import Engine
 from app.engine.job import Chunk, Job
 from app.errors import problem_of
-from app.shapes import Family, body_of, event
-from app.slots import Slots
+from app.server.error_formats import Family, body_of, event
+from app.server.slots import Slots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ForbiddenError, Problem, RateLimitedError, UnauthorizedError, problem_of
-from app.shapes import respond
+from app.server.error_formats import respond
 from model.errors import ConfigError
 
 OPEN = ("/healthz", "/readyz")

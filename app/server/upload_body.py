@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, TooLargeError, shortened
-from app.slots import Slots
+from app.server.slots import Slots
 from app.texts import Source
 
 PIECE = 1 << 20
