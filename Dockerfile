@@ -15,7 +15,7 @@ COPY README.md LICENSE ./
 COPY model model
 COPY app app
 # importing compiles what will be imported, and leaves out the rest: a sixth of the image
-RUN python -m app.corpus corpora/shakespeare.txt \
+RUN python -m app.intake.corpus corpora/shakespeare.txt \
     && python -m pip --python /opt/charloom/bin/python install --quiet --no-deps . \
     && /opt/charloom/bin/python -P -c "import app.cli, app.commands.serve, app.plots, app.worker"
 

@@ -75,7 +75,7 @@ clean: ## Remove environments and caches; runs and texts are kept
 	find app model tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORPUS): | $(ENV)/.runtime
-	$(ENV)/bin/python -m app.corpus $@
+	$(ENV)/bin/python -m app.intake.corpus $@
 
 $(ENV)/.runtime: pyproject.toml $(ENV)/bin/python
 	@echo 'Installing what Charloom needs into $(ENV) ...'

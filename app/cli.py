@@ -164,7 +164,7 @@ def corpus(
     target: Annotated[Path | None, typer.Option(help="Where to put it (CHARLOOM_CORPUS).")] = None,
 ) -> None:
     """Fetch the default text, Shakespeare's plays."""
-    from app.corpus import fetch
+    from app.intake.corpus import fetch
     from app.settings import load_settings
 
     path = load_settings(corpus=target).corpus

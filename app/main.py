@@ -24,7 +24,7 @@ from app.engine.engine import Engine
 from app.engine.models import ModelStore
 from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.gradchecks import GradientChecks
-from app.making import Limits
+from app.intake.new_runs import Limits
 from app.rendering import Renderer
 from app.routes import (
     activations,

@@ -13,7 +13,7 @@ from app.assets import Assets
 from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
 from app.gradchecks import GradientChecks
-from app.making import Limits
+from app.intake.new_runs import Limits
 from app.rendering import Renderer
 from app.server.metrics import Metrics
 from app.server.slots import Slots

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from app.errors import NotFoundError
-from app.examples import as_text
-from app.making import Limits, fork, new_run
+from app.intake.jsonl import as_text
+from app.intake.new_runs import Limits, fork, new_run
+from app.intake.text import Source
 from app.store.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.uploads import UploadedFiles
-from app.texts import Source
 from app.tuning_schemas import (
     Hyperparameters,
     HyperparametersUsed,

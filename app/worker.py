@@ -20,7 +20,7 @@ from typing import Literal
 from filelock import BaseFileLock, FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
-from app.defaults import queue_defaults
+from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.reserve import Reserve
 from app.settings import Settings, load_settings

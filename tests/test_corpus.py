@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from app import corpus
-from app.corpus import CorpusError, fetch, main, plain_text, strip_markdown
+from app.intake import corpus
+from app.intake.corpus import CorpusError, fetch, main, plain_text, strip_markdown
 
 PLAY = r"""# The Play
 

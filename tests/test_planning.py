@@ -3,7 +3,7 @@
 import pytest
 from small_runs import small_text
 
-from app.planning import MEMBERS, PLANNED, make_plan, relative_loss, rounded, sizes
+from app.intake.planning import MEMBERS, PLANNED, make_plan, relative_loss, rounded, sizes
 
 SPEED = 45_000.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_runs import classic_like, gru_like, locked, outcome, small_text, stop, wait_until, worker_process
 
-from app.defaults import queue_defaults
+from app.intake.default_runs import queue_defaults
 from app.settings import Settings
 from app.store.files import write_atomic
 from app.store.records import Status

@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.defaults import queue_defaults
+from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.main import create_app
 from app.server.protocol import bounded_http

@@ -13,6 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import InvalidRequestError
+from app.intake.archive import export, import_run
 from app.routes.documents import errors
 from app.routes.runs import describe
 from app.routes.uploads import in_turn
@@ -22,7 +23,6 @@ from app.server.upload_body import received
 from app.services import Parts
 from app.store.files import TEMPORARY_PREFIX
 from app.store.run import Run
-from app.transfer import export, import_run
 
 router = APIRouter(tags=["training"])
 ZIP = "application/zip"

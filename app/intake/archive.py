@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
-from app.making import Limits, Options, checkpoint_at, workshop
+from app.intake.new_runs import Limits, Options, checkpoint_at, workshop
 from app.store.files import flush, open_regular
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
 from app.store.run import Run, Text

@@ -14,13 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.errors import ConflictError, InvalidRequestError, ModelNotFoundError, NotReadyError
-from app.planning import PLANNED, cadence, shape, sizes, updates
-from app.store.files import open_regular, temporary_in
-from app.store.records import RUN_NAME, Control, RunNameError
-from app.store.run import Run
-from app.store.run_store import RunStore, default_name
-from app.store.space import Budget
-from app.texts import (
+from app.intake.planning import PLANNED, cadence, shape, sizes, updates
+from app.intake.text import (
     CORES,
     Finding,
     Looked,
@@ -31,6 +26,11 @@ from app.texts import (
     expected_speed,
     write_text,
 )
+from app.store.files import open_regular, temporary_in
+from app.store.records import RUN_NAME, Control, RunNameError
+from app.store.run import Run
+from app.store.run_store import RunStore, default_name
+from app.store.space import Budget
 from model.batches import windows_per_epoch
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
