@@ -28,7 +28,7 @@ from app.store.files import DISK_FULL, remove_temporaries
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.trainer import Cadence, train_run
+from app.training.trainer import Cadence, train_run
 from model.errors import CharloomError, TextError
 
 CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it

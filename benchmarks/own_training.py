@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.shards import running_passes
+from app.training.processes import running_passes
 from model.training import Training
 from model.vocabulary import Vocabulary
 

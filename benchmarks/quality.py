@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.shards import running_passes
+from app.training.processes import running_passes
 from benchmarks import report
 from model.config import PRESETS
 from model.evaluation import streaming_loss, windowed_loss

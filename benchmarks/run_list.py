@@ -19,7 +19,7 @@ import httpx
 
 from app.store import history
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 from benchmarks import report
 from benchmarks.serve_load import command_of, free_port, served
 from model.config import PRESETS

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 from benchmarks import report
 from model.config import PRESETS
 

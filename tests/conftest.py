@@ -19,7 +19,7 @@ from small_runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_un
 
 from app.settings import Settings
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 
 # no test asserts a time, and a machine at work on something else is slow
 hypothesis.settings.register_profile("patient", deadline=None)

@@ -7,7 +7,7 @@ from small_runs import classic_like, outcome, small_text, wait_until, worker_pro
 from test_store import refreshed
 
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 
 
 def test_a_backup_made_while_the_worker_writes_can_be_restored(tmp_path: Path):

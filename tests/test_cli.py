@@ -144,7 +144,7 @@ def test_a_warning_is_a_sentence_for_people(folder: Path, capsys):
     main(["train", "My Text.txt", *command.split()])
     shown = capsys.readouterr().out
     assert re.search(r"WARNING +run my-text: (the loss|overfitting)", shown)
-    assert "app.trainer" not in shown
+    assert "app.training.trainer" not in shown
 
 
 def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):

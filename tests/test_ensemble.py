@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_runs import classic_like, gru_like, small_text
 
-from app.shards import running_passes
+from app.training.processes import running_passes
 from model.checkpoint import decode, encode
 from model.ensemble import member_config, merge, network_config
 from model.errors import CheckpointError

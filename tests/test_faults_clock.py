@@ -7,7 +7,7 @@ from small_runs import classic_like, outcome, patient_worker, small_text, stop, 
 
 from app.healthcheck import worker_fault
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 
 # what a process sees whose clock jumps a day forward and back every few milliseconds
 JUMPS = (

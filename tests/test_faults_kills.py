@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from app.store.files import TEMPORARY_PREFIX
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.trainer import Cadence, train_run
+from app.training.trainer import Cadence, train_run
 from app.worker import Stop, Worker, hold
 from model.checkpoint import load
 from model.training import Training

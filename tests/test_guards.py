@@ -11,11 +11,11 @@ from small_runs import classic_like, gru_like, outcome, small_text
 from test_resume import Killed, Killer, assert_readable, train
 
 from app.plots import draw_loss_curve
-from app.resuming import is_anchor, kept_anchors, start_or_resume
 from app.store.loss_curves import Curves
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.trainer import Cadence, RunWriter, train_run
+from app.training.recovery import is_anchor, kept_anchors, start_or_resume
+from app.training.trainer import Cadence, RunWriter, train_run
 from app.worker import Worker
 from model.checkpoint import load
 from model.config import RunConfig

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from small_runs import gru_like, small_text, worker_process
 
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 
 HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 

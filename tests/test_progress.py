@@ -9,7 +9,7 @@ from small_runs import classic_like, small_text
 from app.progress import BLOCKS, LineDisplay, LiveDisplay, chart, duration, make_display, summary
 from app.store.records import Status
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=200), st.integers(1, 80), st.integers(1, 10))

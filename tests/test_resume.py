@@ -15,7 +15,7 @@ from app.store.files import write_atomic
 from app.store.records import RunFileError
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.trainer import Cadence, train_run
+from app.training.trainer import Cadence, train_run
 from model.checkpoint import load
 from model.config import RunConfig
 
@@ -58,7 +58,7 @@ class Killer:
     def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
         self.changes, self.at = 0, at
         append, unlink = history.append, Path.unlink
-        patch.setattr("app.trainer.write_atomic", self.write)
+        patch.setattr("app.training.trainer.write_atomic", self.write)
         patch.setattr("app.store.records.write_atomic", self.write)
         patch.setattr("app.store.history.append", lambda path, records: self.append(append, path, records))
         patch.setattr(Path, "unlink", lambda path, **options: self.unlink(unlink, path, **options))

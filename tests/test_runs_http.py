@@ -16,7 +16,7 @@ from small_runs import LONGEST_WAIT, small_text, stop, wait_until, worker_proces
 from app.routes.run_events import Cursor, Watch
 from app.store.run_store import RunStore
 from app.store.space import size_of
-from app.trainer import Cadence
+from app.training.trainer import Cadence
 from app.worker import Worker
 from model.checkpoint import load
 

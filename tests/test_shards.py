@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from app.shards import InProcesses, running_passes
+from app.training.processes import InProcesses, running_passes
 from model.checkpoint import encode
 from model.config import RunConfig
 from model.shards import InTurn, shard_rows

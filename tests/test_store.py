@@ -14,7 +14,7 @@ from app.errors import ModelNotFoundError, NotReadyError
 from app.store.records import CheckpointEntry, Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.trainer import train_run
+from app.training.trainer import train_run
 from model.checkpoint import encode, load
 from model.errors import CheckpointError
 

@@ -148,7 +148,7 @@ def test_a_network_that_is_no_longer_finite_is_not_saved(store: RunStore, monkey
 
 def test_an_error_in_the_program_fails_the_run_and_is_logged(store: RunStore, monkeypatch, caplog):
     bad = add(store, "bad")
-    monkeypatch.setattr("app.trainer.train", lambda training: 1 / 0)
+    monkeypatch.setattr("app.training.trainer.train", lambda training: 1 / 0)
     assert work(store) == ["bad"]
     assert bad.status.reason == "unexpected ZeroDivisionError: division by zero"
     assert "Traceback" in caplog.text
@@ -159,7 +159,7 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]) -> None:
         self.full, self.write = True, write
-        monkeypatch.setattr("app.trainer.write_atomic", self.write_atomic)
+        monkeypatch.setattr("app.training.trainer.write_atomic", self.write_atomic)
 
     def write_atomic(self, path: Path, data: bytes) -> None:
         if self.full and path.suffix == ".safetensors":

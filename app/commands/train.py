@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 from app.intake.planning import PLANNED, make_plan
 from app.intake.text import check_length
 from app.progress import make_display
-from app.speed import measure
 from app.store.records import RunExistsError, RunNotFoundError, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
+from app.training.speed import measure
 from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
 from model.config import PRESETS, RunConfig
 from model.errors import CharloomError, ConfigError

@@ -127,7 +127,7 @@ def _start_helper(
 ) -> subprocess.Popen[bytes]:
     task = {"index": index, "memory": memory, "vocabulary": network.vocabulary, "config": config.to_dict()}
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", "app.shards", json.dumps(task)],
+        [sys.executable, "-P", "-m", "app.training.processes", json.dumps(task)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from app.resuming import kept_anchors, last_good, start_or_resume, warnings
-from app.shards import running_passes
 from app.store import history
 from app.store.files import flush, remove_temporaries, write_atomic
 from app.store.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Budget
+from app.training.processes import running_passes
+from app.training.recovery import kept_anchors, last_good, start_or_resume, warnings
 from model.checkpoint import Checkpoint, encode, load
 from model.errors import CheckpointError, DivergedError
 from model.guards import ROLLBACKS

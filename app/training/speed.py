@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app.shards import running_passes
+from app.training.processes import running_passes
 from model.batches import Ids
 from model.config import RunConfig
 from model.training import Training
