@@ -17,7 +17,7 @@ COPY app app
 # importing compiles what will be imported, and leaves out the rest: a sixth of the image
 RUN python -m app.intake.corpus corpora/shakespeare.txt \
     && python -m pip --python /opt/charloom/bin/python install --quiet --no-deps . \
-    && /opt/charloom/bin/python -P -c "import app.cli, app.commands.serve, app.plots, app.worker"
+    && /opt/charloom/bin/python -P -c "import app.cli, app.commands.serve, app.reports.plots, app.worker"
 
 FROM ${BASE}
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /app --shell /usr/sbin/nologin charloom \

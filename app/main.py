@@ -23,9 +23,9 @@ from app.draining import on_stop_signals
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
 from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
-from app.gradchecks import GradientChecks
 from app.intake.new_runs import Limits
-from app.rendering import Renderer
+from app.reports.gradchecks import GradientChecks
+from app.reports.renderer import Renderer
 from app.routes import (
     activations,
     chat,

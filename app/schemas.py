@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.gradchecks import Method
+from app.reports.gradchecks import Method
 from app.store.records import State, TextFinding
 from model.sampling import ABOVE_ZERO, RANGES
 

@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from app.assets import Assets
 from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
-from app.gradchecks import GradientChecks
 from app.intake.new_runs import Limits
-from app.rendering import Renderer
+from app.reports.gradchecks import GradientChecks
+from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
 from app.server.slots import Slots
 from app.server.streaming import StreamSlots

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from small_runs import small_text
 
-from app import gradchecks
 from app.engine.models import ModelStore
 from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
-from app.gradchecks import GradientChecks
+from app.reports import gradchecks
+from app.reports.gradchecks import GradientChecks
 from app.store.run_store import RunStore
 from model.gradcheck import ASSIGNMENT_FIGURES
 

@@ -10,7 +10,7 @@ import pytest
 from small_runs import classic_like, gru_like, outcome, small_text
 from test_resume import Killed, Killer, assert_readable, train
 
-from app.plots import draw_loss_curve
+from app.reports.plots import draw_loss_curve
 from app.store.loss_curves import Curves
 from app.store.run import Run
 from app.store.run_store import RunStore

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_curves import long_curve, record
 
-from app.plots import draw_gradcheck, draw_loss_curve
+from app.reports.plots import draw_gradcheck, draw_loss_curve
 from app.store.loss_curves import Curve
 
 SMALL = Curve(

@@ -7,9 +7,9 @@ import signal
 import pytest
 from test_plots import ONE, SMALL
 
-from app import rendering
 from app.errors import DeadlineError, OverloadedError, RenderError
-from app.rendering import Renderer
+from app.reports import renderer as rendering
+from app.reports.renderer import Renderer
 
 
 def draw(renderer: Renderer, key: str = "a", curve=ONE):

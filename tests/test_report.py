@@ -7,7 +7,7 @@ import sys
 import httpx
 import pytest
 
-from app.reading import read
+from app.reports.word_counts import read
 from app.store import history
 
 TEXT = "The king said to Anna, that Anna and Otto would go. They went; the king stayed. Zounds!"

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from app.engine.models import ModelStore
-from app.gradchecks import GradientChecks
-from app.plots import draw_loss_curve
-from app.report import METHODS, Checks, ReportFormat, checked_model, render
+from app.reports.gradchecks import GradientChecks
+from app.reports.plots import draw_loss_curve
+from app.reports.report import METHODS, Checks, ReportFormat, checked_model, render
 from app.settings import Settings
 from app.store.files import write_atomic
 from app.store.loss_curves import Curves

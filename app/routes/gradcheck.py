@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from fastapi import APIRouter, Query, Request, Response
 
 from app.errors import InvalidRequestError
-from app.gradchecks import Cell, Method, Report
+from app.reports.gradchecks import Cell, Method, Report
 from app.routes.documents import errors
 from app.routes.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
 from app.schemas import GradcheckReport, ParameterReport

@@ -38,7 +38,7 @@ class Renderer:
         self._drawing: dict[tuple[str, ...], asyncio.Task[bytes]] = {}
 
     async def picture(self, key: tuple[str, ...], function: str, *arguments: Any) -> bytes:
-        """The bytes that `app.plots.<function>(*arguments)` returns; `key` tells equal pictures.
+        """The bytes that `app.reports.plots.<function>(*arguments)` returns; `key` tells equal pictures.
 
         Raises OverloadedError, DeadlineError, RenderError.
         """
@@ -102,7 +102,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 def _call(function: str, arguments: tuple[Any, ...]) -> bytes:
     """In the helper. The import is here so that the server itself never loads matplotlib."""
-    from app import plots
+    from app.reports import plots
 
     draw: Callable[..., bytes] = getattr(plots, function)
     return draw(*arguments)

@@ -1,6 +1,6 @@
 """Gradient checks on request: each in a process of its own, one at a time, bounded in time, cached.
 
-As a program (`python -m app.gradchecks '{…}'`) this is that process: it writes one JSON line a parameter.
+As a program (`python -m app.reports.gradchecks '{…}'`) this is that process: it writes one JSON line a parameter.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class GradientChecks:
     async def _process(self, order: Order) -> list[dict[str, Any]]:
         process = await asyncio.create_subprocess_exec(
             # -P: the current folder may hold an `app` of its own
-            *(sys.executable, "-P", "-m", "app.gradchecks", json.dumps(asdict(order))),
+            *(sys.executable, "-P", "-m", "app.reports.gradchecks", json.dumps(asdict(order))),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             # one thread is faster than several at these sizes, and leaves the others to the requests

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 import jinja2
 
 from app.engine.models import ModelStore
-from app.gradchecks import Method
-from app.reading import Findings, read
+from app.reports.gradchecks import Method
+from app.reports.word_counts import Findings, read
 from app.store.loss_curves import Curve
 from app.store.run import Run
 

@@ -1,0 +1,1 @@
+"""Pictures, gradient checks and the report, made in helper processes."""
