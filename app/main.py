@@ -18,7 +18,24 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from app.assets import Assets
+from app.api.assets import Assets
+from app.api.native import (
+    activations,
+    generate,
+    gradcheck,
+    health,
+    loss_curve,
+    metrics,
+    pages,
+    report,
+    run_events,
+    runs,
+    score,
+    uploads,
+)
+from app.api.native import archives as transfer
+from app.api.openapi import DESCRIPTION, TAGS
+from app.api.services import Services
 from app.draining import on_stop_signals
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
@@ -26,35 +43,13 @@ from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validat
 from app.intake.new_runs import Limits
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
-from app.routes import (
-    activations,
-    chat,
-    completions,
-    files,
-    fine_tuning,
-    generate,
-    gradcheck,
-    health,
-    loss_curve,
-    metrics,
-    models,
-    pages,
-    report,
-    run_events,
-    runs,
-    score,
-    tgi,
-    transfer,
-    uploads,
-)
-from app.routes.documents import DESCRIPTION, TAGS
+from app.routes import chat, completions, files, fine_tuning, models, tgi
 from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.server.slots import Slots
 from app.server.streaming import StreamSlots
-from app.services import Services
 from app.settings import Settings, load_settings
 from app.store.loss_curves import Curves
 from app.store.run_store import RunStore

@@ -10,6 +10,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from app.api.answering import gone, stream, write
+from app.api.services import Services
 from app.engine.job import Chunk
 from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order, Prompt
@@ -17,9 +19,7 @@ from app.errors import InvalidRequestError, shortened
 from app.openai_schemas import WritingRequest
 from app.server.error_formats import Family, event
 from app.server.streaming import DONE
-from app.services import Services
 from app.settings import Settings
-from app.writing import gone, stream, write
 from model.generation import Generation
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity

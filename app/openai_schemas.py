@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas import LARGEST_SEED, Bias, Stop, ranged
+from app.api.native.run_schemas import LARGEST_SEED, Bias, Stop, ranged
 
 FORBIDDING = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas import LARGEST_SEED, StopString, ranged
+from app.api.native.run_schemas import LARGEST_SEED, StopString, ranged
 
 MOST_ALTERNATIVES = 5
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from app.api.native.run_schemas import LARGEST_SEED
 from app.openai_schemas import FORBIDDING
-from app.schemas import LARGEST_SEED
 
 Auto = Literal["auto"]
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]

@@ -46,9 +46,9 @@ def trained(trained_root: Path, tmp_path: Path) -> RunStore:
 def application(root: Path, **changes: object) -> Iterator[httpx.Client]:
     """The application over a store, in a thread of this process: quick to notice new checkpoints."""
     # here, so that the model's tests do not wait for it
+    from app.api.shedding import Shedding
     from app.main import create_app
     from app.server.protocol import bounded_http
-    from app.shedding import Shedding
 
     quick = {"poll_seconds": 0.02, "access_log": False} | changes
     settings = Settings(store=root, corpus=root / "none.txt", **quick)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from small_runs import LONGEST_WAIT
 
-from app.assets import LAB, OWN, PLOTTING, SWAGGER, Assets
+from app.api.assets import LAB, OWN, PLOTTING, SWAGGER, Assets
 from app.store.run_store import RunStore
 
 PAGES = [

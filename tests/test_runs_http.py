@@ -13,7 +13,7 @@ import httpx
 import pytest
 from small_runs import LONGEST_WAIT, small_text, stop, wait_until, worker_process
 
-from app.routes.run_events import Cursor, Watch
+from app.api.native.run_events import Cursor, Watch
 from app.store.run_store import RunStore
 from app.store.space import size_of
 from app.training.trainer import Cadence

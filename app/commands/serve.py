@@ -17,12 +17,12 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.shedding import Shedding
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.main import create_app
 from app.server.protocol import bounded_http
 from app.settings import PREFIX, Settings
-from app.shedding import Shedding
 from app.store.run_store import RunStore
 from model.errors import CharloomError
 

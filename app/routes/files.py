@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.uploads import in_turn
+from app.api.openapi import openai_errors
+from app.api.services import Parts
 from app.errors import InvalidRequestError, shortened
 from app.paging import page
-from app.routes.documents import openai_errors
-from app.routes.uploads import in_turn
 from app.server.auth import Right, needs
 from app.server.upload_body import received
-from app.services import Parts
 from app.store.uploads import UploadedFile
 from app.tuning_schemas import FileDeleted, FileList, FileObject
 

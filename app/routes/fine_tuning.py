@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
 from app import tuning
+from app.api.native.uploads import in_turn
+from app.api.openapi import openai_errors
+from app.api.services import Parts, Services
 from app.paging import page
-from app.routes.documents import openai_errors
-from app.routes.uploads import in_turn
 from app.server.auth import Right, needs
-from app.services import Parts, Services
 from app.store.control import ask
 from app.store.records import Wanted
 from app.tuning_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest

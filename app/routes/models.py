@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
+from app.api.openapi import openai_errors
+from app.api.services import Parts, Services
 from app.openai_schemas import ModelCard, ModelCards
-from app.routes.documents import openai_errors
-from app.services import Parts, Services
 
 router = APIRouter(tags=["OpenAI"])
 

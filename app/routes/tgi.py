@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from app.routes.documents import streamed, tgi_errors
+from app.api.answering import gone, stream, write
+from app.api.openapi import streamed, tgi_errors
+from app.api.services import Parts, Services
 from app.server.error_formats import Family, mark
-from app.services import Parts, Services
 from app.tgi import TgiOrder
 from app.tgi_schemas import TgiRequest, TgiResponse
-from app.writing import gone, stream, write
 
 ERRORS = tgi_errors(400, 404, 413, 422, 424, 503)
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.routes.documents import errors, streamed
-from app.routes.runs import describe
-from app.schemas import RunInfo
+from app.api.native.run_schemas import RunInfo
+from app.api.native.runs import describe
+from app.api.openapi import errors, streamed
+from app.api.services import Parts, Services
 from app.server.error_formats import event
 from app.server.streaming import EventStream
-from app.services import Parts, Services
 from app.store.records import ENDED, RunError
 from app.store.run import Run
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from app.api.services import Services
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family
 from app.server.streaming import EventStream, open_stream
-from app.services import Services
 from model.generation import Generation
 
 CLIENT_GONE = 499  # nobody reads it; for the log

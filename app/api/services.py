@@ -9,7 +9,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
-from app.assets import Assets
+from app.api.assets import Assets
 from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
 from app.intake.new_runs import Limits

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app.api.native.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
+from app.api.native.run_schemas import GradcheckReport, ParameterReport
+from app.api.openapi import errors
+from app.api.services import Parts, Services
 from app.errors import InvalidRequestError
 from app.reports.gradchecks import Cell, Method, Report
-from app.routes.documents import errors
-from app.routes.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
-from app.schemas import GradcheckReport, ParameterReport
 from app.server.accept import preferred
-from app.services import Parts, Services
 
 router = APIRouter(tags=["proof"])
 

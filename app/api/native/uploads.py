@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.api.native.run_schemas import RunAccepted, TextChecked
+from app.api.openapi import errors
+from app.api.services import Parts, Services
 from app.intake.new_runs import Made, check, fork, new_run
 from app.intake.text import as_details, expected_seconds
-from app.routes.documents import errors
-from app.schemas import RunAccepted, TextChecked
 from app.server.auth import Right, needs
 from app.server.upload_body import received
-from app.services import Parts, Services
 from app.store.run_store import default_name
 from model.config import CHOICES, RunConfig
 

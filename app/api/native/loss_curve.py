@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.routes.documents import errors
-from app.routes.runs import ModelQuery, list_runs
-from app.schemas import LossCurve
+from app.api.native.run_schemas import LossCurve
+from app.api.native.runs import ModelQuery, list_runs
+from app.api.openapi import errors
+from app.api.services import Parts, Services
 from app.server.accept import preferred
-from app.services import Parts, Services
 from app.store.loss_curves import Curve
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"

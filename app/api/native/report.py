@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.runs import ModelQuery
+from app.api.openapi import errors
+from app.api.services import Parts
 from app.reports.report import METHODS, ReportFormat, checked_model, policy, render
-from app.routes.documents import errors
-from app.routes.runs import ModelQuery
-from app.services import Parts
 
 router = APIRouter(tags=["proof"])
 

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import Discriminator, Tag
 
+from app.api.answering import gone, stream, write
+from app.api.native.run_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
+from app.api.openapi import errors, errors_of_both, streamed
+from app.api.services import Parts, Services
 from app.engine.job import Chunk
 from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order
 from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
-from app.routes.documents import errors, errors_of_both, streamed
 from app.routes.tgi import answer_tgi
-from app.schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.server.error_formats import Family, event
-from app.services import Parts, Services
 from app.tgi_schemas import TgiRequest, TgiResponse
-from app.writing import gone, stream, write
 from model.generation import Generation
 
 ERRORS = errors(400, 404, 413, 422, 503, 504)

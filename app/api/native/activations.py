@@ -8,10 +8,10 @@ import anyio.to_thread
 from fastapi import APIRouter
 
 from app.activation_schemas import ActivationsRequest, ActivationsResponse, FollowerInfo
+from app.api.openapi import errors
+from app.api.services import Parts, Services
 from app.engine.models import LoadedModel
 from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
-from app.routes.documents import errors
-from app.services import Parts, Services
 from model.activations import activations, followers
 
 PASSAGE = 1_000  # characters of the model's own text

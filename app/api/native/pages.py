@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from app.services import Parts
+from app.api.services import Parts
 from model.config import CHOICES, PRESETS
 
 FOR_EVER = "public, max-age=31536000, immutable"

@@ -14,6 +14,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from app.api.services import Services
 from app.engine.engine import Engine
 from app.errors import problem_of
 from app.server.auth import Key, key_of, read_keys
@@ -21,7 +22,6 @@ from app.server.error_formats import Family, family_of, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request
 from app.server.protocol import Pairs
-from app.services import Services
 
 TARGETS = frozenset(
     (b"/", b"/generate", b"/generate_stream", b"/score", b"/v1/completions", b"/v1/chat/completions")

@@ -12,15 +12,15 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.run_schemas import RunInfo
+from app.api.native.runs import describe
+from app.api.native.uploads import in_turn
+from app.api.openapi import errors
+from app.api.services import Parts
 from app.errors import InvalidRequestError
 from app.intake.archive import export, import_run
-from app.routes.documents import errors
-from app.routes.runs import describe
-from app.routes.uploads import in_turn
-from app.schemas import RunInfo
 from app.server.auth import Right, needs
 from app.server.upload_body import received
-from app.services import Parts
 from app.store.files import TEMPORARY_PREFIX
 from app.store.run import Run
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.concurrency import run_in_threadpool
 
-from app.services import Parts
+from app.api.services import Parts
 
 router = APIRouter(tags=["health"])
 

@@ -9,8 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
-from app.routes.documents import errors
-from app.schemas import (
+from app.api.native.run_schemas import (
     CheckpointInfo,
     Deleted,
     ModelList,
@@ -20,8 +19,9 @@ from app.schemas import (
     SampleInfo,
     SampleList,
 )
+from app.api.openapi import errors
+from app.api.services import Parts, Services
 from app.server.auth import Right, needs
-from app.services import Parts, Services
 from app.store.control import ask, delete
 from app.store.records import CheckpointEntry, Wanted
 from app.store.run import Run

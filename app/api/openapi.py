@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api.native.run_schemas import ErrorResponse
 from app.openai_schemas import OpenAIError
-from app.schemas import ErrorResponse
 from app.tgi_schemas import TgiError
 
 TAGS = [

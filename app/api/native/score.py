@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.answering import gone, write_all
+from app.api.openapi import errors
+from app.api.services import Parts
 from app.engine.models import LoadedModel
 from app.engine.order import Order
 from app.errors import InvalidRequestError, UnknownInFieldError, problem_of
-from app.routes.documents import errors
 from app.score_schemas import ModelScore, ScoreRequest, ScoreResponse
-from app.services import Parts
 from app.settings import Settings
-from app.writing import gone, write_all
 from model.generation import Generation
 
 NAMES = {"prompt": "text"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from app.api.native.run_schemas import Health, Ready
+from app.api.openapi import errors
+from app.api.services import Parts
 from app.errors import DrainingError
-from app.routes.documents import errors
-from app.schemas import Health, Ready
-from app.services import Parts
 
 router = APIRouter(tags=["health"])
 

@@ -1,0 +1,1 @@
+"""Charloom's own routes."""
