@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.api.native.run_schemas import ErrorResponse
-from app.openai_schemas import OpenAIError
+from app.api.openai.schemas import OpenAIError
 from app.tgi_schemas import TgiError
 
 TAGS = [

@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.openai.answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
+from app.api.openai.schemas import ChatCompletion, ChatRequest, Message
 from app.api.openapi import openai_errors, streamed
 from app.api.services import Parts
 from app.engine.job import Chunk
 from app.errors import InvalidRequestError
-from app.openai_answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
-from app.openai_schemas import ChatCompletion, ChatRequest, Message
 from model.generation import Generation
 
 NAMES = {"length": "max_tokens", "prompt": "messages"}

@@ -9,15 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from app.errors import NotFoundError
-from app.intake.jsonl import as_text
-from app.intake.new_runs import Limits, fork, new_run
-from app.intake.text import Source
-from app.store.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
-from app.store.run import Run
-from app.store.run_store import RunStore
-from app.store.uploads import UploadedFiles
-from app.tuning_schemas import (
+from app.api.openai.job_schemas import (
     Hyperparameters,
     HyperparametersUsed,
     Job,
@@ -29,6 +21,14 @@ from app.tuning_schemas import (
     Status,
     SupervisedUsed,
 )
+from app.errors import NotFoundError
+from app.intake.jsonl import as_text
+from app.intake.new_runs import Limits, fork, new_run
+from app.intake.text import Source
+from app.store.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.store.uploads import UploadedFiles
 from model.batches import windows_per_epoch
 from model.config import PRESETS, RunConfig
 

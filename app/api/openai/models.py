@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
+from app.api.openai.schemas import ModelCard, ModelCards
 from app.api.openapi import openai_errors
 from app.api.services import Parts, Services
-from app.openai_schemas import ModelCard, ModelCards
 
 router = APIRouter(tags=["OpenAI"])
 

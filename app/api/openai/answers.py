@@ -11,12 +11,12 @@ from typing import Any
 from fastapi import Request, Response
 
 from app.api.answering import gone, stream, write
+from app.api.openai.schemas import WritingRequest
 from app.api.services import Services
 from app.engine.job import Chunk
 from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order, Prompt
 from app.errors import InvalidRequestError, shortened
-from app.openai_schemas import WritingRequest
 from app.server.error_formats import Family, event
 from app.server.streaming import DONE
 from app.settings import Settings

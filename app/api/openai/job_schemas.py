@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.native.run_schemas import LARGEST_SEED
-from app.openai_schemas import FORBIDDING
+from app.api.openai.schemas import FORBIDDING
 
 Auto = Literal["auto"]
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]

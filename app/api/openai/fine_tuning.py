@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
-from app import tuning
 from app.api.native.uploads import in_turn
+from app.api.openai import jobs as tuning
+from app.api.openai.job_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest
+from app.api.openai.paging import page
 from app.api.openapi import openai_errors
 from app.api.services import Parts, Services
-from app.paging import page
 from app.server.auth import Right, needs
 from app.store.control import ask
 from app.store.records import Wanted
-from app.tuning_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["OpenAI"])
 
