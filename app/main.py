@@ -37,6 +37,7 @@ from app.api.native import archives as transfer
 from app.api.openai import chat, completions, files, fine_tuning, models
 from app.api.openapi import DESCRIPTION, TAGS
 from app.api.services import Services
+from app.api.tgi import routes as tgi
 from app.draining import on_stop_signals
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
@@ -44,7 +45,6 @@ from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validat
 from app.intake.new_runs import Limits
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
-from app.routes import tgi
 from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.api.native.run_schemas import ErrorResponse
 from app.api.openai.schemas import OpenAIError
-from app.tgi_schemas import TgiError
+from app.api.tgi.schemas import TgiError
 
 TAGS = [
     {"name": "text", "description": "Write text with a checkpoint, and judge texts."},

@@ -12,13 +12,13 @@ from app.api.answering import gone, stream, write
 from app.api.native.run_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.api.openapi import errors, errors_of_both, streamed
 from app.api.services import Parts, Services
+from app.api.tgi.routes import answer_tgi
+from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.engine.job import Chunk
 from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order
 from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
-from app.routes.tgi import answer_tgi
 from app.server.error_formats import Family, event
-from app.tgi_schemas import TgiRequest, TgiResponse
 from model.generation import Generation
 
 ERRORS = errors(400, 404, 413, 422, 503, 504)

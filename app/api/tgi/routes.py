@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from app.api.answering import gone, stream, write
 from app.api.openapi import streamed, tgi_errors
 from app.api.services import Parts, Services
+from app.api.tgi.answers import TgiOrder
+from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.server.error_formats import Family, mark
-from app.tgi import TgiOrder
-from app.tgi_schemas import TgiRequest, TgiResponse
 
 ERRORS = tgi_errors(400, 404, 413, 422, 424, 503)
 

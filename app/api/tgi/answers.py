@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from app.engine.job import Chunk
-from app.engine.order import Order
-from app.errors import InvalidRequestError
-from app.settings import Settings
-from app.tgi_schemas import (
+from app.api.tgi.schemas import (
     TgiDetails,
     TgiParameters,
     TgiPrefillToken,
@@ -19,6 +15,10 @@ from app.tgi_schemas import (
     TgiSequence,
     TgiToken,
 )
+from app.engine.job import Chunk
+from app.engine.order import Order
+from app.errors import InvalidRequestError
+from app.settings import Settings
 from model.generation import Generation
 
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty")
