@@ -14,7 +14,7 @@ from small_runs import locked, outcome, small_text, wait_until, worker_process
 
 from app.cli import main
 from app.commands.options import DESCRIPTIONS
-from app.progress import LineDisplay
+from app.commands.progress import LineDisplay
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.worker import hold

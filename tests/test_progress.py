@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from small_runs import classic_like, small_text
 
-from app.progress import BLOCKS, LineDisplay, LiveDisplay, chart, duration, make_display, summary
+from app.commands.progress import BLOCKS, LineDisplay, LiveDisplay, chart, duration, make_display, summary
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.training.trainer import train_run

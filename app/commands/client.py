@@ -22,8 +22,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from app.commands.progress import duration
 from app.main import create_app
-from app.progress import duration
 from app.settings import load_settings
 from model.errors import CharloomError
 

@@ -154,7 +154,7 @@ def import_(
 def watch(name: Name, url: Url = None, store: Store = None) -> None:
     """Follow a run until it ends: losses, samples, checkpoints. Ctrl-C ends only the watching."""
     from app.commands.client import connected
-    from app.commands.watching import watch_run
+    from app.commands.watch import watch_run
 
     with connected(url, store) as client:
         watch_run(client, name)

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 from threadpoolctl import threadpool_limits
 
+from app.commands.progress import make_display
 from app.intake.planning import PLANNED, make_plan
 from app.intake.text import check_length
-from app.progress import make_display
 from app.store.records import RunExistsError, RunNotFoundError, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
