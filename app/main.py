@@ -21,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app.api.assets import Assets
 from app.api.native import (
     activations,
+    archives,
     generate,
     gradcheck,
     health,
@@ -33,7 +34,6 @@ from app.api.native import (
     score,
     uploads,
 )
-from app.api.native import archives as transfer
 from app.api.openai import chat, completions, files, fine_tuning, models
 from app.api.openapi import DESCRIPTION, TAGS
 from app.api.services import Services
@@ -69,7 +69,7 @@ ROUTES = (
     fine_tuning,
     runs,
     uploads,
-    transfer,
+    archives,
     run_events,
     loss_curve,
     gradcheck,

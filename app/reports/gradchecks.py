@@ -1,6 +1,6 @@
 """Gradient checks on request: each in a process of its own, one at a time, bounded in time, cached.
 
-As a program (`python -m app.reports.gradchecks '{…}'`) this is that process: it writes one JSON line a parameter.
+As a program (`python -m app.reports.gradchecks`) this is that process: it writes one JSON line a parameter.
 """
 
 from __future__ import annotations
