@@ -1,4 +1,4 @@
-"""Every error the service answers with, and the one table from error to HTTP status and code.
+"""Every error that the service raises; server/problems.py has the table from error to HTTP answer.
 
 CharloomError
 ├── ServiceError
@@ -15,28 +15,24 @@ CharloomError
 │   ├── DrainingError          the server is stopping
 │   ├── DeadlineError          the work took longer than a request may take
 │   └── RenderError            a picture or a check whose process failed
-└── …                          those of model/errors.py and app/store/records.py
+├── RunError
+│   ├── RunNameError           a name that no run can have
+│   ├── RunNotFoundError       no run of that name
+│   ├── RunExistsError         the name of a new run is taken
+│   └── RunFileError           a file of a run that is torn, foreign, or newer than this program
+└── …                          those of model/errors.py
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.store.files import DISK_FULL
-from app.store.records import RunExistsError, RunFileError, RunNameError, RunNotFoundError
 from model.errors import (
     CharloomError,
-    CheckpointError,
-    ConfigError,
     TextError,
     UnknownCharacterError,
 )
-
-NATIVE_BODY, TGI_BODY = ("body-native",), ("body-tgi",)  # of a route that understands two bodies
-SHOWN = 100  # most single faults that one answer lists
 
 
 class ServiceError(CharloomError):
@@ -119,206 +115,33 @@ class RenderError(ServiceError):
     """A helper process failed at a picture or a check."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """An error as an answer, before it takes the shape of a route family.
-
-    Attributes:
-        status: HTTP status.
-        code: stable, for programs.
-        message: for people.
-        field: the request's field to change, where one is at fault.
-        details: single faults, at most SHOWN.
-        retry_after: seconds until another try makes sense.
-    """
-
-    status: int
-    code: str
-    message: str
-    field: str | None = None
-    details: Sequence[Mapping[str, Any]] = ()
-    retry_after: float | None = None
-
-    def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds and `retry-after-ms`, where the problem passes."""
-        if self.retry_after is None:
-            return {}
-        return {
-            "Retry-After": str(max(1, math.ceil(self.retry_after))),
-            "retry-after-ms": str(max(1, math.ceil(1000 * self.retry_after))),
-        }
-
-    def body(self) -> dict[str, Any]:
-        """The native routes' shape."""
-        error: dict[str, Any] = {"code": self.code, "message": printable(self.message)}
-        if self.field is not None:
-            error["field"] = printable(self.field)
-        error["details"] = [
-            {key: printable(value) if isinstance(value, str) else value for key, value in detail.items()}
-            for detail in self.details
-        ]
-        return {"error": error}
+class RunError(CharloomError):
+    """A run that cannot be made or read."""
 
 
-TABLE: tuple[tuple[type[Exception], int, str], ...] = (
-    (UnknownCharacterError, 422, "unknown_characters"),
-    (InvalidRequestError, 422, "invalid_request"),
-    (ConfigError, 422, "invalid_request"),
-    (TextError, 422, "unusable_text"),
-    (ModelNotFoundError, 404, "model_not_found"),
-    (RunNotFoundError, 404, "model_not_found"),
-    (RunNameError, 404, "model_not_found"),
-    (NotFoundError, 404, "not_found"),
-    (RunExistsError, 409, "run_exists"),
-    (ConflictError, 409, "conflict"),
-    (TooLargeError, 413, "body_too_large"),
-    (UnauthorizedError, 401, "unauthorized"),
-    (ForbiddenError, 403, "forbidden"),
-    (RateLimitedError, 429, "rate_limited"),
-    (OverloadedError, 429, "overloaded"),
-    (NotReadyError, 503, "not_ready"),
-    (DrainingError, 503, "shutting_down"),
-    (CheckpointError, 503, "checkpoint_unusable"),
-    (RunFileError, 503, "run_unusable"),
-    (RenderError, 503, "helper_failed"),
-    (DeadlineError, 504, "deadline_exceeded"),
-    (TimeoutError, 504, "deadline_exceeded"),
-    (OSError, 503, "store_unavailable"),
-)
-HTTP_CODES = {
-    400: "bad_request",
-    401: "unauthorized",
-    404: "not_found",
-    405: "method_not_allowed",
-    406: "not_acceptable",
-    413: "body_too_large",
-}
-RETRY_SECONDS = {"not_ready": 1.0, "shutting_down": 1.0}
+class RunNameError(RunError):
+    """A name that no run can have."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name[:80]!r} cannot be the name of a run: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
 
 
-def problem_of(error: Exception) -> Problem:
-    """The answer to an error raised on purpose, or by the store's disk; of any other nothing is told."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return Problem(507, "store_full", f"{error.strerror}: delete runs, or ask who runs this server")
-    for kind, status, code in TABLE:
-        if isinstance(error, kind):
-            return Problem(
-                status,
-                code,
-                str(error),
-                field=getattr(error, "field", None),
-                details=_details(error),
-                retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),
-            )
-    return Problem(
-        500, "internal_error", "the server failed at this request; its log has the details by the request id"
-    )
+class RunNotFoundError(RunError):
+    """The store has no run of that name."""
 
 
-def validation_problem(errors: Iterable[Mapping[str, Any]]) -> Problem:
-    """The answer to a request that does not fit its schema, from pydantic's list of errors."""
-    faults = _most_specific(list(errors))
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        reason = faults[0].get("ctx", {}).get("error", "")
-        return Problem(400, "invalid_json", f"the body is not JSON: {reason}")
-    details = [
-        {"field": _field_of(fault), "message": explain(_field_of(fault), fault)} for fault in faults[:SHOWN]
-    ]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return Problem(
-        422, "invalid_request", details[0]["message"] + more, field=details[0]["field"], details=details
-    )
+class RunExistsError(RunError):
+    """The store has a run of that name already."""
 
 
-COMPARISONS = {
-    "greater_than": ("gt", ">"),
-    "greater_than_equal": ("ge", ">="),
-    "less_than": ("lt", "<"),
-    "less_than_equal": ("le", "<="),
-}
-DEMANDS = {
-    "finite_number": "must be a finite number",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "string_type": "must be a string",
-    "string_too_short": "must have at least 1 character",
-    "list_type": "must be a list",
-    "dict_type": "must be a JSON object",
-    "none_required": "is not supported: leave it out",
-    "string_too_long": "must have exactly 1 character",
-    "model_attributes_type": "must be a JSON object, sent with Content-Type: application/json",
-}
-
-
-def explain(name: str, fault: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a sentence that states the limit and the value."""
-    kind, context = fault["type"], fault.get("ctx", {})
-    if kind == "missing":
-        return f"{name} is required"
-    if kind == "extra_forbidden":
-        return f"{name} is not a field of this request"
-    if kind in COMPARISONS:
-        key, sign = COMPARISONS[kind]
-        demand = f"must be {sign} {_plain(context[key])}"
-    elif kind in ("literal_error", "enum"):
-        demand = f"must be one of {context['expected']}"
-    else:
-        demand = DEMANDS.get(kind, f"is not usable: {fault['msg']}")
-    return f"{name} {demand}. Given: {shortened(fault.get('input'))}"
+class RunFileError(RunError):
+    """A file of a run that is torn, foreign, or from a newer version."""
 
 
 def shortened(value: Any, limit: int = 80) -> str:
     """A value as text for a message, cut to a bounded length."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
-
-
-def printable(text: str) -> str:
-    """`text` with what UTF-8 cannot carry (lone surrogates) as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _field_of(fault: Mapping[str, Any]) -> str:
-    """`stop.0` for a location ("body", "stop", 0), without the tags pydantic adds for members of a union."""
-    location = [part for part in _location(fault)[1:] if not (isinstance(part, str) and _is_union_tag(part))]
-    return ".".join(map(str, location)) or str(fault["loc"][0])
-
-
-def _location(fault: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Where a fault is, without the tag of which of several bodies was read."""
-    location = tuple(fault["loc"])
-    return (*location[:1], *location[2:]) if location[1:2] in (NATIVE_BODY, TGI_BODY) else location
-
-
-def _is_union_tag(part: str) -> bool:
-    return part in {"str", "int", "float", "bool"} or "[" in part or part.startswith("constrained-")
-
-
-def _most_specific(faults: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of the faults of one field, which a union has for each of its members, those that reach deepest."""
-    depths: dict[Any, int] = {}
-    for fault in faults:
-        location = _location(fault)
-        depths[location[:2]] = max(depths.get(location[:2], 0), len(location))
-    return [fault for fault in faults if len(_location(fault)) == depths[_location(fault)[:2]]]
-
-
-def _plain(limit: Any) -> Any:
-    """2 for 2.0."""
-    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-
-
-def _details(error: Exception) -> Sequence[Mapping[str, Any]]:
-    if isinstance(error, UnusableTextError):
-        return error.findings[:SHOWN]
-    if not isinstance(error, UnknownCharacterError):
-        return ()
-    return [
-        {"position": position, "character": character, "code_point": f"U+{ord(character):04X}"}
-        for position, character in error.unknown[:SHOWN]
-    ]

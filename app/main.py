@@ -38,23 +38,21 @@ from app.api.openai import chat, completions, files, fine_tuning, models
 from app.api.openapi import DESCRIPTION, TAGS
 from app.api.services import Services
 from app.api.tgi import routes as tgi
-from app.draining import on_stop_signals
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
-from app.errors import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
-from app.intake.new_runs import Limits
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
-from app.server.slots import Slots
-from app.server.streaming import StreamSlots
+from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
+from app.server.slots import Slots, StreamSlots
 from app.settings import Settings, load_settings
+from app.signals import on_stop_signals
 from app.store.loss_curves import Curves
 from app.store.run_store import RunStore
-from app.store.space import Budget
+from app.store.space import Budget, Limits
 from app.store.uploads import UploadedFiles
 
 ROUTES = (

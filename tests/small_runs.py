@@ -16,7 +16,7 @@ import numpy as np
 
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.worker import StoreBusyError, hold
+from app.training.worker import StoreBusyError, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 

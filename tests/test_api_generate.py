@@ -11,8 +11,9 @@ from small_runs import wait_until
 from test_store import announce
 
 from app.api.native.generate import BODIES, AnyBody
-from app.api.native.run_schemas import GenerateBody
-from app.errors import OverloadedError, problem_of
+from app.api.native.text_schemas import GenerateBody
+from app.errors import OverloadedError
+from app.server.problems import problem_of
 from app.store.run_store import RunStore
 from model.checkpoint import load
 from model.generation import generate

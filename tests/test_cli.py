@@ -17,7 +17,7 @@ from app.commands.options import DESCRIPTIONS
 from app.commands.progress import LineDisplay
 from app.store.records import Status
 from app.store.run_store import RunStore
-from app.worker import hold
+from app.training.worker import hold
 from model.checkpoint import load
 from model.config import RunConfig
 from model.generation import generate

@@ -11,7 +11,7 @@ from small_runs import small_text, stop, wait_until, worker_process
 
 from app.cli import main
 from app.store.run_store import RunStore
-from app.worker import Worker
+from app.training.worker import Worker
 
 SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 40 --sample-every 20"
 

@@ -9,15 +9,15 @@ import pytest
 from conftest import server_process
 from test_faults_disk import mounted, remount
 
-from app import doctor
 from app.cli import main
-from app.doctor import Finding, examine
+from app.commands import doctor
+from app.commands.doctor import Diagnosis, examine
 from app.settings import Settings
 from app.store.run_store import RunStore
-from app.worker import hold
+from app.training.worker import hold
 
 
-def findings(store: Path, **changes: object) -> dict[str, Finding]:
+def findings(store: Path, **changes: object) -> dict[str, Diagnosis]:
     return {finding.name: finding for finding in examine(Settings(store=store, port=0, **changes))}
 
 
@@ -111,7 +111,7 @@ def test_a_computer_that_computes_wrongly(trained_root, monkeypatch, name, wrong
 
 
 def test_a_check_that_fails_is_a_fault_and_the_others_go_on(trained_root, monkeypatch):
-    def broken(settings: Settings) -> Finding:
+    def broken(settings: Settings) -> Diagnosis:
         raise OSError("no disk at all")
 
     monkeypatch.setattr(doctor.shutil, "disk_usage", broken)

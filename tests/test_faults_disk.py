@@ -27,7 +27,7 @@ from test_store import announce
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from app.worker import Worker
+from app.training.worker import Worker
 from model.checkpoint import load
 
 SIZE = 8 << 20

@@ -11,11 +11,12 @@ import pytest
 from small_runs import classic_like, outcome, small_text, wait_until
 from threadpoolctl import threadpool_limits
 
+from app.signals import Stop
 from app.store.files import TEMPORARY_PREFIX
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import Cadence, train_run
-from app.worker import Stop, Worker, hold
+from app.training.worker import Worker, hold
 from model.checkpoint import load
 from model.training import Training
 from model.training import train as steps_of

@@ -12,7 +12,7 @@ import pytest
 from small_runs import small_text, stop, wait_until, worker_process
 
 from app.store.run_store import RunStore
-from app.worker import Worker
+from app.training.worker import Worker
 from model.checkpoint import load
 
 with warnings.catch_warnings():

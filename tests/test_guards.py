@@ -16,7 +16,7 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.recovery import is_anchor, kept_anchors, start_or_resume
 from app.training.trainer import Cadence, RunWriter, train_run
-from app.worker import Worker
+from app.training.worker import Worker
 from model.checkpoint import load
 from model.config import RunConfig
 from model.errors import DivergedError

@@ -10,9 +10,9 @@ import pytest
 from small_runs import classic_like, gru_like, outcome, size, small_text, stop, wait_until, worker_process
 from threadpoolctl import threadpool_limits
 
+from app.errors import RunFileError
 from app.store import history
 from app.store.files import write_atomic
-from app.store.records import RunFileError
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import Cadence, train_run

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.store.records import (
-    CheckpointEntry,
-    Latest,
-    RunExistsError,
-    RunFileError,
-    RunNameError,
-    RunNotFoundError,
-    Status,
-)
+from app.errors import RunExistsError, RunFileError, RunNameError, RunNotFoundError
+from app.store.records import CheckpointEntry, Latest, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from model.config import PRESETS, RunConfig

@@ -17,7 +17,7 @@ from app.api.native.run_events import Cursor, Watch
 from app.store.run_store import RunStore
 from app.store.space import size_of
 from app.training.trainer import Cadence
-from app.worker import Worker
+from app.training.worker import Worker
 from model.checkpoint import load
 
 TEXT = small_text(6000)

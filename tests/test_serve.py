@@ -12,7 +12,7 @@ import httpx
 import pytest
 from small_runs import LONGEST_WAIT, locked, small_text, wait_until
 
-from app.commands.serve import Supervisor
+from app.commands.supervisor import Supervisor
 from app.store.run_store import RunStore
 
 
@@ -21,7 +21,7 @@ def child(code: str) -> list[str]:
 
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path, monkeypatch, caplog):
-    monkeypatch.setattr("app.commands.serve.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("app.commands.supervisor.FIRST_PAUSE", 0.001)
     log = tmp_path / "log"
     supervisor = Supervisor(
         child(f"open({str(log)!r}, 'a').write('x'); raise SystemExit(3)"), dict(os.environ)
@@ -40,7 +40,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path, monkeypatch, caplog)
 def test_a_child_is_asked_to_end_and_then_made_to(
     tmp_path: Path, monkeypatch, on_sigterm: str, patience: float, code: int
 ):
-    monkeypatch.setattr("app.commands.serve.LONGEST_STOP", patience)
+    monkeypatch.setattr("app.commands.supervisor.LONGEST_STOP", patience)
     ready = tmp_path / "ready"
     program = f"import signal, sys, time; signal.signal(signal.SIGTERM, {on_sigterm}); "
     supervisor = Supervisor(child(program + f"open({str(ready)!r}, 'w'); time.sleep(600)"), dict(os.environ))

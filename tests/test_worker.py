@@ -11,11 +11,12 @@ from small_runs import classic_like, gru_like, locked, outcome, small_text, stop
 
 from app.intake.default_runs import queue_defaults
 from app.settings import Settings
+from app.signals import Stop, stop_on_signals
 from app.store.files import write_atomic
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
+from app.training.worker import StoreBusyError, Worker, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 from model.training import Training
@@ -245,7 +246,7 @@ def test_signals_request_a_stop_and_are_given_back():
 
 
 def test_a_stop_that_takes_too_long_is_cut_short(monkeypatch, caplog):
-    monkeypatch.setattr("app.worker.LONGEST_GOODBYE", 0.05)
+    monkeypatch.setattr("app.signals.LONGEST_GOODBYE", 0.05)
     with stop_on_signals(Stop()):
         signal.raise_signal(signal.SIGINT)
         for _ in range(1000):

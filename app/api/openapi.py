@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from app.api.native.run_schemas import ErrorResponse
-from app.api.openai.schemas import OpenAIError
-from app.api.tgi.schemas import TgiError
+from pydantic import BaseModel, Field
 
 TAGS = [
     {"name": "text", "description": "Write text with a checkpoint, and judge texts."},
@@ -86,3 +84,56 @@ def tgi_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def streamed() -> dict[int | str, dict[str, Any]]:
     """The documentation of an answer that can also come as server-sent events."""
     return {200: {"content": {"text/event-stream": {"schema": {}}}}}
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """A checkpoint is loaded."""
+
+    status: Literal["ready"] = "ready"
+    model: str
+    step: int
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable, for programs.")
+    message: str = Field(description="For people: what was wrong, the value given, the limit, what to do.")
+    field: str | None = Field(None, description="The field at fault.")
+    details: list[dict[str, Any]] = Field(
+        description="Single faults; unknown characters with their positions."
+    )
+
+
+class ErrorResponse(BaseModel):
+    """Every error of the native routes."""
+
+    error: ErrorBody
+
+
+class OpenAIErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """Every error of these routes."""
+
+    error: OpenAIErrorBody
+
+
+class TgiError(BaseModel):
+    """Every error of these routes."""
+
+    error: str
+    error_type: str

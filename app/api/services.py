@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import anyio
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
@@ -12,17 +14,18 @@ from starlette.concurrency import run_in_threadpool
 from app.api.assets import Assets
 from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
-from app.intake.new_runs import Limits
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
-from app.server.slots import Slots
-from app.server.streaming import StreamSlots
+from app.server.slots import Slots, StreamSlots
 from app.settings import Settings
 from app.store.loss_curves import Curves
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.store.space import Limits
 from app.store.uploads import UploadedFiles
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,8 @@ async def services(request: Request) -> Services:
 
 
 Parts = Annotated[Services, Depends(services)]
+
+
+async def in_turn(parts: Services, work: Callable[[], Result]) -> Result:
+    """What `work` gives, one upload after the other: looking at a text takes memory, and a whole core."""
+    return await anyio.to_thread.run_sync(work, limiter=parts.making)

@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse
 
 from app.api.services import Services
 from app.engine.engine import Engine
-from app.errors import problem_of
 from app.server.auth import Key, key_of, read_keys
 from app.server.error_formats import Family, family_of, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request
+from app.server.problems import problem_of
 from app.server.protocol import Pairs
 
 TARGETS = frozenset(

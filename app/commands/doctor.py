@@ -1,11 +1,241 @@
-"""`charloom doctor`: what is found, a line each, and what to do about it."""
+"""`charloom doctor`: is everything as the service needs it? What each check found, and what to do about it.
+
+Nothing is changed: no run is made, and no lock is kept.
+"""
 
 from __future__ import annotations
 
-from app.doctor import examine
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+from packaging.requirements import Requirement
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from app.engine.models import ModelStore
+from app.healthcheck import server_fault, worker_fault
 from app.settings import Settings
+from app.store.run_store import RunStore
+from model.config import RunConfig
+from model.errors import CharloomError
+from model.generation import generate
+from model.gradcheck import check, make_problem
+from model.vocabulary import Vocabulary
+
+LEAST_PYTHON = (3, 11)
+LITTLE_SPACE, NO_SPACE = 1 << 30, 50 << 20  # bytes: a warning below, a fault below
+TEXT = "the quick brown fox jumps over the lazy dog\n"
 
 MARKS = {"ok": "ok  ", "warning": "WARN", "fault": "FAIL"}
+
+State = Literal["ok", "warning", "fault"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one check came to; `advice` says what to do, unless all is well."""
+
+    name: str
+    state: State
+    message: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Diagnosis]:
+    """All checks, in order; one that fails in a way nobody thought of is a fault too."""
+    checks: tuple[Callable[[Settings], Diagnosis], ...] = (
+        versions,
+        blas,
+        store,
+        checkpoints,
+        worker,
+        disk,
+        port,
+        gradients,
+        generation,
+    )
+    for one in checks:
+        try:
+            yield one(settings)
+        except (CharloomError, OSError, ArithmeticError, ValueError) as error:
+            yield Diagnosis(
+                one.__name__, "fault", f"{type(error).__name__}: {error}", "see docs/operations.md"
+            )
+
+
+def versions(settings: Settings) -> Diagnosis:
+    """Python and every package that is needed."""
+    wrong = []
+    if sys.version_info < LEAST_PYTHON:
+        wrong.append(f"Python {platform.python_version()}, needs {'.'.join(map(str, LEAST_PYTHON))}")
+    for text in requires("charloom") or ():
+        needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(needed.name)
+        except PackageNotFoundError:
+            found = "nothing"
+        if found == "nothing" or not needed.specifier.contains(found, prereleases=True):
+            wrong.append(f"{needed.name} {found}, needs {needed.specifier}")
+    if wrong:
+        return Diagnosis(
+            "versions", "fault", "; ".join(wrong), "install again: pip install --upgrade charloom"
+        )
+    told = f"Charloom {version('charloom')}, Python {platform.python_version()}, NumPy {np.__version__}"
+    return Diagnosis("versions", "ok", told)
+
+
+def blas(settings: Settings) -> Diagnosis:
+    """Server and worker give BLAS one thread; that has to be possible."""
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    if not found:
+        return Diagnosis(
+            "blas",
+            "warning",
+            "NumPy's BLAS is not one whose threads can be set",
+            "set its number of threads to 1 by its own environment variable, or install NumPy's own wheel",
+        )
+    with threadpool_limits(1, "blas"):
+        threads = max(
+            library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+        )
+    name = f"{found[0]['internal_api']} {found[0]['version']}"
+    if threads != 1:
+        return Diagnosis("blas", "fault", f"{name} keeps {threads} threads", "set OPENBLAS_NUM_THREADS=1")
+    return Diagnosis("blas", "ok", f"{name}, one thread where it computes, {os.cpu_count()} cores")
+
+
+def store(settings: Settings) -> Diagnosis:
+    """Whether the folder of the runs is there, and can be written to."""
+    root = settings.store.resolve()
+    if not root.exists():
+        advice = "start `charloom serve`: it makes one, with the default runs"
+        return Diagnosis("store", "warning", f"there is no folder {root}", advice)
+    if not root.is_dir():
+        return Diagnosis("store", "fault", f"{root} is no folder", "choose another with CHARLOOM_STORE")
+    if not os.access(root, os.R_OK | os.X_OK):
+        return Diagnosis("store", "fault", f"{root} cannot be read", "give this user the right to read it")
+    if not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
+        advice = "enough for a server; a worker needs the right to write"
+        return Diagnosis("store", "warning", f"{root} is read-only", advice)
+    return Diagnosis("store", "ok", f"{root}, {len(RunStore(root).list())} runs")
+
+
+def checkpoints(settings: Settings) -> Diagnosis:
+    """Whether something can be served, and whether every newest checkpoint is whole."""
+    models = ModelStore(RunStore(settings.store))
+    models.refresh()
+    bad = [run for run in models.runs.list() if run.status.state == "failed"]
+    if not models.ready:
+        return Diagnosis("checkpoints", "warning", "there is none yet", "start a worker: `charloom worker`")
+    if refusal := models.last_refusal:
+        return Diagnosis(
+            "checkpoints",
+            "fault",
+            f"{refusal.file} of run {refusal.run!r} {refusal.reason}; {models.current.id} is served",
+            "put a whole copy back; or let a worker go on from the one before, which it does by itself",
+        )
+    if bad:
+        advice = "see docs/operations.md, what to do when a run failed"
+        return Diagnosis(
+            "checkpoints", "warning", f"run {bad[0].name!r} failed: {bad[0].status.reason}", advice
+        )
+    return Diagnosis("checkpoints", "ok", f"{models.current.id} would be served")
+
+
+def worker(settings: Settings) -> Diagnosis:
+    """Whether a worker holds the store, where there is something to train, and is alive."""
+    runs = RunStore(settings.store)
+    if silent := worker_fault(runs.root):
+        return Diagnosis(
+            "worker", "fault", silent, "end that worker and start it again; it goes on to the bit"
+        )
+    waiting = [run.name for run in runs.list() if run.status.state in ("queued", "training")]
+    if _held(runs.worker_lock()):
+        return Diagnosis("worker", "ok", "one holds the store")
+    if waiting:
+        advice = "start one: `charloom worker`"
+        return Diagnosis("worker", "warning", f"none, and {', '.join(waiting)} wait for one", advice)
+    return Diagnosis("worker", "ok", "none, and nothing to train")
+
+
+def _held(lock: Path) -> bool:
+    if not lock.exists() or not os.access(lock, os.W_OK):
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def disk(settings: Settings) -> Diagnosis:
+    """Free space where the store is, or would be."""
+    folder = settings.store.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    told = f"{free / (1 << 20):,.0f} MB free at {folder}"
+    if free < LITTLE_SPACE:
+        state: State = "fault" if free < NO_SPACE else "warning"
+        return Diagnosis(
+            "disk", state, told, "free some, or remove old runs: a full disk pauses the training"
+        )
+    return Diagnosis("disk", "ok", told)
+
+
+def port(settings: Settings) -> Diagnosis:
+    """Whether the server can listen, or does already."""
+    where = f"{settings.host} port {settings.port}"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        if server_fault(f"http://{host}:{settings.port}/healthz") is None:
+            return Diagnosis("port", "ok", f"a server answers at {where}")
+        advice = "end what listens there, or choose another with --port or CHARLOOM_PORT"
+        return Diagnosis("port", "fault", f"cannot listen on {where}: {error.strerror}", advice)
+    return Diagnosis("port", "ok", f"{where} is free")
+
+
+def gradients(settings: Settings) -> Diagnosis:
+    """A small network's gradients, against complex steps."""
+    vocabulary = Vocabulary.from_text(TEXT)
+    config = RunConfig(cell="gru", hidden=5, layers=2, sequence_length=6)
+    with threadpool_limits(1):
+        problem = make_problem(config, vocabulary, vocabulary.encode(TEXT[:7]))
+        results = list(check(problem, "complex-step", elements=20))
+    wrong = [result.name for result in results if not result.passed]
+    if wrong:
+        advice = "this NumPy or its BLAS computes wrongly here: install another version"
+        return Diagnosis("gradients", "fault", f"wrong in {', '.join(wrong)}", advice)
+    return Diagnosis("gradients", "ok", f"right in all {len(results)} parameters of a small GRU")
+
+
+def generation(settings: Settings) -> Diagnosis:
+    """The same seed has to give the same text."""
+    models = ModelStore(RunStore(settings.store))
+    models.refresh()
+    if not models.ready:
+        return Diagnosis("generation", "ok", "nothing to generate with yet")
+    model = models.current
+    with threadpool_limits(1):
+        first, second = (generate(model.network, model.vocabulary, "", 40, seed=1).text for _ in range(2))
+    if first != second:
+        advice = "this BLAS is not deterministic: set OPENBLAS_NUM_THREADS=1, or install NumPy's own wheel"
+        return Diagnosis("generation", "fault", f"{model.id} gave two texts for one seed", advice)
+    return Diagnosis("generation", "ok", f"{model.id} writes {first[:30]!r}")
 
 
 def doctor(settings: Settings) -> bool:

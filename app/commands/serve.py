@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from contextlib import ExitStack
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.api.shedding import Shedding
+from app.commands.supervisor import Supervisor
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.main import create_app
 from app.server.protocol import bounded_http
 from app.settings import PREFIX, Settings
+from app.signals import interruptible
 from app.store.run_store import RunStore
 from model.errors import CharloomError
 
 WORKER_NICE = 5  # a third of the server's share of a busy core
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a worker that died is started again
-HEALTHY_SECONDS = 60.0  # a worker that lived this long is started again after the first pause
-LONGEST_STOP = 5.0
 ACCEPTED = 32  # connections in a turn of the event loop
 
 logger = logging.getLogger(__name__)
@@ -71,23 +64,6 @@ def serve(settings: Settings, with_worker: bool) -> None:
         uvicorn.Server(config).run(sockets=handles(listener))
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end this block, in order and without a traceback."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket, so that a port in use is known before anything else starts. Raises AddressError."""
     try:
@@ -117,49 +93,3 @@ def worker_command() -> list[str]:
 def worker_environment(settings: Settings) -> dict[str, str]:
     shared = ("store", "log_level", "log_format", "workers", "max_store_bytes")
     return os.environ | {f"{PREFIX}{name.upper()}": str(getattr(settings, name)) for name in shared}
-
-
-class Supervisor:
-    """Keeps a child process running: started again when it dies, ever more slowly; ended with its parent."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self.command, self.environment = command, environment
-        self.process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
-        self._starting = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask the child to end, and make it if it does not."""
-        with self._starting:
-            self._stopping.set()
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(LONGEST_STOP)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                self.process.kill()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            with self._starting:
-                if self._stopping.is_set():
-                    return
-                # a session of its own: Ctrl-C in the terminal is for the parent, which then ends the child
-                self.process = subprocess.Popen(  # noqa: S603 - this very program
-                    self.command, env=self.environment, start_new_session=True
-                )
-            began = time.monotonic()
-            code = self.process.wait()
-            if self._stopping.is_set():
-                return
-            if time.monotonic() - began > HEALTHY_SECONDS:
-                pause = FIRST_PAUSE
-            logger.error("the worker ended with code %d; started again in %g s", code, pause)
-            self._stopping.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)

@@ -14,13 +14,14 @@ from rich.logging import RichHandler
 from threadpoolctl import threadpool_limits
 
 from app.commands.progress import make_display
-from app.intake.planning import PLANNED, make_plan
-from app.intake.text import check_length
-from app.store.records import RunExistsError, RunNotFoundError, Status
+from app.errors import RunExistsError, RunNotFoundError
+from app.intake.planning import PLANNED, check_length, make_plan
+from app.signals import Stop, stop_on_signals
+from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
 from app.training.speed import measure
-from app.worker import Stop, StoreBusyError, Worker, hold, stop_on_signals
+from app.training.worker import StoreBusyError, Worker, hold
 from model.config import PRESETS, RunConfig
 from model.errors import CharloomError, ConfigError
 from model.text import read_text

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.errors import ModelNotFoundError, NotReadyError
-from app.store.records import Latest, RunError, RunFileError
+from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError
+from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
 from model.checkpoint import Checkpoint, load

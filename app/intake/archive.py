@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
-from app.intake.new_runs import Limits, Options, checkpoint_at, workshop
+from app.intake.options import Options
 from app.store.files import flush, open_regular
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
-from app.store.run import Run, Text
+from app.store.run import Run, Text, checkpoint_at
 from app.store.run_store import RunStore
+from app.store.space import Limits, workshop
 from model.checkpoint import Checkpoint, load
 from model.errors import CharloomError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from app.intake.text import check_length
+from app.intake.planning import check_length
 from app.settings import Settings
 from app.store.run_store import RunStore
 from model.config import PRESETS

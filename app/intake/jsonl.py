@@ -10,7 +10,8 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from app.errors import UnusableTextError
-from app.intake.text import Finding, Source
+from app.intake.findings import Finding
+from app.store.files import Source
 
 LONGEST_LINE = 1 << 20  # bytes
 

@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from model.batches import Ids, split
+from model.batches import Ids, split, windows_per_epoch
 from model.config import PRESETS, RunConfig
 from model.ngram import baselines
 from model.vocabulary import Vocabulary
+
+# two cores of a common machine: what a call costs, and a product's floating-point operations a second
+CORES, CALL_SECONDS, FLOPS = 2, 9e-6, 50e9
 
 PLANNED = "planned"  # the preset's name of a run that was planned
 HELD_OUT = 100_000  # characters are enough to measure a loss by, and soon read
@@ -155,3 +158,25 @@ def relative_loss(characters: float, read: float) -> float:
     points, losses = np.log([x for x, _ in RELATIVE]), [loss for _, loss in RELATIVE]
     loss = float(np.interp(math.log(millions), points, losses))
     return loss * math.pow(characters / 1e6, 0.04)
+
+
+def check_length(config: RunConfig, characters: int) -> None:
+    """Raises TextError if a text of so many characters is too short for a run of `config`."""
+    held_out = int(characters * config.validation_fraction)
+    windows_per_epoch(characters - held_out, config.sequence_length, config.streams)
+
+
+def expected_seconds(config: RunConfig, distinct: int) -> float:
+    """About how long a run takes on two cores, alone: a cost for each step of a layer, and its products."""
+    if config.minutes:
+        return 60 * config.minutes
+    characters = config.steps * config.sequence_length * config.streams
+    return characters * math.ceil(config.members / CORES) / expected_speed(config, distinct)
+
+
+def expected_speed(config: RunConfig, distinct: int) -> float:
+    """About how many characters a second one network reads on one core, as measured on a common machine."""
+    gates = {"elman": 1, "gru": 3, "lstm": 4}[config.cell]
+    products = (2 * config.layers - 1) * gates * config.hidden**2 + config.hidden * distinct
+    calls = CALL_SECONDS * config.layers * gates / config.streams
+    return min(config.shards, CORES) / (calls + 6 * products / FLOPS)

@@ -19,8 +19,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import ForbiddenError, Problem, RateLimitedError, UnauthorizedError, problem_of
+from app.errors import ForbiddenError, RateLimitedError, UnauthorizedError
 from app.server.error_formats import respond
+from app.server.problems import Problem, problem_of
 from model.errors import ConfigError
 
 OPEN = ("/healthz", "/readyz")

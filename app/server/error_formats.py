@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, MutableMapping
 from enum import Enum
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from app.errors import Problem, printable
+from app.server.problems import Problem, printable
 
 TGI_PATHS = ("/", "/generate_stream")
 TGI_TYPES = {401: "unauthorized", 404: "not_found", 413: "validation", 422: "validation", 429: "overloaded"}
@@ -78,17 +77,6 @@ def respond(
     scope.setdefault("state", {})["code"] = problem.code
     merged = {**problem.headers(), **(headers or {})}
     return JSONResponse(body_of(problem, family), status_of(problem, family), merged)
-
-
-def event(data: Any, name: str | None = None, cursor: str | None = None) -> bytes:
-    """One server-sent event of JSON data. Of ASCII, so that no character can end a line or fail to encode.
-
-    `cursor` is its id, which a client that comes back gives as `Last-Event-ID`.
-    """
-    head = f"event: {name}\n" if name else ""
-    if cursor is not None:
-        head += f"id: {cursor}\n"
-    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 def _openai(problem: Problem) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Problem, problem_of
 from app.server.error_formats import code_of, respond
+from app.server.problems import Problem, problem_of
 
 REQUEST_ID = "x-request-id"
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever

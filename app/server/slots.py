@@ -20,3 +20,14 @@ class Slots:
 
     def give_back(self) -> None:
         self.taken -= 1
+
+
+class StreamSlots(Slots):
+    """Bounds how many streams are open, also those whose text is written but not yet read.
+
+    `closing` tells those that follow a run, and would never end, that the server stops.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit, "streams are open")
+        self.closing = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
@@ -13,25 +14,14 @@ from starlette.types import Receive, Scope, Send
 
 from app.engine.engine import Engine
 from app.engine.job import Chunk, Job
-from app.errors import problem_of
-from app.server.error_formats import Family, body_of, event
-from app.server.slots import Slots
+from app.server.error_formats import Family, body_of
+from app.server.problems import problem_of
+from app.server.slots import StreamSlots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
 
 logger = logging.getLogger(__name__)
-
-
-class StreamSlots(Slots):
-    """Bounds how many streams are open, also those whose text is written but not yet read.
-
-    `closing` tells those that follow a run, and would never end, that the server stops.
-    """
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit, "streams are open")
-        self.closing = False
 
 
 class EventStream(StreamingResponse):
@@ -111,3 +101,14 @@ async def _events(
         yield event(body_of(problem, family), "error" if family is Family.NATIVE else None)
         if family is Family.OPENAI:
             yield DONE
+
+
+def event(data: Any, name: str | None = None, cursor: str | None = None) -> bytes:
+    """One server-sent event of JSON data. Of ASCII, so that no character can end a line or fail to encode.
+
+    `cursor` is its id, which a client that comes back gives as `Last-Event-ID`.
+    """
+    head = f"event: {name}\n" if name else ""
+    if cursor is not None:
+        head += f"id: {cursor}\n"
+    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

@@ -18,8 +18,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, TooLargeError, shortened
-from app.intake.text import Source
 from app.server.slots import Slots
+from app.store.files import Source
 
 PIECE = 1 << 20
 RETRY_SECONDS = 5.0

@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, NamedTuple
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 TEMPORARY_PREFIX = ".tmp-"
@@ -113,3 +113,10 @@ def is_regular(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
+
+
+class Source(NamedTuple):
+    """A file that was brought: its name, and its content at the beginning."""
+
+    name: str
+    content: IO[bytes]

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.errors import RunFileError
 from app.store.files import read_regular, write_atomic
 from model.config import RunConfig
-from model.errors import CharloomError
 
 FORMAT = 1
 RECORD_LIMIT = 1 << 20
@@ -20,32 +20,6 @@ CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safete
 State = Literal["queued", "training", "paused", "finished", "failed", "stopped"]
 Wanted = Literal["train", "pause", "stop"]
 ENDED = ("finished", "failed", "stopped")  # states that only a person changes
-
-
-class RunError(CharloomError):
-    """A run that cannot be made or read."""
-
-
-class RunNameError(RunError):
-    """A name that no run can have."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name[:80]!r} cannot be the name of a run: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "beginning with a letter or digit"
-        )
-
-
-class RunNotFoundError(RunError):
-    """The store has no run of that name."""
-
-
-class RunExistsError(RunError):
-    """The store has a run of that name already."""
-
-
-class RunFileError(RunError):
-    """A file of a run that is torn, foreign, or from a newer version."""
 
 
 class Record(BaseModel):

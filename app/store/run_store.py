@@ -31,15 +31,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from app.errors import RunError, RunExistsError, RunNameError, RunNotFoundError
 from app.store.files import flush, temporary_in, write_atomic
-from app.store.records import (
-    RUN_NAME,
-    RunError,
-    RunExistsError,
-    RunNameError,
-    RunNotFoundError,
-    RunSpec,
-)
+from app.store.records import RUN_NAME, RunSpec
 from app.store.run import Run, Text
 from model.config import RunConfig
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from app.errors import ConflictError
+from app.store.files import is_regular, temporary_in, write_atomic
 from app.store.run import Run
 from app.store.run_store import RunStore
+
+RESERVED = 1 << 16  # bytes: some statuses
 
 
 class StoreFullError(OSError):
@@ -95,3 +103,53 @@ def _sizes(folder: Path) -> Iterator[int]:
                         continue
     except FileNotFoundError:
         return
+
+
+class Limits(NamedTuple):
+    """Most bytes of a text, most runs of a store, and what all its files may take."""
+
+    text: int
+    runs: int
+    budget: Budget
+
+
+@contextmanager
+def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
+    """A folder of the store, on its disk, that is gone after the block. Raises ConflictError, OSError."""
+    if len(store.list()) >= limits.runs:
+        raise ConflictError(f"the store has {limits.runs} runs (CHARLOOM_MAX_RUNS): delete some first")
+    with scratch(store) as folder:
+        yield folder
+
+
+@contextmanager
+def scratch(store: RunStore) -> Iterator[Path]:
+    """The same, whatever the store holds. Raises OSError."""
+    store.root.mkdir(parents=True, exist_ok=True)
+    folder = temporary_in(store.root)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Reserve:
+    """A file in `folder` that is there only to be given up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".reserve"
+
+    def keep(self) -> bool:
+        """Take the room, unless it is taken; False where there is none."""
+        if not is_regular(self.path):
+            try:
+                # random, since a file system may keep zeros for nothing
+                write_atomic(self.path, secrets.token_bytes(RESERVED))
+            except OSError:
+                return False
+        return True
+
+    def give_up(self) -> None:
+        """Raises OSError."""
+        self.path.unlink(missing_ok=True)

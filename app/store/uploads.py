@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from typing import IO
 
-from app.errors import ConflictError, NotFoundError, TooLargeError
-from app.intake.new_runs import Limits, scratch
-from app.intake.text import Source
-from app.store.files import flush, open_regular, remove_folder
-from app.store.records import Record, RunFileError
+from app.errors import ConflictError, NotFoundError, RunFileError, TooLargeError
+from app.store.files import Source, flush, open_regular, remove_folder
+from app.store.records import Record
 from app.store.run_store import RunStore
+from app.store.space import Limits, scratch
 
 FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
 LONGEST_NAME = 200

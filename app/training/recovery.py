@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from app.store.records import RunFileError
+from app.errors import RunFileError
 from app.store.run import Run
 from model.checkpoint import Checkpoint, load
 from model.errors import CheckpointError

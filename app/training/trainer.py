@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from app.errors import RunFileError
 from app.store import history
 from app.store.files import flush, remove_temporaries, write_atomic
-from app.store.records import Baselines, CheckpointEntry, Latest, RunFileError, State, Status
+from app.store.records import Baselines, CheckpointEntry, Latest, State, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Budget

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import anyio.to_thread
 from fastapi import APIRouter
 
-from app.activation_schemas import ActivationsRequest, ActivationsResponse, FollowerInfo
+from app.api.native.text_schemas import ActivationsRequest, ActivationsResponse, FollowerInfo
 from app.api.openapi import errors
 from app.api.services import Parts, Services
 from app.engine.models import LoadedModel

@@ -12,11 +12,10 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.run_info import describe
 from app.api.native.run_schemas import RunInfo
-from app.api.native.runs import describe
-from app.api.native.uploads import in_turn
 from app.api.openapi import errors
-from app.api.services import Parts
+from app.api.services import Parts, in_turn
 from app.errors import InvalidRequestError
 from app.intake.archive import export, import_run
 from app.server.auth import Right, needs

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import Discriminator, Tag
 
 from app.api.answering import gone, stream, write
-from app.api.native.run_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
+from app.api.native.text_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.api.openapi import errors, errors_of_both, streamed
 from app.api.services import Parts, Services
 from app.api.tgi.routes import answer_tgi
@@ -17,8 +17,10 @@ from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.engine.job import Chunk
 from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order
-from app.errors import NATIVE_BODY, TGI_BODY, InvalidRequestError, shortened
-from app.server.error_formats import Family, event
+from app.errors import InvalidRequestError, shortened
+from app.server.error_formats import Family
+from app.server.problems import NATIVE_BODY, TGI_BODY
+from app.server.streaming import event
 from model.generation import Generation
 
 ERRORS = errors(400, 404, 413, 422, 503, 504)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api.native.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme, picture_response
+from app.api.native.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme
+from app.api.native.pictures import picture_response
 from app.api.native.run_schemas import GradcheckReport, ParameterReport
 from app.api.openapi import errors
 from app.api.services import Parts, Services

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.native.run_schemas import Health, Ready
-from app.api.openapi import errors
+from app.api.openapi import Health, Ready, errors
 from app.api.services import Parts
 from app.errors import DrainingError
 

@@ -8,16 +8,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.pictures import picture_response
+from app.api.native.run_info import ModelQuery, list_runs
 from app.api.native.run_schemas import LossCurve
-from app.api.native.runs import ModelQuery, list_runs
 from app.api.openapi import errors
 from app.api.services import Parts, Services
 from app.server.accept import preferred
 from app.store.loss_curves import Curve
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
-# an SVG opened by itself needs its own styles, and nothing else
-PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 router = APIRouter(tags=["training"])
 
@@ -124,12 +123,6 @@ async def _picture(
         ("loss-curve", curve.version, format, *style), "draw_loss_curve", thinned, format, *style
     )
     return picture_response(picture, media_type, tag)
-
-
-def picture_response(picture: bytes, media_type: str, tag: str) -> Response:
-    """A picture that is asked for anew each time, and sent only if it has changed."""
-    headers = {"etag": tag, "cache-control": "no-cache", "content-security-policy": PICTURE_POLICY}
-    return Response(picture, media_type=media_type, headers=headers)
 
 
 def _curve(parts: Services, model: str | None) -> Curve:

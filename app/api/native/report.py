@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.api.native.runs import ModelQuery
+from app.api.native.run_info import ModelQuery
 from app.api.openapi import errors
 from app.api.services import Parts
 from app.reports.report import METHODS, ReportFormat, checked_model, policy, render

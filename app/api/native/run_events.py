@@ -12,13 +12,13 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.run_info import describe
 from app.api.native.run_schemas import RunInfo
-from app.api.native.runs import describe
 from app.api.openapi import errors, streamed
 from app.api.services import Parts, Services
-from app.server.error_formats import event
-from app.server.streaming import EventStream
-from app.store.records import ENDED, RunError
+from app.errors import RunError
+from app.server.streaming import EventStream, event
+from app.store.records import ENDED
 from app.store.run import Run
 
 LOOK_SECONDS = 0.5

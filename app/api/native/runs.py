@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
+from app.api.native.run_info import ModelQuery, describe, list_runs
 from app.api.native.run_schemas import (
-    CheckpointInfo,
     Deleted,
     ModelList,
     RunChange,
@@ -23,16 +22,9 @@ from app.api.openapi import errors
 from app.api.services import Parts, Services
 from app.server.auth import Right, needs
 from app.store.control import ask, delete
-from app.store.records import CheckpointEntry, Wanted
-from app.store.run import Run
-
-STALE_SECONDS = 15.0  # a worker writes its heartbeat every second
+from app.store.records import Wanted
 
 router = APIRouter(tags=["training"])
-
-ModelQuery = Annotated[
-    str | None, Query(description="A run; by default the one that trained last.", examples=["classic"])
-]
 
 
 @router.get("/runs", summary="All runs", responses=errors(503))
@@ -86,69 +78,12 @@ async def samples(parts: Parts, model: ModelQuery = None) -> SampleList:
     return await run_in_threadpool(_list_samples, parts, model)
 
 
-def list_runs(parts: Services) -> list[RunInfo]:
-    """Every run that can be read. Reads the disk."""
-    found = []
-    for run in parts.runs.list():
-        try:
-            found.append(describe(parts, run))
-        except FileNotFoundError:  # deleted meanwhile
-            continue
-    return found
-
-
 def _change(parts: Services, name: str, body: RunChange) -> RunInfo:
     run = parts.runs.get(name)
     wanted: Wanted | None = "train" if body.action == "resume" else body.action
     if wanted is not None or body.priority is not None:
         ask(parts.runs, run, wanted, body.priority)
     return describe(parts, run)
-
-
-def describe(parts: Services, run: Run) -> RunInfo:
-    """One run as its answer. Reads the disk. Raises FileNotFoundError if it was deleted meanwhile."""
-    control, latest, config = run.control, run.usable_latest(), run.config
-    status = control.applied_to(run.status)
-    serving = parts.models.current if parts.models.ready else None
-    silent = time.time() - status.heartbeat > STALE_SECONDS
-    files = run.files()
-    return RunInfo(
-        name=run.name,
-        serving=serving.id if serving and serving.run == run.name else None,
-        state=status.state,
-        priority=control.priority,
-        parent=run.spec.parent,
-        stale=status.state == "training" and silent,
-        reason=status.reason,
-        warnings=status.warnings,
-        preset=run.spec.preset,
-        cell=config.cell,
-        hidden=config.hidden,
-        layers=config.layers,
-        members=config.members,
-        corpus=run.spec.corpus_name,
-        characters=run.spec.characters,
-        findings=run.spec.findings,
-        step=status.step,
-        steps=run.spec.steps,
-        fraction=status.fraction,
-        seconds=status.seconds,
-        expected_end=status.expected_end,
-        characters_per_second=status.characters_per_second,
-        loss=status.loss,
-        smooth_loss=status.smooth_loss,
-        validation_loss=status.validation_loss,
-        newest=_checkpoint(latest.newest if latest else None),
-        best=_checkpoint(latest.best if latest else None),
-        checkpoints=list(files.steps),
-        samples=files.samples,
-    )
-
-
-def _checkpoint(entry: CheckpointEntry | None) -> CheckpointInfo | None:
-    if entry is None:
-        return None
-    return CheckpointInfo(step=entry.step, digest=entry.digest, time=entry.time, loss=entry.loss)
 
 
 def _list_samples(parts: Services, model: str | None) -> SampleList:

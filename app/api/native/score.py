@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request, Response
 
 from app.api.answering import gone, write_all
+from app.api.native.text_schemas import ModelScore, ScoreRequest, ScoreResponse
 from app.api.openapi import errors
 from app.api.services import Parts
 from app.engine.models import LoadedModel
 from app.engine.order import Order
-from app.errors import InvalidRequestError, UnknownInFieldError, problem_of
-from app.score_schemas import ModelScore, ScoreRequest, ScoreResponse
+from app.errors import InvalidRequestError, UnknownInFieldError
+from app.server.problems import problem_of
 from app.settings import Settings
 from model.generation import Generation
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.native.run_schemas import RunAccepted, TextChecked
 from app.api.openapi import errors
-from app.api.services import Parts, Services
+from app.api.services import Parts, in_turn
+from app.intake.findings import as_details
 from app.intake.new_runs import Made, check, fork, new_run
-from app.intake.text import as_details, expected_seconds
+from app.intake.planning import expected_seconds
 from app.server.auth import Right, needs
 from app.server.upload_body import received
 from app.store.run_store import default_name
@@ -22,7 +21,6 @@ from model.config import CHOICES, RunConfig
 
 router = APIRouter(tags=["training"], dependencies=[Depends(needs(Right.TRAIN))])
 
-Result = TypeVar("Result")
 KINDS = {"int": "integer", "float": "number", "str": "string"}
 
 
@@ -123,11 +121,6 @@ async def create_fork(name: str, request: Request, response: Response, parts: Pa
         work = partial(fork, parts.runs, name, upload.options, upload.sources, parts.limits)
         made = await in_turn(parts, work)
     return accepted(response, made)
-
-
-async def in_turn(parts: Services, work: Callable[[], Result]) -> Result:
-    """What `work` gives, one upload after the other: looking at a text takes memory, and a whole core."""
-    return await anyio.to_thread.run_sync(work, limiter=parts.making)
 
 
 def accepted(response: Response, made: Made) -> RunAccepted:

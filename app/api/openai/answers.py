@@ -17,8 +17,8 @@ from app.engine.job import Chunk
 from app.engine.models import LoadedModel
 from app.engine.order import SAMPLING, Order, Prompt
 from app.errors import InvalidRequestError, shortened
-from app.server.error_formats import Family, event
-from app.server.streaming import DONE
+from app.server.error_formats import Family
+from app.server.streaming import DONE, event
 from app.settings import Settings
 from model.generation import Generation
 

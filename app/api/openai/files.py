@@ -10,11 +10,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.api.native.uploads import in_turn
 from app.api.openai.job_schemas import FileDeleted, FileList, FileObject
 from app.api.openai.paging import page
 from app.api.openapi import openai_errors
-from app.api.services import Parts
+from app.api.services import Parts, in_turn
 from app.errors import InvalidRequestError, shortened
 from app.server.auth import Right, needs
 from app.server.upload_body import received

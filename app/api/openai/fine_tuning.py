@@ -7,12 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
-from app.api.native.uploads import in_turn
 from app.api.openai import jobs as tuning
 from app.api.openai.job_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest
 from app.api.openai.paging import page
 from app.api.openapi import openai_errors
-from app.api.services import Parts, Services
+from app.api.services import Parts, Services, in_turn
 from app.server.auth import Right, needs
 from app.store.control import ask
 from app.store.records import Wanted

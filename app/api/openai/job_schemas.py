@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.native.run_schemas import LARGEST_SEED
+from app.api.fields import LARGEST_SEED
 from app.api.openai.schemas import FORBIDDING
 
 Auto = Literal["auto"]

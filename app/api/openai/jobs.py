@@ -21,13 +21,14 @@ from app.api.openai.job_schemas import (
     Status,
     SupervisedUsed,
 )
-from app.errors import NotFoundError
+from app.errors import NotFoundError, RunError, RunNotFoundError
 from app.intake.jsonl import as_text
-from app.intake.new_runs import Limits, fork, new_run
-from app.intake.text import Source
-from app.store.records import ENDED, RUN_NAME, RunError, RunNotFoundError, State
+from app.intake.new_runs import fork, new_run
+from app.store.files import Source
+from app.store.records import ENDED, RUN_NAME, State
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.store.space import Limits
 from app.store.uploads import UploadedFiles
 from model.batches import windows_per_epoch
 from model.config import PRESETS, RunConfig

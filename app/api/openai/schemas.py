@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.native.run_schemas import LARGEST_SEED, Bias, Stop, ranged
+from app.api.fields import LARGEST_SEED, Bias, Stop, ranged
 
 FORBIDDING = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -185,18 +185,3 @@ class ModelCards(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
-
-
-class OpenAIErrorBody(BaseModel):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class OpenAIError(BaseModel):
-    """Every error of these routes."""
-
-    error: OpenAIErrorBody

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.native.run_schemas import LARGEST_SEED, StopString, ranged
+from app.api.fields import LARGEST_SEED, StopString, ranged
 
 MOST_ALTERNATIVES = 5
 
@@ -107,10 +107,3 @@ class TgiResponse(BaseModel):
 
     generated_text: str
     details: TgiDetails | None = None
-
-
-class TgiError(BaseModel):
-    """Every error of these routes."""
-
-    error: str
-    error_type: str

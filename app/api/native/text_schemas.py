@@ -1,0 +1,231 @@
+"""The bodies of requests that write or score texts, and their answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from app.api.fields import LARGEST_SEED, Bias, Stop, ranged
+
+
+class GenerateRequest(BaseModel):
+    """What to write. Everything is optional; null is the same as absent; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    prompt: str | None = Field(
+        None,
+        description="Text to go on from; at most CHARLOOM_MAX_PROMPT characters, all known to the model. "
+        "An empty one starts from a line break.",
+    )
+    length: int | None = Field(
+        None,
+        ge=1,
+        description="Characters to write; at most CHARLOOM_MAX_LENGTH, by default CHARLOOM_DEFAULT_LENGTH.",
+    )
+    temperature: float | None = ranged(
+        "temperature", "Below 1 likelier, above 1 more surprising; 0 always takes the likeliest. Default 1."
+    )
+    top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
+    top_p: float | None = ranged(
+        "top_p", "Only the likeliest characters that together reach this probability. Default 1: all."
+    )
+    min_p: float | None = ranged(
+        "min_p", "Only characters at least this fraction as likely as the likeliest. Default 0: all."
+    )
+    repetition_penalty: float | None = ranged(
+        "repetition_penalty", "Above 1, characters that stand in prompt or text become unlikelier. Default 1."
+    )
+    frequency_penalty: float | None = ranged(
+        "frequency_penalty", "Taken off a character's logit for each time it was written. Default 0."
+    )
+    presence_penalty: float | None = ranged(
+        "presence_penalty", "Taken off a character's logit once it was written. Default 0."
+    )
+    n: int | None = Field(None, ge=1, description="Texts to write; at most CHARLOOM_MAX_N. Default 1.")
+    stream: bool | None = Field(
+        None, description="Answer with server-sent events, as the text is written. Default false."
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=LARGEST_SEED,
+        description="Same seed, model and request: same text. Without one it is drawn and reported.",
+    )
+    stop: Stop | None = Field(
+        None, description="Writing ends before any of these strings; at most CHARLOOM_MAX_STOP."
+    )
+    model: str | None = Field(
+        None,
+        description="`run`, `run@step` or `run@best`; by default the newest of the run that trained last.",
+    )
+
+
+class GenerateBody(GenerateRequest):
+    """The same as JSON, where a number in quotes is not a number."""
+
+    logit_bias: dict[Annotated[str, StringConstraints(min_length=1, max_length=1)], Bias] | None = Field(
+        None, description="Added to the logits of these characters: -100 forbids one, 100 forces it."
+    )
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [{"prompt": "ROMEO:", "length": 200, "temperature": 0.7, "seed": 7, "stop": ["\n\n"]}]
+        },
+    )
+
+
+class Losses(BaseModel):
+    """Losses of a checkpoint, nats per character; null where not measured."""
+
+    loss: float | None = Field(None, description="Of the last window before the checkpoint.")
+    smooth_loss: float | None = Field(None, description="Running mean of the training loss.")
+    best_loss: float | None = Field(None, description="The lowest so far, by the run's own measure.")
+
+
+class Choice(BaseModel):
+    """One of several texts."""
+
+    text: str
+    length: int = Field(description="Characters written.")
+    finish_reason: Literal["length", "stop"]
+
+
+class GenerateResponse(BaseModel):
+    """A text, and all that is needed to write it again."""
+
+    text: str = Field(description="What was written, without the prompt.")
+    prompt: str
+    length: int = Field(description="Characters written.")
+    finish_reason: Literal["length", "stop"]
+    seed: int
+    model: str = Field(
+        description="The checkpoint, as `run@step`; asking for it by this name gives it again."
+    )
+    step: int = Field(description="Updates the network had been trained for.")
+    digest: str = Field(description="sha256 of the checkpoint.")
+    losses: Losses
+    choices: list[Choice] | None = Field(
+        None, description="All texts, where `n` asked for more than one; `text` is the first of them."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "text": "\nWhat, shall I speak of thee?",
+                    "prompt": "ROMEO:",
+                    "length": 28,
+                    "finish_reason": "stop",
+                    "seed": 7,
+                    "model": "gru@6000",
+                    "step": 6000,
+                    "digest": "6f1c0e…",
+                    "losses": {"loss": 1.31, "smooth_loss": 1.34, "best_loss": 1.49},
+                }
+            ]
+        }
+    )
+
+
+class ScoreRequest(BaseModel):
+    """A text to be judged; null is the same as absent."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"text": "What light through yonder window breaks?", "top": 3}]},
+    )
+
+    text: str = Field(
+        min_length=1, description="At most CHARLOOM_MAX_PROMPT characters, those of `prompt` included."
+    )
+    prompt: str | None = Field(None, description="What stands before the text; read, but not scored.")
+    model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
+    models: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Several of them, at most CHARLOOM_MAX_MODELS, instead of `model`."
+    )
+    top: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="How many of the likeliest characters to list at each place."
+    )
+
+
+class ModelScore(BaseModel):
+    """One network's judgement. Natural logarithms of its own probabilities; null where nothing is known.
+
+    Without a prompt nothing stands before the first character, and it has no probability.
+    """
+
+    model: str
+    step: int
+    digest: str
+    error: str | None = Field(None, description="Why there is no score.")
+    bits: float | None = Field(None, description="Minus the sum of the log-probabilities, base 2.")
+    bits_per_character: float | None = None
+    nats_per_character: float | None = Field(None, description="The same as the loss of training.")
+    logprobs: list[float | None] | None = Field(None, description="One for each character of the text.")
+    ranks: list[int | None] | None = Field(
+        None, description="1 for the likeliest character at that place, 2 for the next, …"
+    )
+    top: list[dict[str, float] | None] | None = Field(
+        None, description="The likeliest characters at each place, with their log-probabilities."
+    )
+
+
+class ScoreResponse(BaseModel):
+    """The judgements, in the order the models were named."""
+
+    text: str
+    prompt: str
+    likeliest: str | None = Field(description="The model with the fewest bits.")
+    scores: list[ModelScore]
+
+
+class ActivationsRequest(BaseModel):
+    """A text, and the unit to be shown along it; null is the same as absent."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"text": "What light [Aside] is this?", "layer": 0, "unit": 7}]},
+    )
+
+    text: str | None = Field(
+        None,
+        min_length=1,
+        description="At most CHARLOOM_MAX_PROMPT characters; by default the end of the model's own text.",
+    )
+    model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
+    layer: int | None = Field(None, ge=0, description="From 0, the one that reads the characters.")
+    unit: int | None = Field(
+        None, ge=0, description="From 0; without layer and unit the one that follows a feature most closely."
+    )
+
+
+class FollowerInfo(BaseModel):
+    """The unit that follows a feature of the text most closely."""
+
+    feature: str
+    layer: int
+    unit: int
+    correlation: float = Field(description="Pearson's, over the characters of this text; -1 to 1.")
+
+
+class ActivationsResponse(BaseModel):
+    """One unit along a text."""
+
+    text: str
+    model: str
+    step: int
+    digest: str
+    cell: str
+    layers: int
+    hidden: int = Field(description="Units of a layer.")
+    layer: int
+    unit: int
+    values: list[float] = Field(description="The unit's output after each character; -1 to 1.")
+    followers: list[FollowerInfo] = Field(
+        description="For each feature that varies in this text the unit closest to it, the closest first."
+    )

@@ -1,0 +1,60 @@
+"""Keeps the workers of `charloom serve` running: a worker that dies is started again, ever more slowly."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a worker that died is started again
+HEALTHY_SECONDS = 60.0  # a worker that lived this long is started again after the first pause
+LONGEST_STOP = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Keeps a child process running: started again when it dies, ever more slowly; ended with its parent."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.command, self.environment = command, environment
+        self.process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the child to end, and make it if it does not."""
+        with self._starting:
+            self._stopping.set()
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(LONGEST_STOP)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                self.process.kill()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                # a session of its own: Ctrl-C in the terminal is for the parent, which then ends the child
+                self.process = subprocess.Popen(  # noqa: S603 - this very program
+                    self.command, env=self.environment, start_new_session=True
+                )
+            began = time.monotonic()
+            code = self.process.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began > HEALTHY_SECONDS:
+                pause = FIRST_PAUSE
+            logger.error("the worker ended with code %d; started again in %g s", code, pause)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,0 +1,124 @@
+"""What was asked of a new run, read and checked: a name, a preset, single fields of the configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from app.errors import RunNameError
+from app.intake.planning import CORES, PLANNED, cadence, expected_speed, shape, sizes, updates
+from app.store.records import RUN_NAME
+from model.batches import windows_per_epoch
+from model.config import PRESETS, RunConfig
+from model.errors import ConfigError
+
+LONGEST_LICENCE = 200
+MOST_EPOCHS = 1_000_000
+DEFAULT_PRESET = "gru-pair"
+
+
+class Options(NamedTuple):
+    """What was asked besides the fields of a configuration, which are `overrides`.
+
+    `epochs`, passes through the text that is trained on, is another way to say `steps`.
+    """
+
+    name: str | None
+    preset: str | None
+    encoding: str
+    licence: str
+    priority: int
+    epochs: float | None
+    overrides: dict[str, Any]
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Options:
+        """Raises ConfigError, RunNameError."""
+        values = dict(given)
+        name = values.pop("name", None)
+        if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
+            raise RunNameError(str(name))
+        texts = {key: values.pop(key, "") for key in ("preset", "encoding", "licence")}
+        for key, value in texts.items():
+            if not isinstance(value, str) or len(value) > LONGEST_LICENCE:
+                raise ConfigError(key, f"must be a text of at most {LONGEST_LICENCE} characters")
+        return cls(
+            name=name,
+            preset=texts["preset"] or None,
+            encoding=texts["encoding"] or "utf-8",
+            licence=texts["licence"],
+            priority=_priority(values.pop("priority", 0)),
+            epochs=_epochs(values),
+            overrides=values,
+        )
+
+
+def _priority(given: Any) -> int:
+    try:
+        priority = int(str(given)[:20])
+    except ValueError:
+        priority = 1001
+    if not -1000 <= priority <= 1000 or isinstance(given, (bool, float)):
+        raise ConfigError("priority", f"must be a whole number from -1000 to 1000. Given: {given!r:.40}")
+    return priority
+
+
+def _epochs(values: dict[str, Any]) -> float | None:
+    given = values.pop("epochs", None)
+    if given is None:
+        return None
+    for other in ("steps", "minutes"):
+        if other in values:
+            raise ConfigError("epochs", f"cannot be given with {other}: either ends the run")
+    try:
+        epochs = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        epochs = math.nan
+    if not 0 < epochs <= MOST_EPOCHS:
+        raise ConfigError(
+            "epochs", f"must be a number above 0, at most {MOST_EPOCHS:,}. Given: {given!r:.40}"
+        )
+    return epochs
+
+
+def make_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """The preset with some fields changed. Raises ConfigError."""
+    if preset not in PRESETS:
+        raise ConfigError("preset", f"must be one of {', '.join(PRESETS)}. Given: {preset!r}")
+    return changed(PRESETS[preset], overrides)
+
+
+def suited(characters: int, distinct: int, overrides: Mapping[str, Any]) -> RunConfig:
+    """What suits a text of that size, and a time if one is given; nothing asked for is changed.
+
+    How fast the worker's machine is, is not known here: a common one is assumed. Raises ConfigError.
+    """
+    config = PRESETS[DEFAULT_PRESET].replace(**shape(characters))
+    asked = changed(config, overrides)
+    if not asked.minutes:
+        return asked
+    speed = expected_speed(config, distinct)
+    chosen = config.replace(preset=PLANNED, **sizes(characters, 60 * asked.minutes * speed, CORES))
+    chosen = chosen.replace(
+        **cadence(updates(chosen.replace(minutes=asked.minutes), expected_speed(chosen, distinct)))
+    )
+    return changed(chosen, overrides)
+
+
+def changed(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    # minutes take precedence: who gives only steps wants the run to end by them
+    by_steps = {"minutes": 0.0} if "steps" in overrides else {}
+    return config.replace(**by_steps | dict(overrides))
+
+
+def by_epochs(config: RunConfig, options: Options, characters: int) -> RunConfig:
+    """`config`, ending after the epochs that were asked for of a text of that length, if any were.
+
+    Raises TextError for a text too short for a single window, ConfigError for too many steps.
+    """
+    if options.epochs is None:
+        return config
+    learnt = characters - int(characters * config.validation_fraction)
+    steps = max(1, round(options.epochs * windows_per_epoch(learnt, config.sequence_length, config.streams)))
+    return config.replace(minutes=0.0, steps=steps, **cadence(steps) | options.overrides)
