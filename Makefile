@@ -8,11 +8,12 @@ CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
 BENCHMARKS := training generation serve_load overload hot_swap gradcheck_steps run_list
 IMAGE := charloom
+BIOME := node_modules/.bin/biome
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format bench image image-test release clean
+.PHONY: help serve test check check-page format bench image image-test release clean
 
 help: ## List the targets
 	@echo 'Charloom: give it a text; it trains a character-level RNN and serves the newest checkpoint.'
@@ -28,7 +29,7 @@ serve: $(ENV)/.runtime $(if $(CHARLOOM_CORPUS),,$(CORPUS)) ## Train, and serve a
 test: $(ENV)/.dev ## Run the tests; those of the page need Chromium, and say so
 	$(ENV)/bin/python -m pytest -rs $(ARGS)
 
-check: $(ENV)/.dev ## Check format, lint, types and import contracts
+check: $(ENV)/.dev check-page ## Check format, lint, types, import contracts, and the page's scripts
 	$(ENV)/bin/ruff format --check .
 	$(ENV)/bin/ruff check .
 	$(ENV)/bin/mypy
@@ -37,6 +38,15 @@ check: $(ENV)/.dev ## Check format, lint, types and import contracts
 format: $(ENV)/.dev ## Format the code
 	$(ENV)/bin/ruff check --fix .
 	$(ENV)/bin/ruff format .
+	@! command -v npm >/dev/null || { $(MAKE) -s $(BIOME) && $(BIOME) check --write; }
+
+# scripts and styles of the page; the only tool that needs Node.js
+check-page:
+	@if command -v npm >/dev/null; then \
+	    $(MAKE) -s $(BIOME) && $(BIOME) check --error-on-warnings; \
+	else \
+	    echo "NOT CHECKED: the page's scripts and styles. Biome needs Node.js and npm: apt install nodejs npm" >&2; \
+	fi
 
 bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (one only: BENCHMARKS=training; or =soak)
 	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
@@ -71,7 +81,7 @@ release: $(RELEASE_ENV)/.release ## Build dist/: wheel, sources, bill of materia
 	@ls -l dist
 
 clean: ## Remove environments and caches; runs and texts are kept
-	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find app model tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORPUS): | $(ENV)/.runtime
@@ -86,6 +96,11 @@ $(ENV)/.dev: pyproject.toml $(ENV)/bin/python
 	@echo 'Installing what Charloom and its tests need into $(ENV) ...'
 	@$(ENV)/bin/python $(PIP) install --editable '.[dev]'
 	@touch $(ENV)/.runtime $@
+
+$(BIOME): package-lock.json
+	@echo 'Installing Biome into node_modules ...'
+	@npm ci --no-audit --no-fund --loglevel error
+	@touch $@
 
 $(BENCH_ENV)/.bench: pyproject.toml $(BENCH_ENV)/bin/python
 	@echo 'Installing what the benchmarks need into $(BENCH_ENV): PyTorch is large ...'

@@ -1,5 +1,6 @@
 """The pages as they leave the server: nothing inline, nothing from elsewhere, every file there and cached."""
 
+import posixpath
 import re
 from html.parser import HTMLParser
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 from small_runs import LONGEST_WAIT
 
-from app.api.assets import LAB, OWN, PLOTTING, SWAGGER, Assets
+from app.api.assets import PLOTTING, SWAGGER, Asset, Assets
 from app.store.run_store import RunStore
 
 PAGES = [
@@ -89,29 +90,51 @@ def test_a_page_can_be_used_without_eyes_or_on_a_phone(client: httpx.Client, pat
 
 
 def test_the_scripts_find_what_they_look_for(client: httpx.Client):
-    of_pages = {"/": [name for name in LAB if name not in ("lab.css", "chart.js", "prompt.js", "follow.js")]}
-    of_pages |= {"/loss-curve": ["loss-curve.js"], "/gradcheck": ["gradcheck.js"]}
-    for path, script in [(path, script) for path, scripts in of_pages.items() for script in scripts]:
-        source = Assets()._by_name[script].content.decode()
-        wanted = set(re.findall(r'(?:getElementById|Charloom\.show|\bat)\(\s*"([a-z-]+)"', source))
+    own = Assets().own
+    for path in ("/", "/loss-curve", "/gradcheck"):
+        found = page(client, path)
+        entry = next(attrs["src"] for tag, attrs in found.elements if attrs.get("type") == "module")
+        sources = [own[name].content.decode() for name in imported(own, entry.split("/", 3)[3])]
+        wanted = set(re.findall(r'(?:getElementById|setText|\bat)\(\s*"([a-z-]+)"', "".join(sources)))
         assert wanted
-        assert wanted <= set(page(client, path).values("id"))
+        assert wanted <= set(found.values("id")), path
+
+
+def imported(own: dict[str, Asset], name: str) -> set[str]:
+    """A script and all that it imports."""
+    found = {name}
+    for relative in re.findall(r'^(?:import|export) .*?"(\..*?)";$', own[name].content.decode(), re.M | re.S):
+        found |= imported(own, posixpath.normpath(posixpath.join(posixpath.dirname(name), relative)))
+    return found
+
+
+def test_every_script_is_loaded_by_a_page():
+    own = Assets().own
+    entries = ("index.js", "loss-curve.js", "gradcheck.js", "docs.js")
+    used = set().union(*(imported(own, entry) for entry in entries))
+    assert used == {name for name in own if name.endswith(".js")}
+
+
+def test_lines_of_scripts_and_styles_are_at_most_120_columns():
+    for name, asset in Assets().own.items():
+        lines = asset.content.decode().splitlines()
+        assert not [number for number, line in enumerate(lines, 1) if len(line) > 120], name
 
 
 def test_assets_are_cached_for_ever_under_names_that_change_with_their_content(client: httpx.Client):
     assets = Assets()
-    for name in (*OWN, *SWAGGER, *PLOTTING):
+    for name in (*assets.own, *SWAGGER, *PLOTTING):
         response = client.get(assets._by_name[name].url)
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.content == assets._by_name[name].content
-    url = assets._by_name["charloom.css"].url
-    assert re.fullmatch(r"/assets/charloom\.[0-9a-f]{12}\.css", url)
+    url = assets.url("charloom.css")
+    assert re.fullmatch(r"/assets/[0-9a-f]{12}/charloom\.css", url)
     assert client.get(url.replace(".css", "0.css")).status_code == 404
 
 
 def test_our_scripts_never_make_markup_of_text_and_ask_nobody_else():
-    for name in OWN:
-        source = Assets()._by_name[name].content.decode()
+    for asset in Assets().own.values():
+        source = asset.content.decode()
         for word in (
             "innerHTML",
             "outerHTML",
@@ -125,7 +148,7 @@ def test_our_scripts_never_make_markup_of_text_and_ask_nobody_else():
 
 
 def test_the_pages_are_small():
-    assert sum(len(Assets()._by_name[name].content) for name in OWN) < 100_000
+    assert sum(len(asset.content) for asset in Assets().own.values()) < 130_000
 
 
 def test_names_are_escaped(client: httpx.Client):

@@ -1,9 +1,10 @@
-"""Pages and what they load: templates, and scripts and styles whose names hold a hash of their content."""
+"""Pages and what they load: scripts and styles whose addresses hold a hash of their content."""
 
 from __future__ import annotations
 
 import hashlib
 import mimetypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from importlib.resources import files
@@ -11,26 +12,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from fastapi.responses import HTMLResponse
 
-LAB = (
-    "lab.css",
-    "keys.js",
-    "lab.js",
-    "follow.js",
-    "chart.js",
-    "live.js",
-    "prompt.js",
-    "play.js",
-    "travel.js",
-    "inside.js",
-    "proof.js",
-    "runs.js",
-    "fork.js",
-    "train.js",
-)
-OWN = ("charloom.css", "charloom.js", *LAB, "loss-curve.js", "gradcheck.js", "docs.js", "icon.svg")
+from app.reports.report import TEMPLATES
+
+KINDS = (".js", ".css", ".svg")  # of the files in app/web that pages load
 # what packages carry that we depend on
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 PLOTTING = ("uPlot.iife.js", "uPlot.min.css")
@@ -38,7 +24,7 @@ PLOTTING = ("uPlot.iife.js", "uPlot.min.css")
 
 @dataclass(frozen=True)
 class Asset:
-    """A file that pages load. `url` changes with its content, so that it can be cached for ever."""
+    """A file that pages load. `url` changes with its content, so that it can be cached indefinitely."""
 
     url: str
     media_type: str
@@ -46,43 +32,58 @@ class Asset:
 
 
 class Assets:
-    """The files of `app/web`, read once."""
+    """The files of `app/web` and of the packages that carry scripts, read once.
+
+    All files of one folder share one hash in their addresses: scripts import each other by relative names.
+    """
 
     def __init__(self) -> None:
-        folders = {
-            files("app") / "web": OWN,
-            files("fastapi_offline") / "static": SWAGGER,
-            # found, not imported: importing it would bring all of IPython along
-            Path(str(distribution("uplot-python").locate_file("uplot/static"))): PLOTTING,
-        }
-        self._by_name = {name: _asset(folder / name) for folder, names in folders.items() for name in names}
-        self._by_url = {asset.url: asset for asset in self._by_name.values()}
-        self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("app", "web/templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
+        self.own = _read({name: file for name, file in _walk(files("app") / "web") if name.endswith(KINDS)})
+        swagger = files("fastapi_offline") / "static"
+        # found, not imported: importing it would bring all of IPython along
+        plotting = Path(str(distribution("uplot-python").locate_file("uplot/static")))
+        self._by_name = (
+            self.own
+            | _read({name: swagger / name for name in SWAGGER})
+            | _read({name: plotting / name for name in PLOTTING})
         )
-        self._templates.globals["asset"] = lambda name: self._by_name[name].url
+        self._by_url = {asset.url: asset for asset in self._by_name.values()}
 
     @property
     def icon(self) -> Asset:
         return self._by_name["icon.svg"]
+
+    def url(self, name: str) -> str:
+        """The address of a file, by its name under `app/web` or in its package."""
+        return self._by_name[name].url
 
     def find(self, url: str) -> Asset | None:
         return self._by_url.get(url)
 
     def page(self, template: str, **values: Any) -> HTMLResponse:
         """A template filled in; all values are escaped."""
-        return HTMLResponse(
-            self._templates.get_template(template).render(values), headers={"cache-control": "no-cache"}
-        )
+        content = TEMPLATES.get_template(template).render(values, asset=self.url)
+        return HTMLResponse(content, headers={"cache-control": "no-cache"})
 
 
-def _asset(source: Traversable) -> Asset:
-    content = source.read_bytes()
-    stem, _, suffix = source.name.rpartition(".")
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    media_type = mimetypes.guess_type(source.name)[0] or "application/octet-stream"
-    if media_type.startswith("text/"):
-        media_type += "; charset=utf-8"
-    return Asset(f"/assets/{stem}.{digest}.{suffix}", media_type, content)
+def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    """Every file below a folder, by its path from there."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry
+
+
+def _read(sources: dict[str, Traversable]) -> dict[str, Asset]:
+    contents = {name: source.read_bytes() for name, source in sources.items()}
+    digest = hashlib.sha256()
+    for name, content in contents.items():
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    folder = f"/assets/{digest.hexdigest()[:12]}"
+    return {name: Asset(f"{folder}/{name}", _media_type(name), content) for name, content in contents.items()}
+
+
+def _media_type(name: str) -> str:
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return kind + "; charset=utf-8" if kind.startswith("text/") else kind

@@ -21,6 +21,13 @@ Checks = Mapping[Method, Sequence[Mapping[str, Any]]]  # by method: one entry a 
 
 METHODS: tuple[Method, ...] = get_args(Method)
 NAMED = 60  # words and names that are listed
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("app", "web/templates"),
+    autoescape=jinja2.select_autoescape(["html"]),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 ASSIGNMENT = "classic"  # the preset whose gradients are compared with the assignment's own figures
 
 
@@ -31,16 +38,9 @@ def checked_model(run: Run, models: ModelStore) -> str | None:
 
 def render(run: Run, curve: Curve, checks: Checks, picture: bytes, format: ReportFormat) -> str:
     """The whole report; `picture` is the curve as SVG. Reads the run's files. Raises RunFileError."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("app", "web/templates"),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     samples = run.samples()
     findings = read(run.text(), [sample["text"] for sample in samples])
-    template = templates.get_template("report.html" if format == "html" else "report.md")
+    template = TEMPLATES.get_template("report.html" if format == "html" else "report.md")
     return template.render(
         run=run,
         config=run.config,

@@ -1,7 +1,9 @@
 // A chart of several runs' losses, drawn by uPlot: hover, zoom by mouse, button or key, log or linear axes.
-"use strict";
 
-class LossChart {
+import { darkScheme } from "./dom.js";
+import { number } from "./words.js";
+
+export class LossChart {
   // `read(text)` is told the values under the cursor.
   constructor(element, read) {
     this.element = element;
@@ -58,22 +60,26 @@ class LossChart {
         stroke: line.faint ? this.withAlpha(colour, 0.35) : colour,
         width: line.width,
         dash: line.dash,
-        points: { show: line.points ? true : false, size: 6, fill: colour },
+        points: { show: Boolean(line.points), size: 6, fill: colour },
         value: (_, value) => (value === null || value === undefined ? "–" : value.toFixed(3)),
       }));
     });
   }
 
   withAlpha(hex, alpha) {
-    const number = Number.parseInt(hex.slice(1), 16);
-    return `rgba(${number >> 16}, ${(number >> 8) & 255}, ${number & 255}, ${alpha})`;
+    const rgb = Number.parseInt(hex.slice(1), 16);
+    return `rgba(${rgb >> 16}, ${(rgb >> 8) & 255}, ${rgb & 255}, ${alpha})`;
   }
 
   // Draws anew only if more than the points has changed.
   show(curves, options) {
     this.curves = curves;
     this.options = options;
-    const shape = JSON.stringify([curves.map((curve) => [curve.run, curve.colour, LossChart.linesOf(curve).length]), options, Charloom.theme.matches]);
+    const shape = JSON.stringify([
+      curves.map((curve) => [curve.run, curve.colour, LossChart.linesOf(curve).length]),
+      options,
+      darkScheme.matches,
+    ]);
     const data = uPlot.join(this.tables());
     if (this.plot && shape === this.shape) {
       this.plot.setData(data, false);
@@ -88,20 +94,49 @@ class LossChart {
 
   settings() {
     const faint = this.colour("--faint");
-    const axis = { stroke: faint, grid: { stroke: this.colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
+    const axis = {
+      stroke: faint,
+      grid: { stroke: this.colour("--line"), width: 1 },
+      ticks: { show: false },
+      font: "12px system-ui",
+    };
     const { x, logX, logY } = this.options;
     return {
       ...this.size(),
       scales: {
-        x: { time: false, distr: logX ? 3 : 1, range: (_, low, high) => this.zoomed ?? (logX ? [low, high] : [Math.min(low, 0), Math.max(high, 1)]) },
+        x: {
+          time: false,
+          distr: logX ? 3 : 1,
+          range: (_, low, high) => this.zoomed ?? (logX ? [low, high] : [Math.min(low, 0), Math.max(high, 1)]),
+        },
         y: { distr: logY ? 3 : 1, range: (_, low, high) => this.rangeOf(low, high) },
       },
-      series: [{ label: { step: "updates", characters: "characters", seconds: "seconds" }[x], value: (_, value) => (value === null ? "–" : Charloom.number(value, 0)) }, ...this.series()],
-      axes: [
-        { ...axis, size: 34, values: (_, ticks) => ticks.map(LossChart.short), ...(logX ? { splits: (u) => LossChart.ticks(u.scales.x), filter: (_, ticks) => ticks } : {}) },
-        { ...axis, size: 44, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : String(+tick.toPrecision(3)))), ...(logY ? { splits: (u) => LossChart.ticks(u.scales.y), filter: (_, ticks) => ticks } : {}) },
+      series: [
+        {
+          label: { step: "updates", characters: "characters", seconds: "seconds" }[x],
+          value: (_, value) => (value === null ? "–" : number(value, 0)),
+        },
+        ...this.series(),
       ],
-      cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 }, dataIdx: (u, series, at) => this.nearest(u.data[series], at) },
+      axes: [
+        {
+          ...axis,
+          size: 34,
+          values: (_, ticks) => ticks.map(LossChart.short),
+          ...(logX ? { splits: (u) => LossChart.ticks(u.scales.x), filter: (_, ticks) => ticks } : {}),
+        },
+        {
+          ...axis,
+          size: 44,
+          values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : String(+tick.toPrecision(3)))),
+          ...(logY ? { splits: (u) => LossChart.ticks(u.scales.y), filter: (_, ticks) => ticks } : {}),
+        },
+      ],
+      cursor: {
+        drag: { x: true, y: false, setScale: false },
+        points: { size: 7 },
+        dataIdx: (u, series, at) => this.nearest(u.data[series], at),
+      },
       legend: { show: true },
       hooks: { draw: [() => this.marks()], setSelect: [(u) => this.select(u)], setCursor: [(u) => this.hover(u)] },
     };
@@ -128,7 +163,11 @@ class LossChart {
 
   rescale() {
     const x = this.plot.data[0];
-    if (x.length) this.plot.setScale("x", this.zoomed ? { min: this.zoomed[0], max: this.zoomed[1] } : { min: x[0], max: x.at(-1) });
+    if (x.length)
+      this.plot.setScale(
+        "x",
+        this.zoomed ? { min: this.zoomed[0], max: this.zoomed[1] } : { min: x[0], max: x.at(-1) },
+      );
   }
 
   select(plot) {
@@ -146,7 +185,7 @@ class LossChart {
 
   // Nearer or further about the cursor, or about the newest point.
   zoomBy(factor) {
-    if (!this.plot || !this.plot.data[0].length) return;
+    if (!this.plot?.data[0].length) return;
     const { min, max } = this.plot.scales.x;
     const x = this.plot.data[0];
     const [first, last] = [Math.min(x[0], this.options.logX ? x[0] : 0), x.at(-1)];
@@ -187,8 +226,11 @@ class LossChart {
 
   values(at) {
     const series = this.plot.series.slice(1);
-    const known = series.map((one, index) => [one.label, this.plot.data[index + 1][this.nearest(this.plot.data[index + 1], at)]]).filter(([, value]) => value !== null && value !== undefined);
-    return `${Charloom.number(this.plot.data[0][at], 0)} ${this.plot.series[0].label}: ${known.map(([label, value]) => `${label} ${value.toFixed(3)}`).join(", ")}`;
+    const known = series
+      .map((one, index) => [one.label, this.plot.data[index + 1][this.nearest(this.plot.data[index + 1], at)]])
+      .filter(([, value]) => value !== null && value !== undefined);
+    const values = known.map(([label, value]) => `${label} ${value.toFixed(3)}`);
+    return `${number(this.plot.data[0][at], 0)} ${this.plot.series[0].label}: ${values.join(", ")}`;
   }
 
   // Baselines across, checkpoints as ticks below, samples as dots there, the best as a ring.

@@ -1,8 +1,13 @@
 // Shows the OpenAPI document with Swagger UI.
-"use strict";
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const theme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", theme);
 theme();
-window.SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true, validatorUrl: null });
+window.SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});

@@ -1,12 +1,13 @@
 // Runs the check and shows it as a picture and a table.
-"use strict";
+
+import { darkScheme, fillRows, setText, showPicture } from "./dom.js";
+import { getJson } from "./http.js";
+import { exponential, number } from "./words.js";
 
 const page = document.querySelector("[data-method]");
 const query = new URLSearchParams({ method: page.dataset.method });
 if (page.dataset.model) query.set("model", page.dataset.model);
 if (page.dataset.cell) query.set("cell", page.dataset.cell);
-
-const exponential = (value) => (value === null ? "–" : value === 0 ? "0" : value.toExponential(2));
 
 function show(report) {
   const failed = report.parameters.filter((row) => !row.passed);
@@ -15,12 +16,13 @@ function show(report) {
     ? `${failed.length} of ${report.parameters.length} are above their limit`
     : `all ${report.parameters.length} are right`;
   verdict.className = failed.length ? "bad" : "good";
-  Charloom.show(
+  setText(
     "setting",
-    `${report.model}: ${report.cell}, ${report.layers} × ${report.hidden} units, ${report.sequence_length} characters, ` +
+    `${report.model}: ${report.cell}, ${report.layers} × ${report.hidden} units, ` +
+      `${report.sequence_length} characters, ` +
       `K = ${report.vocabulary}; h = ${report.step_size.toExponential()}; ${report.seconds} s`,
   );
-  Charloom.rows(
+  fillRows(
     document.getElementById("parameters"),
     report.parameters.map((row) => [
       { text: row.name, className: "name" },
@@ -28,7 +30,7 @@ function show(report) {
       exponential(row.relative_error),
       exponential(row.limit),
       exponential(row.assignment_figure),
-      Charloom.number(row.checked, 0),
+      number(row.checked, 0),
       { text: row.passed ? "right" : "wrong", className: row.passed ? "good" : "bad" },
     ]),
   );
@@ -37,15 +39,15 @@ function show(report) {
 }
 
 function draw() {
-  Charloom.picture(document.getElementById("picture"), `/gradcheck.svg?${query}`);
+  showPicture(document.getElementById("picture"), `/gradcheck.svg?${query}`);
 }
 
 const began = Date.now();
 const clock = window.setInterval(() => {
-  Charloom.show("verdict", `checking every parameter … ${Math.round((Date.now() - began) / 1000)} s`);
+  setText("verdict", `checking every parameter … ${Math.round((Date.now() - began) / 1000)} s`);
 }, 1000);
-Charloom.json(`/gradcheck?${query}`)
+getJson(`/gradcheck?${query}`)
   .finally(() => window.clearInterval(clock))
   .then(show)
-  .catch((error) => Charloom.show("verdict", error.message));
-Charloom.theme.addEventListener("change", draw);
+  .catch((error) => setText("verdict", error.message));
+darkScheme.addEventListener("change", draw);

@@ -1,35 +1,24 @@
-// The key that requests of this tab carry: asked for when the server refuses one, kept until the tab is closed.
-"use strict";
+// The field for the key that requests of this tab carry: shown when the server refuses one.
 
-{
-  const at = Charloom.at;
-  const NAME = "charloom.key";
+import { at, setText } from "./dom.js";
+import { useKey } from "./http.js";
+import { lab } from "./lab.js";
 
-  // A header holds bytes: those of the key in UTF-8.
-  const asBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+document.addEventListener("key-refused", ({ detail: message }) => {
+  if (at("key").hidden || at("key-why").textContent !== message) setText("key-why", message);
+  at("key").hidden = false;
+});
 
-  Charloom.credentials = () => {
-    const key = sessionStorage.getItem(NAME);
-    return key ? { Authorization: `Bearer ${asBytes(key)}` } : {};
-  };
-
-  Charloom.refused = (message) => {
-    if (at("key").hidden || at("key-why").textContent !== message) Charloom.show("key-why", message);
-    at("key").hidden = false;
-  };
-
-  function use(key) {
-    if (key) sessionStorage.setItem(NAME, key);
-    else sessionStorage.removeItem(NAME);
-    at("key-field").value = "";
-    at("key").hidden = true;
-    document.dispatchEvent(new Event("key-changed"));
-    Lab.now();
-  }
-
-  at("key").addEventListener("submit", (event) => {
-    event.preventDefault();
-    use(at("key-field").value.trim());
-  });
-  at("key-forget").addEventListener("click", () => use(""));
+function use(key) {
+  useKey(key);
+  at("key-field").value = "";
+  at("key").hidden = true;
+  document.dispatchEvent(new Event("key-changed"));
+  lab.now();
 }
+
+at("key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  use(at("key-field").value.trim());
+});
+at("key-forget").addEventListener("click", () => use(""));

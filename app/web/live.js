@@ -1,128 +1,150 @@
 // The curves of one run or several, as they grow.
-"use strict";
 
-{
-  const at = Charloom.at;
-  const curves = new Map();
-  let chosen = null; // names, once a person has chosen
-  let listed = "";
-  const LOAD_AGAIN = 3000; // milliseconds between whole curves of a run that is followed
-  const MOST_POINTS = 4000; // then the server thins them
-  const chart = new LossChart(at("live-chart"), (text) => Charloom.show("live-read", text));
+import { LossChart } from "./chart.js";
+import { at, create, darkScheme, setText } from "./dom.js";
+import { follows, onEvent } from "./follow.js";
+import { getJson } from "./http.js";
+import { isBusy, lab } from "./lab.js";
+import { duration, number } from "./words.js";
 
-  const shown = () => chosen ?? [(Lab.runs.find((run) => run.state === "training") ?? Lab.serving() ?? Lab.runs.find((run) => run.step > 0) ?? Lab.runs.find(Lab.isBusy))?.name].filter(Boolean);
-  const options = () => ({ x: at("live-x").value, logX: at("live-log-x").checked, logY: at("live-log-y").checked });
+const curves = new Map();
+let chosen = null; // names, once a person has chosen
+let listed = "";
+const LOAD_AGAIN = 3000; // milliseconds between whole curves of a run that is followed
+const MOST_POINTS = 4000; // then the server thins them
+const chart = new LossChart(at("live-chart"), (text) => setText("live-read", text));
 
-  function list(runs) {
-    const key = JSON.stringify([runs.map((run) => run.name), shown()]);
-    if (key === listed) return;
-    listed = key;
-    const boxes = runs.map((run) => {
-      const box = Charloom.make("input", { type: "checkbox", value: run.name });
-      box.checked = shown().includes(run.name);
-      return Charloom.make("label", {}, box, Charloom.make("span", { class: `run${runs.indexOf(run) % 6}` }, run.name));
-    });
-    const legend = at("live-runs").querySelector("legend");
-    at("live-runs").replaceChildren(legend, ...boxes);
-  }
+const shown = () =>
+  chosen ??
+  [
+    (
+      lab.runs.find((run) => run.state === "training") ??
+      lab.serving() ??
+      lab.runs.find((run) => run.step > 0) ??
+      lab.runs.find(isBusy)
+    )?.name,
+  ].filter(Boolean);
+const options = () => ({ x: at("live-x").value, logX: at("live-log-x").checked, logY: at("live-log-y").checked });
 
-  async function load(run) {
-    const name = encodeURIComponent(run.name);
-    const [curve, { samples }] = await Promise.all([
-      Charloom.json(`/loss-curve.json?model=${name}&points=800`),
-      run.samples ? Charloom.json(`/samples?model=${name}`) : { samples: [] },
-    ]);
-    curve.samples = [...new Set(samples.map((sample) => sample.step))];
-    curve.colour = Lab.runs.indexOf(Lab.run(run.name)) % 6;
-    curve.key = keyOf(run);
-    curve.loaded = Date.now();
-    curves.set(run.name, curve);
-  }
-
-  // What a curve was loaded for. The points of a run that is followed come by themselves.
-  const keyOf = (run) => `${run.state}-${run.samples}-${run.checkpoints.length}-${run.checkpoints.at(-1)}-${Follow.follows(run.name) ? "" : run.step}`;
-
-  function isOld(run) {
-    const curve = curves.get(run.name);
-    if (!curve || curve.points.length > MOST_POINTS) return true;
-    return curve.key !== keyOf(run) && (!Follow.follows(run.name) || Date.now() - curve.loaded > LOAD_AGAIN);
-  }
-
-  function append(name, point) {
-    const curve = curves.get(name);
-    if (!curve) return;
-    const last = curve.points.at(-1)?.step ?? -1;
-    if (point.step > last) curve.points.push(point);
-    else if (point.step < last) curve.key = ""; // taken back: the whole of it again
-  }
-
-  async function update(runs) {
-    const gone = [...curves.keys()].filter((name) => !Lab.run(name));
-    for (const name of gone) curves.delete(name);
-    if (chosen) chosen = chosen.filter((name) => Lab.run(name));
-    if (chosen && !chosen.length) chosen = null;
-    list(runs);
-    const wanted = shown().map((name) => Lab.run(name)).filter((run) => run && run.step > 0);
-    describe(Lab.run(shown()[0]));
-    try {
-      await Promise.all(wanted.filter(isOld).map(load));
-    } catch {
-      return; // the runs are asked for again in a moment
-    }
-    draw();
-  }
-
-  function draw() {
-    const known = shown().map((name) => curves.get(name)).filter((curve) => curve && curve.points.length);
-    at("live-empty").hidden = known.length > 0;
-    at("live-shown").hidden = known.length === 0;
-    if (!known.length) {
-      const run = Lab.run(shown()[0]);
-      Charloom.show("live-empty", run ? `${run.name} is ${run.state}: its curve begins with its first updates.` : "Nothing has been trained yet. The curve begins with the first updates of a worker.");
-      return;
-    }
-    chart.show(known, options());
-    at("live-picture").href = `/loss-curve?model=${encodeURIComponent(known[0].run)}`;
-    const warnings = known.flatMap((curve) => curve.warnings.map((warning) => `${curve.run}: ${warning}`));
-    Charloom.show("live-warnings", warnings.join(". "));
-    at("live-warnings").hidden = warnings.length === 0;
-  }
-
-  function describe(run) {
-    at("live-numbers").hidden = !run;
-    at("live-progress").hidden = !run || run.state !== "training";
-    if (!run) return;
-    const training = run.state === "training" && !run.stale;
-    Charloom.show("live-run", run.name);
-    Charloom.show("live-state", run.stale ? "worker silent" : run.state);
-    Charloom.show("live-step", Charloom.number(run.step, 0) + (run.steps ? ` of ${Charloom.number(run.steps, 0)}` : ""));
-    Charloom.show("live-smooth", Charloom.number(run.smooth_loss));
-    Charloom.show("live-held-out", Charloom.number(run.validation_loss));
-    Charloom.show("live-speed", run.characters_per_second ? Charloom.number(run.characters_per_second, 0) : "–");
-    const left = run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : null;
-    Charloom.show("live-left", training && left !== null ? Lab.duration(left) : "–");
-    at("live-left").parentElement.hidden = !training;
-    at("live-progress").value = run.fraction;
-  }
-
-  at("live-runs").addEventListener("change", () => {
-    chosen = [...at("live-runs").querySelectorAll("input:checked")].map((box) => box.value);
-    update(Lab.runs);
+function list(runs) {
+  const key = JSON.stringify([runs.map((run) => run.name), shown()]);
+  if (key === listed) return;
+  listed = key;
+  const boxes = runs.map((run) => {
+    const box = create("input", { type: "checkbox", value: run.name });
+    box.checked = shown().includes(run.name);
+    return create("label", {}, box, create("span", { class: `run${runs.indexOf(run) % 6}` }, run.name));
   });
-  for (const id of ["live-x", "live-log-x", "live-log-y"]) at(id).addEventListener("change", draw);
-  at("zoom-in").addEventListener("click", () => chart.zoomBy(0.5));
-  at("zoom-out").addEventListener("click", () => chart.zoomBy(2));
-  at("zoom-all").addEventListener("click", () => chart.zoom(null));
-  Charloom.theme.addEventListener("change", draw);
-  // Shows a run above, without going there.
-  Lab.showNext = (name) => {
-    chosen = [name];
-    update(Lab.runs);
-  };
-  Lab.showLive = (name) => {
-    Lab.showNext(name);
-    at("live").scrollIntoView();
-  };
-  Follow.on((name, event, data) => event === "progress" && append(name, data));
-  Lab.onRuns(update);
+  const legend = at("live-runs").querySelector("legend");
+  at("live-runs").replaceChildren(legend, ...boxes);
 }
+
+async function load(run) {
+  const name = encodeURIComponent(run.name);
+  const [curve, { samples }] = await Promise.all([
+    getJson(`/loss-curve.json?model=${name}&points=800`),
+    run.samples ? getJson(`/samples?model=${name}`) : { samples: [] },
+  ]);
+  curve.samples = [...new Set(samples.map((sample) => sample.step))];
+  curve.colour = lab.runs.indexOf(lab.run(run.name)) % 6;
+  curve.key = keyOf(run);
+  curve.loaded = Date.now();
+  curves.set(run.name, curve);
+}
+
+// What a curve was loaded for. The points of a run that is followed come by themselves.
+const keyOf = (run) =>
+  [run.state, run.samples, run.checkpoints.length, run.checkpoints.at(-1), follows(run.name) ? "" : run.step].join("-");
+
+function isOld(run) {
+  const curve = curves.get(run.name);
+  if (!curve || curve.points.length > MOST_POINTS) return true;
+  return curve.key !== keyOf(run) && (!follows(run.name) || Date.now() - curve.loaded > LOAD_AGAIN);
+}
+
+function append(name, point) {
+  const curve = curves.get(name);
+  if (!curve) return;
+  const last = curve.points.at(-1)?.step ?? -1;
+  if (point.step > last) curve.points.push(point);
+  else if (point.step < last) curve.key = ""; // taken back: the whole of it again
+}
+
+async function update(runs) {
+  const gone = [...curves.keys()].filter((name) => !lab.run(name));
+  for (const name of gone) curves.delete(name);
+  if (chosen) chosen = chosen.filter((name) => lab.run(name));
+  if (chosen && !chosen.length) chosen = null;
+  list(runs);
+  const wanted = shown()
+    .map((name) => lab.run(name))
+    .filter((run) => run && run.step > 0);
+  describe(lab.run(shown()[0]));
+  try {
+    await Promise.all(wanted.filter(isOld).map(load));
+  } catch {
+    return; // the runs are asked for again in a moment
+  }
+  draw();
+}
+
+function draw() {
+  const known = shown()
+    .map((name) => curves.get(name))
+    .filter((curve) => curve?.points.length);
+  at("live-empty").hidden = known.length > 0;
+  at("live-shown").hidden = known.length === 0;
+  if (!known.length) {
+    const run = lab.run(shown()[0]);
+    setText(
+      "live-empty",
+      run
+        ? `${run.name} is ${run.state}: its curve begins with its first updates.`
+        : "Nothing has been trained yet. The curve begins with the first updates of a worker.",
+    );
+    return;
+  }
+  chart.show(known, options());
+  at("live-picture").href = `/loss-curve?model=${encodeURIComponent(known[0].run)}`;
+  const warnings = known.flatMap((curve) => curve.warnings.map((warning) => `${curve.run}: ${warning}`));
+  setText("live-warnings", warnings.join(". "));
+  at("live-warnings").hidden = warnings.length === 0;
+}
+
+function describe(run) {
+  at("live-numbers").hidden = !run;
+  at("live-progress").hidden = run?.state !== "training";
+  if (!run) return;
+  const training = run.state === "training" && !run.stale;
+  setText("live-run", run.name);
+  setText("live-state", run.stale ? "worker silent" : run.state);
+  setText("live-step", number(run.step, 0) + (run.steps ? ` of ${number(run.steps, 0)}` : ""));
+  setText("live-smooth", number(run.smooth_loss));
+  setText("live-held-out", number(run.validation_loss));
+  setText("live-speed", run.characters_per_second ? number(run.characters_per_second, 0) : "–");
+  const left = run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : null;
+  setText("live-left", training && left !== null ? duration(left) : "–");
+  at("live-left").parentElement.hidden = !training;
+  at("live-progress").value = run.fraction;
+}
+
+at("live-runs").addEventListener("change", () => {
+  chosen = [...at("live-runs").querySelectorAll("input:checked")].map((box) => box.value);
+  update(lab.runs);
+});
+for (const id of ["live-x", "live-log-x", "live-log-y"]) at(id).addEventListener("change", draw);
+at("zoom-in").addEventListener("click", () => chart.zoomBy(0.5));
+at("zoom-out").addEventListener("click", () => chart.zoomBy(2));
+at("zoom-all").addEventListener("click", () => chart.zoom(null));
+darkScheme.addEventListener("change", draw);
+// Shows a run above, without going there.
+export function showNext(name) {
+  chosen = [name];
+  update(lab.runs);
+}
+export function showLive(name) {
+  showNext(name);
+  at("live").scrollIntoView();
+}
+onEvent((name, event, data) => event === "progress" && append(name, data));
+lab.onRuns(update);

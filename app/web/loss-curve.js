@@ -1,5 +1,8 @@
 // Follows one run's training: numbers and picture change as points are added.
-"use strict";
+
+import { darkScheme, fillRows, repeat, setText, showPicture } from "./dom.js";
+import { getJson } from "./http.js";
+import { number } from "./words.js";
 
 const page = document.querySelector("[data-run]");
 const image = document.getElementById("picture");
@@ -10,16 +13,16 @@ async function update() {
   const run = encodeURIComponent(page.dataset.run);
   let curve;
   try {
-    curve = await Charloom.json(`/loss-curve.json?model=${run}&points=200`);
+    curve = await getJson(`/loss-curve.json?model=${run}&points=200`);
   } catch (error) {
-    Charloom.show("state", `not up to date: ${error.message}`);
+    setText("state", `not up to date: ${error.message}`);
     return;
   }
   training = curve.state === "training" || curve.state === "queued";
-  const key = curve.version + Charloom.theme.matches;
+  const key = curve.version + darkScheme.matches;
   if (key === shown) return;
   shown = key;
-  Charloom.picture(image, `/loss-curve.svg?model=${run}&version=${encodeURIComponent(curve.version)}`);
+  showPicture(image, `/loss-curve.svg?model=${run}&version=${encodeURIComponent(curve.version)}`);
   describe(curve);
 }
 
@@ -27,28 +30,28 @@ function describe(curve) {
   const known = (name) => curve.points.map((point) => point[name]).filter((value) => value !== null);
   const last = (name) => known(name).at(-1);
   const summed = last("summed_smooth_loss");
-  Charloom.show("state", curve.state);
-  Charloom.show("step", Charloom.number(curve.step, 0));
-  Charloom.show("smooth", Charloom.number(last("smooth_loss")));
-  Charloom.show("summed", Charloom.number(summed, 2));
+  setText("state", curve.state);
+  setText("step", number(curve.step, 0));
+  setText("smooth", number(last("smooth_loss")));
+  setText("summed", number(summed, 2));
   document.getElementById("summed").parentElement.hidden = summed === undefined;
-  Charloom.show("held-out", Charloom.number(last("validation_loss")));
+  setText("held-out", number(last("validation_loss")));
   document.getElementById("held-out").parentElement.hidden = last("validation_loss") === undefined;
-  Charloom.show("best", curve.best ? Charloom.number(curve.best[1]) : "–");
+  setText("best", curve.best ? number(curve.best[1]) : "–");
   for (const name of ["uniform", "unigram", "5-gram"]) {
-    Charloom.show(name, Charloom.number(curve.baselines[name], 2));
+    setText(name, number(curve.baselines[name], 2));
   }
-  Charloom.show("warnings", curve.warnings.join(". "));
+  setText("warnings", curve.warnings.join(". "));
   document.getElementById("warnings").hidden = curve.warnings.length === 0;
   const measured = curve.points.filter((point) => point.validation_loss !== null);
-  Charloom.rows(
+  fillRows(
     document.getElementById("points"),
     spread(measured.length > 1 ? measured : curve.points, 20)
       .map((point) => [
-        Charloom.number(point.step, 0),
-        Charloom.number(point.seconds, 1),
-        Charloom.number(point.smooth_loss),
-        Charloom.number(point.validation_loss),
+        number(point.step, 0),
+        number(point.seconds, 1),
+        number(point.smooth_loss),
+        number(point.validation_loss),
       ])
       .reverse(),
   );
@@ -60,5 +63,5 @@ function spread(items, count) {
   return Array.from({ length: count }, (_, i) => items[Math.round((i * (items.length - 1)) / (count - 1))]);
 }
 
-Charloom.theme.addEventListener("change", update);
-Charloom.follow(update, () => (training ? 1500 : 10000));
+darkScheme.addEventListener("change", update);
+repeat(update, () => (training ? 1500 : 10000));

@@ -1,7 +1,10 @@
 // A text box that marks, in place, the characters that the chosen network has never seen, and those that are too many.
-"use strict";
 
-class PromptBox {
+import { create } from "./dom.js";
+import { lab } from "./lab.js";
+import { number, visible } from "./words.js";
+
+export class PromptBox {
   // `note` says which they are, and offers to leave them out.
   constructor(area, note, select) {
     this.area = area;
@@ -14,7 +17,7 @@ class PromptBox {
   }
 
   get run() {
-    return this.select.value.split("@")[0] || (Lab.serving()?.name ?? "");
+    return this.select.value.split("@")[0] || (lab.serving()?.name ?? "");
   }
 
   // Learns from a refusal; true if it was one for unseen characters.
@@ -38,23 +41,30 @@ class PromptBox {
       if (read > most) break;
       if (unseen.has(character)) {
         found.add(character);
-        parts.push(Charloom.make("mark", {}, character));
+        parts.push(create("mark", {}, character));
       } else if (typeof parts.at(-1) === "string") parts[parts.length - 1] += character;
       else parts.push(character);
     }
     const rest = [...this.area.value].slice(most);
-    if (rest.length) parts.push(Charloom.make("mark", {}, rest.join("")));
+    if (rest.length) parts.push(create("mark", {}, rest.join("")));
     // a line break at the very end would take no room
     this.backdrop.replaceChildren(...parts, "\u200b");
     this.backdrop.scrollTop = this.area.scrollTop;
     this.note.hidden = found.size === 0 && rest.length === 0;
     if (rest.length) {
-      const shorten = Charloom.make("button", { type: "button", onclick: () => this.set([...this.area.value].slice(0, most).join("")) }, "Cut them off");
-      this.note.replaceChildren(`At most ${Charloom.number(most, 0)} characters can be read: ${Charloom.number(rest.length, 0)} too many. `, shorten);
+      const shorten = create(
+        "button",
+        { type: "button", onclick: () => this.set([...this.area.value].slice(0, most).join("")) },
+        "Cut them off",
+      );
+      this.note.replaceChildren(
+        `At most ${number(most, 0)} characters can be read: ${number(rest.length, 0)} too many. `,
+        shorten,
+      );
     }
     if (found.size === 0 || rest.length) return;
-    const leave = Charloom.make("button", { type: "button", onclick: () => this.leaveOut(unseen) }, "Leave them out");
-    const names = [...found].map((character) => `“${Lab.visible(character)}”`).join(", ");
+    const leave = create("button", { type: "button", onclick: () => this.leaveOut(unseen) }, "Leave them out");
+    const names = [...found].map((character) => `“${visible(character)}”`).join(", ");
     this.note.replaceChildren(`${this.run} has never seen ${names}. `, leave);
   }
 

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from app.api.services import Parts
 from model.config import CHOICES, PRESETS
 
-FOR_EVER = "public, max-age=31536000, immutable"
+IMMUTABLE = "public, max-age=31536000, immutable"
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,10 +38,10 @@ async def favicon(parts: Parts) -> Response:
     return Response(parts.assets.icon.content, media_type=parts.assets.icon.media_type)
 
 
-@router.get("/assets/{name}")
+@router.get("/assets/{name:path}")
 async def asset(request: Request, parts: Parts) -> Response:
-    """Scripts, styles and icons; their names change with their content."""
+    """Scripts, styles and icons; their addresses change with their content."""
     found = parts.assets.find(request.url.path)
     if found is None:
         raise HTTPException(404)
-    return Response(found.content, media_type=found.media_type, headers={"cache-control": FOR_EVER})
+    return Response(found.content, media_type=found.media_type, headers={"cache-control": IMMUTABLE})

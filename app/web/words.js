@@ -1,0 +1,28 @@
+// How numbers, times, networks and characters are written for people.
+
+export function number(value, digits = 3) {
+  if (value === null || value === undefined) return "–";
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+export const exponential = (value) => (value === null ? "–" : value === 0 ? "0" : value.toExponential(2));
+
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  return `${number(seconds / 60, seconds < 600 && seconds % 60 ? 1 : 0)} min`;
+}
+
+export const cellName = (name) => (name === "elman" ? "Elman" : name.toUpperCase());
+
+export function sizes({ cell, hidden, layers, members }) {
+  const many = members > 1 ? `${members} networks side by side, each of ` : "";
+  return `${many}${layers > 1 ? `${layers} layers of ` : ""}${hidden} ${cellName(cell)} units`;
+}
+
+export function stateOf(run) {
+  if (run.stale) return "worker silent";
+  return run.state === "training" ? `training, ${Math.floor(100 * run.fraction)} %` : run.state;
+}
+
+// The name of a character that cannot be seen.
+export const visible = (character) => ({ " ": "space", "\n": "line end", "\t": "tab" })[character] ?? character;
