@@ -14,12 +14,12 @@ import httpx
 import hypothesis
 import pytest
 import uvicorn
-from browser import browser, opened  # noqa: F401 - fixtures
-from small_runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_until
 
 from app.settings import Settings
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
+from tests.support.browser import browser, opened  # noqa: F401 - fixtures
+from tests.support.runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_until
 
 # no test asserts a time, and a machine at work on something else is slow
 hypothesis.settings.register_profile("patient", deadline=None)

@@ -1,0 +1,171 @@
+"""Input that nobody should send: a reason each time, no traceback, and no memory that stays."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import h11
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import server_process
+from tests.server.test_bad_clients import memory
+
+ANY_TEXT = st.text(st.characters(), max_size=200)  # all of Unicode, surrogates and controls too
+MIXED = st.one_of(
+    ANY_TEXT, st.text("the cat\n", max_size=200), st.text(st.characters(categories=["Cc", "Cs"]))
+)
+LIMIT = 1_000_000
+QUICK = settings(max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def server(trained_root, tmp_path_factory) -> Iterator[httpx.Client]:
+    with server_process(trained_root, access_log=False, max_length=300, default_length=5) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def posted(server) -> list[str]:
+    """The paths of all operations that take a body, without parameters of their own."""
+    paths = server.get("/openapi.json").json()["paths"]
+    found = [path for path, operations in paths.items() if "post" in operations and "{" not in path]
+    assert {"/generate", "/score", "/v1/completions"} <= set(found)
+    return found
+
+
+def check(answer: httpx.Response) -> None:
+    """A text, or a reason: never a failure of the server, and nothing of its inside."""
+    assert answer.status_code in (200, 400, 404, 405, 406, 413, 415, 422), answer.text
+    assert "Traceback" not in answer.text
+    assert 'File "' not in answer.text
+    if answer.status_code != 200:
+        assert answer.json()["error"]["message"]
+
+
+@QUICK
+@given(prompt=MIXED, stop=MIXED, model=MIXED)
+def test_any_text_in_any_field(server, prompt, stop, model):
+    for body in ({"prompt": prompt}, {"stop": stop}, {"model": model}, {prompt: stop}):
+        check(server.post("/generate", content=json.dumps(body), headers=JSON))
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from(
+        ["1e400", "-1e400", "1" * 5000, "-0", "1E+2", "NaN", "Infinity", "0x10", "01", "1.", ".5"]
+    ),
+)
+
+
+@QUICK
+@given(field=st.sampled_from(["length", "seed", "temperature", "top_k", "top_p", "n"]), number=NUMBERS)
+def test_any_number_in_any_field(server, field, number):
+    check(server.post("/generate", content=f'{{"{field}": {number}}}', headers=JSON))
+
+
+@QUICK
+@given(body=st.binary(max_size=300))
+def test_any_bytes_as_a_body(server, posted, body):
+    for path in posted:
+        answer = server.post(path, content=body, headers=JSON)
+        assert answer.status_code < 500, (path, answer.text)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(ANY_TEXT, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@QUICK
+@given(value=VALUES)
+def test_any_json_as_a_body_and_as_a_field(server, value):
+    check(server.post("/generate", content=json.dumps(value), headers=JSON))
+    check(server.post("/generate", content=json.dumps({"prompt": value, "stop": value}), headers=JSON))
+
+
+@QUICK
+@given(
+    headers=st.lists(
+        st.tuples(
+            st.from_regex(re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}"), fullmatch=True)
+            | st.sampled_from(["accept", "content-type", "content-length", "x-request-id", "authorization"]),
+            st.binary(max_size=100).map(lambda raw: raw.translate(None, b"\r\n\0").strip()),
+        ),
+        max_size=5,
+    )
+)
+def test_any_header(server, headers):
+    """An answer, or a closed connection where the head is no HTTP; the server is there afterwards."""
+    sent = [(name.encode(), value) for name, value in headers]
+    try:
+        with httpx.Client(base_url=server.base_url, timeout=10) as client:
+            answer = client.post("/generate", content=b'{"length": 3}', headers=sent)
+    except (httpx.TransportError, h11.LocalProtocolError):  # such as a length that is not the body's
+        pass
+    else:
+        assert answer.status_code < 500, answer.text
+    assert server.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"prompt":' * 50_000,
+        "[" * 500_000,
+        '{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"length": 5, "length": 6, "length": 7}',
+        '{"a":1,' * 100_000,
+        '{"prompt": "' + "\\ud800" * 100_000 + '"}',
+        '{"prompt": "' + "the " * 240_000 + '"}',
+        '{"seed": ' + "9" * 900_000 + "}",
+        '{"stop": [' + '"a",' * 200_000 + '"a"]}',
+        "\ufeff{}",
+        "\0" * 900_000,
+    ],
+    ids=lambda body: body[:12],
+)
+def test_large_and_deep_bodies_leave_no_memory_behind(server, body):
+    check(server.post("/generate", content=body.encode(), headers=JSON))  # what is first takes its buffers
+    before = memory(server)
+    for _ in range(8):
+        check(server.post("/generate", content=body.encode(), headers=JSON))
+    assert memory(server) < before + (64 << 20)
+
+
+PATHS = st.lists(
+    st.sampled_from(["..", ".", "%2e%2e", "%00", "runs", "gru", "etc", "passwd", "%ff", "é", "~"])
+)
+
+
+@QUICK
+@given(parts=PATHS, query=ANY_TEXT)
+def test_any_path_and_query(server, parts, query):
+    encoded = query.encode("utf-8", "surrogatepass")
+    for path in ("/" + "/".join(parts), "/loss-curve", "/samples", "/models"):
+        answer = server.get(path, params={"model": encoded, "prompt": encoded})
+        assert answer.status_code < 500, answer.text
+        assert "root:" not in answer.text
+
+
+def test_no_file_of_the_machine_is_ever_an_answer(server, trained_root):
+    secret = trained_root.parent / "secret.txt"
+    secret.write_text("a secret")
+    for path in ("/static/../../secret.txt", "/static/%2e%2e/%2e%2e/secret.txt", f"/{secret}", f"//{secret}"):
+        assert "a secret" not in server.get(path).text
+    for name in ("../secret.txt", "..%2fsecret.txt", str(secret), f"gru/../../{secret.name}"):
+        for method, target in (("GET", "/loss-curve"), ("GET", "/samples"), ("POST", "/generate")):
+            given: dict[str, Any] = (
+                {"json": {"model": name}} if method == "POST" else {"params": {"model": name}}
+            )
+            answer = server.request(method, target, **given)
+            assert answer.status_code in (404, 422), answer.text
+    os.unlink(secret)

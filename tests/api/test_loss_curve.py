@@ -1,0 +1,103 @@
+"""/loss-curve as points, as a picture and as a page."""
+
+import httpx
+import pytest
+
+from app.store import history
+from app.store.run_store import RunStore
+from tests.support.runs import wait_until
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type", "start"),
+    [
+        ("*/*", "application/json", b"{"),
+        ("application/json", "application/json", b"{"),
+        (BROWSER, "text/html; charset=utf-8", b"<!doctype html>"),
+        ("image/png", "image/png", b"\x89PNG"),
+        ("image/svg+xml", "image/svg+xml", b"<?xml"),
+    ],
+)
+def test_the_client_gets_what_it_accepts(client: httpx.Client, accept, media_type, start):
+    response = client.get("/loss-curve", headers={"accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == media_type
+    assert response.content.startswith(start)
+    assert response.headers["vary"] == "accept"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [("/loss-curve.png", "image/png"), ("/loss-curve.svg", "image/svg+xml"), ("/loss-curve.json", "*/*")],
+)
+def test_each_kind_has_an_address_of_its_own(client: httpx.Client, path, accept):
+    assert client.get(path).content == client.get("/loss-curve", headers={"accept": accept}).content
+
+
+def test_an_unknown_kind_is_refused_with_what_there_is(client: httpx.Client):
+    response = client.get("/loss-curve", headers={"accept": "audio/mpeg"})
+    assert (response.status_code, response.json()["error"]["code"]) == (406, "not_acceptable")
+    assert "image/png" in response.json()["error"]["message"]
+
+
+def test_the_points_are_the_runs_history(client: httpx.Client, trained_root):
+    run = RunStore(trained_root).get("classic")
+    body = client.get("/loss-curve?model=classic").json()
+    records = run.history()
+    assert [point["step"] for point in body["points"]] == [record["step"] for record in records]
+    for name in ("loss", "smooth_loss", "summed_smooth_loss", "seconds"):
+        assert [point[name] for point in body["points"]] == [record[name] for record in records]
+    assert body["recorded"] == len(records) == 61
+    assert (body["run"], body["state"], body["step"], body["sequence_length"]) == (
+        "classic",
+        "finished",
+        60,
+        10,
+    )
+    assert body["best"][0] == run.latest().best.step
+    assert body["checkpoints"] == list(run.checkpoints())
+
+
+def test_many_points_are_thinned(client: httpx.Client):
+    body = client.get("/loss-curve?model=classic&points=20").json()
+    assert len(body["points"]) <= 25
+    assert body["recorded"] == 61
+
+
+@pytest.mark.parametrize("path", ["/loss-curve.json", "/loss-curve.svg", "/loss-curve.png"])
+def test_what_has_not_changed_is_not_sent_again(client: httpx.Client, path):
+    first = client.get(path)
+    again = client.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get(path, params={"model": "classic"}, headers={"if-none-match": first.headers["etag"]})
+    assert other.status_code == 200
+
+
+def test_the_theme_changes_the_picture(client: httpx.Client):
+    assert (
+        client.get("/loss-curve.svg?theme=dark").content != client.get("/loss-curve.svg?theme=light").content
+    )
+
+
+def test_a_picture_may_style_itself_and_do_nothing_else(client: httpx.Client):
+    policy = client.get("/loss-curve.svg").headers["content-security-policy"]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+
+def test_the_curve_grows_with_the_training(serving, trained: RunStore):
+    client = serving(trained.root)
+    first = client.get("/loss-curve.json").json()
+    run = trained.get("gru")
+    history.append(run.history_path, [run.history()[-1] | {"step": 70}])
+    wait_until(lambda: client.get("/loss-curve.json").json()["points"][-1]["step"] == 70, "a point is added")
+    assert client.get("/loss-curve.json").json()["version"] != first["version"]
+
+
+def test_a_run_without_points_has_a_picture(serving, trained: RunStore):
+    trained.get("gru").history_path.unlink()
+    client = serving(trained.root)
+    assert client.get("/loss-curve.json").json()["points"] == []
+    assert client.get("/loss-curve.png").content.startswith(b"\x89PNG")
+    assert client.get("/loss-curve", headers={"accept": BROWSER}).status_code == 200

@@ -1,0 +1,57 @@
+"""The whole OpenAPI document against the application, with data that fits it and data that does not."""
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.conftest import application
+
+EXAMPLES = 20  # for each operation, of each kind
+SLOW = ("/gradcheck", "/report")  # take seconds each
+LIMITS = {"deadline_seconds": 5, "max_length": 300, "default_length": 20, "max_body_bytes": 100_000}
+
+
+@pytest.fixture(scope="module")
+def operations(trained_root) -> Iterator[list[APIOperation]]:
+    with application(trained_root, **LIMITS) as client:
+        schema = schemathesis.openapi.from_dict(client.app.openapi())
+        schema.config.update(base_url=str(client.base_url).rstrip("/"))
+        yield [result.ok() for result in schema.get_all_operations()]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_no_request_gets_an_answer_that_is_not_documented(operations, mode):
+    assert len(operations) > 10
+    for operation in operations:
+        check(operation, mode)
+
+
+def check(operation: APIOperation, mode: GenerationMode) -> None:
+    """Requests of one kind to one route: statuses, content types, headers and bodies as documented."""
+
+    @settings(
+        max_examples=2 if operation.path.startswith(SLOW) else EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(st.data())
+    def requests(data: st.DataObject) -> None:
+        case = data.draw(operation.as_strategy(generation_mode=mode))
+        # no schema can say which characters a model knows, and what the configured limits are
+        case.call_and_validate(excluded_checks=[positive_data_acceptance], timeout=60)
+
+    try:
+        requests()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE, operation.path  # nothing to get wrong

@@ -1,0 +1,164 @@
+"""The pages as they leave the server: nothing inline, nothing from elsewhere, every file there and cached."""
+
+import posixpath
+import re
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from app.api.assets import PLOTTING, SWAGGER, Asset, Assets
+from app.store.run_store import RunStore
+from tests.support.runs import LONGEST_WAIT
+
+PAGES = [
+    "/",
+    "/loss-curve",
+    "/loss-curve?model=classic",
+    "/gradcheck",
+    "/gradcheck?method=complex-step",
+    "/docs",
+]
+BROWSER = {"accept": "text/html"}
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inline: list[str] = []
+        self._open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open = tag
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self._open in ("script", "style") and data.strip():
+            self.inline.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [attrs[attribute] or "" for _, attrs in self.elements if attribute in attrs]
+
+
+def page(client: httpx.Client, path: str) -> Page:
+    response = client.get(path, headers=BROWSER)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    return Page(response.text)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_is_inline(client: httpx.Client, path):
+    found = page(client, path)
+    assert not found.inline
+    assert not found.values("style")
+    assert not [name for _, attrs in found.elements for name in attrs if name.startswith("on")]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_everything_a_page_refers_to_is_there_and_from_here(client: httpx.Client, path):
+    found = page(client, path)
+    addresses = found.values("src") + found.values("href") + found.values("srcset")
+    assert addresses
+    ids = found.values("id")
+    for address in addresses:
+        if address.startswith("#"):
+            assert address[1:] in ids
+            continue
+        assert address.startswith("/")
+        assert not address.startswith("//")
+        if not address.startswith("/gradcheck"):
+            assert client.get(address, timeout=LONGEST_WAIT).status_code == 200
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_can_be_used_without_eyes_or_on_a_phone(client: httpx.Client, path):
+    found = page(client, path)
+    elements = [tag for tag, _ in found.elements]
+    assert ("html", {"lang": "en"}) in found.elements
+    assert elements.count("main") == elements.count("title") == 1
+    assert any(attrs.get("content", "").startswith("width=device-width") for _, attrs in found.elements)
+    assert all("alt" in attrs for tag, attrs in found.elements if tag == "img")
+    ids = found.values("id")
+    assert len(ids) == len(set(ids))
+    assert set(found.values("aria-labelledby")) <= set(ids)
+    assert found.values("aria-current").count("page") >= 1
+
+
+def test_the_scripts_find_what_they_look_for(client: httpx.Client):
+    own = Assets().own
+    for path in ("/", "/loss-curve", "/gradcheck"):
+        found = page(client, path)
+        entry = next(attrs["src"] for tag, attrs in found.elements if attrs.get("type") == "module")
+        sources = [own[name].content.decode() for name in imported(own, entry.split("/", 3)[3])]
+        wanted = set(re.findall(r'(?:getElementById|setText|\bat)\(\s*"([a-z-]+)"', "".join(sources)))
+        assert wanted
+        assert wanted <= set(found.values("id")), path
+
+
+def imported(own: dict[str, Asset], name: str) -> set[str]:
+    """A script and all that it imports."""
+    found = {name}
+    for relative in re.findall(r'^(?:import|export) .*?"(\..*?)";$', own[name].content.decode(), re.M | re.S):
+        found |= imported(own, posixpath.normpath(posixpath.join(posixpath.dirname(name), relative)))
+    return found
+
+
+def test_every_script_is_loaded_by_a_page():
+    own = Assets().own
+    entries = ("index.js", "loss-curve.js", "gradcheck.js", "docs.js")
+    used = set().union(*(imported(own, entry) for entry in entries))
+    assert used == {name for name in own if name.endswith(".js")}
+
+
+def test_lines_of_scripts_and_styles_are_at_most_120_columns():
+    for name, asset in Assets().own.items():
+        lines = asset.content.decode().splitlines()
+        assert not [number for number, line in enumerate(lines, 1) if len(line) > 120], name
+
+
+def test_assets_are_cached_for_ever_under_names_that_change_with_their_content(client: httpx.Client):
+    assets = Assets()
+    for name in (*assets.own, *SWAGGER, *PLOTTING):
+        response = client.get(assets._by_name[name].url)
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert response.content == assets._by_name[name].content
+    url = assets.url("charloom.css")
+    assert re.fullmatch(r"/assets/[0-9a-f]{12}/charloom\.css", url)
+    assert client.get(url.replace(".css", "0.css")).status_code == 404
+
+
+def test_our_scripts_never_make_markup_of_text_and_ask_nobody_else():
+    for asset in Assets().own.values():
+        source = asset.content.decode()
+        for word in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+        ):
+            assert word not in source
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", source)
+
+
+def test_the_pages_are_small():
+    assert sum(len(asset.content) for asset in Assets().own.values()) < 130_000
+
+
+def test_names_are_escaped(client: httpx.Client):
+    hostile = '"><script>alert(1)</script>'
+    response = client.get("/gradcheck", params={"model": hostile}, headers=BROWSER)
+    assert "<script>alert" not in response.text
+    assert "&lt;script&gt;alert" in response.text
+
+
+def test_the_first_page_works_before_anything_is_trained(serving, tmp_path):
+    client = serving(RunStore(tmp_path).root)
+    assert page(client, "/").values("id")
+    assert client.get("/favicon.ico").headers["content-type"] == "image/svg+xml"

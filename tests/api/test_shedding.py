@@ -1,0 +1,195 @@
+"""A full server refuses texts at the connection: as the application would, and without it."""
+
+import asyncio
+import socket
+
+import httpx
+import pytest
+import uvloop
+
+from app.commands.serve import handles, listen
+from app.engine.engine import Engine
+from app.errors import OverloadedError
+from app.server.protocol import LONGEST_REFUSED
+from tests.conftest import application
+from tests.support.runs import LONGEST_WAIT
+
+NATIVE, OPENAI, TGI = {"length": 5}, {"model": "classic", "prompt": "a"}, {"inputs": "a"}
+ASKED = [
+    ("/generate", NATIVE),
+    ("/generate", TGI),
+    ("/generate", {"stop": '"inputs":'}),
+    ("/", TGI),
+    ("/generate_stream", TGI),
+    ("/score", {"text": "a cat"}),
+    ("/v1/completions", OPENAI),
+    ("/v1/chat/completions", {"model": "classic", "messages": [{"role": "user", "content": "a"}]}),
+]
+
+
+@pytest.fixture(scope="module")
+def server(trained_root):
+    with application(trained_root) as client:
+        yield client
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """The rows that the application asked a place for; it has none."""
+    asked = []
+
+    def submit(self, job):
+        asked.append(job)
+        raise self.overload(len(job.unfinished))
+
+    monkeypatch.setattr(Engine, "submit", submit)
+    return asked
+
+
+@pytest.fixture
+def full(monkeypatch):
+    monkeypatch.setattr(Engine, "full", True)
+
+
+def without_what_differs(answer: httpx.Response) -> tuple[int, dict[str, str], object]:
+    """An answer but for its id, its date and the order of its headers."""
+    fixed = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "date")}
+    return answer.status_code, fixed, answer.json()
+
+
+@pytest.mark.parametrize(("path", "body"), ASKED)
+def test_it_is_the_answer_that_the_application_gives(server, monkeypatch, reached, path, body):
+    given = server.post(path, json=body)
+    assert len(reached) == 1
+    monkeypatch.setattr(Engine, "full", True)
+    shed = server.post(path, json=body)
+    assert len(reached) == 1, "the application was asked"
+    assert without_what_differs(shed) == without_what_differs(given)
+    assert shed.status_code == 429
+    assert len(shed.headers["x-request-id"]) == 32
+
+
+def test_a_link_is_shed_too_and_keeps_its_id(server, reached, full):
+    answer = server.get("/generate", params={"prompt": "a"}, headers={"x-request-id": "mine"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (429, "mine")
+    assert not reached
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/runs", "/loss-curve", "/"])
+def test_what_needs_no_place_is_answered(server, full, path):
+    assert server.get(path).status_code == 200
+
+
+def test_refusals_are_counted_and_logged_with_the_name_of_the_key(trained_root, full, caplog):
+    caplog.set_level("INFO")
+    with application(trained_root, access_log=True, api_keys="ann:s3cret") as client:
+        ann = {"authorization": "Bearer s3cret"}
+        assert client.post("/generate", json=NATIVE, headers=ann).status_code == 429
+        metrics = client.get("/metrics", headers=ann).text
+    assert 'charloom_requests_rejected_total{reason="overloaded"} 1.0' in metrics
+    record = next(one for one in caplog.records if one.getMessage() == "request")
+    assert (record.path, record.status) == ("/generate", 429)
+    assert "s3cret" not in caplog.text
+
+
+def test_without_a_key_nobody_learns_that_the_server_is_full(trained_root, full):
+    with application(trained_root, api_keys="ann:s3cret") as client:
+        for path, body in ASKED:
+            assert client.post(path, json=body).status_code == 401
+            wrong = {"authorization": "Bearer wrong"}
+            assert client.post(path, json=body, headers=wrong).status_code == 401
+
+
+def test_a_page_of_another_origin_can_read_the_refusal(trained_root, full, reached):
+    with application(trained_root, cors_origins="https://pages.example") as client:
+        answer = client.post("/generate", json=NATIVE, headers={"origin": "https://pages.example"})
+    assert answer.status_code == 429
+    assert answer.headers["access-control-allow-origin"] == "https://pages.example"
+
+
+def test_one_connection_carries_refusals_and_answers(server, monkeypatch):
+    address = (server.base_url.host, server.base_url.port)
+    body = b'{"length": 5}'
+    ask = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
+    with socket.create_connection(address, timeout=LONGEST_WAIT) as connection:
+        reader = connection.makefile("rb")
+
+        def status(more: bytes = b"") -> int:
+            connection.sendall(ask + more + b"\r\n" + body)
+            first = int(reader.readline().split()[1])
+            length = 0
+            while (line := reader.readline()) != b"\r\n":
+                name, _, value = line.lower().partition(b":")
+                length = int(value) if name == b"content-length" else length
+            reader.read(length)
+            return first
+
+        for is_full in (True, True, False, True, False):
+            monkeypatch.setattr(Engine, "full", is_full)
+            assert status() == (429 if is_full else 200)
+        monkeypatch.setattr(Engine, "full", True)
+        assert status(b"Connection: close\r\n") == 429
+        assert reader.read() == b""
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(server, monkeypatch):
+    """The second comes while the first is being written, and the server is full by then."""
+    looks = iter((False,))
+    monkeypatch.setattr(Engine, "full", property(lambda self: next(looks, True)))
+    ask = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    bodies = b'{"length": 9000, "seed": 1}', b'{"length": 7, "seed": 1}'
+    with socket.create_connection((server.base_url.host, server.base_url.port), LONGEST_WAIT) as connection:
+        connection.sendall(b"".join(ask + b"Content-Length: %d\r\n\r\n%b" % (len(b), b) for b in bodies))
+        data = b""
+        while b'"length":7' not in data and (piece := connection.recv(1 << 16)):
+            data += piece
+    assert 0 < data.find(b'"length":9000') < data.find(b'"length":7')
+
+
+@pytest.mark.parametrize("kind", ["announced", "chunked"])
+def test_of_a_refused_body_no_more_is_read_than_a_limit(server, full, kind):
+    address = (server.base_url.host, server.base_url.port)
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(address, timeout=LONGEST_WAIT) as connection:
+        if kind == "announced":
+            connection.sendall(head + b"Content-Length: 100000000\r\n\r\n")
+        else:
+            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        piece = bytes(1 << 16)
+        for _ in range(20 * LONGEST_REFUSED // len(piece)):
+            try:
+                connection.sendall(piece if kind == "announced" else b"10000\r\n" + piece + b"\r\n")
+            except OSError:
+                return
+        raise AssertionError("it was all read")
+
+
+def test_a_turn_of_the_loop_takes_many_connections():
+    """One for each turn is all that libuv takes from a socket: too few when the turns are long."""
+
+    async def turns_until_all_are_accepted(count: int) -> int:
+        loop, made, turns = asyncio.get_running_loop(), [], 0
+
+        class Taken(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        servers = [await loop.create_server(Taken, sock=one) for one in handles(listener)]
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(count)]
+        while len(made) < count:
+            await asyncio.sleep(0)
+            turns += 1
+        for one in (*clients, *made, *servers):
+            one.close()
+        return turns
+
+    with listen("127.0.0.1", 0) as listener:
+        assert uvloop.run(turns_until_all_are_accepted(100)) < 20
+
+
+def test_the_advice_is_the_time_that_what_is_admitted_takes():
+    engine = Engine(max_rows=1, max_queue=0)
+    assert not engine.full
+    error = engine.overload()
+    assert isinstance(error, OverloadedError)
+    assert error.retry_after == 1.0, "no rate is known yet"

@@ -1,0 +1,244 @@
+import dataclasses
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.logging import RichHandler
+
+from app.cli import main
+from app.commands.options import DESCRIPTIONS
+from app.commands.progress import LineDisplay
+from app.store.records import Status
+from app.store.run_store import RunStore
+from app.training.worker import hold
+from model.checkpoint import load
+from model.config import RunConfig
+from model.generation import generate
+from model.sampling import SamplingConfig
+from tests.support.runs import locked, outcome, small_text, wait_until, worker_process
+
+SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sample-every 10"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """A current folder with a text, no settings from outside, and a store that does not exist yet."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("CHARLOOM_"):
+            monkeypatch.delenv(name)
+    (tmp_path / "My Text.txt").write_text(small_text(), "utf-8")
+    yield tmp_path
+    for handler in logging.getLogger().handlers[:]:  # the command's own, to a console that is gone
+        if isinstance(handler, RichHandler):
+            logging.getLogger().removeHandler(handler)
+
+
+def test_every_field_of_a_run_is_an_option(capsys):
+    assert {"preset", *DESCRIPTIONS} == {field.name for field in dataclasses.fields(RunConfig)}
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in DESCRIPTIONS:
+        assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_minutes_alone_are_planned_for_and_the_same_command_goes_on(folder: Path, capsys):
+    command = ["train", "My Text.txt", "--minutes", "0.05", "--hidden", "8", "--members", "2"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "2 networks side by side, each of 8 GRU units" in out
+    assert "a 5-gram reaches" in out
+    assert "It ends at about" in out
+    run = RunStore("checkpoints").get("my-text")
+    assert (run.config.preset, run.config.minutes, run.config.members) == ("planned", 0.05, 2)
+    assert run.status.seconds < 2 * 3
+
+    assert main(command) == 0
+    assert "Looking at the text" not in capsys.readouterr().out
+    assert [other.name for other in RunStore("checkpoints").list()] == ["my-text"]
+
+
+def test_train_generate_and_list(folder: Path, capsys):
+    assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.01"]) == 0
+    out = capsys.readouterr().out
+    assert "sample at step 20:" in out
+    assert "my-text: finished, step 30 of 30, loss" in out
+    run = RunStore("checkpoints").get("my-text")
+    assert (run.config.hidden, run.config.learning_rate, run.config.preset) == (8, 0.01, "gru-pair")
+    assert [sample["step"] for sample in run.samples()] == [0, 10, 20, 30, 30]
+
+    command = "generate --prompt the --length 40 --temperature 0.7 --top-k 5 --seed 3 --stop zzz"
+    assert main(command.split()) == 0
+    captured = capsys.readouterr()
+    checkpoint = load(run.checkpoint_path(30))
+    sampling = SamplingConfig(temperature=0.7, top_k=5)
+    expected = generate(checkpoint.network(), checkpoint.vocabulary, "the", 40, sampling, 3, ("zzz",))
+    assert captured.out == expected.text + "\n"
+    assert captured.err == "my-text@30, seed 3, ended by length\n"
+    assert main(["generate", "--model", "my-text@10", "--length", "5"]) == 0
+    assert "my-text@10" in capsys.readouterr().err
+
+    assert main(["runs"]) == 0
+    assert re.search(r"my-text +finished +30 +30 ", capsys.readouterr().out)
+
+
+def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(folder: Path, capsys, monkeypatch):
+    command = ["train", "My Text.txt", *SMALL.split(), "--record-every", "1"]
+    assert main([*command, "--name", "undisturbed"]) == 0
+
+    def interrupt(self: LineDisplay, status: Status) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LineDisplay, "show", interrupt)
+        assert main(command) == 130
+    stopped = RunStore("checkpoints").get("my-text")
+    assert (stopped.status.state, stopped.status.step < 30) == ("queued", True)
+    assert "Stopped at step" in capsys.readouterr().out
+    assert main(command) == 0
+    assert outcome(stopped) == outcome(RunStore("checkpoints").get("undisturbed"))
+    before = {path.name: path.stat().st_mtime_ns for path in stopped.path.iterdir()}
+    assert main(command) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in stopped.path.iterdir()} == before
+
+
+def test_other_settings_make_another_run_unless_a_name_is_given(folder: Path, capsys):
+    for seed in ("1", "2", "1"):
+        assert main(["train", "My Text.txt", *SMALL.split(), "--seed", seed]) == 0
+    assert [run.name for run in RunStore("checkpoints").list()] == ["my-text", "my-text-2"]
+    assert main(["train", "My Text.txt", *SMALL.split(), "--seed", "3", "--name", "my-text"]) == 2
+    assert "exists already, with seed 1 instead of 3: choose another --name" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_is_tried_again_and_says_why(folder: Path, capsys):
+    command = [
+        "train",
+        "My Text.txt",
+        *SMALL.split(),
+        "--learning-rate",
+        "10",
+        "--weight-decay",
+        "10",
+        "--clip",
+        "none",
+    ]
+    heartbeats = set()
+    for _ in range(2):
+        assert main([*command, "--steps", "500"]) == 2
+        assert "my-text failed: the loss became" in capsys.readouterr().err
+        status = RunStore("checkpoints").get("my-text").status
+        assert status.state == "failed"
+        heartbeats.add(status.heartbeat)
+    assert len(heartbeats) == 2
+
+
+def test_a_warning_is_a_sentence_for_people(folder: Path, capsys):
+    explode = "--preset gru --hidden 16 --streams 2 --sequence-length 10 --checkpoint-every 10 --clip none"
+    command = f"{explode} --learning-rate 10 --steps 200 --validate-every 50 --weight-decay 0.3"
+    main(["train", "My Text.txt", *command.split()])
+    shown = capsys.readouterr().out
+    assert re.search(r"WARNING +run my-text: (the loss|overfitting)", shown)
+    assert "app.training.trainer" not in shown
+
+
+def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
+    store = RunStore("checkpoints")
+    store.root.mkdir()
+    with worker_process(store):
+        wait_until(lambda: locked(store), "the worker holds the store")
+        assert main(["train", "My Text.txt", *SMALL.split()]) == 0
+    out = capsys.readouterr().out
+    assert "my-text: finished, step 30 of 30" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("train none.txt", r"none\.txt"),
+        ("train empty.txt", "empty"),
+        ("train short.txt", "need at least"),
+        ("train short.txt --minutes 1", "need at least"),
+        ("train text.txt --preset x", "preset must be one of classic, gru, gru-pair. Given: 'x'"),
+        ("train text.txt --hidden 0", "hidden must be between 1 and 4096. Given: 0"),
+        ("train text.txt --hidden x", "--hidden"),
+        ("train text.txt --hiden 3", "--hiden"),
+        ("train text.txt --cell rnn", "cell must be one of elman, gru, lstm. Given: 'rnn'"),
+        ("train text.txt --name ../x", "cannot be the name of a run"),
+        ("train text.txt --store text.txt", r"text\.txt"),
+        ("train", "text"),
+        ("generate", "no checkpoint"),
+        ("generate --model ../x", r"\.\./x"),
+        ("generate --model none", "none"),
+        ("generate --length 0", "length must be at least 1. Given: 0"),
+        ("generate --temperature -1", "temperature"),
+        ("generate --top-p 2", "top_p"),
+        ("gradcheck --cell rnn", "cell must be one of"),
+        ("gradcheck --method x", "method must be one of"),
+        ("worker --nice 99", "--nice"),
+        ("worker --store text.txt", r"text\.txt"),
+        ("serve --port 99999", "port"),
+        ("serve --port 0 --corpus short.txt", "need at least"),
+        ("serve --host nowhere.invalid", "cannot listen on nowhere.invalid"),
+        ("serve --port 0", "there is no text at corpora/shakespeare.txt"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str, complaint: str):
+    Path("text.txt").write_text(small_text())
+    Path("empty.txt").touch()
+    Path("short.txt").write_text("abc")
+    assert main(command.split()) == 2
+    error = capfd.readouterr().err
+    assert re.search(complaint, error)
+    assert error.startswith("charloom: ")
+    assert error.count("\n") == 1
+    assert RunStore("checkpoints").list() == []
+
+
+def test_a_second_worker_may_be_told_not_to_wait(folder: Path, capfd):
+    with hold(RunStore("checkpoints"), lambda: False, wait=False):
+        assert main(["worker", "--no-wait"]) == 2
+    assert "another worker holds" in capfd.readouterr().err
+
+
+def test_gradcheck(folder: Path, capsys):
+    command = "gradcheck --cell lstm --layers 2 --hidden 4 --elements 5"
+    assert main(command.split()) == 0
+    out = capsys.readouterr().out
+    assert out.count("passed") == 2 * (2 * 3 + 2 + 1)  # methods x (layers x (U, W, b) + V, c + initial state)
+    assert "FAILED" not in out
+
+
+def test_gradcheck_of_the_assignment_shows_its_figures(folder: Path, capsys):
+    assert main(["gradcheck", "--elements", "3", "--method", "centred"]) == 0
+    out = capsys.readouterr().out
+    for figure in ("2.54e-07", "1.77e-08", "2.55e-09", "2.18e-09", "1.55e-10"):
+        assert figure in out
+    assert "…" not in out
+
+
+def test_a_failed_gradcheck_has_exit_code_1(folder: Path, capsys, monkeypatch):
+    monkeypatch.setattr("model.gradcheck.LIMITS", {"centred": 0.0, "complex-step": 0.0})
+    assert main(["gradcheck", "--hidden", "4", "--layers", "2", "--elements", "2"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_no_arguments_is_help(capsys):
+    assert main([]) == 0
+    assert "Usage: charloom" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_no_error(folder: Path):
+    assert main(["train", "My Text.txt", *SMALL.split()]) == 0
+    command = [sys.executable, "-m", "app.cli", "train", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""

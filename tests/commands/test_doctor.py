@@ -1,0 +1,120 @@
+"""`charloom doctor`: each fault that it looks for is found when it is there, and comes with what to do."""
+
+import dataclasses
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+from app.commands import doctor
+from app.commands.doctor import Diagnosis, examine
+from app.settings import Settings
+from app.store.run_store import RunStore
+from app.training.worker import hold
+from tests.conftest import server_process
+from tests.faults.test_disk import mounted, remount
+
+
+def findings(store: Path, **changes: object) -> dict[str, Diagnosis]:
+    return {finding.name: finding for finding in examine(Settings(store=store, port=0, **changes))}
+
+
+def test_a_good_store_has_no_fault(trained_root, capsys):
+    found = findings(trained_root)
+    assert {finding.state for finding in found.values()} == {"ok"}, found
+    assert found["checkpoints"].message == "gru@60 would be served"
+    assert "no fault" not in found["gradients"].message
+    assert main(["doctor", "--store", str(trained_root), "--port", "0"]) == 0
+    assert capsys.readouterr().out.count("ok   ") == len(found) == 9
+
+
+def test_whatever_is_wrong_comes_with_advice(tmp_path):
+    for finding in findings(tmp_path / "nothing" / "here").values():
+        assert finding.state == "ok" or finding.advice
+    assert findings(tmp_path / "nothing")["store"].advice.startswith("start `charloom serve`")
+
+
+def test_a_bad_newest_checkpoint(trained: RunStore, capsys):
+    trained.get("gru").checkpoint_path(60).write_bytes(b"torn")
+    found = findings(trained.root)["checkpoints"]
+    assert found.state == "fault"
+    assert "step-000000060.safetensors of run 'gru' is not a safetensors file" in found.message
+    assert main(["doctor", "--store", str(trained.root), "--port", "0"]) == 1
+    assert "FAIL checkpoints" in capsys.readouterr().out
+
+
+def test_a_failed_run(trained: RunStore):
+    run = trained.get("classic")
+    run.write_status(run.status.model_copy(update={"state": "failed", "reason": "the text is too short"}))
+    found = findings(trained.root)["checkpoints"]
+    assert (found.state, found.message) == ("warning", "run 'classic' failed: the text is too short")
+
+
+def test_the_worker(trained: RunStore):
+    run = trained.get("gru")
+    run.write_status(run.status.model_copy(update={"state": "queued"}))
+    assert findings(trained.root)["worker"].message == "none, and gru wait for one"
+    with hold(trained, lambda: False, wait=False):
+        assert findings(trained.root)["worker"].message == "one holds the store"
+    run.write_status(run.status.model_copy(update={"state": "training", "heartbeat": 1.0}))
+    assert findings(trained.root)["worker"].state == "fault"
+
+
+def test_a_port_in_use(trained_root):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = doctor.port(Settings(store=trained_root, port=taken.getsockname()[1]))
+    assert found.state == "fault"
+    assert "Address already in use" in found.message
+    with server_process(trained_root) as client:
+        found = doctor.port(Settings(store=trained_root, port=client.base_url.port))
+    assert (found.state, "a server answers" in found.message) == ("ok", True)
+
+
+def test_a_small_and_a_read_only_disk(trained_root, tmp_path):
+    with mounted(tmp_path / "small") as disk:
+        shutil.copytree(trained_root, disk / "checkpoints")
+        assert findings(disk / "checkpoints")["disk"].state == "fault"
+        remount(disk, "ro")
+        found = findings(disk / "checkpoints")["store"]
+        assert (found.state, "read-only" in found.message) == ("warning", True)
+
+
+def test_a_store_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert findings(tmp_path / "file")["store"].state == "fault"
+
+
+def test_versions_that_are_too_old_or_missing(trained_root, monkeypatch):
+    monkeypatch.setattr(
+        doctor, "requires", lambda name: ["numpy>=99", "nonesuch>=1", 'other; extra == "dev"']
+    )
+    found = findings(trained_root)["versions"]
+    assert found.state == "fault"
+    assert "needs >=99; nonesuch nothing, needs >=1" in found.message
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("gradients", "check"), ("generation", "generate")])
+def test_a_computer_that_computes_wrongly(trained_root, monkeypatch, name, wrong):
+    honest, calls = getattr(doctor, wrong), iter(range(100))
+
+    def check(*arguments: object, **options: object) -> object:
+        for result in honest(*arguments, **options):
+            yield dataclasses.replace(result, relative_error=1.0)
+
+    def generate(*arguments: object, **options: object) -> object:
+        return honest(*arguments, **options | {"seed": next(calls)})
+
+    monkeypatch.setattr(doctor, wrong, {"check": check, "generate": generate}[wrong])
+    assert findings(trained_root)[name].state == "fault"
+
+
+def test_a_check_that_fails_is_a_fault_and_the_others_go_on(trained_root, monkeypatch):
+    def broken(settings: Settings) -> Diagnosis:
+        raise OSError("no disk at all")
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", broken)
+    found = findings(trained_root)
+    assert (found["disk"].state, found["disk"].message) == ("fault", "OSError: no disk at all")
+    assert len(found) == 9

@@ -1,0 +1,129 @@
+"""`charloom runs …`: the same on the local store and through a server."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from app.cli import main
+from app.store.run_store import RunStore
+from app.training.worker import Worker
+from tests.support.runs import small_text, stop, wait_until, worker_process
+
+SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 40 --sample-every 20"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> RunStore:
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("CHARLOOM_"):
+            monkeypatch.delenv(name)
+    (tmp_path / "my text.txt").write_text(small_text(6000), "utf-8")
+    return RunStore("checkpoints")
+
+
+@pytest.fixture(params=["local", "url"])
+def where(request, store, serving, monkeypatch) -> str:
+    store.root.mkdir()
+    if request.param == "url":
+        client = serving(store.root, api_keys="ann:secret:admin", watch_seconds=20)
+        monkeypatch.setenv("CHARLOOM_URL", str(client.base_url))
+        monkeypatch.setenv("CHARLOOM_API_KEY", "secret")
+    return str(request.param)
+
+
+def train_all(store: RunStore) -> None:
+    worker = Worker(store, lambda: False)
+    while (run := worker.next_run()) is not None:
+        worker.train(run)
+
+
+def runs(*arguments: str) -> int:
+    return main(["runs", *arguments])
+
+
+def test_a_text_becomes_a_run_that_is_steered_watched_forked_and_removed(where, store, capsys):
+    assert runs() == 0
+    assert "There is no run" in capsys.readouterr().out
+    assert runs("add", "my text.txt", "--name", "mine", *SMALL.split()) == 0
+    said = capsys.readouterr().out
+    assert "warning: 6,000 characters are few" in said
+    assert "run mine is queued: 6,000 characters" in said
+    for action, state in (
+        ("pause", "paused"),
+        ("resume", "queued"),
+        ("stop", "stopped"),
+        ("resume", "queued"),
+    ):
+        assert runs(action, "mine") == 0
+        assert capsys.readouterr().out == f"run mine is {state}\n"
+    train_all(store)
+    assert runs("list") == 0
+    assert re.search(r"mine +finished +40 +40", capsys.readouterr().out)
+    assert runs("show", "mine") == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 40
+    assert runs("watch", "mine") == 0
+    assert capsys.readouterr().out.endswith("mine is finished\n")
+    assert runs("fork", "mine", "--step", "20", "--steps", "10", "--name", "more") == 0
+    assert store.get("more").spec.parent == "mine@20"
+    assert runs("rm", "more") == 0
+    assert runs("rm", "mine") == 2
+    assert "force" in capsys.readouterr().err
+    assert runs("rm", "mine", "--force") == 0
+    assert store.list() == []
+
+
+def test_an_export_is_imported_again(where, store, capsys):
+    runs("add", "my text.txt", "--name", "mine", *SMALL.split())
+    train_all(store)
+    assert runs("export", "mine") == 0
+    assert "mine-40.zip is written" in capsys.readouterr().out
+    assert runs("export", "mine") == 2  # never over a file that is there
+    assert runs("import", "mine-40.zip", "--name", "again") == 0
+    assert store.get("again").checkpoints().keys() == {40}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["show", "none"], "there is no run named 'none'"),
+        (["pause", "../x"], "nothing at"),
+        (["add", "missing.txt"], "missing.txt: No such file"),
+        (["add", "my text.txt", "--hidden", "0"], "hidden must be between"),
+        (["import", "my text.txt"], "not an exported run"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(where, store, capsys, arguments, part):
+    assert runs(*arguments) == 2
+    said = capsys.readouterr().err
+    assert part in said
+    assert said.count("\n") == 1
+
+
+def test_no_server_and_no_address_are_said(store, capsys):
+    assert runs("list", "--url", "http://127.0.0.1:9") == 2
+    assert "no server answers at http://127.0.0.1:9" in capsys.readouterr().err
+    assert runs("list", "--url", "nonsense") == 2
+    assert "nonsense" in capsys.readouterr().err
+
+
+def test_watching_shows_a_run_as_it_trains(store, tmp_path):
+    store.root.mkdir()
+    runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--steps", "4000", "--record-every", "100")
+    command = [sys.executable, "-P", "-m", "app.cli", "runs", "watch", "mine"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: "mine is queued" in watching.stdout.readline(), "the watcher is there")
+        with worker_process(store) as worker:
+            said, _ = watching.communicate(timeout=60)
+            assert stop(worker)[0] == 0
+    finally:
+        watching.kill()
+    assert watching.returncode == 0
+    assert "mine is training" in said
+    assert re.search(r"step +3,900 +loss \d", said)
+    assert said.endswith("mine is finished\n")

@@ -1,0 +1,95 @@
+"""`charloom serve`: the real server and the real worker, started and ended together."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.commands.supervisor import Supervisor
+from app.store.run_store import RunStore
+from tests.support.runs import LONGEST_WAIT, locked, small_text, wait_until
+
+
+def child(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_child_that_dies_is_started_again(tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr("app.commands.supervisor.FIRST_PAUSE", 0.001)
+    log = tmp_path / "log"
+    supervisor = Supervisor(
+        child(f"open({str(log)!r}, 'a').write('x'); raise SystemExit(3)"), dict(os.environ)
+    )
+    supervisor.start()
+    wait_until(lambda: log.exists() and len(log.read_text()) >= 3, "it is started three times")
+    supervisor.stop()
+    assert "the worker ended with code 3" in caplog.text
+    assert not any(thread.name == "supervisor" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("on_sigterm", "patience", "code"),
+    [("lambda *_: sys.exit(0)", LONGEST_WAIT, 0), ("signal.SIG_IGN", 0.1, -signal.SIGKILL)],
+)
+def test_a_child_is_asked_to_end_and_then_made_to(
+    tmp_path: Path, monkeypatch, on_sigterm: str, patience: float, code: int
+):
+    monkeypatch.setattr("app.commands.supervisor.LONGEST_STOP", patience)
+    ready = tmp_path / "ready"
+    program = f"import signal, sys, time; signal.signal(signal.SIGTERM, {on_sigterm}); "
+    supervisor = Supervisor(child(program + f"open({str(ready)!r}, 'w'); time.sleep(600)"), dict(os.environ))
+    supervisor.start()
+    wait_until(ready.exists, "the child runs")
+    supervisor.stop()
+    assert supervisor.process is not None
+    assert supervisor.process.wait(LONGEST_WAIT) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_serve_trains_and_serves_and_ends_both(tmp_path: Path, number: int):
+    (tmp_path / "text.txt").write_text(small_text(), "utf-8")
+    log, store = tmp_path / "log", RunStore(tmp_path / "checkpoints")
+    command = [sys.executable, "-P", "-m", "app.cli", "serve", "--port", "0", "--corpus", "text.txt"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHARLOOM_")}
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stderr=stderr, cwd=tmp_path, env=environment) as server,
+    ):
+        try:
+            wait_until(lambda: address(log), "the server says where it is")
+            wait_until(lambda: ready(address(log)), "the server has a model")
+            request = {"prompt": "the", "length": 10}
+            answer = httpx.post(f"{address(log)}/generate", json=request, timeout=LONGEST_WAIT)
+            assert answer.status_code == 200
+            classic = store.get("classic")
+            wait_until(lambda: classic.status.step > 0, "the worker trains")
+        finally:
+            server.send_signal(number)
+            code = server.wait(LONGEST_WAIT)
+    if number == signal.SIGKILL:
+        # it could not end its worker: that ends by itself
+        assert code == -signal.SIGKILL
+        wait_until(lambda: not locked(store), "the worker has gone")
+    else:
+        assert code == 0
+        assert not locked(store)
+    assert classic.status.state == "queued"
+    assert "Traceback" not in log.read_text()
+
+
+def address(log: Path) -> str:
+    match = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+    return match[0] if match else ""
+
+
+def ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=LONGEST_WAIT).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,266 @@
+"""Which checkpoint is served: the newest valid one of the run that trained last, or a named one."""
+
+import json
+import logging
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from app.engine.models import ModelStore
+from app.errors import ModelNotFoundError, NotReadyError
+from app.store.records import CheckpointEntry, Latest
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.training.trainer import train_run
+from model.checkpoint import encode, load
+from model.errors import CheckpointError
+from tests.support.runs import classic_like, small_text
+
+
+def refreshed(store: RunStore) -> ModelStore:
+    models = ModelStore(store)
+    models.refresh()
+    return models
+
+
+def announce(run: Run, step: int, data: bytes, time: float = 2e9) -> None:
+    """What a worker does with a new checkpoint, with any bytes in its file."""
+    whole = load(run.checkpoint_path(0))
+    whole.step = step
+    encode(whole)
+    run.checkpoint_path(step).write_bytes(data or encode(whole))
+    entry = CheckpointEntry(file=run.checkpoint_path(step).name, step=step, digest=whole.digest, time=time)
+    run.write_latest(Latest(newest=entry))
+
+
+def test_the_run_that_trained_last_is_served(trained: RunStore):
+    models = refreshed(trained)
+    assert models.current.id == "gru@60"
+    announce(trained.get("classic"), 70, b"")
+    models.refresh()
+    assert models.current.id == "classic@70"
+
+
+def test_an_untrained_run_does_not_replace_a_trained_one(trained: RunStore):
+    models = refreshed(trained)
+    new = trained.create("new", classic_like(), small_text(), "small.txt")
+    train_run(new, lambda: True)
+    announce(new, 0, b"")
+    models.refresh()
+    assert models.current.id == "gru@60"
+    announce(new, 5, b"")
+    models.refresh()
+    assert models.current.id == "new@5"
+
+
+def test_an_untrained_run_is_served_where_nothing_else_is(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create("new", classic_like(), small_text(), "small.txt")
+    models = refreshed(store)
+    with pytest.raises(NotReadyError, match="no checkpoint in"):
+        _ = models.current
+    train_run(run, lambda: True)
+    announce(run, 0, b"")
+    models.refresh()
+    assert models.current.step == 0
+
+
+def torn(run: Run) -> bytes:
+    return next(reversed(run.checkpoints().values())).read_bytes()[:-100]
+
+
+def foreign(run: Run) -> bytes:
+    return b"not a checkpoint"
+
+
+def another(run: Run) -> bytes:
+    """A whole checkpoint, but not the one that is announced."""
+    return next(iter(run.checkpoints().values())).read_bytes()
+
+
+@pytest.mark.parametrize("bad", [torn, foreign, another])
+def test_a_bad_checkpoint_is_refused_once_and_the_last_good_one_stays(trained: RunStore, caplog, bad):
+    models = refreshed(trained)
+    good = models.current
+    run = trained.get("gru")
+    announce(run, 70, bad(run))
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            models.refresh()
+    assert models.current is good
+    assert models.refusals == 1
+    assert models.last_refusal is not None
+    assert (models.last_refusal.run, models.last_refusal.file) == ("gru", "step-000000070.safetensors")
+    assert [record.message for record in caplog.records] == [
+        f"checkpoint step-000000070.safetensors of run gru refused: {models.last_refusal.reason}"
+    ]
+
+
+def test_a_bad_checkpoint_that_is_mended_is_served(trained: RunStore):
+    models = refreshed(trained)
+    run = trained.get("gru")
+    announce(run, 70, foreign(run))
+    models.refresh()
+    announce(run, 70, b"")
+    models.refresh()
+    assert models.current.id == "gru@70"
+
+
+def test_a_start_beside_a_bad_newest_checkpoint_takes_the_one_before(trained: RunStore):
+    run = trained.get("gru")
+    announce(run, 70, torn(run))
+    models = refreshed(trained)
+    assert models.current.id == "gru@60"
+    assert models.refusals == 1
+
+
+def test_a_run_without_any_good_checkpoint_leaves_the_place_to_the_one_before(trained: RunStore):
+    for path in trained.get("gru").checkpoints().values():
+        path.write_bytes(b"")
+    assert refreshed(trained).current.id == "classic@60"
+
+
+def test_a_damaged_latest_json_is_refused_and_the_files_are_looked_through(trained: RunStore):
+    (trained.get("gru").path / "latest.json").write_text("{")
+    models = refreshed(trained)
+    assert models.current.id == "gru@60"
+    assert models.last_refusal is not None
+    assert models.last_refusal.file == "latest.json"
+
+
+def test_weights_that_are_not_finite_are_refused(trained: RunStore):
+    models = refreshed(trained)
+    run = trained.get("gru")
+    checkpoint = load(run.checkpoint_path(60))
+    checkpoint.parameters[3] = np.nan
+    data = encode(checkpoint)
+    announce(run, 70, data)
+    models.refresh()
+    assert models.current.id == "gru@60"
+
+
+def test_a_run_that_is_deleted_goes_on_being_served_until_another_is_there(trained: RunStore):
+    models = refreshed(trained)
+    shutil.rmtree(trained.get("classic").path)
+    shutil.rmtree(trained.get("gru").path)
+    models.refresh()
+    assert models.current.id == "gru@60"
+    with pytest.raises(ModelNotFoundError):
+        models.get("gru@20")
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        (None, "gru@60"),
+        ("gru", "gru@60"),
+        ("classic", "classic@60"),
+        ("classic@0", "classic@0"),
+        ("classic@000020", "classic@20"),
+        ("gru@60", "gru@60"),
+    ],
+)
+def test_a_model_is_found_by_name(trained: RunStore, name, model):
+    assert refreshed(trained).get(name).id == model
+
+
+def test_the_best_is_found_by_name_and_by_its_step(trained: RunStore):
+    models = refreshed(trained)
+    latest = trained.get("classic").latest()
+    assert latest is not None
+    assert latest.best is not None
+    best = models.get("classic@best")
+    assert (best.step, best.digest) == (latest.best.step, latest.best.digest)
+    same = models.get(best.id)  # from whichever file holds it
+    assert all(
+        np.array_equal(value, same.network.parameters[name])
+        for name, value in best.network.parameters.items()
+    )
+
+
+def test_a_step_is_its_own_file_also_where_it_is_the_best(trained: RunStore):
+    run = trained.get("classic")
+    latest = run.latest()
+    path = run.checkpoint_path(latest.best.step)
+    if not path.exists():
+        checkpoint = load(run.path / latest.best.file)
+        checkpoint.progress["smooth_loss"] = 1.0  # as another file of the same weights
+        path.write_bytes(encode(checkpoint))
+    found = refreshed(trained).get(f"classic@{latest.best.step}")
+    assert found.digest == load(path).digest != latest.best.digest
+
+
+@pytest.mark.parametrize(
+    "name", ["", "nothing", "gru@", "gru@61", "gru@x", "@60", "../gru", "gru@-1", "gru@60@60", "GRU"]
+)
+def test_a_name_without_a_model_is_refused(trained: RunStore, name):
+    with pytest.raises(ModelNotFoundError):
+        refreshed(trained).get(name)
+
+
+def test_a_step_that_is_gone_names_those_that_are_there(trained: RunStore):
+    with pytest.raises(ModelNotFoundError, match=r"no checkpoint 33; it has the steps 0, 20, .*60"):
+        refreshed(trained).get("gru@33")
+
+
+def test_a_run_without_checkpoint_is_not_ready(trained: RunStore):
+    trained.create("new", classic_like(), small_text(), "small.txt")
+    with pytest.raises(NotReadyError, match="'new' has no checkpoint yet: it is queued"):
+        refreshed(trained).get("new")
+
+
+def test_a_damaged_checkpoint_that_is_named_says_so(trained: RunStore):
+    trained.get("classic").checkpoint_path(20).write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        refreshed(trained).get("classic@20")
+
+
+def test_named_models_are_kept_within_their_bytes_least_recently_used_out_first(trained: RunStore):
+    models = ModelStore(trained, cache_bytes=2 * refreshed(trained).get("classic@0").size)
+    models.refresh()
+    first, second = models.get("classic@0"), models.get("classic@20")
+    assert models.get("classic@0") is first
+    models.get("classic@40")
+    assert models.get("classic@0") is first
+    assert models.get("classic@20") is not second
+
+
+def test_a_model_larger_than_the_cache_is_served_and_not_kept(trained: RunStore):
+    models = ModelStore(trained, cache_bytes=1)
+    models.refresh()
+    assert models.get("classic@0") is not models.get("classic@0")
+
+
+def test_a_loaded_model_cannot_be_changed(trained: RunStore):
+    model = refreshed(trained).current
+    with pytest.raises(ValueError, match="read-only"):
+        model.network.parameters["c"][0] = 1
+
+
+def test_progress_tells_losses_and_no_random_state(trained: RunStore):
+    progress = refreshed(trained).current.progress
+    assert progress["smooth_loss"] > 0
+    assert "random_state" not in progress
+    json.dumps(progress)
+
+
+def test_many_threads_get_what_they_ask_for_while_checkpoints_change(trained: RunStore):
+    models = refreshed(trained)
+    run = trained.get("gru")
+    wrong: list[str] = []
+
+    def ask(name: str) -> None:
+        wrong.extend(name for _ in range(50) if models.get(name).id != name)
+
+    threads = [threading.Thread(target=ask, args=(f"classic@{step}",)) for step in (0, 20, 40, 60)]
+    for thread in threads:
+        thread.start()
+    for step in range(70, 90, 5):
+        announce(run, step, b"", time=2e9 + step)
+        models.refresh()
+        assert models.current.step == step
+    for thread in threads:
+        thread.join()
+    assert not wrong

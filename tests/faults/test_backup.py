@@ -1,0 +1,31 @@
+"""A store copied with tar while its worker writes is a whole store: served, and trained on."""
+
+import subprocess
+from pathlib import Path
+
+from app.store.run_store import RunStore
+from app.training.trainer import train_run
+from tests.engine.test_models import refreshed
+from tests.support.runs import classic_like, outcome, small_text, wait_until, worker_process
+
+
+def test_a_backup_made_while_the_worker_writes_can_be_restored(tmp_path: Path):
+    config = classic_like(steps=1200, checkpoint_every=10, sample_every=0)
+    store = RunStore(tmp_path / "checkpoints")
+    run = store.create("run", config, small_text(), "small.txt")
+    backups = [tmp_path / f"backup-{number}" for number in range(3)]
+    with worker_process(store):
+        for backup in backups:
+            before = run.latest()
+            wait_until(lambda before=before: run.latest() != before, "it goes on")
+            backup.mkdir()
+            # files that come or go meanwhile are no error for tar but a word and exit code 1
+            tar = f"tar -C '{store.root}' -cf - . | tar -C '{backup}' -xf -"
+            subprocess.run(["sh", "-c", tar], check=True, capture_output=True, timeout=60)
+    expected = RunStore(tmp_path / "undisturbed").create("run", config, small_text(), "small.txt")
+    train_run(expected, lambda: False)
+    for backup in backups:
+        restored = RunStore(backup)
+        assert refreshed(restored).current.run == "run"
+    train_run(restored.get("run"), lambda: False)
+    assert outcome(restored.get("run")) == outcome(expected)

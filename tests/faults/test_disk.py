@@ -1,0 +1,186 @@
+"""A disk that is full or read-only, for real: a small file system in memory, and real processes."""
+
+import contextlib
+import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.training.trainer import train_run
+from app.training.worker import Worker
+from model.checkpoint import load
+from tests.conftest import server_process
+from tests.engine.test_models import announce
+from tests.support.runs import (
+    LONGEST_WAIT,
+    classic_like,
+    gru_like,
+    outcome,
+    patient_worker,
+    small_text,
+    stop,
+    wait_until,
+    worker_process,
+)
+
+SIZE = 8 << 20
+PLAIN = {"content-type": "text/plain"}
+CONFIG = classic_like(steps=30_000, hidden=30, sample_every=0, checkpoint_every=500, record_every=50)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: int = SIZE) -> Iterator[Path]:
+    """A file system of its own. Skips the test, by name, where none may be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "charloom-test", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system here (it takes root): {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        wait_until(lambda: unmounted(folder), "no helper of a server that has ended holds the file system")
+
+
+def unmounted(folder: Path) -> bool:
+    done = subprocess.run(["umount", str(folder)], capture_output=True, text=True, timeout=LONGEST_WAIT)
+    assert done.returncode == 0 or "busy" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True, timeout=LONGEST_WAIT)
+
+
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Takes the free space but for `leave` bytes, also what was freed since the last time."""
+    path = folder / "filler"
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 14))
+    with path.open("r+b") as file:
+        file.truncate(max(0, path.stat().st_size - leave))
+    return path
+
+
+def undisturbed(folder: Path, config=CONFIG) -> Run:
+    run = RunStore(folder).create("run", config, small_text(), "small.txt")
+    assert train_run(run, lambda: False)
+    return run
+
+
+def test_a_disk_that_fills_up_pauses_the_run_which_ends_as_if_nothing_had_been(tmp_path: Path):
+    expected = outcome(undisturbed(tmp_path / "undisturbed"))
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        run = store.create("run", CONFIG, small_text(), "small.txt")
+        with server_process(store.root, poll_seconds=0.05) as client, patient_worker(store) as worker:
+            for _ in range(3):  # wherever it is: in a checkpoint, in the curve, in a status
+                before = run.latest()
+                wait_until(lambda before=before: run.latest() != before, "the worker goes on")
+                assert run.status.state != "finished"
+                filler = fill(disk)
+                assert worker.stderr is not None
+                line = next(line for line in worker.stderr if "paused" in line)
+                assert "run run paused: No space left on device: free some space" in line
+                wait_until(lambda: client.get("/readyz").status_code == 200, "the first one is noticed")
+                assert client.post("/generate", json={"length": 20}).status_code == 200
+                filler.unlink()
+            wait_until(lambda: run.status.state == "finished", "the run is finished")
+            code, log = stop(worker)
+        assert code == 0, log
+        assert "Traceback" not in log
+        assert outcome(run) == expected
+
+
+@pytest.mark.parametrize("leave", [0, 4096, 16384, 65536])
+def test_a_disk_without_room_for_a_checkpoint_keeps_the_last_one_whole(tmp_path: Path, leave: int, caplog):
+    config = gru_like(steps=40, hidden=60, sample_every=0, checkpoint_every=5)
+    expected = outcome(undisturbed(tmp_path / "undisturbed", config))
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        run = store.create("run", config, small_text(), "small.txt")
+        ticks = iter(range(100))
+        train_run(run, lambda: next(ticks) == 12)
+        before = run.latest()
+        filler = fill(disk, leave)
+        worker = Worker(store, lambda: False, retry_seconds=0.0)
+        with caplog.at_level(logging.ERROR):
+            worker.train(run)
+        assert "free some space" in caplog.text
+        assert before is not None
+        assert run.latest() == before
+        assert load(run.path / before.newest.file).digest == before.newest.digest
+        assert not [path for path in run.path.iterdir() if path.name.startswith(".tmp-")]
+        filler.unlink()
+        worker.train(run)
+        assert outcome(run) == expected
+
+
+def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_root: Path):
+    with mounted(tmp_path / "small") as disk:
+        subprocess.run(["cp", "-r", str(trained_root), str(disk / "checkpoints")], check=True)
+        store = RunStore(disk / "checkpoints")
+        remount(disk, "ro")
+        with server_process(store.root) as client:
+            assert client.post("/generate", json={"length": 20}).json()["model"] == "gru@60"
+            assert client.get("/loss-curve.png").status_code == 200
+            with worker_process(store) as worker:
+                _, log = worker.communicate(timeout=LONGEST_WAIT)
+            assert worker.returncode == 2
+            assert "Read-only file system" in log
+            assert "Traceback" not in log
+            remount(disk, "rw")
+            announce(store.get("gru"), 70, b"")
+            wait_until(lambda: client.get("/readyz").json()["model"] == "gru@70", "the new one is served")
+
+
+def test_uploads_to_a_full_disk_are_refused_while_training_waits_and_texts_are_served(tmp_path: Path):
+    text = small_text(6000)
+    small = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "sample_every": 0}
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        store.root.mkdir()
+        with server_process(store.root, poll_seconds=0.05) as client, patient_worker(store) as worker:
+
+            def upload(name: str, content: str, **options: int) -> httpx.Response:
+                given = small | options | {"name": name}
+                return client.post("/runs", params=given, content=content.encode(), headers=PLAIN)
+
+            def now(name: str) -> dict[str, Any]:
+                return dict(client.get(f"/runs/{name}").json())
+
+            assert upload("long", text, steps=1_000_000, checkpoint_every=100).status_code == 202
+            wait_until(lambda: now("long")["newest"], "it has a checkpoint")
+            wait_until(lambda: fill(disk) and now("long")["state"] == "paused", "the training waits")
+            for _ in range(20):  # others take what is freed, and the worker tries again meanwhile
+                fill(disk)
+                assert now("long")["state"] == "paused"
+                assert "No space left on device" in now("long")["reason"]
+                time.sleep(0.05)
+            fill(disk)  # also what the worker gave up to say so
+            for answer in (
+                upload("more", text),
+                client.post("/runs/long/fork", params={"name": "more"}),
+                client.post("/v1/files", files={"file": ("a.txt", text)}, data={"purpose": "fine-tune"}),
+            ):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (507, "store_full")
+            assert client.get("/runs/more").status_code == 404
+            assert not [path for path in store.root.iterdir() if path.name.startswith(".tmp-")]
+            assert client.post("/generate", json={"prompt": "the", "length": 20}).status_code == 200
+            (disk / "filler").unlink()
+            assert upload("more", text, steps=40).status_code == 202
+            step = now("long")["step"]
+            wait_until(lambda: now("long")["step"] > step, "the training goes on")
+            assert client.patch("/runs/long", json={"action": "stop"}).status_code == 200
+            wait_until(lambda: now("more")["state"] == "finished", "the next one has its turn")
+            code, log = stop(worker)
+        assert code == 0, log
+        assert "Traceback" not in log

@@ -1,0 +1,97 @@
+"""A worker killed with SIGKILL at 50 random moments: every time it goes on to the bit."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+from app.signals import Stop
+from app.store.files import TEMPORARY_PREFIX
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.training.trainer import Cadence, train_run
+from app.training.worker import Worker, hold
+from model.checkpoint import load
+from model.training import Training
+from model.training import train as steps_of
+from model.vocabulary import Vocabulary
+from tests.support.runs import classic_like, outcome, small_text, wait_until
+
+KILLS = 50
+TEXT = small_text(2000)
+# some milliseconds an update and a checkpoint every other one: many moments fall into the writing of one
+CONFIG = classic_like(steps=900, checkpoint_every=2, sample_every=0, best_sample_length=20)
+
+
+def work(root: str) -> None:
+    """What a worker process does; as a child of a process that has imported everything already."""
+    store = RunStore(root)
+    with hold(store, Stop(), wait=True):
+        Worker(store, Stop()).run()
+
+
+def reference() -> dict[int, str]:
+    """What an undisturbed training has for parameters after each update, as sha256."""
+    vocabulary = Vocabulary.from_text(TEXT)
+    training = Training(
+        CONFIG, vocabulary, vocabulary.encode(TEXT), hashlib.sha256(TEXT.encode()).hexdigest()
+    )
+    with threadpool_limits(1):
+        return {progress.step: digest(training.network.flat.tobytes()) for progress in steps_of(training)}
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def temporaries(run: Run) -> list[str]:
+    return [name for name in os.listdir(run.path) if name.startswith(TEMPORARY_PREFIX)]
+
+
+@pytest.fixture
+def forkserver(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_faults_kills"])
+    return context
+
+
+def test_50_kills_at_random_moments_and_each_time_it_goes_on_to_the_bit(tmp_path: Path, forkserver):
+    expected = reference()
+    undisturbed = RunStore(tmp_path / "undisturbed").create("run", CONFIG, TEXT, "small.txt")
+    with threadpool_limits(1):
+        assert train_run(undisturbed, lambda: False, cadence=Cadence())
+    run = RunStore(tmp_path / "killed").create("run", CONFIG, TEXT, "small.txt")
+    rng = random.Random(7)
+    within_a_write = 0
+    for kill in range(KILLS):
+        worker = forkserver.Process(target=work, args=(str(run.path.parent),), daemon=True)
+        worker.start()
+        moment(run, rng, within_a_write_wanted=kill % 5 == 0)
+        worker.kill()
+        worker.join()
+        within_a_write += bool(temporaries(run))
+        latest = run.latest()
+        if latest is not None:
+            newest = load(run.path / latest.newest.file)
+            assert digest(newest.parameters.tobytes()) == expected[newest.step], (kill, newest.step)
+        assert run.status.state != "finished", f"the run was finished after {kill} kills"
+    assert within_a_write, "no kill fell into the writing of a file"
+    with threadpool_limits(1):
+        assert train_run(run, lambda: False)
+    assert not temporaries(run)
+    assert outcome(run) == outcome(undisturbed)
+
+
+def moment(run: Run, rng: random.Random, within_a_write_wanted: bool) -> None:
+    """Waits for a moment to kill: by the clock, or, to be sure of some, while a file is half written."""
+    begun = os.stat(run.path).st_mtime_ns
+    wait_until(lambda: os.stat(run.path).st_mtime_ns != begun, "the worker writes")
+    time.sleep(rng.uniform(0, 0.06))
+    if within_a_write_wanted:
+        wait_until(lambda: temporaries(run), "a file is being written")

@@ -1,0 +1,64 @@
+"""Ten times what the server can hold: it answers for its health, sheds the rest, and tells the truth."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.conftest import server_process
+
+CAPACITY = 4 + 8  # texts
+
+
+def test_the_rest_is_shed_before_any_work_and_what_is_admitted_is_whole(trained):
+    with (
+        server_process(trained.root, max_rows=4, max_queue=8) as client,
+        ThreadPoolExecutor(10 * CAPACITY) as pool,
+    ):
+        client.post("/generate", json={"length": 2000})  # the rate is known from here on
+        asked = [
+            pool.submit(
+                client.post, "/generate", json={"length": 9000, "seed": seed, "stream": seed % 2 == 0}
+            )
+            for seed in range(10 * CAPACITY)
+        ]
+        while not all(job.done() for job in asked):
+            assert client.get("/healthz").status_code == 200
+        answers = [job.result() for job in asked]
+        written = [answer for answer in answers if answer.status_code == 200]
+        shed = [answer for answer in answers if answer.status_code == 429]
+        assert len(written) + len(shed) == len(answers)
+        assert len(written) >= CAPACITY
+        assert shed, "nothing was refused: the load was no overload"
+        for answer in written:
+            assert "event: error" not in answer.text
+            assert '"finish_reason":"length"' in answer.text
+        for answer in shed:
+            check_advice(answer)
+        again = client.post("/generate", json={"length": 9000})
+        assert again.status_code == 200
+
+
+def check_advice(answer: httpx.Response) -> None:
+    assert answer.json()["error"]["code"] == "overloaded"
+    milliseconds = int(answer.headers["retry-after-ms"])
+    assert int(answer.headers["retry-after"]) == max(1, -(-milliseconds // 1000))
+
+
+def test_after_the_time_that_was_told_there_is_room(trained):
+    with server_process(trained.root, max_rows=2, max_queue=2) as client, ThreadPoolExecutor(4) as pool:
+        client.post("/generate", json={"length": 2000})
+        filling = [pool.submit(client.post, "/generate", json={"length": 10_000, "n": 4})]
+        refused = None
+        while refused is None and not filling[0].done():
+            answer = client.post("/generate", json={"length": 10})
+            refused = answer if answer.status_code == 429 else None
+        assert refused is not None, "it was never full"
+        time.sleep(int(refused.headers["retry-after-ms"]) / 1000)
+        # the machine may have been slower than it was when the time was told, but not by much
+        for _ in range(20):
+            answer = client.post("/generate", json={"length": 10})
+            if answer.status_code == 200:
+                return
+            time.sleep(int(answer.headers["retry-after-ms"]) / 1000)
+        raise AssertionError("the advice never came true")

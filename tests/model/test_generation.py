@@ -1,0 +1,351 @@
+"""Generation: what the network says, the same bytes in any company, stop strings, log-probabilities."""
+
+import itertools
+import random
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
+
+from model.cells import CELLS
+from model.decoder import Decoder, Lanes
+from model.errors import ConfigError, UnknownCharacterError
+from model.generation import PAGE, Batch, generate
+from model.loss import log_softmax
+from model.row import Generation, start_character
+from model.sampling import Sampler, SamplingConfig
+from model.vocabulary import Vocabulary
+from tests.support.networks import VOCABULARY, mixed_request, one_width, outcome, random_network
+
+
+@pytest.fixture(autouse=True)
+def one_blas_thread():
+    with threadpool_limits(1, "blas"):
+        yield
+
+
+def finish(decoder, *rows, block=32):
+    batch = Batch(decoder)
+    for row in rows:
+        if row.finish_reason is None:
+            batch.join(row)
+    while batch.rows:
+        batch.advance(block)
+    return rows[0]
+
+
+def alone(decoder, request):
+    return outcome(finish(decoder, Generation(VOCABULARY, **request)))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_are_the_network_s(cell, layers):
+    network = random_network(cell, layers)
+    decoder, rows = Decoder(network, widest=5), 5
+    ids = np.random.default_rng(1).integers(len(VOCABULARY), size=(30, rows))
+    sampler, state = Sampler(len(VOCABULARY), rows), network.zero_state(rows)
+    lanes = Lanes(decoder, sampler.logits)
+    one = Lanes(decoder, Sampler(len(VOCABULARY), rows).logits)
+    step, step_one = lanes.stepper(rows), one.stepper_of_one()
+    for line in ids:
+        expected, state = network.step(line, state)
+        step(line)
+        step_one(int(line[0]))
+        np.testing.assert_allclose(lanes.logits, expected, atol=1e-5)
+        np.testing.assert_array_equal(one.logits[0], lanes.logits[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_write_the_same_bytes_in_any_company(cell):
+    """Alone, in turns of any length, joining and leaving at any time, in one batch after the other."""
+    decoder = Decoder(random_network(cell, layers=2), widest=16)
+    assert decoder.any_width
+    requests = [mixed_request(number, longest=PAGE + 60) for number in range(60)]
+    expected = [alone(decoder, request) for request in requests]
+    for seed in range(3):
+        rng, batch = random.Random(seed), Batch(decoder)
+        rows = [Generation(VOCABULARY, **request) for request in requests]
+        waiting = [row for row in rows if row.finish_reason is None]
+        rng.shuffle(waiting)
+        while waiting or batch.rows:
+            for _ in range(min(batch.free, len(waiting), rng.randrange(5))):
+                batch.join(waiting.pop())
+            ended = batch.advance(rng.choice([1, 2, 7, 32, 1000]))
+            assert all(row.finish_reason for row in ended)
+        assert [outcome(row) for row in rows] == expected
+
+
+@pytest.mark.parametrize("block", [1, 3, 64, 1000])
+def test_the_size_of_a_block_does_not_matter(block):
+    decoder = Decoder(random_network(), widest=4)
+    for number in range(25):
+        row = Generation(VOCABULARY, **mixed_request(number, longest=2 * PAGE + 50))
+        neighbour = Generation(VOCABULARY, "", 100, seed=5)
+        assert outcome(finish(decoder, row, neighbour, block=block)) == alone(
+            decoder, mixed_request(number, 2 * PAGE + 50)
+        )
+
+
+def test_where_widths_differ_all_steps_are_of_one_width():
+    decoder = one_width(Decoder(random_network("gru"), widest=8))
+    widths = []
+    batch = Batch(decoder)
+    stepper = batch._lanes.stepper
+    batch._lanes.stepper = lambda rows: widths.append(rows) or stepper(rows)
+    requests = [mixed_request(number) for number in range(20)]
+    rows = [Generation(VOCABULARY, **request) for request in requests]
+    waiting = [row for row in rows if row.finish_reason is None]
+    while waiting or batch.rows:
+        if waiting and batch.free:
+            batch.join(waiting.pop())
+        batch.advance(3)
+    assert widths == [8]
+    assert [outcome(row) for row in rows] == [alone(decoder, request) for request in requests]
+
+
+@pytest.mark.parametrize("fault", ["a width", "a place", "one row"])
+def test_a_blas_that_breaks_the_promise_is_found_out(fault, monkeypatch):
+    stepper, stepper_of_one = Lanes.stepper, Lanes.stepper_of_one
+
+    def spoil(lanes, row):
+        lanes.logits[row] = np.nextafter(lanes.logits[row], np.float32(9))
+
+    def faulty(lanes, rows):
+        step = stepper(lanes, rows)
+
+        def stepped(ids):
+            step(ids)
+            if (fault == "a width" and rows == 5) or (fault == "a place" and rows > 3):
+                spoil(lanes, min(3, rows - 1))
+
+        return stepped
+
+    def faulty_one(lanes):
+        step = stepper_of_one(lanes)
+        return lambda character: (step(character), spoil(lanes, 0))
+
+    assert Decoder(random_network(), widest=20).any_width
+    if fault == "one row":
+        monkeypatch.setattr(Lanes, "stepper_of_one", faulty_one)
+    else:
+        monkeypatch.setattr(Lanes, "stepper", faulty)
+    assert not Decoder(random_network(), widest=20).any_width
+
+
+def test_a_batch_may_be_of_one_row():
+    network = random_network()
+    row = Generation(VOCABULARY, "the", 50, seed=1)
+    assert len(finish(Decoder(network, widest=1), row).text) == 50
+
+
+def test_a_full_batch_takes_no_more_until_one_leaves():
+    batch = Batch(Decoder(random_network(), widest=2))
+    rows = [Generation(VOCABULARY, "a", 10, seed=seed) for seed in range(3)]
+    batch.join(rows[0])
+    batch.join(rows[1])
+    with pytest.raises(ConfigError, match="at most 2"):
+        batch.join(rows[2])
+    batch.leave(rows[0])
+    batch.join(rows[2])
+    assert batch.rows == [rows[2], rows[1]]
+    assert batch.free == 0
+
+
+@pytest.mark.parametrize("company", [0, 1])
+def test_a_row_that_leaves_in_its_prompt_forces_nothing_on_the_next(company):
+    decoder = Decoder(random_network(), widest=2)
+    batch, long = Batch(decoder), Generation(VOCABULARY, "a" * 50, 10)
+    batch.join(long)
+    for _ in range(company):
+        batch.join(Generation(VOCABULARY, "c", 100))
+    batch.advance(5)
+    batch.leave(long)
+    row = Generation(VOCABULARY, "b", 60, seed=1)
+    batch.join(row)
+    while batch.rows:
+        batch.advance(5)
+    assert row.text == generate(decoder.network, VOCABULARY, "b", 60, seed=1).text
+
+
+def test_a_row_that_moves_in_its_prompt_forces_nothing_on_the_next():
+    decoder = Decoder(random_network(), widest=2)
+    batch, first = Batch(decoder), Generation(VOCABULARY, "a", 10)
+    batch.join(first)
+    batch.join(Generation(VOCABULARY, "c" * 50, 100))
+    batch.advance(5)
+    batch.leave(first)
+    batch.advance(5)
+    row = Generation(VOCABULARY, "b", 60, seed=1)
+    batch.join(row)
+    while batch.rows:
+        batch.advance(5)
+    assert row.text == generate(decoder.network, VOCABULARY, "b", 60, seed=1).text
+
+
+def test_penalties_count_the_prompt_once_and_only_for_repetition():
+    settings = {"repetition_penalty": 1.4, "frequency_penalty": 0.3, "presence_penalty": 0.2}
+    network, prompt = random_network(), "the cat sat on the mat"
+    row = Generation(VOCABULARY, prompt, 60, SamplingConfig(temperature=0, **settings))
+    finish(Decoder(network), row, Generation(VOCABULARY, "c", 100))
+    text, state, written = list(VOCABULARY.encode(prompt)), network.zero_state(1), []
+    for character in text[:-1]:
+        _, state = network.step(np.array([character]), state)
+    for _ in range(60):
+        logits, state = network.step(np.array([text[-1]]), state)
+        adjusted = logits[0].astype(float)
+        for i in set(text):
+            adjusted[i] = adjusted[i] / 1.4 if adjusted[i] > 0 else adjusted[i] * 1.4
+        for i in set(written):
+            adjusted[i] -= 0.3 * written.count(i) + 0.2
+        written.append(int(adjusted.argmax()))
+        text.append(written[-1])
+    assert row.ids == written
+
+
+@pytest.mark.parametrize("length", [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE])
+@pytest.mark.parametrize("prompt_length", [1, 2, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 3])
+def test_prompts_and_texts_may_end_anywhere_on_a_page(length, prompt_length):
+    decoder = Decoder(random_network(hidden=8), widest=2)
+    prompt = "the cat sat, " * 50
+    row = finish(decoder, Generation(VOCABULARY, prompt[:prompt_length], length, seed=1))
+    network, state = decoder.network, decoder.network.zero_state(1)
+    for character in VOCABULARY.encode(prompt[:prompt_length]):
+        logits, state = network.step(np.array([character]), state)
+    for uniform, character in zip(row.uniforms, row.ids, strict=True):
+        cumulative = np.cumsum(np.exp(log_softmax(logits[0].astype(np.float64))))
+        below = cumulative[character - 1] if character else 0
+        assert below - 1e-4 <= uniform <= cumulative[character] + 1e-4
+        logits, state = network.step(np.array([character]), state)
+    assert (len(row.text), row.finish_reason) == (length, "length")
+
+
+def test_an_empty_prompt_starts_from_a_line_break_or_the_first_character():
+    network = random_network()
+    assert generate(network, VOCABULARY, "", 30).text == generate(network, VOCABULARY, "\n", 30).text
+    assert start_character(Vocabulary("xyz")) == "x"
+
+
+def test_a_prompt_may_be_ids():
+    decoder = Decoder(random_network(), widest=2)
+    ids = VOCABULARY.encode("the cat").tolist()
+    by_ids, by_text = (finish(decoder, Generation(VOCABULARY, prompt, 20)) for prompt in (ids, "the cat"))
+    assert by_ids.text == by_text.text
+    for outside in ([len(VOCABULARY)], [-1]):
+        with pytest.raises(ConfigError, match=f"from 0 to {len(VOCABULARY) - 1}"):
+            Generation(VOCABULARY, outside, 20)
+
+
+def test_unknown_characters_are_named_with_their_places():
+    with pytest.raises(UnknownCharacterError) as error:
+        generate(random_network(), VOCABULARY, "a b€c€", 5)
+    assert error.value.unknown == [(3, "€"), (5, "€")]
+
+
+@pytest.mark.parametrize(("field", "value"), [("length", -1), ("stop", [""])])
+def test_impossible_tasks_are_refused(field, value):
+    with pytest.raises(ConfigError) as error:
+        Generation(VOCABULARY, "a", **{"length": 5, field: value})
+    assert error.value.field == field
+
+
+def test_seeds_and_choices_give_different_texts():
+    decoder = Decoder(random_network(), widest=4)
+    texts = {
+        finish(decoder, Generation(VOCABULARY, "a", 30, seed=seed, choice=choice)).text
+        for seed, choice in itertools.product(range(3), range(3))
+    }
+    assert len(texts) == 9
+
+
+STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3)
+
+
+@hypothesis.given(STOPS, st.integers(0, 5), st.lists(st.integers(1, 9), min_size=1, max_size=20))
+@hypothesis.settings(max_examples=60)
+def test_a_stop_string_ends_the_text_and_never_leaks(stops, seed, blocks):
+    vocabulary = Vocabulary(" ab")
+    decoder = Decoder(random_network(hidden=6, vocabulary=vocabulary), widest=2)
+    whole = finish(decoder, Generation(vocabulary, "a", 60, seed=seed)).text
+    row = Generation(vocabulary, "a", 60, seed=seed, stop=stops)
+    row.watched = True
+    batch, sizes, released = Batch(decoder), itertools.cycle(blocks), ""
+    batch.join(row)
+    while batch.rows:
+        batch.advance(next(sizes))
+        released += row.release()
+        assert whole.startswith(released)
+        assert not any(stop in released for stop in stops)
+    ends = [at for at in map(whole.find, stops) if at >= 0]
+    assert row.text == released == (whole[: min(ends)] if ends else whole)
+    assert row.finish_reason == ("stop" if ends else "length")
+    assert vocabulary.decode(row.ids) == row.text
+
+
+def test_no_more_is_held_back_than_could_begin_a_stop_string():
+    row = Generation(VOCABULARY, "a", 100, stop=["the end", "then"])
+    released = []
+    for part in ("xx t", "he", " ", "e", "x", "th", "en"):
+        row.accept(VOCABULARY.encode(part))
+        released.append(row.release())
+    assert released == ["xx ", "", "", "", "the ex", "", ""]
+    assert (row.text, row.finish_reason) == ("xx the ex", "stop")
+
+
+def test_what_is_held_back_is_released_at_the_end():
+    row = Generation(VOCABULARY, "a", 4, stop=["the"])
+    row.read = 4
+    row.accept(VOCABULARY.encode("xxth"))
+    assert (row.release(), row.finish_reason) == ("xxth", "length")
+
+
+@pytest.mark.parametrize("company", [0, 2])
+def test_log_probabilities_are_the_network_s(company):
+    network = random_network("lstm", layers=2)
+    settings = SamplingConfig(temperature=0.5, top_k=3, frequency_penalty=1.0)
+    prompt = "the cat sat"
+    row = Generation(VOCABULARY, prompt, 40, settings, logprobs=3)
+    others = [Generation(VOCABULARY, "b", 70, seed=seed, logprobs=1) for seed in range(company)]
+    finish(Decoder(network), row, *others, block=7)
+    text = np.array([*VOCABULARY.encode(prompt), *row.ids])
+    logits, _ = network.forward(text[:-1, None], network.zero_state(1))
+    expected = log_softmax(logits[:, 0])
+    chosen = np.take_along_axis(expected, text[1:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(row.prompt_logprobs + row.logprobs_of, chosen, atol=1e-4)
+    assert (len(row.prompt_logprobs), len(row.logprobs_of)) == (len(prompt) - 1, 40)
+    for place, likeliest in zip(expected, row.top, strict=True):
+        ids, values = zip(*likeliest, strict=True)
+        np.testing.assert_allclose(values, np.sort(place)[::-1][:3], atol=1e-4)
+        np.testing.assert_allclose(place[list(ids)], values, atol=1e-4)
+
+
+def test_log_probabilities_end_where_a_stop_string_does():
+    decoder = Decoder(random_network(), widest=2)
+    for seed in range(20):
+        row = finish(decoder, Generation(VOCABULARY, "ab", 80, seed=seed, stop=["e"], logprobs=0), block=50)
+        assert len(row.logprobs_of) == len(row.ids) == len(row.text)
+        assert len(row.top) == len(row.prompt_logprobs) + len(row.ids)
+
+
+def test_a_text_of_no_length_is_a_prompt_that_was_read():
+    network = random_network()
+    row = finish(Decoder(network, widest=2), Generation(VOCABULARY, "the cat", 0, logprobs=2))
+    assert (row.text, row.ids, row.finish_reason) == ("", [], "length")
+    assert len(row.prompt_logprobs) == len(row.top) == 6
+    assert Generation(VOCABULARY, "a", 0).finish_reason == "length"
+
+
+def test_many_logits_are_kept_for_a_few_characters_at_a_time(monkeypatch):
+    decoder = Decoder(random_network(), widest=2)
+    request = {"prompt": "the cat", "length": 50, "logprobs": 2}
+    expected = alone(decoder, request)
+    monkeypatch.setattr("model.generation.TOLD_ELEMENTS", 3 * len(VOCABULARY))
+    batch, row = Batch(decoder), Generation(VOCABULARY, **request)
+    batch.join(row)
+    batch.advance(50)
+    assert batch.ticks == 3
+    while batch.rows:
+        batch.advance(50)
+    assert outcome(row) == expected

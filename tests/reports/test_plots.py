@@ -1,0 +1,97 @@
+"""The pictures: readable for no points, ten, and a hundred thousand; the same bytes for the same content."""
+
+import dataclasses
+import io
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from app.reports.plots import draw_gradcheck, draw_loss_curve
+from app.store.loss_curves import Curve
+from tests.store.test_loss_curves import long_curve, record
+
+SMALL = Curve(
+    run="classic",
+    state="training",
+    step=9,
+    steps=60,
+    cell="elman",
+    points=[record(0, loss=None, smooth_loss=None, validation_loss=4.0)]
+    + [record(step, loss=4 - step / 5, smooth_loss=4 - step / 8) for step in range(1, 10)],
+    checkpoints=[0, 5],
+    best=(8, 2.4),
+    baselines={"uniform": 4.17, "unigram": 3.3, "5-gram": 1.7},
+    sequence_length=25,
+)
+EMPTY = dataclasses.replace(SMALL, points=[], checkpoints=[], best=None, baselines={}, step=0)
+ONE = dataclasses.replace(SMALL, points=SMALL.points[:1], checkpoints=[0], best=None)
+
+
+def words(svg: bytes) -> str:
+    """All texts: matplotlib draws letters as shapes and leaves the words in comments."""
+    parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
+    tree = ET.fromstring(svg, parser)
+    return "\n".join(node.text or "" for node in tree.iter(ET.Comment))
+
+
+@pytest.mark.parametrize("curve", [EMPTY, ONE, SMALL, long_curve(100_000).thinned(3000)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_curves_of_any_length_are_drawn(curve: Curve, theme):
+    svg, png = draw_loss_curve(curve, "svg", theme), draw_loss_curve(curve, "png", theme)
+    assert "loss (nats per character)" in words(svg)
+    image = matplotlib.image.imread(io.BytesIO(png))
+    assert image.shape == (800, 1440, 4)
+    background = image[0, 0, :3]
+    assert (background.mean() > 0.5) == (theme == "light")
+    assert np.any(np.abs(image[..., :3] - background) > 0.3)
+    assert len(svg) < 1_000_000
+
+
+def test_what_the_curve_shows_is_named_with_its_units():
+    shown = words(draw_loss_curve(SMALL, "svg", "light"))
+    for text in (
+        "updates",
+        "loss (nats per character)",
+        "summed over 25 characters (nats)",
+        "training loss, each window",
+        "smooth loss",
+        "held-out loss",
+        "checkpoint kept",
+        "best: 2.400 at 8",
+        "guessing: ln K = 4.17",
+        "classic · 9 of 60 updates · training",
+    ):
+        assert text in shown
+
+
+def test_what_is_not_there_is_not_named():
+    shown = words(draw_loss_curve(dataclasses.replace(EMPTY, sequence_length=None), "svg", "light"))
+    assert "nothing trained yet" in shown
+    for text in ("summed", "best", "guessing", "held-out", "checkpoint kept"):
+        assert text not in shown
+
+
+def test_the_same_content_gives_the_same_bytes():
+    assert draw_loss_curve(SMALL, "svg", "light") == draw_loss_curve(SMALL, "svg", "light")
+    assert draw_loss_curve(SMALL, "svg", "light") != draw_loss_curve(SMALL, "svg", "dark")
+
+
+def test_nothing_touches_pyplots_global_state():
+    draw_loss_curve(SMALL, "png", "light")
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize("format", ["svg", "png"])
+def test_a_gradient_check_is_drawn_even_where_an_error_is_0(format):
+    names, errors, limits = ["layer0.W", "V", "c"], [2e-10, 0.0, 1e-3], [2.5e-8, 1e-12, 1e-11]
+    figures = [2.54e-7, None, None]
+    picture = draw_gradcheck(names, errors, limits, figures, "title", format, "dark")
+    if format == "svg":
+        shown = words(picture)
+        for text in ("layer0.W", "title", "measured here", "limit", "the assignment's"):
+            assert text in shown
+    else:
+        assert picture.startswith(b"\x89PNG")

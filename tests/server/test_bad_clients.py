@@ -1,0 +1,149 @@
+"""Clients that send slowly, for ever, or nothing at all: they are let go, and nobody else notices."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.conftest import server_process
+from tests.support.runs import LONGEST_WAIT, wait_until
+
+CROWD = 200
+HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@contextlib.contextmanager
+def connected(client: httpx.Client) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=LONGEST_WAIT) as connection:
+        yield connection
+
+
+def descriptors(client: httpx.Client) -> int:
+    return len(os.listdir(f"/proc/{client.process.pid}/fd"))
+
+
+def memory(client: httpx.Client) -> int:
+    """Resident bytes of the server."""
+    with open(f"/proc/{client.process.pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            data += piece
+    return data
+
+
+@pytest.fixture(scope="module")
+def server(trained_root) -> Iterator[httpx.Client]:
+    with server_process(trained_root, read_seconds=0.5, access_log=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"", b"POST /gene", HEAD, HEAD + b"Content-Length: 100\r\n\r\n", HEAD + b"Content-Length: 100\r\n\r\n{"],
+    ids=["nothing", "half a line", "half a head", "no body", "half a body"],
+)
+def test_who_does_not_send_a_whole_request_in_time_is_let_go(server, begin):
+    with connected(server) as connection:
+        connection.sendall(begin)
+        assert rest(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_crowd_of_slow_clients_is_let_go_and_others_are_served(server):
+    before = descriptors(server)
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(connected(server)) for _ in range(CROWD)]
+        end = time.monotonic() + LONGEST_WAIT
+        waiting = set(crowd)
+        for connection in crowd:
+            connection.sendall(HEAD)
+        while waiting:
+            assert time.monotonic() < end, f"{len(waiting)} slow clients are still there"
+            assert server.post("/generate", json={"length": 5}).status_code == 200
+            for connection in list(waiting):
+                try:
+                    connection.sendall(b"x")  # a byte now and then, as slowloris does
+                except OSError:
+                    waiting.discard(connection)
+    wait_until(lambda: descriptors(server) <= before + 1, "their descriptors are free again")
+
+
+def test_a_request_that_comes_in_pieces_but_in_time_is_answered(server):
+    body = b'{"length": 5, "seed": 1}'
+    whole = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    with connected(server) as connection:
+        for at in range(0, len(whole), 7):
+            connection.sendall(whole[at : at + 7])
+        assert rest(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_one_connection_may_carry_many_requests_for_longer_than_one_may_take(server):
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        assert server.post("/generate", json={"length": 5}).status_code == 200
+
+
+@pytest.mark.parametrize("start", [b"GET /", HEAD + b"X-Long: ", HEAD])
+def test_an_endless_head_is_refused_before_it_fills_the_memory(server, start):
+    before = memory(server)
+    piece = (b"a: b\r\n" if start == HEAD else b"aaaaaa") * 5000
+    with connected(server) as connection, contextlib.suppress(OSError):
+        connection.sendall(start)
+        for _ in range(3000):  # 90 MB
+            connection.sendall(piece)
+        raise AssertionError("it was all taken")
+    assert memory(server) < before + (20 << 20)
+    assert server.get("/healthz").status_code == 200
+
+
+def test_who_does_not_speak_http_is_told_so(server):
+    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0" * 100, b"hello\r\n\r\n"):
+        with connected(server) as connection:
+            connection.sendall(garbage)
+            assert rest(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_never_ends_is_refused_before_it_fills_the_memory(server):
+    before = memory(server)
+    with connected(server) as connection, contextlib.suppress(OSError):
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(3000):
+            connection.sendall(b"8000\r\n" + bytes(0x8000) + b"\r\n")
+    assert memory(server) < before + (20 << 20)
+    assert server.get("/healthz").status_code == 200
+
+
+def test_streams_that_nobody_reads_end_and_their_places_are_free(trained_root):
+    limits = {"deadline_seconds": 1, "max_streams": 8, "max_length": 3_000_000, "access_log": False}
+    with server_process(trained_root, **limits) as client, contextlib.ExitStack() as stack:
+        body = b'{"length": 2000000, "stream": true}'
+        for _ in range(8):
+            connection = stack.enter_context(connected(client))
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        wait_until(
+            lambda: client.post("/generate", json={"length": 5, "stream": True}).status_code == 200,
+            "there is room for a stream again",
+        )
+
+
+def test_a_long_body_that_comes_slowly_but_steadily_has_the_time_it_needs(tmp_path):
+    """Here 400 kB in a second, with half a second for what is short."""
+    (tmp_path / "store").mkdir()
+    body = b"a mat sat on the cat " * 20_000
+    head = b"POST /runs?name=mine HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    server = server_process(tmp_path / "store", read_seconds=0.5, access_log=False)
+    with server as client, connected(client) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        for at in range(0, len(body), 40_000):
+            connection.sendall(body[at : at + 40_000])
+            time.sleep(0.1)
+        assert rest(connection).startswith(b"HTTP/1.1 202 ")

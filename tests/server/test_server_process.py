@@ -1,0 +1,53 @@
+"""The real server process: what only a process can show."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from app.store.run_store import RunStore
+from tests.conftest import server_process
+from tests.engine.test_models import announce
+from tests.support.runs import wait_until
+
+
+def test_texts_are_the_same_after_a_restart_and_new_checkpoints_are_noticed(trained: RunStore):
+    request = {"prompt": "the ", "length": 300, "seed": 11, "temperature": 0.8, "model": "gru@60"}
+    with server_process(trained.root) as client:
+        assert client.get("/readyz").json()["model"] == "gru@60"
+        before = client.post("/generate", json=request).json()
+    with server_process(trained.root) as client:
+        assert client.post("/generate", json=request).json() == before
+        announce(trained.get("classic"), 70, b"")
+        wait_until(lambda: client.get("/readyz").json()["model"] == "classic@70", "the checkpoint is noticed")
+        assert client.get("/loss-curve.png").content.startswith(b"\x89PNG")
+
+
+def test_health_and_short_texts_are_answered_while_a_long_one_is_written(trained: RunStore):
+    limits = {"max_length": 3_000_000, "deadline_seconds": 60, "grace_seconds": 1}
+    # in this order: the server is stopped with the long text in flight
+    with ThreadPoolExecutor(1) as pool, server_process(trained.root, **limits) as client:
+        long = pool.submit(client.post, "/generate", json={"length": 3_000_000})
+        for _ in range(10):
+            assert client.get("/healthz").status_code == 200
+            assert client.post("/generate", json={"length": 5}).status_code == 200
+        assert not long.done()
+    assert (long.result().status_code, long.result().json()["error"]["code"]) == (503, "shutting_down")
+
+
+def test_a_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore):
+    limits = {"max_length": 3_000_000, "grace_seconds": 0.3}
+    with ExitStack() as stack:
+        client = stack.enter_context(server_process(trained.root, **limits))
+        body = {"length": 3_000_000, "stream": True}
+        answer = stack.enter_context(client.stream("POST", "/generate", json=body))
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+        client.process.terminate()
+        told = list(lines)
+    assert "event: error" in told
+    assert '"code":"shutting_down"' in told[told.index("event: error") + 1]
+
+
+def test_settings_come_from_the_environment(trained: RunStore):
+    with server_process(trained.root, max_length=7, log_format="json") as client:
+        error = client.post("/generate", json={"length": 8}).json()["error"]
+        assert error["message"] == "length must be <= 7. Given: 8"

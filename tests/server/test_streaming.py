@@ -1,0 +1,134 @@
+"""Streams of the native route: the same bytes as without, bounded, and ended when nobody reads them."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from app.server.streaming import EventStream
+from tests.support.runs import wait_until
+
+
+def events(client: httpx.Client, **request) -> list[tuple[str, dict]]:
+    """(name, data) of every event."""
+    found, name = [], "message"
+    with client.stream("POST", "/generate", json=request | {"stream": True}) as answer:
+        assert answer.status_code == 200, answer.read()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                found.append((name, json.loads(line.removeprefix("data: "))))
+                name = "message"
+    return found
+
+
+def test_a_stream_is_the_same_text_and_ends_with_the_whole_answer(client):
+    request = {"prompt": "the ", "length": 400, "seed": 4, "n": 3, "stop": ["\n"]}
+    whole = client.post("/generate", json=request).json()
+    *chunks, last = events(client, **request)
+    assert last == ("done", whole)
+    for number, choice in enumerate(whole["choices"]):
+        own = [data for name, data in chunks if data["choice"] == number]
+        assert "".join(data["text"] for data in own) == choice["text"]
+        assert own[-1]["finish_reason"] == choice["finish_reason"]
+        assert all(data["finish_reason"] is None for data in own[:-1])
+        assert not any("\n" in data["text"] for data in own)
+
+
+def test_several_texts_each_depend_on_seed_and_number_alone(client):
+    three = client.post("/generate", json={"length": 50, "seed": 4, "n": 3}).json()
+    five = client.post("/generate", json={"length": 50, "seed": 4, "n": 5}).json()
+    assert three["choices"] == five["choices"][:3]
+    assert len({choice["text"] for choice in five["choices"]}) == 5
+    assert three["text"] == three["choices"][0]["text"]
+    assert "choices" not in client.post("/generate", json={"length": 50, "seed": 4}).json()
+
+
+def test_a_bias_forbids_and_forces(client):
+    text = client.post("/generate", json={"length": 100, "logit_bias": {"a": -100, " ": -100}}).json()["text"]
+    assert not set("a ") & set(text)
+    forced = client.post("/generate", json={"length": 20, "logit_bias": {"t": 100}}).json()["text"]
+    assert forced == "t" * 20
+    error = client.post("/generate", json={"logit_bias": {"€": 1}}).json()["error"]
+    assert error["field"] == "logit_bias"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"length": 3_000_000, "stream": True}),
+        ("/generate", {"length": 3_000_000}),
+        ("/v1/completions", {"max_tokens": 3_000_000, "stream": True}),
+        ("/generate_stream", {"inputs": "a", "parameters": {"max_new_tokens": 3_000_000}}),
+    ],
+)
+def test_whoever_leaves_ends_the_work(serving, trained_root, path, body):
+    client = serving(trained_root, max_length=3_000_000)
+    engine = client.app.state.services.engine
+    try:
+        with client.stream("POST", path, json=body, timeout=1) as answer:
+            next(answer.iter_bytes())
+    except httpx.ReadTimeout:
+        pass
+    wait_until(lambda: engine.stats().running == engine.stats().waiting == 0, "the work ends")
+    assert engine.stats().characters < 3_000_000
+    wait_until(lambda: client.app.state.services.streams.taken == 0, "its place is free")
+
+
+def test_open_streams_are_bounded_and_refused_before_they_begin(serving, trained_root):
+    client = serving(trained_root, max_length=3_000_000, max_streams=1)
+    body = {"length": 3_000_000, "stream": True}
+    with client.stream("POST", "/generate", json=body) as first:
+        reading = first.iter_bytes()  # the client leaves when this is gone
+        next(reading)
+        for path, more, shape in (
+            ("/generate", body, lambda error: error["code"]),
+            ("/v1/completions", {"stream": True}, lambda error: error["code"]),
+            ("/generate_stream", {"inputs": ""}, lambda error: "overloaded" if "1 of 1" in error else error),
+        ):
+            refused = client.post(path, json=more)
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert shape(refused.json()["error"]) == "overloaded"
+    wait_until(lambda: client.app.state.services.streams.taken == 0, "its place is free")
+    assert client.post("/generate", json={"stream": True, "length": 5}).status_code == 200
+
+
+def test_an_error_in_mid_stream_is_an_event_in_the_shape_of_the_route(serving, trained_root):
+    client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000)
+    name, data = events(client, length=3_000_000)[-1]
+    assert (name, data["error"]["code"]) == ("error", "deadline_exceeded")
+    assert client.post("/generate", json={"length": 3_000_000, "stream": True}).status_code == 504
+    client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000)
+    body = {"inputs": "a", "parameters": {"max_new_tokens": 3_000_000}}
+    with client.stream("POST", "/generate_stream", json=body) as answer:
+        last = [line for line in answer.iter_lines() if line.startswith("data: ")][-1]
+    assert isinstance(json.loads(last.removeprefix("data: "))["error"], str)
+
+
+def test_a_stream_whose_reader_has_stopped_is_cut_and_gives_its_place_back(caplog):
+    async def events():
+        while True:
+            yield b"data: {}\n\n"
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # the buffers are full, and nobody takes anything
+
+    closed = []
+    stream = EventStream(events(), lambda: closed.append(True), seconds=0.05)
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "path": "/", "headers": []}
+
+    async def scenario():
+        async with asyncio.timeout(30):
+            await stream(scope, receive, send)
+
+    asyncio.run(scenario())
+    assert closed == [True]
+    assert "it was not read within 0.05 s" in caplog.text

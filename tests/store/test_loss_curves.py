@@ -1,0 +1,131 @@
+"""Reading a loss curve while it grows, and thinning it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from app.store import history
+from app.store import loss_curves as curves
+from app.store.loss_curves import Curve, Curves, extremes
+from app.store.run import Run
+from app.store.run_store import RunStore
+from tests.support.runs import classic_like, small_text
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return RunStore(tmp_path).create("new", classic_like(), small_text(), "small.txt")
+
+
+@pytest.fixture
+def reader(run: Run, monkeypatch) -> Curves:
+    monkeypatch.setattr(curves, "FRESH_SECONDS", -1.0)
+    return Curves()
+
+
+def record(step: int, **changes: float | None) -> dict:
+    return {"step": step, "loss": 3.0, "smooth_loss": 3.0, "validation_loss": None} | changes
+
+
+def steps(curve: Curve) -> list[int]:
+    return [point["step"] for point in curve.points]
+
+
+def test_a_run_without_history_has_no_points(reader: Curves, run: Run):
+    curve = reader.get(run)
+    assert (curve.points, curve.checkpoints, curve.best, curve.baselines) == ([], [], None, {})
+
+
+def test_lines_are_read_as_they_come_and_none_twice(reader: Curves, run: Run, monkeypatch):
+    read: list[bytes] = []
+    decode = history.decode
+    monkeypatch.setattr(history, "decode", lambda data: (read.append(data), decode(data))[1])
+    history.append(run.history_path, [record(0), record(1)])
+    assert steps(reader.get(run)) == [0, 1]
+    history.append(run.history_path, [record(2)])
+    assert steps(reader.get(run)) == [0, 1, 2]
+    assert [data.count(b"\n") for data in read] == [2, 1]
+
+
+def test_a_line_that_is_being_written_waits_for_its_end(reader: Curves, run: Run):
+    whole = history.encode(record(0)) + history.encode(record(1))
+    run.history_path.write_bytes(whole[:-10])
+    assert steps(reader.get(run)) == [0]
+    with run.history_path.open("ab") as file:
+        file.write(whole[-10:])
+    assert steps(reader.get(run)) == [0, 1]
+
+
+def test_a_curve_that_a_resumed_run_cut_back_is_read_anew(reader: Curves, run: Run):
+    history.append(run.history_path, [record(step, loss=1.0) for step in range(10)])
+    assert steps(reader.get(run))[-1] == 9
+    replacement = run.path / "replacement"
+    history.append(replacement, [record(step, loss=2.0) for step in range(12)])
+    replacement.replace(run.history_path)
+    assert {point["loss"] for point in reader.get(run).points} == {2.0}
+
+
+def test_a_curve_is_kept_for_a_moment(run: Run):
+    reader = Curves()
+    first = reader.get(run)
+    history.append(run.history_path, [record(0)])
+    assert reader.get(run) is first
+
+
+def test_a_finished_run_tells_baseline_best_and_checkpoints(trained_root):
+    store = RunStore(trained_root)
+    reader = Curves()
+    classic, gru = reader.get(store.get("classic")), reader.get(store.get("gru"))
+    assert classic.baselines["uniform"] == pytest.approx(math.log(len(set(small_text()))))
+    assert classic.baselines["5-gram"] < classic.baselines["unigram"] < classic.baselines["uniform"]
+    assert (classic.sequence_length, gru.sequence_length) == (10, None)
+    assert classic.checkpoints[-1] == 60
+    latest = store.get("gru").latest()
+    assert latest is not None
+    assert latest.best is not None
+    assert gru.best == (latest.best.step, latest.best.loss)
+
+
+def long_curve(points: int) -> Curve:
+    rng = np.random.default_rng(0)
+    losses = rng.normal(2, 0.1, points)
+    losses[points // 3], losses[points // 2] = 9.0, 0.5
+    records = [
+        record(step, loss=float(loss), validation_loss=2.0 if step % 1000 == 0 else None)
+        for step, loss in enumerate(losses)
+    ]
+    return Curve("a", "training", points, points, "gru", records, [], None, {}, None)
+
+
+def test_thinning_keeps_the_ends_the_extremes_and_held_out_losses():
+    curve = long_curve(100_000)
+    thin = curve.thinned(1000)
+    assert 500 < len(thin.points) <= 1010
+    assert steps(thin) == sorted(set(steps(thin)))
+    assert (steps(thin)[0], steps(thin)[-1]) == (0, 99_999)
+    losses = [point["loss"] for point in thin.points]
+    assert (max(losses), min(losses)) == (9.0, 0.5)
+    assert sum(point["validation_loss"] is not None for point in thin.points) >= 100
+    assert thin.version == curve.version
+
+
+def test_few_points_are_all_kept():
+    curve = long_curve(10)
+    assert curve.thinned(10) is curve
+    assert len(curve.thinned(9).points) <= 9
+
+
+def test_extremes_pass_over_what_is_not_known():
+    values = np.array([np.nan, 1.0, 5.0, np.nan, 2.0, np.nan])
+    assert extremes(values, 1) == [0, 1, 2, 5]
+    assert extremes(np.full(4, np.nan), 2) == [0, 3]
+
+
+def test_the_version_changes_with_what_is_shown(reader: Curves, run: Run):
+    versions = [reader.get(run).version]
+    history.append(run.history_path, [record(0)])
+    versions.append(reader.get(run).version)
+    run.write_status(run.status.model_copy(update={"state": "paused"}))
+    versions.append(reader.get(run).version)
+    assert len(set(versions)) == 3

@@ -1,0 +1,62 @@
+"""Chromium, and the fixture that opens pages of the laboratory in it."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.support.runs import LONGEST_WAIT
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+LOST = "net::ERR_"  # for pages that are still open when the server of their test ends
+HINT = "no Chromium: `apt install chromium`, or name one with CHARLOOM_TEST_BROWSER=/path/to/chrome"
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHARLOOM_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        if "CHARLOOM_TEST_NEEDS_BROWSER" in os.environ:
+            pytest.fail(HINT)
+        pytest.skip(HINT)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens pages; at the end none may have logged an error, or have asked another host."""
+    contexts, complaints, hosts = [], [], set()
+
+    def open_page(url: object, expected: str | None = None, **options: object) -> Page:
+        """`expected` is a pattern of the errors that the browser itself logs of requests that must fail."""
+        context = browser.new_context(**({"viewport": WIDE} | options))
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(1000 * LONGEST_WAIT)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+
+        def heard(message) -> None:
+            if message.type == "error" and not (expected and re.search(expected, message.text)):
+                complaints.append(message.text)
+
+        page.on("console", heard)
+        page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
+        page.goto(str(url))
+        return page
+
+    expect.set_options(timeout=1000 * LONGEST_WAIT)
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
+    assert hosts <= {"127.0.0.1"}

@@ -1,0 +1,112 @@
+"""Several networks trained side by side, and the one that they make."""
+
+import numpy as np
+import pytest
+
+from app.training.processes import running_passes
+from model.checkpoint import decode, encode
+from model.ensemble import member_config, merge, network_config
+from model.errors import CheckpointError
+from model.network import Network
+from model.training import Training, train
+from model.vocabulary import Vocabulary
+from tests.support.runs import classic_like, gru_like, small_text
+
+TEXT = small_text(3000)
+VOCABULARY = Vocabulary.from_text(TEXT)
+IDS = VOCABULARY.encode(TEXT)
+CELLS = ("elman", "gru", "lstm")
+
+
+def members_of(config, seed=0):
+    sizes, rng = member_config(config, len(VOCABULARY)), np.random.default_rng(seed)
+    return [Network(sizes, rng.normal(0, 0.5, sizes.size())) for _ in range(config.members)]
+
+
+def start(config):
+    return Training(config, VOCABULARY, IDS, clock=lambda: 0.0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("layers", "embedding", "count"), [(1, 0, 2), (2, 5, 3), (3, 0, 1), (1, 4, 1)])
+def test_the_one_network_gives_the_mean_of_its_members_logits(cell, layers, embedding, count):
+    config = gru_like(cell=cell, layers=layers, embedding=embedding, members=count, hidden=7)
+    members = members_of(config)
+    sizes = network_config(config, len(VOCABULARY))
+    together = Network(sizes, np.full(sizes.size(), 9.0))
+    merge(members, together)
+    inputs = IDS[:60].reshape(3, 20).T
+    rng = np.random.default_rng(1)
+    state = rng.normal(0, 0.5, together.zero_state(3).shape)
+    units = [slice(m * 7, (m + 1) * 7) for m in range(count)]
+    apart = [member.forward(inputs, state[..., part])[0] for member, part in zip(members, units, strict=True)]
+    logits, _ = together.forward(inputs, state)
+    np.testing.assert_allclose(logits, np.mean(apart, axis=0), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_each_member_is_trained_as_if_it_were_alone(shards):
+    config = gru_like(
+        members=2, embedding=5, steps=12, validate_every=0, best_by="smooth_loss", shards=shards
+    )
+    both = start(config)
+    first = [member.flat.copy() for member in both.members]
+    list(train(both))
+    for member, begun in zip(both.members, first, strict=True):
+        alone = start(config.replace(members=1))
+        alone.parameters[0] = begun
+        list(train(alone))
+        np.testing.assert_array_equal(alone.members[0].flat, member.flat)
+    assert np.abs(both.members[0].flat - both.members[1].flat).max() > 0.1
+
+
+@pytest.mark.parametrize("changes", [{"shards": 1}, {"shards": 2, "cell": "lstm"}])
+def test_in_processes_is_in_turn_to_the_bit(changes):
+    config = gru_like(members=2, embedding=6, steps=20, **changes)
+    expected = start(config)
+    events = list(train(expected))
+    training = start(config)
+    with running_passes(training.members, config) as training.passes:
+        assert list(train(training)) == events
+    assert encode(training.checkpoint()) == encode(expected.checkpoint())
+
+
+def test_a_resumed_ensemble_goes_on_to_the_bit():
+    config = gru_like(members=3, embedding=6, steps=30)
+    whole = start(config)
+    events = list(train(whole))
+    part, checkpoint = start(config), None
+    for progress in train(part):
+        if progress.step == 17:
+            checkpoint = decode(encode(part.checkpoint()))
+            break
+    resumed = Training.resume(checkpoint, IDS, clock=lambda: 0.0)
+    assert list(train(resumed)) == events[18:]
+    assert encode(resumed.checkpoint()) == encode(whole.checkpoint())
+
+
+def test_what_is_served_is_as_of_the_step():
+    training = start(gru_like(members=2, steps=5))
+    untrained = training.network.flat.copy()
+    training.update()
+    trained = training.network.flat
+    expected = Network(training.network.config, np.zeros_like(untrained))
+    merge(training.members, expected)
+    np.testing.assert_array_equal(trained, expected.flat)
+    assert np.abs(trained - untrained).max() > 0
+    np.testing.assert_array_equal(training.checkpoint().parameters, trained)
+
+
+def test_an_ensemble_without_its_members_serves_but_does_not_resume():
+    checkpoint = start(gru_like(members=2)).checkpoint()
+    del checkpoint.tensors["members"]
+    served = decode(encode(checkpoint))
+    assert served.network().config.hidden == 24
+    with pytest.raises(CheckpointError, match="has no tensor members"):
+        Training.resume(served, IDS)
+
+
+def test_one_member_is_no_ensemble():
+    training = start(classic_like())
+    assert training.network is training.members[0]
+    assert "members" not in training.checkpoint().tensors

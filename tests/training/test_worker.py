@@ -1,0 +1,303 @@
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.intake.default_runs import queue_defaults
+from app.settings import Settings
+from app.signals import Stop, stop_on_signals
+from app.store.files import write_atomic
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.training.worker import StoreBusyError, Worker, hold
+from model.checkpoint import load
+from model.config import PRESETS, RunConfig
+from model.training import Training
+from tests.support.runs import (
+    classic_like,
+    gru_like,
+    locked,
+    outcome,
+    small_text,
+    stop,
+    wait_until,
+    worker_process,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "checkpoints")
+
+
+def add(store: RunStore, name: str, config: RunConfig | None = None, text: str | None = None) -> Run:
+    text = small_text() if text is None else text
+    return store.create(name, config or classic_like(steps=20), text, "small.txt")
+
+
+def work(store: RunStore, retry_seconds: float = 10.0) -> list[str]:
+    """Let a worker do all it would do without waiting; the names of the runs in the order it took them."""
+    worker = Worker(store, lambda: False, retry_seconds=retry_seconds)
+    taken = []
+    for _ in range(20):
+        run = worker.next_run()
+        if run is None:
+            return taken
+        taken.append(run.name)
+        worker.train(run)
+    raise AssertionError(f"the worker has no end: {taken}")
+
+
+def test_runs_are_taken_in_order_and_finished(store: RunStore):
+    runs = [add(store, name) for name in ("b", "a")]
+    assert work(store) == ["b", "a"]
+    for run in runs:
+        status = run.status
+        assert (status.state, status.step, status.steps, status.fraction) == ("finished", 20, 20, 1.0)
+        assert status.reason is None
+        assert status.expected_end is None
+        assert status.heartbeat > run.spec.created
+
+
+def test_what_a_finished_run_leaves(store: RunStore):
+    run = add(store, "run", gru_like(steps=40, sample_every=10, checkpoint_every=1, validate_every=5))
+    work(store)
+    points = run.history()
+    assert [point["step"] for point in points] == sorted({*range(0, 41, 2), *range(0, 41, 5)})
+    assert points[0]["loss"] is None
+    assert points[0]["validation_loss"] > 0
+    assert points[-1]["characters"] == 40 * 12 * 4
+    samples = run.samples()
+    assert [(s["step"], s["kind"]) for s in samples] == [(s, "sample") for s in range(0, 41, 10)] + [
+        (40, "best")
+    ]
+    assert [len(s["text"]) for s in samples] == [15] * 5 + [30]
+    assert list(run.checkpoints()) == [0, 10, 20, 30, 38, 39, 40]
+    latest = run.latest()
+    assert latest is not None
+    assert latest.best is not None
+    assert latest.newest.step == 40
+    assert latest.best.loss == min(point["validation_loss"] for point in points if point["validation_loss"])
+    assert [p.name for p in run.path.glob("best-*")] == [latest.best.file]
+    for entry in (latest.newest, latest.best):
+        checkpoint = load(run.path / entry.file)
+        assert (checkpoint.step, checkpoint.digest) == (entry.step, entry.digest)
+
+
+def test_the_untrained_network_is_there_before_the_first_update(store: RunStore, monkeypatch):
+    run = add(store, "run")
+
+    def no_update(self: object) -> None:
+        assert run.latest() is not None
+        assert list(run.checkpoints()) == [0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model.training.Training.update", no_update)
+    with pytest.raises(KeyboardInterrupt):
+        work(store)
+
+
+def test_the_same_text_and_seed_give_the_same_run(store: RunStore):
+    first, second = add(store, "first"), add(store, "second")
+    work(store)
+    assert outcome(first) == outcome(second)
+
+
+def test_a_run_that_was_begun_goes_first(store: RunStore):
+    add(store, "first")
+    for name, status in [
+        ("killed", Status(state="training")),
+        ("stopped", Status(state="queued", step=5)),
+        ("user-paused", Status(state="paused", step=5)),
+        ("disk-full", Status(state="paused", step=5, retry_at=1.0)),
+        ("failed", Status(state="failed", step=5)),
+    ]:
+        add(store, name).write_status(status)
+    assert work(store) == ["killed", "stopped", "disk-full", "first"]
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "reason"),
+    [
+        (classic_like(), "too short", "need at least"),
+        (
+            gru_like(learning_rate=10.0, weight_decay=10.0, clip="none", steps=500),
+            None,
+            "smaller learning rate",
+        ),
+    ],
+)
+def test_a_run_that_fails_says_why_and_the_next_is_taken(
+    store: RunStore, config: RunConfig, text: str, reason: str
+):
+    bad, good = add(store, "bad", config, text), add(store, "good")
+    assert work(store) == ["bad", "good"]
+    assert bad.status.state == "failed"
+    assert reason in (bad.status.reason or "")
+    assert good.status.state == "finished"
+
+
+def test_a_network_that_is_no_longer_finite_is_not_saved(store: RunStore, monkeypatch):
+    run = add(store, "run")
+
+    def overflow(training: Training) -> None:
+        training.step += 1
+        training.network.flat[0] = float("inf")
+
+    monkeypatch.setattr(Training, "update", overflow)
+    assert work(store) == ["run"]
+    assert run.status.state == "failed"
+    assert list(run.checkpoints()) == [0]
+
+
+def test_an_error_in_the_program_fails_the_run_and_is_logged(store: RunStore, monkeypatch, caplog):
+    bad = add(store, "bad")
+    monkeypatch.setattr("app.training.trainer.train", lambda training: 1 / 0)
+    assert work(store) == ["bad"]
+    assert bad.status.reason == "unexpected ZeroDivisionError: division by zero"
+    assert "Traceback" in caplog.text
+
+
+class FullDisk:
+    """A disk that has no space for checkpoints until some is freed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]) -> None:
+        self.full, self.write = True, write
+        monkeypatch.setattr("app.training.trainer.write_atomic", self.write_atomic)
+
+    def write_atomic(self, path: Path, data: bytes) -> None:
+        if self.full and path.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.write(path, data)
+
+
+def test_a_full_disk_pauses_a_run_which_goes_on_when_there_is_space(store: RunStore, monkeypatch):
+    run, expected = add(store, "run"), add(store, "expected")
+    disk = FullDisk(monkeypatch, write_atomic)
+    worker = Worker(store, lambda: False, retry_seconds=0.05)
+    worker.train(run)
+    status = run.status
+    assert (status.state, status.retry_at is not None) == ("paused", True)
+    assert "No space left on device" in (status.reason or "")
+    disk.full = False
+    time.sleep(0.05)
+    assert work(store) == ["run", "expected"]
+    assert run.status.reason is None
+    assert outcome(run) == outcome(expected)
+
+
+def test_a_state_that_cannot_be_written_does_not_keep_the_worker_busy(store: RunStore, monkeypatch, caplog):
+    run, other = add(store, "run"), add(store, "other")
+    write = Status.write
+
+    def read_only(status: Status, path: Path) -> None:
+        if path.parent == run.path:
+            raise OSError(errno.EROFS, "Read-only file system")
+        write(status, path)
+
+    monkeypatch.setattr(Status, "write", read_only)
+    assert work(store) == ["run", "other"]
+    assert other.status.state == "finished"
+    assert "its state could not be written" in caplog.text
+
+
+def test_a_new_run_is_picked_up_by_a_waiting_worker(store: RunStore):
+    store.root.mkdir()
+    with worker_process(store) as worker:
+        wait_until(lambda: locked(store), "the worker holds the store")
+        run = add(store, "run")
+        wait_until(lambda: run.status.state == "finished", "the run is finished")
+        code, log = stop(worker)
+    assert code == 0, log
+
+
+def test_a_second_worker_says_so_and_waits_for_the_first_to_end(store: RunStore):
+    run = add(store, "run", classic_like(steps=1_000_000, record_every=100, checkpoint_every=10_000))
+    with worker_process(store) as first:
+        wait_until(lambda: run.status.step > 0, "the first trains")
+        with worker_process(store) as second:
+            assert second.stderr is not None
+            assert any("another worker holds" in line for line in second.stderr)
+            assert stop(first)[0] == 0
+            stopped_at = run.status.step
+            wait_until(lambda: run.status.step > stopped_at, "the second goes on")
+            assert stop(second)[0] == 0
+
+
+def test_a_worker_that_shall_not_wait_is_refused(store: RunStore):
+    with (
+        hold(store, lambda: False, wait=False),
+        pytest.raises(StoreBusyError, match="another worker holds"),
+        hold(store, lambda: False, wait=False),
+    ):
+        pass
+
+
+def test_a_worker_that_waits_can_be_stopped(store: RunStore):
+    with hold(store, lambda: False, wait=False), hold(store, lambda: True, wait=True) as held:
+        assert not held
+
+
+def test_signals_request_a_stop_and_are_given_back():
+    stop_request = Stop()
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signals(stop_request):
+        assert not stop_request()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_request()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_that_takes_too_long_is_cut_short(monkeypatch, caplog):
+    monkeypatch.setattr("app.signals.LONGEST_GOODBYE", 0.05)
+    with stop_on_signals(Stop()):
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(1000):
+            time.sleep(0.01)
+        pytest.fail("was not cut short")
+    assert "left without another checkpoint" in caplog.text
+
+
+def test_the_end_of_the_parent_is_a_request_to_stop():
+    assert not Stop(parent=os.getppid())()
+    assert Stop(parent=os.getppid() + 1)()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "play.txt"
+    path.write_text(small_text(), "utf-8")
+    return path
+
+
+def test_a_fresh_store_gets_the_default_runs_once(store: RunStore, corpus: Path):
+    settings = Settings(store=store.root, corpus=corpus)
+    # each has its own store object, as the server and the worker have
+    threads = [
+        threading.Thread(target=queue_defaults, args=(RunStore(store.root), settings)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runs = store.list()
+    assert [(run.name, run.config) for run in runs] == [
+        ("classic", PRESETS["classic"]),
+        ("gru-pair", PRESETS["gru-pair"]),
+    ]
+    assert runs[0].text() == small_text()
+
+
+def test_a_store_with_any_run_gets_none_and_an_unused_text_is_mentioned(
+    store: RunStore, corpus: Path, caplog
+):
+    add(store, "mine")
+    queue_defaults(store, Settings(store=store.root, corpus=corpus))
+    assert [run.name for run in store.list()] == ["mine"]
+    assert "play.txt is not used" in caplog.text
