@@ -7,8 +7,8 @@ import pytest
 
 from app.store.records import Status
 from app.store.run_store import RunStore
-from tests.engine.test_models import announce
 from tests.support.runs import classic_like, small_text, wait_until
+from tests.support.stores import announce
 
 
 def test_models_lists_every_run_with_where_it_stands(client: httpx.Client):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import server_process
-from tests.server.test_bad_clients import memory
+from tests.support.servers import server_process
+from tests.support.sockets import memory
 
 ANY_TEXT = st.text(st.characters(), max_size=200)  # all of Unicode, surrogates and controls too
 MIXED = st.one_of(

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from app.store.files import TEMPORARY_PREFIX
 from app.store.records import RunSpec
-from tests.conftest import application, server_process
-from tests.server.test_bad_clients import descriptors, rest
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
+from tests.support.servers import application, server_process
+from tests.support.sockets import descriptors, rest
 
 LARGEST = 2_000_000
 TEXT = small_text(6000).encode()

@@ -16,8 +16,8 @@ from app.store.run_store import RunStore
 from model.checkpoint import load
 from model.generation import generate
 from model.sampling import SamplingConfig
-from tests.engine.test_models import announce
 from tests.support.runs import wait_until
+from tests.support.stores import announce
 
 
 def test_an_answer_says_all_that_is_needed_to_get_it_again(client: httpx.Client):

@@ -11,7 +11,7 @@ from schemathesis import GenerationMode
 from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.conftest import application
+from tests.support.servers import application
 
 EXAMPLES = 20  # for each operation, of each kind
 SLOW = ("/gradcheck", "/report")  # take seconds each

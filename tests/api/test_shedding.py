@@ -11,8 +11,8 @@ from app.commands.serve import handles, listen
 from app.engine.engine import Engine
 from app.errors import OverloadedError
 from app.server.protocol import LONGEST_REFUSED
-from tests.conftest import application
 from tests.support.runs import LONGEST_WAIT
+from tests.support.servers import application
 
 NATIVE, OPENAI, TGI = {"length": 5}, {"model": "classic", "prompt": "a"}, {"inputs": "a"}
 ASKED = [

@@ -13,8 +13,8 @@ from app.commands.doctor import Diagnosis, examine
 from app.settings import Settings
 from app.store.run_store import RunStore
 from app.training.worker import hold
-from tests.conftest import server_process
-from tests.faults.test_disk import mounted, remount
+from tests.support.disks import mounted, remount
+from tests.support.servers import server_process
 
 
 def findings(store: Path, **changes: object) -> dict[str, Diagnosis]:

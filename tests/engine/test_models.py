@@ -10,29 +10,13 @@ import pytest
 
 from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError, NotReadyError
-from app.store.records import CheckpointEntry, Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from model.checkpoint import encode, load
 from model.errors import CheckpointError
 from tests.support.runs import classic_like, small_text
-
-
-def refreshed(store: RunStore) -> ModelStore:
-    models = ModelStore(store)
-    models.refresh()
-    return models
-
-
-def announce(run: Run, step: int, data: bytes, time: float = 2e9) -> None:
-    """What a worker does with a new checkpoint, with any bytes in its file."""
-    whole = load(run.checkpoint_path(0))
-    whole.step = step
-    encode(whole)
-    run.checkpoint_path(step).write_bytes(data or encode(whole))
-    entry = CheckpointEntry(file=run.checkpoint_path(step).name, step=step, digest=whole.digest, time=time)
-    run.write_latest(Latest(newest=entry))
+from tests.support.stores import announce, refreshed
 
 
 def test_the_run_that_trained_last_is_served(trained: RunStore):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.engine.test_models import refreshed
 from tests.support.runs import classic_like, outcome, small_text, wait_until, worker_process
+from tests.support.stores import refreshed
 
 
 def test_a_backup_made_while_the_worker_writes_can_be_restored(tmp_path: Path):

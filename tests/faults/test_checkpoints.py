@@ -16,8 +16,8 @@ from app.store.run_store import RunStore
 from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint, encode, load
 from model.vocabulary import Vocabulary
-from tests.engine.test_models import announce, refreshed
 from tests.support.runs import stop, wait_until, worker_process
+from tests.support.stores import announce, refreshed
 
 
 @dataclass

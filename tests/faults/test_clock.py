@@ -5,8 +5,8 @@ from pathlib import Path
 from app.healthcheck import worker_fault
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.conftest import server_process
 from tests.support.runs import classic_like, outcome, patient_worker, small_text, stop, wait_until
+from tests.support.servers import server_process
 
 # what a process sees whose clock jumps a day forward and back every few milliseconds
 JUMPS = (

@@ -1,10 +1,8 @@
 """A disk that is full or read-only, for real: a small file system in memory, and real processes."""
 
-import contextlib
 import logging
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from app.training.worker import Worker
 from model.checkpoint import load
-from tests.conftest import server_process
-from tests.engine.test_models import announce
+from tests.support.disks import fill, mounted, remount
 from tests.support.runs import (
     LONGEST_WAIT,
     classic_like,
@@ -29,45 +26,11 @@ from tests.support.runs import (
     wait_until,
     worker_process,
 )
+from tests.support.servers import server_process
+from tests.support.stores import announce
 
-SIZE = 8 << 20
 PLAIN = {"content-type": "text/plain"}
 CONFIG = classic_like(steps=30_000, hidden=30, sample_every=0, checkpoint_every=500, record_every=50)
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, size: int = SIZE) -> Iterator[Path]:
-    """A file system of its own. Skips the test, by name, where none may be mounted."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "charloom-test", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT)
-    if done.returncode:
-        pytest.skip(f"cannot mount a small file system here (it takes root): {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        wait_until(lambda: unmounted(folder), "no helper of a server that has ended holds the file system")
-
-
-def unmounted(folder: Path) -> bool:
-    done = subprocess.run(["umount", str(folder)], capture_output=True, text=True, timeout=LONGEST_WAIT)
-    assert done.returncode == 0 or "busy" in done.stderr, done.stderr
-    return done.returncode == 0
-
-
-def remount(folder: Path, option: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True, timeout=LONGEST_WAIT)
-
-
-def fill(folder: Path, leave: int = 0) -> Path:
-    """Takes the free space but for `leave` bytes, also what was freed since the last time."""
-    path = folder / "filler"
-    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(1 << 14))
-    with path.open("r+b") as file:
-        file.truncate(max(0, path.stat().st_size - leave))
-    return path
 
 
 def undisturbed(folder: Path, config=CONFIG) -> Run:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.conftest import server_process
+from tests.support.servers import server_process
 
 CAPACITY = 4 + 8  # texts
 

@@ -17,7 +17,7 @@ import httpx
 
 from app.store.run_store import RunStore
 from model.checkpoint import load
-from tests.engine.test_exactness import alone, any_request, ask
+from tests.support.requests import alone, any_request, ask
 from tests.support.runs import LONGEST_WAIT, wait_until
 
 CLIENTS, EACH = 16, 40

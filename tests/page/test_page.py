@@ -12,25 +12,11 @@ from playwright.sync_api import Page, expect
 
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.conftest import server_process
-from tests.support.browser import LOST, NARROW, WIDE
+from tests.support.browser import LOST, NARROW, WIDE, write
 from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.servers import server_process
 
 HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
-
-
-def write(page: Page, prompt: str, **fields: str) -> str:
-    """Fills in the form, writes, and gives the text once it is whole."""
-    page.fill("#play-prompt", prompt)
-    for name, value in fields.items():
-        field = page.locator(f"#play-form [name={name}]")
-        if field.evaluate("element => element.tagName") == "SELECT":
-            field.select_option(value)
-        else:
-            field.fill(value)
-    page.click("#play-write")
-    expect(page.locator("#play-again")).to_be_visible()
-    return page.locator("#play-texts .text").first.text_content() or ""
 
 
 def test_a_text_streams_in_and_its_link_gives_the_same_bytes(client, opened):

@@ -10,10 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.store.run_store import RunStore
-from tests.conftest import server_process
-from tests.page.test_page import write
-from tests.support.browser import LOST
+from tests.support.browser import LOST, write
 from tests.support.runs import gru_like, small_text, stop, wait_until, worker_process
+from tests.support.servers import server_process
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.store.run_store import RunStore
-from tests.conftest import server_process
 from tests.support.browser import LOST
 from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.servers import server_process
 
 KEYS = "rita:read-secret,ada:admin-secret:admin"
 

@@ -11,23 +11,7 @@ import pytest
 
 from app.reports.plots import draw_gradcheck, draw_loss_curve
 from app.store.loss_curves import Curve
-from tests.store.test_loss_curves import long_curve, record
-
-SMALL = Curve(
-    run="classic",
-    state="training",
-    step=9,
-    steps=60,
-    cell="elman",
-    points=[record(0, loss=None, smooth_loss=None, validation_loss=4.0)]
-    + [record(step, loss=4 - step / 5, smooth_loss=4 - step / 8) for step in range(1, 10)],
-    checkpoints=[0, 5],
-    best=(8, 2.4),
-    baselines={"uniform": 4.17, "unigram": 3.3, "5-gram": 1.7},
-    sequence_length=25,
-)
-EMPTY = dataclasses.replace(SMALL, points=[], checkpoints=[], best=None, baselines={}, step=0)
-ONE = dataclasses.replace(SMALL, points=SMALL.points[:1], checkpoints=[0], best=None)
+from tests.support.curves import EMPTY, ONE, SMALL, long_curve
 
 
 def words(svg: bytes) -> str:

@@ -9,7 +9,7 @@ import pytest
 from app.errors import DeadlineError, OverloadedError, RenderError
 from app.reports import renderer as rendering
 from app.reports.renderer import Renderer
-from tests.reports.test_plots import ONE, SMALL
+from tests.support.curves import ONE, SMALL
 
 
 def draw(renderer: Renderer, key: str = "a", curve=ONE):

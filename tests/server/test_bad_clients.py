@@ -1,44 +1,18 @@
 """Clients that send slowly, for ever, or nothing at all: they are let go, and nobody else notices."""
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.conftest import server_process
 from tests.support.runs import LONGEST_WAIT, wait_until
+from tests.support.servers import server_process
+from tests.support.sockets import connected, descriptors, memory, rest
 
 CROWD = 200
 HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-
-
-@contextlib.contextmanager
-def connected(client: httpx.Client) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=LONGEST_WAIT) as connection:
-        yield connection
-
-
-def descriptors(client: httpx.Client) -> int:
-    return len(os.listdir(f"/proc/{client.process.pid}/fd"))
-
-
-def memory(client: httpx.Client) -> int:
-    """Resident bytes of the server."""
-    with open(f"/proc/{client.process.pid}/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
-
-
-def rest(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
-    data = b""
-    with contextlib.suppress(ConnectionResetError):
-        while piece := connection.recv(1 << 16):
-            data += piece
-    return data
 
 
 @pytest.fixture(scope="module")

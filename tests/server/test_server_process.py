@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from app.store.run_store import RunStore
-from tests.conftest import server_process
-from tests.engine.test_models import announce
 from tests.support.runs import wait_until
+from tests.support.servers import server_process
+from tests.support.stores import announce
 
 
 def test_texts_are_the_same_after_a_restart_and_new_checkpoints_are_noticed(trained: RunStore):

@@ -10,6 +10,7 @@ from app.store import loss_curves as curves
 from app.store.loss_curves import Curve, Curves, extremes
 from app.store.run import Run
 from app.store.run_store import RunStore
+from tests.support.curves import long_curve, record
 from tests.support.runs import classic_like, small_text
 
 
@@ -22,10 +23,6 @@ def run(tmp_path) -> Run:
 def reader(run: Run, monkeypatch) -> Curves:
     monkeypatch.setattr(curves, "FRESH_SECONDS", -1.0)
     return Curves()
-
-
-def record(step: int, **changes: float | None) -> dict:
-    return {"step": step, "loss": 3.0, "smooth_loss": 3.0, "validation_loss": None} | changes
 
 
 def steps(curve: Curve) -> list[int]:
@@ -85,17 +82,6 @@ def test_a_finished_run_tells_baseline_best_and_checkpoints(trained_root):
     assert latest is not None
     assert latest.best is not None
     assert gru.best == (latest.best.step, latest.best.loss)
-
-
-def long_curve(points: int) -> Curve:
-    rng = np.random.default_rng(0)
-    losses = rng.normal(2, 0.1, points)
-    losses[points // 3], losses[points // 2] = 9.0, 0.5
-    records = [
-        record(step, loss=float(loss), validation_loss=2.0 if step % 1000 == 0 else None)
-        for step, loss in enumerate(losses)
-    ]
-    return Curve("a", "training", points, points, "gru", records, [], None, {}, None)
 
 
 def test_thinning_keeps_the_ends_the_extremes_and_held_out_losses():

@@ -11,8 +11,8 @@ from app.store.run_store import RunStore
 from model.checkpoint import VERSION, load
 from model.generation import generate
 from model.sampling import SamplingConfig
-from tests.engine.test_models import refreshed
 from tests.support.runs import stop, wait_until, worker_process
+from tests.support.stores import refreshed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMATS = sorted(GOLDEN.iterdir())

@@ -60,3 +60,17 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         context.close()
     assert not complaints, complaints
     assert hosts <= {"127.0.0.1"}
+
+
+def write(page: Page, prompt: str, **fields: str) -> str:
+    """Fills in the form, writes, and gives the text once it is whole."""
+    page.fill("#play-prompt", prompt)
+    for name, value in fields.items():
+        field = page.locator(f"#play-form [name={name}]")
+        if field.evaluate("element => element.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+    page.click("#play-write")
+    expect(page.locator("#play-again")).to_be_visible()
+    return page.locator("#play-texts .text").first.text_content() or ""

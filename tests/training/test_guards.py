@@ -22,8 +22,8 @@ from model.guards import HeldOutGuard, LossGuard
 from model.shards import InTurn
 from model.training import Training
 from model.vocabulary import Vocabulary
+from tests.support.kills import Killed, Killer, assert_readable, train
 from tests.support.runs import classic_like, gru_like, outcome, small_text
-from tests.training.test_resume import Killed, Killer, assert_readable, train
 
 FAULT_AT = 27  # its checkpoints before: 0, 7, 14, 21
 
