@@ -55,7 +55,7 @@ image: ## Build the container image
 	docker build --tag $(IMAGE) $(ARGS) .
 
 image-test: $(ENV)/.runtime ## Run image and compose file with a Docker engine: hardened, healthy, killed, scaled
-	@$(ENV)/bin/python -m tests.containers $(ARGS)
+	@$(ENV)/bin/python .ci/image_test.py $(ARGS)
 
 # pip-audit passes over what the service does not know, and is content
 define UNAUDITED

@@ -1,6 +1,6 @@
 """The real image and the real compose file, with a real Docker engine: `make image-test`.
 
-    python -m tests.containers [one|scale]
+    python .ci/image_test.py [one|scale]
 
 Not for pytest: it takes minutes, an engine, and the image that `make image` builds. It says what it does,
 line by line, and leaves with 1 and the reason at the first thing that is not as it should be. What it starts
