@@ -129,7 +129,7 @@ def test_an_error_of_the_program_tells_nothing_but_the_request_id(serving, train
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr("app.api.native.run_info.list_runs", broken)
+    monkeypatch.setattr("app.api.native.runs.list_runs", broken)
     response = client.get("/models", headers={"x-request-id": "abc"})
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in response.text
@@ -144,7 +144,7 @@ def test_a_store_that_cannot_be_read_is_unavailable(serving, trained_root, monke
     def broken(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied", "checkpoints")
 
-    monkeypatch.setattr("app.api.native.run_info.list_runs", broken)
+    monkeypatch.setattr("app.api.native.runs.list_runs", broken)
     response = client.get("/models")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
 
