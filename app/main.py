@@ -85,7 +85,7 @@ logger = logging.getLogger(__name__)
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Without settings they are read from the environment; raises ConfigError."""
-    parts = build_services(settings or load_settings())
+    services = build_services(settings or load_settings())
     app = FastAPI(
         title="Charloom",
         summary="Text from a recurrent network that is still learning.",
@@ -94,20 +94,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
-        telemetry=None if parts.settings.telemetry else TELEMETRY_OFF,
+        telemetry=None if services.settings.telemetry else TELEMETRY_OFF,
         lifespan=lifespan,
     )
-    app.state.services = parts
+    app.state.services = services
     for module in ROUTES:
         app.include_router(module.router)
     add_error_handlers(app)
-    add_middleware(app, parts)
+    add_middleware(app, services)
     return app
 
 
-def add_middleware(app: FastAPI, parts: Services) -> None:
+def add_middleware(app: FastAPI, services: Services) -> None:
     """What every request passes through, the last one added first. Raises ConfigError."""
-    settings = parts.settings
+    settings = services.settings
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_corpus_bytes)
     if limits := read_limits(settings.rate_limit):
         app.add_middleware(RateLimit, limits=limits)
@@ -121,7 +121,7 @@ def add_middleware(app: FastAPI, parts: Services) -> None:
             allow_headers=["*"],
             expose_headers=[REQUEST_ID, "retry-after", "retry-after-ms"],
         )
-    app.add_middleware(RequestContext, access_log=settings.access_log, refused=parts.metrics.refused)
+    app.add_middleware(RequestContext, access_log=settings.access_log, refused=services.metrics.refused)
 
 
 def build_services(settings: Settings) -> Services:
@@ -152,21 +152,21 @@ def build_services(settings: Settings) -> Services:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Looks for a checkpoint before the first request, then goes on looking until the server stops."""
-    parts: Services = app.state.services
+    services: Services = app.state.services
     # first: it sets the number of BLAS threads that a decoder's products are tried out with
-    parts.engine.start()
-    await look(parts.models)
+    services.engine.start()
+    await look(services.models)
     settle()
-    looking = asyncio.create_task(keep_looking(parts.models, parts.settings.poll_seconds))
+    looking = asyncio.create_task(keep_looking(services.models, services.settings.poll_seconds))
     try:
-        with on_stop_signals(partial(drain, parts)):
+        with on_stop_signals(partial(drain, services)):
             yield
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
-        await parts.gradchecks.close()
-        await asyncio.to_thread(parts.engine.stop)
-        parts.renderer.close()
+        await services.gradchecks.close()
+        await asyncio.to_thread(services.engine.stop)
+        services.renderer.close()
 
 
 def settle() -> None:
@@ -176,11 +176,11 @@ def settle() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
-def drain(parts: Services) -> None:
+def drain(services: Services) -> None:
     """Takes nothing new; texts have the grace to end, gradient checks have none."""
-    parts.engine.drain(parts.settings.grace_seconds)
-    parts.gradchecks.stop()
-    parts.streams.closing = True
+    services.engine.drain(services.settings.grace_seconds)
+    services.gradchecks.stop()
+    services.streams.closing = True
 
 
 async def keep_looking(models: ModelStore, seconds: float) -> None:

@@ -42,7 +42,7 @@ ASSIGNMENT_MARGIN = 10  # how many times closer than those figures a check has t
 
 
 @dataclass(frozen=True)
-class Problem:
+class GradientProblem:
     """What a check is made on: a float64 network, ids and targets (T, B), and a state (L, S, B, H).
 
     `assignment` says that it is the assignment's own, whose figures then are the measure.
@@ -78,29 +78,34 @@ class ParameterCheck:
         return self.relative_error < self.limit
 
 
-def make_problem(config: RunConfig, vocabulary: Vocabulary, ids: NDArray[np.integer]) -> Problem:
+def make_problem(config: RunConfig, vocabulary: Vocabulary, ids: NDArray[np.integer]) -> GradientProblem:
     """A freshly initialised network of `config` and the first window of the text, from the zero state."""
     rng = np.random.default_rng(config.seed)
     network = Network.initialise(member_config(config, len(vocabulary)), config, rng, np.float64)
     return problem_for(network, ids, config.sequence_length, 1)
 
 
-def assignment_problem(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> Problem:
+def assignment_problem(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> GradientProblem:
     """The assignment's: Elman, hidden 100, T = 25, one stream, N(0, 0.01^2), the text's first characters."""
     return dataclasses.replace(make_problem(PRESETS["classic"], vocabulary, ids), assignment=True)
 
 
-def problem_for(network: Network, ids: NDArray[np.integer], steps: int, rows: int) -> Problem:
+def problem_for(network: Network, ids: NDArray[np.integer], steps: int, rows: int) -> GradientProblem:
     """`network` as it is, on the first B windows of T characters. Raises TextError if it is too short."""
     if len(ids) < steps * rows + 1:
         raise TextError(f"a gradient check needs {steps * rows + 1} characters of text. Given: {len(ids)}")
     inputs = ids[: steps * rows].reshape(rows, steps).T
     targets = ids[1 : steps * rows + 1].reshape(rows, steps).T
-    return Problem(network.astype(np.float64), inputs, targets, network.zero_state(rows).astype(np.float64))
+    return GradientProblem(
+        network.astype(np.float64), inputs, targets, network.zero_state(rows).astype(np.float64)
+    )
 
 
 def check(
-    problem: Problem, method: str = "complex-step", step: float | None = None, elements: int | None = None
+    problem: GradientProblem,
+    method: str = "complex-step",
+    step: float | None = None,
+    elements: int | None = None,
 ) -> Iterator[ParameterCheck]:
     """Checks every parameter and the initial state, yielding each result as it is known.
 
@@ -122,14 +127,14 @@ def check(
     yield _compare(INITIAL_STATE, state.shape, state.ravel()[chosen], gn, method, None)
 
 
-def analytic_gradients(problem: Problem) -> tuple[Array, Array]:
+def analytic_gradients(problem: GradientProblem) -> tuple[Array, Array]:
     """The backward pass's gradients of the summed loss: parameters (P,), initial state (L, S, B, H)."""
     logits, tape = problem.network.forward(problem.inputs, problem.state)
     _, dlogits = cross_entropy(logits, problem.targets, "sum")
     return problem.network.backward(dlogits, tape).flat, tape.initial_state_gradient
 
 
-def excess_losses(network: Network, problem: Problem, state: Array, tape: Tape) -> Array:
+def excess_losses(network: Network, problem: GradientProblem, state: Array, tape: Tape) -> Array:
     """Each character's loss less ln K: log mean_k exp(o_k - o_target), shape (T, B).
 
     Mathematically the cross-entropy but for a constant, which no gradient sees. Near a uniform prediction,
@@ -142,7 +147,9 @@ def excess_losses(network: Network, problem: Problem, state: Array, tape: Tape) 
     return excess
 
 
-def _numeric(problem: Problem, which: str, chosen: NDArray[np.integer], method: str, h: float) -> Array:
+def _numeric(
+    problem: GradientProblem, which: str, chosen: NDArray[np.integer], method: str, h: float
+) -> Array:
     """The numerical gradient with respect to some elements of the parameters or of the initial state."""
     dtype = np.complex128 if method == "complex-step" else np.float64
     network, state = problem.network.astype(dtype), problem.state.astype(dtype)

@@ -17,20 +17,22 @@ from model.generation import Generation
 CLIENT_GONE = 499  # nobody reads it; for the log
 
 
-async def write(request: Request, parts: Services, job: Job) -> list[Generation] | None:
+async def write(request: Request, services: Services, job: Job) -> list[Generation] | None:
     """The finished rows; None, and the work cancelled, if the client goes away. Raises as Engine.run."""
-    rows = await write_all(request, parts, [job])
+    rows = await write_all(request, services, [job])
     return rows[0] if rows else None
 
 
-async def write_all(request: Request, parts: Services, jobs: Sequence[Job]) -> list[list[Generation]] | None:
+async def write_all(
+    request: Request, services: Services, jobs: Sequence[Job]
+) -> list[list[Generation]] | None:
     """The same for several jobs at once: all of them, or none."""
-    watching = asyncio.ensure_future(_cancel_if_gone(request, parts, jobs))
+    watching = asyncio.ensure_future(_cancel_if_gone(request, services, jobs))
     try:
         if len(jobs) == 1:  # a task less
-            rows = [await _run(parts, jobs[0])]
+            rows = [await _run(services, jobs[0])]
         else:
-            rows = await _run_all(parts, jobs)
+            rows = await _run_all(services, jobs)
     finally:
         watching.cancel()
     unfinished = any(row.finish_reason is None for group in rows for row in group)
@@ -38,7 +40,7 @@ async def write_all(request: Request, parts: Services, jobs: Sequence[Job]) -> l
 
 
 def stream(
-    parts: Services,
+    services: Services,
     job: Job,
     encode: Callable[[Chunk], Iterable[Any]],
     end: Callable[[], Iterable[bytes]],
@@ -46,7 +48,7 @@ def stream(
 ) -> EventStream:
     """Answers with a job's events, as `open_stream` does."""
     return open_stream(
-        parts.engine, parts.streams, job, encode, end, family, lambda: parts.metrics.ended(job)
+        services.engine, services.streams, job, encode, end, family, lambda: services.metrics.ended(job)
     )
 
 
@@ -55,15 +57,15 @@ def gone() -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-async def _run(parts: Services, job: Job) -> list[Generation]:
+async def _run(services: Services, job: Job) -> list[Generation]:
     try:
-        return await parts.engine.run(job)
+        return await services.engine.run(job)
     finally:
-        parts.metrics.ended(job)
+        services.metrics.ended(job)
 
 
-async def _run_all(parts: Services, jobs: Sequence[Job]) -> list[list[Generation]]:
-    running = [asyncio.ensure_future(_run(parts, job)) for job in jobs]
+async def _run_all(services: Services, jobs: Sequence[Job]) -> list[list[Generation]]:
+    running = [asyncio.ensure_future(_run(services, job)) for job in jobs]
     try:
         return await asyncio.gather(*running)
     finally:
@@ -71,9 +73,9 @@ async def _run_all(parts: Services, jobs: Sequence[Job]) -> list[list[Generation
             task.cancel()
 
 
-async def _cancel_if_gone(request: Request, parts: Services, jobs: Sequence[Job]) -> None:
+async def _cancel_if_gone(request: Request, services: Services, jobs: Sequence[Job]) -> None:
     """A cancelled job ends with rows that are not finished."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     for job in jobs:
-        parts.engine.cancel(job)
+        services.engine.cancel(job)

@@ -64,9 +64,9 @@ async def services(request: Request) -> Services:
     return found
 
 
-Parts = Annotated[Services, Depends(services)]
+ServicesDep = Annotated[Services, Depends(services)]
 
 
-async def in_turn(parts: Services, work: Callable[[], Result]) -> Result:
+async def in_turn(services: Services, work: Callable[[], Result]) -> Result:
     """What `work` gives, one upload after the other: looking at a text takes memory, and a whole core."""
-    return await anyio.to_thread.run_sync(work, limiter=parts.making)
+    return await anyio.to_thread.run_sync(work, limiter=services.making)

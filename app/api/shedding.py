@@ -44,11 +44,11 @@ class Shedding:
         self._answers: dict[Family, tuple[float, JSONResponse]] = {}
 
     @classmethod
-    def of(cls, parts: Services) -> Shedding:
+    def of(cls, services: Services) -> Shedding:
         """The door of an application."""
-        settings = parts.settings
+        settings = services.settings
         keys = read_keys(settings.api_keys.get_secret_value())
-        return cls(parts.engine, parts.metrics, keys, settings.access_log)
+        return cls(services.engine, services.metrics, keys, settings.access_log)
 
     def closed(self, method: bytes, target: bytes, headers: Pairs) -> bool:
         if not self.engine.full:

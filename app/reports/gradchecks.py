@@ -22,8 +22,8 @@ from model.config import PRESETS
 from model.errors import CharloomError
 from model.gradcheck import (
     STEPS,
+    GradientProblem,
     ParameterCheck,
-    Problem,
     assignment_problem,
     check,
     make_problem,
@@ -43,7 +43,7 @@ NICE = 10
 
 
 @dataclass(frozen=True)
-class Order:
+class CheckTask:
     """What a process is asked to check: a checkpoint, a fresh network of a cell, or the assignment's."""
 
     method: Method
@@ -118,9 +118,9 @@ class GradientChecks:
         self.stop()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _order(self, model: LoadedModel | None, method: Method, cell: Cell | None) -> Order:
+    def _order(self, model: LoadedModel | None, method: Method, cell: Cell | None) -> CheckTask:
         run = model.run if model else self.models.current.run if self.models.ready else None
-        return Order(
+        return CheckTask(
             method=method,
             store=str(self.models.runs.root),
             corpus=str(self.corpus),
@@ -133,7 +133,7 @@ class GradientChecks:
         if task.cancelled() or task.exception() is not None:
             del self._tasks[key]
 
-    async def _run(self, name: str, order: Order) -> Report:
+    async def _run(self, name: str, order: CheckTask) -> Report:
         async with self._lock:
             began = time.perf_counter()
             lines = await self._process(order)
@@ -150,7 +150,7 @@ class GradientChecks:
                 **lines[0],
             )
 
-    async def _process(self, order: Order) -> list[dict[str, Any]]:
+    async def _process(self, order: CheckTask) -> list[dict[str, Any]]:
         process = await asyncio.create_subprocess_exec(
             # -P: the current folder may hold an `app` of its own
             *(sys.executable, "-P", "-m", "app.reports.gradchecks", json.dumps(asdict(order))),
@@ -171,7 +171,7 @@ class GradientChecks:
         return [json.loads(line) for line in output.splitlines()]
 
 
-def build_problem(order: Order) -> Problem:
+def build_problem(order: CheckTask) -> GradientProblem:
     """Raises CharloomError or OSError if the text or the checkpoint cannot be used."""
     run = RunStore(order.store).get(order.run) if order.run else None
     if order.checkpoint and run:
@@ -205,7 +205,7 @@ def describe(result: ParameterCheck) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     """Check what the order in `arguments` says; one JSON line for the problem, one for each parameter."""
-    order = Order(**json.loads(arguments[0]))
+    order = CheckTask(**json.loads(arguments[0]))
     os.nice(NICE)
     try:
         problem = build_problem(order)

@@ -10,7 +10,7 @@ from model.errors import ConfigError, TextError
 from model.gradcheck import (
     ASSIGNMENT_FIGURES,
     INITIAL_STATE,
-    Problem,
+    GradientProblem,
     analytic_gradients,
     assignment_problem,
     check,
@@ -32,7 +32,7 @@ def make(cell, layers, steps=7, rows=3, scale=0.6, embedding=0):
     config = NetworkConfig(6, 5, layers, cell, embedding)
     network = Network(config, rng.normal(0, scale, config.size()))
     inputs, targets = rng.integers(0, 6, (2, steps, rows))
-    return Problem(network, inputs, targets, rng.normal(0, 0.5, network.zero_state(rows).shape))
+    return GradientProblem(network, inputs, targets, rng.normal(0, 0.5, network.zero_state(rows).shape))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from app.api.native.text_schemas import ActivationsRequest, ActivationsResponse, FollowerInfo
 from app.api.openapi import errors
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.engine.models import LoadedModel
 from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
 from model.activations import activations, followers
@@ -25,29 +25,29 @@ router = APIRouter(tags=["text"])
     summary="What does a hidden unit do along a text?",
     responses=errors(400, 404, 413, 422, 503),
 )
-async def unit_activations(parts: Parts, asked: ActivationsRequest) -> ActivationsResponse:
+async def unit_activations(services: ServicesDep, asked: ActivationsRequest) -> ActivationsResponse:
     """The output of one hidden unit after every character of a text.
 
     Besides, for what a reader could keep in mind (an open quotation, the position in the line, capitals, …),
     the unit of the whole network that follows it most closely along this very text.
     """
-    limit = parts.settings.max_prompt
+    limit = services.settings.max_prompt
     if asked.text is not None and len(asked.text) > limit:
         raise InvalidRequestError("text", f"must have at most {limit} characters. Given: {len(asked.text)}")
-    model = await parts.model(asked.model)
-    if parts.reading.statistics().tasks_waiting >= WAITING:
+    model = await services.model(asked.model)
+    if services.reading.statistics().tasks_waiting >= WAITING:
         raise OverloadedError(f"{WAITING} texts are waiting to be read", retry_after=2.0)
     # one at a time: the processor belongs to the texts that are being written
-    return await anyio.to_thread.run_sync(_read, parts, model, asked, limiter=parts.reading)
+    return await anyio.to_thread.run_sync(_read, services, model, asked, limiter=services.reading)
 
 
-def _read(parts: Services, model: LoadedModel, asked: ActivationsRequest) -> ActivationsResponse:
+def _read(services: Services, model: LoadedModel, asked: ActivationsRequest) -> ActivationsResponse:
     config, text = model.network.config, asked.text
     for name, value, size in (("layer", asked.layer, config.layers), ("unit", asked.unit, config.hidden)):
         if value is not None and value >= size:
             raise InvalidRequestError(name, f"must be from 0 to {size - 1} in {model.id}. Given: {value}")
     if text is None:
-        text = parts.run(model.run).text()[-min(PASSAGE, parts.settings.max_prompt) :]
+        text = services.run(model.run).text()[-min(PASSAGE, services.settings.max_prompt) :]
     if unknown := model.vocabulary.unknown(text):
         raise UnknownInFieldError(unknown, "text")
     values = activations(model.network, model.vocabulary.encode(text))

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.native.run_info import describe
 from app.api.native.run_schemas import RunInfo
 from app.api.openapi import errors
-from app.api.services import Parts, in_turn
+from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError
 from app.intake.archive import export, import_run
 from app.server.auth import Right, needs
@@ -35,12 +35,12 @@ ZIP = "application/zip"
 )
 async def export_run(
     name: str,
-    parts: Parts,
+    services: ServicesDep,
     step: Annotated[str | None, Query(description="A step, or `best`; by default the newest.")] = None,
     text: Annotated[bool, Query(description="Whether the text goes with it.")] = False,
 ) -> Response:
     """A zip: weights, configuration, vocabulary, curve, samples, and a model card."""
-    run = await run_in_threadpool(parts.runs.get, name)
+    run = await run_in_threadpool(services.runs.get, name)
     path, filename = await run_in_threadpool(_write, run, step, text)
     return FileResponse(path, media_type=ZIP, filename=filename, background=BackgroundTask(path.unlink))
 
@@ -78,13 +78,13 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[Path, str]:
         },
     },
 )
-async def import_(request: Request, response: Response, parts: Parts) -> RunInfo:
+async def import_(request: Request, response: Response, services: ServicesDep) -> RunInfo:
     """The zip that an export gave, raw or as the file of a form, becomes a run that can be served."""
-    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
+    async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         if len(upload.sources) != 1:
             raise InvalidRequestError("file", f"must be one exported run. Given: {len(upload.sources)} files")
         content = upload.sources[0].content
         options = {key: value for key, value in upload.options.items() if key != "encoding"}
-        run = await in_turn(parts, partial(import_run, parts.runs, options, content, parts.limits))
+        run = await in_turn(services, partial(import_run, services.runs, options, content, services.limits))
     response.headers["location"] = f"/runs/{run.name}"
-    return await run_in_threadpool(describe, parts, run)
+    return await run_in_threadpool(describe, services, run)

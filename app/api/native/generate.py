@@ -11,7 +11,7 @@ from pydantic import Discriminator, Tag
 from app.api.answering import gone, stream, write
 from app.api.native.text_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.api.openapi import errors, errors_of_both, streamed
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.api.tgi.routes import answer_tgi
 from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.engine.job import Chunk
@@ -56,7 +56,7 @@ router = APIRouter(tags=["text"])
     responses=BOTH | streamed(),
 )
 async def generate(
-    request: Request, parts: Parts, body: Annotated[AnyBody, Body(openapi_examples=BODIES)]
+    request: Request, services: ServicesDep, body: Annotated[AnyBody, Body(openapi_examples=BODIES)]
 ) -> Response:
     """Goes on from a prompt, character by character, with the newest checkpoint or a named one.
 
@@ -67,8 +67,8 @@ async def generate(
     The body may also be TGI's (`inputs`, `parameters`); the answer then is TGI's too.
     """
     if isinstance(body, TgiRequest):
-        return await answer_tgi(request, parts, body)
-    return await _answer(request, parts, body, body.logit_bias or {})
+        return await answer_tgi(request, services, body)
+    return await _answer(request, services, body, body.logit_bias or {})
 
 
 @router.get(
@@ -78,19 +78,19 @@ async def generate(
     responses=ERRORS | streamed(),
 )
 async def generate_by_link(
-    request: Request, parts: Parts, query: Annotated[GenerateRequest, Query()]
+    request: Request, services: ServicesDep, query: Annotated[GenerateRequest, Query()]
 ) -> Response:
     """The same as POST /generate, with the fields in the address; `stop` may be repeated."""
-    return await _answer(request, parts, query, {})
+    return await _answer(request, services, query, {})
 
 
 async def _answer(
-    request: Request, parts: Services, asked: GenerateRequest, bias: dict[str, float]
+    request: Request, services: Services, asked: GenerateRequest, bias: dict[str, float]
 ) -> Response:
-    model = await parts.model(asked.model)
+    model = await services.model(asked.model)
     sampling = {name: getattr(asked, name) for name in SAMPLING}
     order = Order.of(
-        parts.settings,
+        services.settings,
         [asked.prompt or ""],
         asked.length,
         sampling | {"logit_bias": _by_id(bias, model)},
@@ -98,7 +98,7 @@ async def _answer(
         asked.stop,
         asked.n,
     )
-    job = order.job(model, parts.settings.deadline_seconds, streamed=bool(asked.stream))
+    job = order.job(model, services.settings.deadline_seconds, streamed=bool(asked.stream))
 
     # most ask for one text, and need not read it twice
     exclude = {"choices"} if order.n == 1 else None
@@ -107,8 +107,8 @@ async def _answer(
         def end() -> list[bytes]:
             return [event(describe(order, model, job.generations).model_dump(exclude=exclude), "done")]
 
-        return stream(parts, job, _events, end, Family.NATIVE)
-    rows = await write(request, parts, job)
+        return stream(services, job, _events, end, Family.NATIVE)
+    rows = await write(request, services, job)
     if rows is None:
         return gone()
     content = describe(order, model, rows).model_dump_json(exclude=exclude)

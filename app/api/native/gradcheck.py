@@ -10,7 +10,7 @@ from app.api.native.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme
 from app.api.native.pictures import picture_response
 from app.api.native.run_schemas import GradcheckReport, ParameterReport
 from app.api.openapi import errors
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.errors import InvalidRequestError
 from app.reports.gradchecks import Cell, Method, Report
 from app.server.accept import preferred
@@ -50,7 +50,7 @@ NAMES = {"centred": "centred differences", "complex-step": "complex step"}
 )
 async def gradcheck(
     request: Request,
-    parts: Parts,
+    services: ServicesDep,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
     cell: CheckedCell = None,
@@ -65,14 +65,14 @@ async def gradcheck(
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     headers = {"vary": "accept"}
     if kind == HTML:
-        return parts.assets.page(
+        return services.assets.page(
             "gradcheck.html", method=method, model=model, cell=cell, methods=NAMES, cells=get_args(Cell)
         )
-    report = await _report(parts, method, model, cell)
+    report = await _report(services, method, model, cell)
     if kind == JSON:
         body = describe(report)
         return Response(body.model_dump_json(), media_type=JSON, headers=headers)
-    return await _picture(parts, report, "svg" if kind == SVG else "png", (theme, shape))
+    return await _picture(services, report, "svg" if kind == SVG else "png", (theme, shape))
 
 
 @router.get(
@@ -82,7 +82,7 @@ async def gradcheck(
     responses=errors(404, 422, 503, 504) | {200: {"content": {"image/svg+xml": {}}}},
 )
 async def gradcheck_svg(
-    parts: Parts,
+    services: ServicesDep,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
     cell: CheckedCell = None,
@@ -90,7 +90,7 @@ async def gradcheck_svg(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(parts, await _report(parts, method, model, cell), "svg", (theme, shape))
+    return await _picture(services, await _report(services, method, model, cell), "svg", (theme, shape))
 
 
 @router.get(
@@ -100,7 +100,7 @@ async def gradcheck_svg(
     responses=errors(404, 422, 503, 504) | {200: {"content": {"image/png": {}}}},
 )
 async def gradcheck_png(
-    parts: Parts,
+    services: ServicesDep,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
     cell: CheckedCell = None,
@@ -108,13 +108,13 @@ async def gradcheck_png(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(parts, await _report(parts, method, model, cell), "png", (theme, shape))
+    return await _picture(services, await _report(services, method, model, cell), "png", (theme, shape))
 
 
-async def _report(parts: Services, method: Method, model: str | None, cell: Cell | None) -> Report:
+async def _report(services: Services, method: Method, model: str | None, cell: Cell | None) -> Report:
     if model and cell:
         raise InvalidRequestError("cell", f"cannot be given together with model. Given: {cell}")
-    return await parts.gradchecks.report(await parts.model(model) if model else None, method, cell)
+    return await services.gradchecks.report(await services.model(model) if model else None, method, cell)
 
 
 def describe(report: Report) -> GradcheckReport:
@@ -135,7 +135,7 @@ def describe(report: Report) -> GradcheckReport:
 
 
 async def _picture(
-    parts: Services, report: Report, format: Literal["svg", "png"], style: tuple[str, str]
+    services: Services, report: Report, format: Literal["svg", "png"], style: tuple[str, str]
 ) -> Response:
     rows = report.parameters
     columns = [
@@ -143,5 +143,5 @@ async def _picture(
     ]
     title = f"{report.model} · {NAMES[report.method]} · h = {report.step_size:g}"
     key = ("gradcheck", report.model, report.method, str(report.seconds), format, *style)
-    picture = await parts.renderer.picture(key, "draw_gradcheck", *columns, title, format, *style)
+    picture = await services.renderer.picture(key, "draw_gradcheck", *columns, title, format, *style)
     return picture_response(picture, SVG if format == "svg" else PNG, f'"{"-".join(key)}"')

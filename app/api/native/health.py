@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api.openapi import Health, Ready, errors
-from app.api.services import Parts
+from app.api.services import ServicesDep
 from app.errors import DrainingError
 
 router = APIRouter(tags=["health"])
@@ -18,9 +18,9 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", summary="Is a checkpoint loaded?", responses=errors(503))
-async def readyz(parts: Parts) -> Ready:
+async def readyz(services: ServicesDep) -> Ready:
     """200 with the checkpoint being served, or 503 with the reason, such as that the server is stopping."""
-    if parts.engine.draining:
+    if services.engine.draining:
         raise DrainingError("the server is stopping")
-    model = parts.models.current
+    model = services.models.current
     return Ready(model=model.id, step=model.step)

@@ -12,7 +12,7 @@ from app.api.native.pictures import picture_response
 from app.api.native.run_info import ModelQuery, list_runs
 from app.api.native.run_schemas import LossCurve
 from app.api.openapi import errors
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.server.accept import preferred
 from app.store.loss_curves import Curve
 
@@ -39,7 +39,7 @@ Shape = Annotated[Literal["wide", "narrow"], Query(description="Proportions of t
 )
 async def loss_curve(
     request: Request,
-    parts: Parts,
+    services: ServicesDep,
     model: ModelQuery = None,
     points: Points = 2000,
     theme: Theme = "light",
@@ -48,23 +48,23 @@ async def loss_curve(
     """In a browser a page that follows the training, as an image the picture, otherwise the points."""
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     if kind == HTML:
-        runs = await run_in_threadpool(list_runs, parts)
-        run = await run_in_threadpool(parts.run, model)
-        response: Response = parts.assets.page("loss-curve.html", run=run.name, runs=runs)
+        runs = await run_in_threadpool(list_runs, services)
+        run = await run_in_threadpool(services.run, model)
+        response: Response = services.assets.page("loss-curve.html", run=run.name, runs=runs)
     elif kind == JSON:
-        response = await _points(request, parts, model, points)
+        response = await _points(request, services, model, points)
     else:
-        response = await _picture(request, parts, model, kind, (theme, shape))
+        response = await _picture(request, services, model, kind, (theme, shape))
     response.headers["vary"] = "accept"
     return response
 
 
 @router.get("/loss-curve.json", summary="The points", responses=errors(404, 422, 503))
 async def loss_curve_json(
-    request: Request, parts: Parts, model: ModelQuery = None, points: Points = 2000
+    request: Request, services: ServicesDep, model: ModelQuery = None, points: Points = 2000
 ) -> LossCurve:
     """The same points as /loss-curve gives by default."""
-    return await _points(request, parts, model, points)  # type: ignore[return-value]
+    return await _points(request, services, model, points)  # type: ignore[return-value]
 
 
 @router.get(
@@ -75,13 +75,13 @@ async def loss_curve_json(
 )
 async def loss_curve_svg(
     request: Request,
-    parts: Parts,
+    services: ServicesDep,
     model: ModelQuery = None,
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
     """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
-    return await _picture(request, parts, model, SVG, (theme, shape))
+    return await _picture(request, services, model, SVG, (theme, shape))
 
 
 @router.get(
@@ -92,17 +92,17 @@ async def loss_curve_svg(
 )
 async def loss_curve_png(
     request: Request,
-    parts: Parts,
+    services: ServicesDep,
     model: ModelQuery = None,
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
     """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
-    return await _picture(request, parts, model, PNG, (theme, shape))
+    return await _picture(request, services, model, PNG, (theme, shape))
 
 
-async def _points(request: Request, parts: Services, model: str | None, points: int) -> Response:
-    curve = await run_in_threadpool(_curve, parts, model)
+async def _points(request: Request, services: Services, model: str | None, points: int) -> Response:
+    curve = await run_in_threadpool(_curve, services, model)
     tag = f'"{curve.version}-{points}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"etag": tag})
@@ -111,22 +111,22 @@ async def _points(request: Request, parts: Services, model: str | None, points: 
 
 
 async def _picture(
-    request: Request, parts: Services, model: str | None, media_type: str, style: tuple[str, str]
+    request: Request, services: Services, model: str | None, media_type: str, style: tuple[str, str]
 ) -> Response:
-    curve = await run_in_threadpool(_curve, parts, model)
+    curve = await run_in_threadpool(_curve, services, model)
     tag = f'"{curve.version}-{"-".join(style)}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"etag": tag})
     format = "svg" if media_type == SVG else "png"
     thinned = await run_in_threadpool(curve.drawn)
-    picture = await parts.renderer.picture(
+    picture = await services.renderer.picture(
         ("loss-curve", curve.version, format, *style), "draw_loss_curve", thinned, format, *style
     )
     return picture_response(picture, media_type, tag)
 
 
-def _curve(parts: Services, model: str | None) -> Curve:
-    return parts.curves.get(parts.run(model))
+def _curve(services: Services, model: str | None) -> Curve:
+    return services.curves.get(services.run(model))
 
 
 def _curve_body(curve: Curve, points: int) -> dict[str, Any]:

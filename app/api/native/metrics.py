@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.concurrency import run_in_threadpool
 
-from app.api.services import Parts
+from app.api.services import ServicesDep
 
 router = APIRouter(tags=["health"])
 
@@ -17,6 +17,6 @@ router = APIRouter(tags=["health"])
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(parts: Parts) -> Response:
+async def metrics(services: ServicesDep) -> Response:
     """Counters, times and gauges in Prometheus's text format; docs/operations.md lists them."""
-    return Response(await run_in_threadpool(parts.metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(await run_in_threadpool(services.metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)

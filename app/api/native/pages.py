@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from app.api.services import Parts
+from app.api.services import ServicesDep
 from model.config import CHOICES, PRESETS
 
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -14,10 +14,10 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def index(parts: Parts) -> Response:
+async def index(services: ServicesDep) -> Response:
     """The laboratory: watch the training, play with what it writes, look inside."""
-    settings = parts.settings
-    return parts.assets.page(
+    settings = services.settings
+    return services.assets.page(
         "index.html",
         max_prompt=settings.max_prompt,
         max_length=settings.max_length,
@@ -27,21 +27,21 @@ async def index(parts: Parts) -> Response:
 
 
 @router.get("/docs")
-async def docs(parts: Parts) -> Response:
+async def docs(services: ServicesDep) -> Response:
     """The OpenAPI document, to read and to try."""
-    return parts.assets.page("docs.html")
+    return services.assets.page("docs.html")
 
 
 @router.get("/favicon.ico")
-async def favicon(parts: Parts) -> Response:
+async def favicon(services: ServicesDep) -> Response:
     """For browsers that ask without having read the page."""
-    return Response(parts.assets.icon.content, media_type=parts.assets.icon.media_type)
+    return Response(services.assets.icon.content, media_type=services.assets.icon.media_type)
 
 
 @router.get("/assets/{name:path}")
-async def asset(request: Request, parts: Parts) -> Response:
+async def asset(request: Request, services: ServicesDep) -> Response:
     """Scripts, styles and icons; their addresses change with their content."""
-    found = parts.assets.find(request.url.path)
+    found = services.assets.find(request.url.path)
     if found is None:
         raise HTTPException(404)
     return Response(found.content, media_type=found.media_type, headers={"cache-control": IMMUTABLE})

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.native.run_info import ModelQuery
 from app.api.openapi import errors
-from app.api.services import Parts
+from app.api.services import ServicesDep
 from app.reports.report import METHODS, ReportFormat, checked_model, policy, render
 
 router = APIRouter(tags=["proof"])
@@ -23,7 +23,7 @@ router = APIRouter(tags=["proof"])
 )
 async def report(
     request: Request,
-    parts: Parts,
+    services: ServicesDep,
     model: ModelQuery = None,
     format: Annotated[ReportFormat | None, Query(description="By default as `Accept` says.")] = None,
 ) -> Response:
@@ -32,12 +32,12 @@ async def report(
     One page that needs no other, as HTML or Markdown, from the run's own files. The first one of a run takes
     seconds: its gradients are checked.
     """
-    run = await run_in_threadpool(parts.run, model)
-    name = await run_in_threadpool(checked_model, run, parts.models)
-    checked = await parts.model(name) if name else None
-    checks = {method: (await parts.gradchecks.report(checked, method)).parameters for method in METHODS}
-    curve = await run_in_threadpool(parts.curves.get, run)
-    picture = await parts.renderer.picture(
+    run = await run_in_threadpool(services.run, model)
+    name = await run_in_threadpool(checked_model, run, services.models)
+    checked = await services.model(name) if name else None
+    checks = {method: (await services.gradchecks.report(checked, method)).parameters for method in METHODS}
+    curve = await run_in_threadpool(services.curves.get, run)
+    picture = await services.renderer.picture(
         ("loss-curve", curve.version, "svg", "light", "wide"),
         "draw_loss_curve",
         *(curve.drawn(), "svg", "light", "wide"),

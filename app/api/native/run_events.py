@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.native.run_info import describe
 from app.api.native.run_schemas import RunInfo
 from app.api.openapi import errors, streamed
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.errors import RunError
 from app.server.streaming import EventStream, event
 from app.store.records import ENDED
@@ -51,7 +51,7 @@ class Cursor(NamedTuple):
 )
 async def events(
     name: str,
-    parts: Parts,
+    services: ServicesDep,
     last_event_id: Annotated[
         str | None, Header(description="The id of the last event that came; `0` for all from the beginning.")
     ] = None,
@@ -62,16 +62,16 @@ async def events(
     The stream ends with the run. Who comes back with `Last-Event-ID` misses nothing, and nothing comes twice;
     without it the newest of each kind comes first.
     """
-    run = await run_in_threadpool(parts.runs.get, name)
+    run = await run_in_threadpool(services.runs.get, name)
     given = CURSOR.fullmatch(last_event_id or "")
     cursor = Cursor(*map(int, given.groups())) if given else None
-    watch = Watch(parts, run, cursor if cursor or last_event_id != "0" else Cursor())
+    watch = Watch(services, run, cursor if cursor or last_event_id != "0" else Cursor())
     first = await run_in_threadpool(watch.look)
     if cursor is not None and watch.ended and not watch.told_news:
         return Response(status_code=204)  # tells an EventSource not to come back
-    parts.streams.take(LOOK_SECONDS)
-    following = _follow(watch, first, lambda: parts.streams.closing)
-    return EventStream(following, parts.streams.give_back, parts.settings.watch_seconds)
+    services.streams.take(LOOK_SECONDS)
+    following = _follow(watch, first, lambda: services.streams.closing)
+    return EventStream(following, services.streams.give_back, services.settings.watch_seconds)
 
 
 async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool]) -> AsyncIterator[bytes]:
@@ -97,7 +97,7 @@ async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool])
 class Watch:
     """One watcher of a run. With a cursor of None the newest of each kind is told first."""
 
-    parts: Services
+    services: Services
     run: Run
     given: Cursor | None
 
@@ -110,7 +110,7 @@ class Watch:
 
     def look(self) -> list[bytes]:
         """The events since the last look. Raises RunError or FileNotFoundError if the run is gone."""
-        info = describe(self.parts, self.parts.runs.get(self.run.name))
+        info = describe(self.services, self.services.runs.get(self.run.name))
         news = [*self._curve(info), *self._samples(), *self._checkpoint()]
         self._first = False
         self.told_news = bool(news)
@@ -123,7 +123,7 @@ class Watch:
         return news
 
     def _curve(self, info: RunInfo) -> list[bytes]:
-        points = self.parts.curves.get(self.run).points
+        points = self.services.curves.get(self.run).points
         last = points[-1]["step"] if points else -1
         # a run that was taken back, or made anew, tells its steps again
         self.cursor = self.cursor._replace(step=min(self.cursor.step, last))

@@ -18,22 +18,22 @@ ModelQuery = Annotated[
 ]
 
 
-def list_runs(parts: Services) -> list[RunInfo]:
+def list_runs(services: Services) -> list[RunInfo]:
     """Every run that can be read. Reads the disk."""
     found = []
-    for run in parts.runs.list():
+    for run in services.runs.list():
         try:
-            found.append(describe(parts, run))
+            found.append(describe(services, run))
         except FileNotFoundError:  # deleted meanwhile
             continue
     return found
 
 
-def describe(parts: Services, run: Run) -> RunInfo:
+def describe(services: Services, run: Run) -> RunInfo:
     """One run as its answer. Reads the disk. Raises FileNotFoundError if it was deleted meanwhile."""
     control, latest, config = run.control, run.usable_latest(), run.config
     status = control.applied_to(run.status)
-    serving = parts.models.current if parts.models.ready else None
+    serving = services.models.current if services.models.ready else None
     silent = time.time() - status.heartbeat > STALE_SECONDS
     files = run.files()
     return RunInfo(

@@ -19,7 +19,7 @@ from app.api.native.run_schemas import (
     SampleList,
 )
 from app.api.openapi import errors
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.server.auth import Right, needs
 from app.store.control import ask, delete
 from app.store.records import Wanted
@@ -28,21 +28,21 @@ router = APIRouter(tags=["training"])
 
 
 @router.get("/runs", summary="All runs", responses=errors(503))
-async def runs(parts: Parts) -> RunList:
+async def runs(services: ServicesDep) -> RunList:
     """Every run of the store, in the order of the queue, with its state, losses and checkpoints."""
-    return RunList(runs=await run_in_threadpool(list_runs, parts))
+    return RunList(runs=await run_in_threadpool(list_runs, services))
 
 
 @router.get("/models", summary="All runs", deprecated=True, responses=errors(503))
-async def models(parts: Parts) -> ModelList:
+async def models(services: ServicesDep) -> ModelList:
     """The same as `/runs`, in a list called `models`."""
-    return ModelList(models=await run_in_threadpool(list_runs, parts))
+    return ModelList(models=await run_in_threadpool(list_runs, services))
 
 
 @router.get("/runs/{name}", summary="One run", responses=errors(404, 422, 503))
-async def one(name: str, parts: Parts) -> RunInfo:
+async def one(name: str, services: ServicesDep) -> RunInfo:
     """Where a run stands: state, progress, losses, speed, expected end, checkpoints."""
-    return await run_in_threadpool(lambda: describe(parts, parts.runs.get(name)))
+    return await run_in_threadpool(lambda: describe(services, services.runs.get(name)))
 
 
 @router.patch(
@@ -51,9 +51,9 @@ async def one(name: str, parts: Parts) -> RunInfo:
     dependencies=[Depends(needs(Right.TRAIN))],
     responses=errors(400, 403, 404, 409, 413, 422, 503),
 )
-async def change(name: str, body: RunChange, parts: Parts) -> RunInfo:
+async def change(name: str, body: RunChange, services: ServicesDep) -> RunInfo:
     """Ask something of a run. What is being trained is in state `training` until the worker has obeyed."""
-    return await run_in_threadpool(_change, parts, name, body)
+    return await run_in_threadpool(_change, services, name, body)
 
 
 @router.delete(
@@ -64,31 +64,31 @@ async def change(name: str, body: RunChange, parts: Parts) -> RunInfo:
 )
 async def remove(
     name: str,
-    parts: Parts,
+    services: ServicesDep,
     force: Annotated[bool, Query(description="Also where no other run could be served then.")] = False,
 ) -> Deleted:
     """Remove all of a run, once its training has stopped."""
-    await run_in_threadpool(delete, parts.runs, name, force)
+    await run_in_threadpool(delete, services.runs, name, force)
     return Deleted(name=name)
 
 
 @router.get("/samples", summary="What a run wrote on the way", responses=errors(404, 422, 503))
-async def samples(parts: Parts, model: ModelQuery = None) -> SampleList:
+async def samples(services: ServicesDep, model: ModelQuery = None) -> SampleList:
     """The passages that a run wrote while it was trained, oldest first, with the losses at those steps."""
-    return await run_in_threadpool(_list_samples, parts, model)
+    return await run_in_threadpool(_list_samples, services, model)
 
 
-def _change(parts: Services, name: str, body: RunChange) -> RunInfo:
-    run = parts.runs.get(name)
+def _change(services: Services, name: str, body: RunChange) -> RunInfo:
+    run = services.runs.get(name)
     wanted: Wanted | None = "train" if body.action == "resume" else body.action
     if wanted is not None or body.priority is not None:
-        ask(parts.runs, run, wanted, body.priority)
-    return describe(parts, run)
+        ask(services.runs, run, wanted, body.priority)
+    return describe(services, run)
 
 
-def _list_samples(parts: Services, model: str | None) -> SampleList:
-    run = parts.run(model)
-    points = parts.curves.get(run).points
+def _list_samples(services: Services, model: str | None) -> SampleList:
+    run = services.run(model)
+    points = services.curves.get(run).points
     steps = [point["step"] for point in points]
     held_out = [point for point in points if point.get("validation_loss") is not None]
     held_out_steps = [point["step"] for point in held_out]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.answering import gone, write_all
 from app.api.native.text_schemas import ModelScore, ScoreRequest, ScoreResponse
 from app.api.openapi import errors
-from app.api.services import Parts
+from app.api.services import ServicesDep
 from app.engine.models import LoadedModel
 from app.engine.order import Order
 from app.errors import InvalidRequestError, UnknownInFieldError
@@ -29,23 +29,23 @@ router = APIRouter(tags=["text"])
     response_model=ScoreResponse,
     responses=errors(400, 404, 413, 422, 429, 503, 504),
 )
-async def score(request: Request, parts: Parts, asked: ScoreRequest) -> Response:
+async def score(request: Request, services: ServicesDep, asked: ScoreRequest) -> Response:
     """The log-probability and the rank of every character of a text, and what they sum to in bits.
 
     With several models it answers which of them would rather have written it: `likeliest`. A model that has
     never seen one of the characters answers with the reason instead of a score.
     """
-    names = _names(asked, parts.settings)
+    names = _names(asked, services.settings)
     order = Order.of(
-        parts.settings, [(asked.prompt or "") + asked.text], 0, logprobs=asked.top or 0, names=NAMES
+        services.settings, [(asked.prompt or "") + asked.text], 0, logprobs=asked.top or 0, names=NAMES
     )
-    models = [await parts.model(name) for name in names]
+    models = [await services.model(name) for name in names]
     refusals = [_refusal(asked, model) for model in models]
     if all(refusals):
         raise next(filter(None, refusals))
-    seconds = parts.settings.deadline_seconds
+    seconds = services.settings.deadline_seconds
     knowing = [model for model, refusal in zip(models, refusals, strict=True) if refusal is None]
-    rows = await write_all(request, parts, [order.job(model, seconds) for model in knowing])
+    rows = await write_all(request, services, [order.job(model, seconds) for model in knowing])
     if rows is None:
         return gone()
     scored = iter(rows)

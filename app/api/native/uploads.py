@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.native.run_schemas import RunAccepted, TextChecked
 from app.api.openapi import errors
-from app.api.services import Parts, in_turn
+from app.api.services import ServicesDep, in_turn
 from app.intake.findings import as_details
 from app.intake.new_runs import Made, check, fork, new_run
 from app.intake.planning import expected_seconds
@@ -65,15 +65,15 @@ def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra=documented({}),
 )
-async def create(request: Request, response: Response, parts: Parts) -> RunAccepted:
+async def create(request: Request, response: Response, services: ServicesDep) -> RunAccepted:
     """Put a text of your own into the queue: raw, as files of a form (a zip counts as its files), or in JSON.
 
     Every setting of a run can be given beside it, in the query or in the form. A text that cannot be used is
     refused with all findings; what is merely unusual is said in the answer.
     """
-    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
+    async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         made = await in_turn(
-            parts, partial(new_run, parts.runs, upload.options, upload.sources, parts.limits)
+            services, partial(new_run, services.runs, upload.options, upload.sources, services.limits)
         )
     return accepted(response, made)
 
@@ -84,11 +84,11 @@ async def create(request: Request, response: Response, parts: Parts) -> RunAccep
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra=documented({}),
 )
-async def check_text(request: Request, parts: Parts) -> TextChecked:
+async def check_text(request: Request, services: ServicesDep) -> TextChecked:
     """The same upload as to `/runs`, but only looked at: what was found, and what would be trained on it."""
-    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
-        work = partial(check, parts.runs, upload.options, upload.sources, parts.limits)
-        looked, config = await in_turn(parts, work)
+    async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
+        work = partial(check, services.runs, upload.options, upload.sources, services.limits)
+        looked, config = await in_turn(services, work)
     return TextChecked(
         name=str(upload.options.get("name") or default_name(looked.text.name)),
         corpus=looked.text.name,
@@ -112,14 +112,14 @@ async def check_text(request: Request, parts: Parts) -> TextChecked:
         {"step": {"type": "string", "description": "A step, or `best`; by default the newest."}}
     ),
 )
-async def create_fork(name: str, request: Request, response: Response, parts: Parts) -> RunAccepted:
+async def create_fork(name: str, request: Request, response: Response, services: ServicesDep) -> RunAccepted:
     """A new run that begins with the weights of another, with changed settings or another text.
 
     Characters that the other had not seen get weights of their own. Sizes cannot change.
     """
-    async with received(request, parts.settings.max_body_bytes, parts.uploads) as upload:
-        work = partial(fork, parts.runs, name, upload.options, upload.sources, parts.limits)
-        made = await in_turn(parts, work)
+    async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
+        work = partial(fork, services.runs, name, upload.options, upload.sources, services.limits)
+        made = await in_turn(services, work)
     return accepted(response, made)
 
 

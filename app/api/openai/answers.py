@@ -90,10 +90,12 @@ class Envelope:
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-async def answer_whole(request: Request, parts: Services, envelope: Envelope, choice: ChoiceOf) -> Response:
+async def answer_whole(
+    request: Request, services: Services, envelope: Envelope, choice: ChoiceOf
+) -> Response:
     """All texts at once."""
     order = envelope.order
-    rows = await write(request, parts, order.job(envelope.model, parts.settings.deadline_seconds))
+    rows = await write(request, services, order.job(envelope.model, services.settings.deadline_seconds))
     if rows is None:
         return gone()
     chosen = [row for group in order.chosen(rows) for row in group]
@@ -101,9 +103,11 @@ async def answer_whole(request: Request, parts: Services, envelope: Envelope, ch
     return OpenAIResponse(envelope.around(choices, usage=envelope.usage(rows)))
 
 
-def answer_stream(parts: Services, envelope: Envelope, choices: ChoicesOf, include_usage: bool) -> Response:
+def answer_stream(
+    services: Services, envelope: Envelope, choices: ChoicesOf, include_usage: bool
+) -> Response:
     """The texts as they are written; ends with `[DONE]`, whatever happened."""
-    job = envelope.order.job(envelope.model, parts.settings.deadline_seconds, streamed=True)
+    job = envelope.order.job(envelope.model, services.settings.deadline_seconds, streamed=True)
     empty: dict[str, Any] = {"usage": None} if include_usage else {}
 
     def encode(chunk: Chunk) -> Iterator[dict[str, Any]]:
@@ -115,7 +119,7 @@ def answer_stream(parts: Services, envelope: Envelope, choices: ChoicesOf, inclu
             yield event(envelope.around([], usage=envelope.usage(job.generations)))
         yield DONE
 
-    return stream(parts, job, encode, end, Family.OPENAI)
+    return stream(services, job, encode, end, Family.OPENAI)
 
 
 class OpenAIResponse(Response):

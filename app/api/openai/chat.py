@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.openai.answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
 from app.api.openai.schemas import ChatCompletion, ChatRequest, Message
 from app.api.openapi import openai_errors, streamed
-from app.api.services import Parts
+from app.api.services import ServicesDep
 from app.engine.job import Chunk
 from app.errors import InvalidRequestError
 from model.generation import Generation
@@ -24,13 +24,13 @@ router = APIRouter(tags=["OpenAI"])
 @router.post(
     "/v1/chat/completions", summary="Chat", response_model=ChatCompletion, responses=ERRORS | streamed()
 )
-async def chat(request: Request, parts: Parts, asked: ChatRequest) -> Response:
+async def chat(request: Request, services: ServicesDep, asked: ChatRequest) -> Response:
     """An adapter for tools that only know chats: a network that learned one text holds no conversation.
 
     The prompt is the texts of all messages, a line break between two, without the roles; the network goes on
     from where the last one ends.
     """
-    model = await parts.model(asked.model)
+    model = await services.model(asked.model)
     length = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     if length == 0:
         raise InvalidRequestError("max_tokens", "must be >= 1. Given: 0")
@@ -38,13 +38,13 @@ async def chat(request: Request, parts: Parts, asked: ChatRequest) -> Response:
         raise InvalidRequestError("top_logprobs", "is only for requests with logprobs true")
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     prompt = "\n".join(map(_text_of, asked.messages))
-    order = order_of(asked, parts.settings, [prompt], NAMES, length, logprobs)
+    order = order_of(asked, services.settings, [prompt], NAMES, length, logprobs)
     usage = include_usage(asked)
     if asked.stream:
         envelope = Envelope.new("chatcmpl", "chat.completion.chunk", order, model)
-        return answer_stream(parts, envelope, _deltas, usage)
+        return answer_stream(services, envelope, _deltas, usage)
     return await answer_whole(
-        request, parts, Envelope.new("chatcmpl", "chat.completion", order, model), _choice
+        request, services, Envelope.new("chatcmpl", "chat.completion", order, model), _choice
     )
 
 

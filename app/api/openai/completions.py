@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.openai.answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
 from app.api.openai.schemas import Completion, CompletionRequest
 from app.api.openapi import openai_errors, streamed
-from app.api.services import Parts
+from app.api.services import ServicesDep
 from app.engine.job import Chunk
 from app.engine.order import Prompt
 from app.errors import InvalidRequestError
@@ -23,20 +23,20 @@ router = APIRouter(tags=["OpenAI"])
 
 
 @router.post("/v1/completions", summary="Complete", response_model=Completion, responses=ERRORS | streamed())
-async def completions(request: Request, parts: Parts, asked: CompletionRequest) -> Response:
+async def completions(request: Request, services: ServicesDep, asked: CompletionRequest) -> Response:
     """Goes on from a prompt, or from several. A token is a character, an id its place in the vocabulary."""
-    model = await parts.model(asked.model)
+    model = await services.model(asked.model)
     if asked.max_tokens == 0 and not asked.echo:
         raise InvalidRequestError("max_tokens", "must be >= 1, or 0 with echo. Given: 0")
     prompts = _prompts(asked)
     length = asked.max_tokens
-    order = order_of(asked, parts.settings, prompts, NAMES, length, asked.logprobs, asked.best_of)
+    order = order_of(asked, services.settings, prompts, NAMES, length, asked.logprobs, asked.best_of)
     envelope = Envelope.new("cmpl", "text_completion", order, model)
     usage = include_usage(asked)
     choices = _Choices(asked, prompts, order.n)
     if asked.stream:
-        return answer_stream(parts, envelope, choices.of_chunk, usage)
-    return await answer_whole(request, parts, envelope, choices.of_row)
+        return answer_stream(services, envelope, choices.of_chunk, usage)
+    return await answer_whole(request, services, envelope, choices.of_row)
 
 
 class _Choices:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.openai.job_schemas import FileDeleted, FileList, FileObject
 from app.api.openai.paging import page
 from app.api.openapi import openai_errors
-from app.api.services import Parts, in_turn
+from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError, shortened
 from app.server.auth import Right, needs
 from app.server.upload_body import received
@@ -49,9 +49,9 @@ router = APIRouter(tags=["OpenAI"])
         }
     },
 )
-async def upload(request: Request, parts: Parts) -> FileObject:
+async def upload(request: Request, services: ServicesDep) -> FileObject:
     """Keep a file until a job names it: a plain text, a zip of texts, or JSON lines of examples."""
-    async with received(request, parts.settings.max_body_bytes, parts.uploads) as given:
+    async with received(request, services.settings.max_body_bytes, services.uploads) as given:
         options = {key: value for key, value in given.options.items() if key not in IGNORED}
         purpose = options.pop("purpose", None)
         if len(given.sources) != 1:
@@ -60,12 +60,12 @@ async def upload(request: Request, parts: Parts) -> FileObject:
             raise InvalidRequestError("purpose", f"must be fine-tune. Given: {shortened(purpose)}")
         if unknown := sorted(options):
             raise InvalidRequestError(unknown[0][:80], "is not a field of this request")
-        return _object(await in_turn(parts, partial(parts.files.add, given.sources[0], purpose)))
+        return _object(await in_turn(services, partial(services.files.add, given.sources[0], purpose)))
 
 
 @router.get("/v1/files", summary="Uploaded files", responses=openai_errors(400, 503))
 async def files(
-    parts: Parts,
+    services: ServicesDep,
     purpose: str | None = None,
     after: Annotated[str | None, Query(description="The last id of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -74,7 +74,7 @@ async def files(
     """All files that were uploaded for jobs."""
     found = [
         file
-        for file in await run_in_threadpool(parts.files.list)
+        for file in await run_in_threadpool(services.files.list)
         if purpose is None or file.purpose == purpose
     ]
     shown, more = page(found if order == "desc" else found[::-1], after, limit, lambda file: file.id)
@@ -82,9 +82,9 @@ async def files(
 
 
 @router.get("/v1/files/{file_id}", summary="One of them", responses=openai_errors(404, 503))
-async def file(file_id: str, parts: Parts) -> FileObject:
+async def file(file_id: str, services: ServicesDep) -> FileObject:
     """What is known of a file."""
-    return _object(await run_in_threadpool(parts.files.get, file_id))
+    return _object(await run_in_threadpool(services.files.get, file_id))
 
 
 @router.get(
@@ -93,9 +93,9 @@ async def file(file_id: str, parts: Parts) -> FileObject:
     response_class=Response,
     responses=openai_errors(404, 503) | {200: {"content": {"application/octet-stream": {}}}},
 )
-async def content(file_id: str, parts: Parts) -> Response:
+async def content(file_id: str, services: ServicesDep) -> Response:
     """The bytes, as they came."""
-    opened = await run_in_threadpool(parts.files.open, file_id)
+    opened = await run_in_threadpool(services.files.open, file_id)
     headers = {"content-disposition": "attachment"}
     return StreamingResponse(_pieces(opened), media_type="application/octet-stream", headers=headers)
 
@@ -112,9 +112,9 @@ def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
     dependencies=[Depends(needs(Right.ADMIN))],
     responses=openai_errors(403, 404, 503),
 )
-async def remove(file_id: str, parts: Parts) -> FileDeleted:
+async def remove(file_id: str, services: ServicesDep) -> FileDeleted:
     """Remove a file. The runs that were made of it keep their text."""
-    await run_in_threadpool(parts.files.delete, file_id)
+    await run_in_threadpool(services.files.delete, file_id)
     return FileDeleted(id=file_id)
 
 

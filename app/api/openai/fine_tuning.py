@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
 from app.api.openai import jobs as tuning
-from app.api.openai.job_schemas import Job, JobCheckpointList, JobEventList, JobList, JobRequest
+from app.api.openai.job_schemas import FineTuningJob, JobCheckpointList, JobEventList, JobList, JobRequest
 from app.api.openai.paging import page
 from app.api.openapi import openai_errors
-from app.api.services import Parts, Services, in_turn
+from app.api.services import Services, ServicesDep, in_turn
 from app.server.auth import Right, needs
 from app.store.control import ask
 from app.store.records import Wanted
@@ -29,30 +29,30 @@ Limit = Annotated[int, Query(ge=1, le=100)]
     dependencies=TRAINING,
     responses=openai_errors(400, 403, 404, 409, 413, 503, 507),
 )
-async def create(asked: JobRequest, parts: Parts) -> Job:
+async def create(asked: JobRequest, services: ServicesDep) -> FineTuningJob:
     """Put a run into the queue: anew, or going on from a step of another."""
 
-    def made() -> Job:
-        return tuning.describe(tuning.create(parts.runs, parts.files, asked, parts.limits))
+    def made() -> FineTuningJob:
+        return tuning.describe(tuning.create(services.runs, services.files, asked, services.limits))
 
-    return await in_turn(parts, made)
+    return await in_turn(services, made)
 
 
 @router.get("", summary="Jobs", responses=openai_errors(400, 503))
-async def jobs(parts: Parts, after: After = None, limit: Limit = 20) -> JobList:
+async def jobs(services: ServicesDep, after: After = None, limit: Limit = 20) -> JobList:
     """Every run as a job, the newest first, also those that were not asked for here."""
 
     def found() -> JobList:
-        shown, more = page(tuning.all_jobs(parts.runs), after, limit, tuning.job_id)
+        shown, more = page(tuning.all_jobs(services.runs), after, limit, tuning.job_id)
         return JobList(data=tuning.described(shown), has_more=more)
 
     return await run_in_threadpool(found)
 
 
 @router.get("/{job_id}", summary="One of them", responses=openai_errors(404, 503))
-async def job(job_id: str, parts: Parts) -> Job:
+async def job(job_id: str, services: ServicesDep) -> FineTuningJob:
     """Where a run stands, as a job."""
-    return await run_in_threadpool(lambda: tuning.describe(tuning.run_of(parts.runs, job_id)))
+    return await run_in_threadpool(lambda: tuning.describe(tuning.run_of(services.runs, job_id)))
 
 
 @router.post(
@@ -61,9 +61,9 @@ async def job(job_id: str, parts: Parts) -> Job:
     dependencies=TRAINING,
     responses=openai_errors(403, 404, 409, 503, 507),
 )
-async def cancel(job_id: str, parts: Parts) -> Job:
+async def cancel(job_id: str, services: ServicesDep) -> FineTuningJob:
     """End a run; what it has learnt can be used."""
-    return await run_in_threadpool(_ask, parts, job_id, "stop")
+    return await run_in_threadpool(_ask, services, job_id, "stop")
 
 
 @router.post(
@@ -72,9 +72,9 @@ async def cancel(job_id: str, parts: Parts) -> Job:
     dependencies=TRAINING,
     responses=openai_errors(403, 404, 409, 503, 507),
 )
-async def pause(job_id: str, parts: Parts) -> Job:
+async def pause(job_id: str, services: ServicesDep) -> FineTuningJob:
     """Hold a run until it is resumed."""
-    return await run_in_threadpool(_ask, parts, job_id, "pause")
+    return await run_in_threadpool(_ask, services, job_id, "pause")
 
 
 @router.post(
@@ -83,24 +83,24 @@ async def pause(job_id: str, parts: Parts) -> Job:
     dependencies=TRAINING,
     responses=openai_errors(403, 404, 409, 503, 507),
 )
-async def resume(job_id: str, parts: Parts) -> Job:
+async def resume(job_id: str, services: ServicesDep) -> FineTuningJob:
     """Take up a run that was held or ended before its time."""
-    return await run_in_threadpool(_ask, parts, job_id, "train")
+    return await run_in_threadpool(_ask, services, job_id, "train")
 
 
-def _ask(parts: Services, job_id: str, wanted: Wanted) -> Job:
-    run = tuning.run_of(parts.runs, job_id)
-    ask(parts.runs, run, wanted, None)
+def _ask(services: Services, job_id: str, wanted: Wanted) -> FineTuningJob:
+    run = tuning.run_of(services.runs, job_id)
+    ask(services.runs, run, wanted, None)
     return tuning.describe(run)
 
 
 @router.get("/{job_id}/events", summary="What happened to it", responses=openai_errors(400, 404, 503))
-async def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) -> JobEventList:
+async def events(job_id: str, services: ServicesDep, after: After = None, limit: Limit = 20) -> JobEventList:
     """Losses, checkpoints and its end, the newest first. `/runs/{name}/events` streams them."""
 
     def found() -> JobEventList:
-        run = tuning.run_of(parts.runs, job_id)
-        told = tuning.events(run, parts.curves.get(run).points)
+        run = tuning.run_of(services.runs, job_id)
+        told = tuning.events(run, services.curves.get(run).points)
         shown, more = page(told, after, limit, lambda event: event.id)
         return JobEventList(data=shown, has_more=more)
 
@@ -108,12 +108,14 @@ async def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 
 
 
 @router.get("/{job_id}/checkpoints", summary="Its checkpoints", responses=openai_errors(400, 404, 503))
-async def checkpoints(job_id: str, parts: Parts, after: After = None, limit: Limit = 10) -> JobCheckpointList:
+async def checkpoints(
+    job_id: str, services: ServicesDep, after: After = None, limit: Limit = 10
+) -> JobCheckpointList:
     """What can be asked for as `run@step`, the newest first."""
 
     def found() -> JobCheckpointList:
-        run = tuning.run_of(parts.runs, job_id)
-        every = tuning.checkpoints(run, parts.curves.get(run).points)
+        run = tuning.run_of(services.runs, job_id)
+        every = tuning.checkpoints(run, services.curves.get(run).points)
         shown, more = page(every, after, limit, lambda checkpoint: checkpoint.id)
         ends = (shown[0].id, shown[-1].id) if shown else (None, None)
         return JobCheckpointList(data=shown, first_id=ends[0], last_id=ends[1], has_more=more)

@@ -10,7 +10,7 @@ from app.api.fields import LARGEST_SEED
 from app.api.openai.schemas import FORBIDDING
 
 Auto = Literal["auto"]
-Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+FineTuningStatus = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Setting = str | int | float
 
 
@@ -66,7 +66,7 @@ class Supervised(BaseModel):
     hyperparameters: Hyperparameters | None = None
 
 
-class Method(BaseModel):
+class FineTuningMethod(BaseModel):
     """How it is trained."""
 
     model_config = FORBIDDING
@@ -99,7 +99,7 @@ class JobRequest(BaseModel):
     )
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     hyperparameters: Hyperparameters | None = None
-    method: Method | None = Field(None, description="The newer place of `hyperparameters`.")
+    method: FineTuningMethod | None = Field(None, description="The newer place of `hyperparameters`.")
     options: dict[str, Setting] | None = Field(
         None, description="Settings of the run as `POST /runs` takes them, such as `minutes`. Not OpenAI's."
     )
@@ -137,7 +137,7 @@ class MethodUsed(BaseModel):
     supervised: SupervisedUsed
 
 
-class Job(BaseModel):
+class FineTuningJob(BaseModel):
     """A run, as a job. Times in Unix seconds."""
 
     id: str
@@ -148,7 +148,7 @@ class Job(BaseModel):
     model: str = Field(description="What it began with: a checkpoint, or a preset.")
     fine_tuned_model: str | None = Field(description="The run, once the job has ended with a checkpoint.")
     organization_id: str = "charloom"
-    status: Status
+    status: FineTuningStatus
     error: JobError | None
     hyperparameters: HyperparametersUsed
     method: MethodUsed
@@ -165,7 +165,7 @@ class JobList(BaseModel):
     """Jobs, the newest first."""
 
     object: Literal["list"] = "list"
-    data: list[Job]
+    data: list[FineTuningJob]
     has_more: bool
 
 

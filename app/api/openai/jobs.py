@@ -10,15 +10,15 @@ from contextlib import ExitStack
 from typing import Any
 
 from app.api.openai.job_schemas import (
+    FineTuningJob,
+    FineTuningStatus,
     Hyperparameters,
     HyperparametersUsed,
-    Job,
     JobCheckpoint,
     JobError,
     JobEvent,
     JobRequest,
     MethodUsed,
-    Status,
     SupervisedUsed,
 )
 from app.errors import NotFoundError, RunError, RunNotFoundError
@@ -35,7 +35,7 @@ from model.config import PRESETS, RunConfig
 
 PREFIX = "ftjob-"  # of a job's id; the rest is the name of its run
 AUTO = "auto"
-STATUSES: dict[State, Status] = {
+STATUSES: dict[State, FineTuningStatus] = {
     "queued": "queued",
     "training": "running",
     "paused": "paused",
@@ -108,13 +108,13 @@ def job_id(run: Run) -> str:
     return PREFIX + run.name
 
 
-def describe(run: Run) -> Job:
+def describe(run: Run) -> FineTuningJob:
     """A run as a job. Raises RunError, FileNotFoundError if it was deleted meanwhile."""
     spec, config, status = run.spec, run.config, run.standing
     ended = status.state in ENDED
     used = _used(run)
     base = spec.parent or (config.preset if config.preset in PRESETS else AUTO)
-    return Job(
+    return FineTuningJob(
         id=job_id(run),
         created_at=int(spec.created),
         finished_at=int(status.heartbeat or spec.created) if ended else None,
@@ -208,7 +208,7 @@ def checkpoints(run: Run, points: Points) -> list[JobCheckpoint]:
     return found[::-1]
 
 
-def described(runs: Sequence[Run]) -> list[Job]:
+def described(runs: Sequence[Run]) -> list[FineTuningJob]:
     """The jobs of those runs that are still there."""
     found = []
     for run in runs:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.answering import gone, stream, write
 from app.api.openapi import streamed, tgi_errors
-from app.api.services import Parts, Services
+from app.api.services import Services, ServicesDep
 from app.api.tgi.answers import TgiOrder
 from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.server.error_formats import Family, mark
@@ -19,9 +19,9 @@ router = APIRouter(tags=["TGI"])
 @router.post(
     "/", summary="As huggingface_hub asks", response_model=list[TgiResponse], responses=ERRORS | streamed()
 )
-async def root(request: Request, parts: Parts, body: TgiRequest) -> Response:
+async def root(request: Request, services: ServicesDep, body: TgiRequest) -> Response:
     """TGI's compatibility route: the answer is a list of one, or a stream with `"stream": true`."""
-    return await answer_tgi(request, parts, body, in_list=True)
+    return await answer_tgi(request, services, body, in_list=True)
 
 
 @router.post(
@@ -30,20 +30,22 @@ async def root(request: Request, parts: Parts, body: TgiRequest) -> Response:
     response_class=Response,
     responses=ERRORS | streamed(),
 )
-async def generate_stream(request: Request, parts: Parts, body: TgiRequest) -> Response:
+async def generate_stream(request: Request, services: ServicesDep, body: TgiRequest) -> Response:
     """One event for each character; the last one carries `generated_text` and `details`."""
-    return await answer_tgi(request, parts, body.model_copy(update={"stream": True}))
+    return await answer_tgi(request, services, body.model_copy(update={"stream": True}))
 
 
-async def answer_tgi(request: Request, parts: Services, body: TgiRequest, in_list: bool = False) -> Response:
+async def answer_tgi(
+    request: Request, services: Services, body: TgiRequest, in_list: bool = False
+) -> Response:
     """A text, or its stream, in TGI's shape; so are the errors from here on."""
     mark(request.scope, Family.TGI)
-    model = await parts.model(body.model)
-    asked = TgiOrder(body, parts.settings, streamed=bool(body.stream))
-    job = asked.order.job(model, parts.settings.deadline_seconds, streamed=bool(body.stream))
+    model = await services.model(body.model)
+    asked = TgiOrder(body, services.settings, streamed=bool(body.stream))
+    job = asked.order.job(model, services.settings.deadline_seconds, streamed=bool(body.stream))
     if body.stream:
-        return stream(parts, job, asked.events(job.generations[0]).encode, tuple, Family.TGI)
-    rows = await write(request, parts, job)
+        return stream(services, job, asked.events(job.generations[0]).encode, tuple, Family.TGI)
+    rows = await write(request, services, job)
     if rows is None:
         return gone()
     content = asked.answer(rows).model_dump_json(exclude_none=True)
