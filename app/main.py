@@ -47,9 +47,9 @@ from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
-from app.server.slots import Slots, StreamSlots
 from app.settings import Settings, load_settings
 from app.signals import on_stop_signals
+from app.slots import Slots, StreamSlots
 from app.store.loss_curves import Curves
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
@@ -164,9 +164,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
-        await services.gradchecks.close()
+        await services.gradchecks.helper.close()
         await asyncio.to_thread(services.engine.stop)
-        services.renderer.close()
+        await services.renderer.helper.close()
 
 
 def settle() -> None:
@@ -179,7 +179,7 @@ def settle() -> None:
 def drain(services: Services) -> None:
     """Takes nothing new; texts have the grace to end, gradient checks have none."""
     services.engine.drain(services.settings.grace_seconds)
-    services.gradchecks.stop()
+    services.gradchecks.helper.stop()
     services.streams.closing = True
 
 

@@ -17,8 +17,8 @@ from app.engine.models import LoadedModel, ModelStore
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
-from app.server.slots import Slots, StreamSlots
 from app.settings import Settings
+from app.slots import Slots, StreamSlots
 from app.store.loss_curves import Curves
 from app.store.run import Run
 from app.store.run_store import RunStore

@@ -38,4 +38,7 @@ async def _checks(settings: Settings, models: ModelStore, run: Run) -> Checks:
     checks = GradientChecks(models, settings.corpus, settings.gradcheck_seconds)
     name = checked_model(run, models)
     model = models.get(name) if name else None
-    return {method: (await checks.report(model, method)).parameters for method in METHODS}
+    try:
+        return {method: (await checks.report(model, method)).parameters for method in METHODS}
+    finally:
+        await checks.helper.close()

@@ -16,7 +16,7 @@ from app.engine.engine import Engine
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family, body_of
 from app.server.problems import problem_of
-from app.server.slots import StreamSlots
+from app.slots import StreamSlots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take

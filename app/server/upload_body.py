@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, TooLargeError, shortened
-from app.server.slots import Slots
+from app.slots import Slots
 from app.store.files import Source
 
 PIECE = 1 << 20

@@ -1,15 +1,14 @@
 """/gradcheck: a real check in a real process, once for all who ask, and bounded in time."""
 
 import asyncio
-import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.engine.models import ModelStore
-from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
+from app.errors import RenderError
 from app.reports import gradchecks
 from app.reports.gradchecks import GradientChecks
 from app.store.run_store import RunStore
@@ -19,10 +18,19 @@ from tests.support.runs import small_text
 NAMES = ["layer0.U", "layer0.W", "layer0.b", "V", "c", "initial state"]
 
 
-def checks(root: Path, seconds: float = 60, corpus: Path = Path("none.txt")) -> GradientChecks:
-    models = ModelStore(RunStore(root))
-    models.refresh()
-    return GradientChecks(models, corpus, seconds)
+def in_a_loop(scenario: Callable, root: Path, corpus: Path = Path("none.txt")) -> None:
+    """Runs `scenario(checks)` and ends their helper."""
+
+    async def run() -> None:
+        models = ModelStore(RunStore(root))
+        models.refresh()
+        service = GradientChecks(models, corpus, 60)
+        try:
+            await scenario(service)
+        finally:
+            await service.helper.close()
+
+    asyncio.run(run())
 
 
 def test_the_assignments_network_is_within_its_bars(client: httpx.Client):
@@ -81,109 +89,42 @@ def test_the_check_is_also_a_picture_and_a_page(client: httpx.Client, path, acce
     assert response.content.startswith(start)
 
 
-def test_a_check_is_made_once_for_all_who_ask(trained_root, monkeypatch):
-    started = []
-    original = GradientChecks._process
-
-    async def counted(self, order):
-        started.append(order)
-        return await original(self, order)
-
-    monkeypatch.setattr(GradientChecks, "_process", counted)
-
-    async def scenario() -> None:
-        service = checks(trained_root)
+def test_a_check_is_made_once_and_kept(trained_root: Path):
+    async def scenario(service: GradientChecks) -> None:
         model = service.models.get("classic@20")
-        impatient = asyncio.create_task(service.report(model, "centred"))
-        await asyncio.sleep(0)
-        impatient.cancel()
         reports = await asyncio.gather(*(service.report(model, "centred") for _ in range(3)))
         assert all(report is reports[0] for report in reports)
         assert await service.report(model, "centred") is reports[0]
         assert await service.report(model, "complex-step") is not reports[0]
 
-    asyncio.run(scenario())
-    assert len(started) == 2
+    in_a_loop(scenario, trained_root)
 
 
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
-@pytest.fixture
-def endless(tmp_path, monkeypatch) -> pytest.MonkeyPatch:
-    """Checks that never end by themselves."""
-    interpreter = tmp_path / "python"
-    interpreter.write_text("#!/bin/sh\nexec sleep 1000\n")
-    interpreter.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(interpreter))
-    return monkeypatch
-
-
-def test_a_check_that_takes_too_long_is_ended_and_can_be_tried_again(trained_root, endless):
-    async def scenario() -> None:
-        service = checks(trained_root, seconds=0.05)
-        before = children()
-        with pytest.raises(DeadlineError, match=r"longer than 0.05 s"):
-            await service.report(None, "centred")
-        assert children() == before
-        service.seconds = 60
-        endless.undo()
-        assert (await service.report(service.models.get("classic@0"), "centred")).parameters
-
-    asyncio.run(scenario())
-
-
-def test_the_end_of_the_service_ends_a_check(trained_root, endless):
-    async def scenario() -> None:
-        service = checks(trained_root)
-        before = children()
-        waiting = asyncio.create_task(service.report(None, "centred"))
-        while children() == before:
-            await asyncio.sleep(0.01)
-        await service.close()
-        assert children() == before
-        with pytest.raises(DrainingError):
-            await waiting
-
-    asyncio.run(scenario())
-
-
-def test_only_so_many_checks_wait(trained_root, monkeypatch):
-    monkeypatch.setattr(gradchecks, "WAITING", 1)
-
-    async def scenario() -> None:
-        service = checks(trained_root)
-        first = asyncio.create_task(service.report(service.models.get("classic@0"), "centred"))
-        await asyncio.sleep(0)
-        with pytest.raises(OverloadedError):
-            await service.report(service.models.get("classic@20"), "centred")
-        await first
-
-    asyncio.run(scenario())
-
-
-def test_without_a_run_the_configured_text_is_used_and_without_that_the_reason_is_told(tmp_path):
-    async def scenario() -> None:
+def test_without_a_run_and_without_a_text_the_check_says_what_is_missing(tmp_path: Path):
+    async def scenario(service: GradientChecks) -> None:
         with pytest.raises(RenderError, match=r"no run yet, and no file none\.txt"):
-            await checks(tmp_path / "empty").report(None, "centred")
-        corpus = tmp_path / "text.txt"
-        corpus.write_text("ab\n" * 20)
-        report = await checks(tmp_path / "empty", corpus=corpus).report(None, "centred")
-        assert report.vocabulary == 3
+            await service.report(None, "centred")
 
-    asyncio.run(scenario())
+    in_a_loop(scenario, tmp_path / "empty")
+
+
+def test_without_a_run_the_configured_text_is_used(tmp_path: Path):
+    async def scenario(service: GradientChecks) -> None:
+        assert (await service.report(None, "centred")).vocabulary == 3
+
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("ab\n" * 20)
+    in_a_loop(scenario, tmp_path / "empty", corpus)
 
 
 def test_a_checkpoint_that_is_gone_says_so(trained: RunStore):
-    async def scenario() -> None:
-        service = checks(trained.root)
+    async def scenario(service: GradientChecks) -> None:
         model = service.models.get("classic@0")
         model.path.unlink()
         with pytest.raises(RenderError, match=r"step-000000000\.safetensors"):
             await service.report(model, "centred")
 
-    asyncio.run(scenario())
+    in_a_loop(scenario, trained.root)
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])

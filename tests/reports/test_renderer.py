@@ -1,24 +1,48 @@
-"""The helper process that draws: started once, outlived by nothing, and replaced when it fails."""
+"""The helper process of pictures and gradient checks: one task once for all, bounded, replaced, ended."""
 
 import asyncio
 import os
 import signal
+import time
+from collections.abc import Callable
 
 import pytest
 
-from app.errors import DeadlineError, OverloadedError, RenderError
-from app.reports import renderer as rendering
+from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
+from app.reports.helper import Helper
 from app.reports.renderer import Renderer
+from model.errors import ConfigError
 from tests.support.curves import ONE, SMALL
+
+
+def helper(seconds: float = 60, *, waiting: int = 16, cached: int = 64) -> Helper:
+    return Helper("sum", seconds, nice=1, waiting=waiting, cached=cached)
+
+
+def in_a_loop(scenario: Callable, **bounds) -> None:
+    """Runs `scenario(helper)` and closes the helper."""
+
+    async def run() -> None:
+        made = helper(**bounds)
+        try:
+            await scenario(made)
+        finally:
+            await made.close()
+
+    asyncio.run(run())
 
 
 def draw(renderer: Renderer, key: str = "a", curve=ONE):
     return renderer.picture((key,), "draw_loss_curve", curve, "png", "light")
 
 
-def pids(renderer: Renderer) -> list[int]:
-    assert renderer._pool is not None
-    return list(renderer._pool._processes)
+def refuse() -> None:
+    raise ConfigError("steps", "must be at least 1. Given: 0")
+
+
+def pids(helper: Helper) -> list[int]:
+    assert helper._pool is not None
+    return list(helper._pool._processes)
 
 
 def alive(pid: int) -> bool:
@@ -29,93 +53,104 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_a_picture_is_drawn_once_however_many_want_it():
+def test_a_picture_is_drawn_once_for_all_who_ask():
     async def scenario() -> None:
         renderer = Renderer(60)
         try:
             first = await asyncio.gather(*(draw(renderer) for _ in range(5)))
+            assert first[0].startswith(b"\x89PNG")
             assert all(picture is first[0] for picture in first)
             assert await draw(renderer) is first[0]
             assert await draw(renderer, "b", SMALL) != first[0]
-            [pid] = pids(renderer)
+            [pid] = pids(renderer.helper)
         finally:
-            renderer.close()
+            await renderer.helper.close()
         assert not alive(pid)
 
     asyncio.run(scenario())
 
 
-def test_someone_who_goes_away_does_not_take_the_picture_from_others():
-    async def scenario() -> None:
-        renderer = Renderer(60)
-        try:
-            impatient = asyncio.create_task(draw(renderer))
-            patient = asyncio.create_task(draw(renderer))
-            await asyncio.sleep(0)
-            impatient.cancel()
-            assert (await patient).startswith(b"\x89PNG")
-        finally:
-            renderer.close()
+def test_a_caller_that_goes_away_does_not_end_the_task_of_others():
+    async def scenario(helper: Helper) -> None:
+        impatient = asyncio.create_task(helper.result(("a",), sum, [1, 2]))
+        patient = asyncio.create_task(helper.result(("a",), sum, [1, 2]))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        assert await patient == 3
 
-    asyncio.run(scenario())
+    in_a_loop(scenario)
 
 
 def test_a_helper_that_dies_is_replaced():
-    async def scenario() -> None:
-        renderer = Renderer(60)
-        try:
-            await draw(renderer)
-            [pid] = pids(renderer)
-            os.kill(pid, signal.SIGKILL)
-            with pytest.raises(RenderError, match="try again"):
-                await draw(renderer, "b")
-            assert (await draw(renderer, "c")).startswith(b"\x89PNG")
-        finally:
-            renderer.close()
+    async def scenario(helper: Helper) -> None:
+        await helper.result(("a",), sum, [1])
+        [pid] = pids(helper)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RenderError, match="the process of the sum ended; try again"):
+            await helper.result(("b",), sum, [1])
+        assert await helper.result(("c",), sum, [1, 2]) == 3
 
-    asyncio.run(scenario())
+    in_a_loop(scenario)
 
 
-def test_a_picture_that_takes_too_long_is_given_up():
-    async def scenario() -> None:
-        renderer = Renderer(0.001)
-        with pytest.raises(DeadlineError, match=r"longer than 0.001 s"):
-            await draw(renderer)
-        renderer.seconds = 60
-        assert await draw(renderer)
-        renderer.close()
+def test_a_task_that_takes_too_long_is_ended_and_those_behind_it_are_not():
+    async def scenario(helper: Helper) -> None:
+        await helper.result(("a",), sum, [1])
+        [pid] = pids(helper)
+        helper.seconds = 0.2
+        long = asyncio.create_task(helper.result(("b",), time.sleep, 1000))
+        await asyncio.sleep(0)
+        behind = asyncio.create_task(helper.result(("c",), sum, [1, 2]))
+        with pytest.raises(DeadlineError, match=r"the sum took longer than 0.2 s"):
+            await long
+        assert not alive(pid)
+        helper.seconds = 60
+        assert await behind == 3
 
-    asyncio.run(scenario())
-
-
-def test_only_so_many_pictures_wait(monkeypatch):
-    monkeypatch.setattr(rendering, "WAITING", 1)
-
-    async def scenario() -> None:
-        renderer = Renderer(60)
-        try:
-            first = asyncio.create_task(draw(renderer))
-            await asyncio.sleep(0)
-            with pytest.raises(OverloadedError):
-                await draw(renderer, "b")
-            await first
-        finally:
-            renderer.close()
-
-    asyncio.run(scenario())
+    in_a_loop(scenario)
 
 
-def test_the_cache_is_bounded(monkeypatch):
-    monkeypatch.setattr(rendering, "CACHED", 2)
+def test_an_error_of_the_task_is_reported_and_not_kept():
+    async def scenario(helper: Helper) -> None:
+        with pytest.raises(RenderError, match="the sum failed: steps must be at least 1"):
+            await helper.result(("a",), refuse)
+        assert await helper.result(("a",), sum, [1, 2]) == 3
 
-    async def scenario() -> None:
-        renderer = Renderer(60)
-        try:
-            first = await draw(renderer, "a")
-            await draw(renderer, "b")
-            await draw(renderer, "c")
-            assert await draw(renderer, "a") is not first
-        finally:
-            renderer.close()
+    in_a_loop(scenario)
 
-    asyncio.run(scenario())
+
+def test_stopping_ends_the_task_and_its_process():
+    async def scenario(helper: Helper) -> None:
+        await helper.result(("a",), sum, [1])
+        [pid] = pids(helper)
+        waiting = asyncio.create_task(helper.result(("b",), time.sleep, 1000))
+        await asyncio.sleep(0.05)
+        helper.stop()
+        with pytest.raises(DrainingError):
+            await waiting
+        assert not alive(pid)
+
+    in_a_loop(scenario)
+
+
+def test_at_most_so_many_tasks_wait():
+    async def scenario(helper: Helper) -> None:
+        first = asyncio.create_task(helper.result(("a",), sum, [1]))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="1 of 1 sums are waiting"):
+            await helper.result(("b",), sum, [1])
+        await first
+        assert await helper.result(("b",), sum, [2]) == 2
+
+    in_a_loop(scenario, waiting=1)
+
+
+def test_the_results_kept_are_bounded():
+    async def scenario(helper: Helper) -> None:
+        kept = await helper.result(("a",), list, "x")
+        assert await helper.result(("a",), list, "x") is kept
+        await helper.result(("b",), list, "x")
+        await helper.result(("c",), list, "x")
+        assert await helper.result(("a",), list, "x") is not kept
+
+    in_a_loop(scenario, cached=2)

@@ -1,0 +1,150 @@
+"""Long computations in a helper process, which would otherwise hold up every request of this one.
+
+A helper is started with its first task, does one at a time, and ends with the server. A task is done once for
+all who ask for it, is bounded in time, and its result is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from app.errors import DeadlineError, DrainingError, RenderError
+from app.slots import Slots
+from model.errors import CharloomError
+
+Result = TypeVar("Result")
+Key = tuple[str, ...]
+
+
+class Helper:
+    """One helper process, for one event loop.
+
+    Args:
+        what: one of its tasks, for messages: `gradient check`.
+        seconds: longest a task may take, waiting not included; a helper that takes longer is ended.
+        nice: how far the helper yields to other processes.
+        waiting: tasks that may wait or run; others are refused with OverloadedError.
+        cached: results that are kept, the least recently used are dropped first.
+    """
+
+    def __init__(self, what: str, seconds: float, *, nice: int, waiting: int, cached: int) -> None:
+        self.what, self.seconds, self.cached = what, seconds, cached
+        self.slots = Slots(waiting, f"{what}s are waiting")
+        self._nice, self._took = nice, 1.0
+        self._turn = asyncio.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+        self._results: OrderedDict[Key, Any] = OrderedDict()
+        self._tasks: dict[Key, asyncio.Task[Any]] = {}
+
+    async def result(self, key: Key, work: Callable[..., Result], *arguments: Any) -> Result:
+        """What `work(*arguments)` returns in the helper; equal keys mean equal results.
+
+        `work` is a function of a module; both it and its arguments are pickled.
+        Raises OverloadedError, DeadlineError, DrainingError (`stop`), or RenderError with the reason.
+        """
+        if key in self._results:
+            self._results.move_to_end(key)
+            kept: Result = self._results[key]
+            return kept
+        task = self._tasks.get(key)
+        if task is None:
+            self.slots.take(self._took)
+            task = self._tasks[key] = asyncio.create_task(self._run(key, work, arguments))
+            task.add_done_callback(lambda done: self._done(key, done))
+        try:
+            # a client that goes away must not end the task for the others who wait for it
+            found: Result = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise DrainingError("the server is stopping; try again in a moment") from None
+            raise
+        return found
+
+    def stop(self) -> None:
+        """End the task in progress and those that wait; their callers get DrainingError."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop, and end the process."""
+        self.stop()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._end()
+
+    async def _run(self, key: Key, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        async with self._turn:  # one at a time, so that ending the helper ends no other task
+            began = time.monotonic()
+            result, reason = await self._in_helper(work, arguments)
+            self._took = time.monotonic() - began
+        if reason is not None:
+            raise RenderError(f"the {self.what} failed: {reason}")
+        self._results[key] = result
+        while len(self._results) > self.cached:
+            self._results.popitem(last=False)
+        return result
+
+    async def _in_helper(
+        self, work: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> tuple[Any, str | None]:
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, spawn, initializer=_prepare, initargs=(self._nice,))
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await loop.run_in_executor(self._pool, _call, work, arguments)
+        except TimeoutError:
+            self._end()
+            raise DeadlineError(f"the {self.what} took longer than {self.seconds:g} s") from None
+        except BrokenProcessPool:
+            self._end()
+            raise RenderError(f"the process of the {self.what} ended; try again") from None
+        except asyncio.CancelledError:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+
+    def _done(self, key: Key, task: asyncio.Task[Any]) -> None:
+        del self._tasks[key]
+        self.slots.give_back()
+        if not task.cancelled():
+            task.exception()  # seen: nobody may be waiting for it any more
+
+
+def _prepare(nice: int) -> None:
+    """In the helper: leave signals to the server, yield to it, and end when it does, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(nice)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _call(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Result | None, str | None]:
+    """In the helper: the result, or why there is none. As text: not every error can be pickled."""
+    try:
+        return work(*arguments), None
+    except (CharloomError, OSError) as error:
+        return None, str(error)
