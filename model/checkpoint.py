@@ -14,25 +14,30 @@ import json
 import os
 import stat
 import struct
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from model.cells import Array
 from model.config import RunConfig
 from model.ensemble import network_config
-from model.errors import CharloomError, CheckpointError
+from model.errors import CheckpointError
 from model.network import Network
 from model.vocabulary import Vocabulary
 
 KEY = "charloom"
 VERSION = 1
 MAX_BYTES = 2 * 1024**3
+MAX_HEADER = 1 << 21  # bytes: the largest vocabulary, every character escaped twice, takes half of it
+MAX_STEP = 10**12 - 1  # what the names of files have room for
+NOT_A_FILE = "is a link, a folder or a device, not a file of its own"
+MAX_REASON = 300  # characters of a refusal that come from the file
 
 
 @dataclass
@@ -63,7 +68,7 @@ class Checkpoint:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The file's bytes; sets `checkpoint.digest`."""
+    """The file's bytes; sets `checkpoint.digest`. Raises ValueError for progress that JSON cannot hold."""
     tensors = dict(checkpoint.network().parameters) | checkpoint.tensors
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     described = json.dumps(
@@ -74,7 +79,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
             "step": checkpoint.step,
             "text_sha256": checkpoint.text_sha256,
             "progress": checkpoint.progress,
-        }
+        },
+        allow_nan=False,
     )
     checkpoint.digest = _digest(described, tensors)
     return save_tensors(tensors, metadata={KEY: f"{checkpoint.digest} {described}"})
@@ -85,16 +91,17 @@ def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
     digest, _, described = _metadata(data, source).partition(" ")
     try:
         tensors = load_tensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(source, f"is torn or damaged: {error}") from None
+    except Exception as error:  # whatever the parser raises, the file cannot be used
+        raise CheckpointError(source, f"is torn or damaged: {error!s:.{MAX_REASON}}") from None
     if digest != _digest(described, tensors):
         raise CheckpointError(source, "does not match its own checksum: it is damaged or was changed")
     try:
         return _from_parts(json.loads(described), tensors, digest, source)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, CharloomError) as error:
-        raise CheckpointError(source, f"does not describe a run that this program knows: {error}") from None
+    except Exception as error:  # a right checksum says nothing of what the description holds
+        reason = f"does not describe a run that this program knows: {error!s:.{MAX_REASON}}"
+        raise CheckpointError(source, reason) from None
 
 
 def load(path: Path) -> Checkpoint:
@@ -103,52 +110,113 @@ def load(path: Path) -> Checkpoint:
     Links are refused: one could point out of the folder that it stands in.
     """
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(path, "is a link, a folder or a device, not a file of its own")
-        if status.st_size > MAX_BYTES:
-            raise CheckpointError(path, f"is larger than {MAX_BYTES} bytes, the most that is read")
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            data = file.read(MAX_BYTES)
+        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointError(path, NOT_A_FILE)
+            if status.st_size > MAX_BYTES:
+                raise CheckpointError(path, f"is larger than {MAX_BYTES} bytes, the most that is read")
+            data = file.readall()
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read: {error.strerror}") from None
+        reason = NOT_A_FILE if path.is_symlink() or path.is_dir() else f"cannot be read: {error.strerror}"
+        raise CheckpointError(path, reason) from None
     return decode(data, path)
 
 
 def _from_parts(
     described: dict[str, Any], tensors: dict[str, Array], digest: str, source: Path | str
 ) -> Checkpoint:
-    if described["version"] != VERSION:
-        raise CheckpointError(
-            source,
-            f"has format version {described['version']}, this program reads {VERSION}: upgrade Charloom",
-        )
+    if described["version"] is True or described["version"] != VERSION:
+        written = f"has format version {described['version']!r:.40}"
+        raise CheckpointError(source, f"{written}, this program reads {VERSION}: upgrade Charloom")
+    step, text_sha256, characters = (described[name] for name in ("step", "text_sha256", "vocabulary"))
+    if not _is_step(step):
+        raise ValueError(f"step must be a whole number from 0 to {MAX_STEP}. Given: {step!r:.40}")
+    if not isinstance(text_sha256, str) or not isinstance(characters, str):
+        raise ValueError("text_sha256 and vocabulary must be strings")
     config = RunConfig.from_dict(described["config"])
-    vocabulary = Vocabulary(described["vocabulary"])
+    vocabulary = Vocabulary(characters)
     shapes = network_config(config, len(vocabulary)).shapes()
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} has shape {tensors[name].shape}, its configuration says {shape}")
+        if tensors[name].dtype != np.float32:
+            raise ValueError(f"{name} has the type {tensors[name].dtype}, not float32")
         if not np.isfinite(tensors[name]).all():
             raise ValueError(f"{name} holds values that are not finite")
     return Checkpoint(
         config=config,
         vocabulary=vocabulary,
-        step=int(described["step"]),
+        step=step,
         parameters=np.concatenate([tensors.pop(name).ravel() for name in shapes]),
-        text_sha256=described["text_sha256"],
+        text_sha256=text_sha256,
         tensors=tensors,
-        progress=described["progress"],
+        progress=_checked_progress(described["progress"]),
         digest=digest,
     )
+
+
+def _checked_progress(progress: Any) -> dict[str, Any]:
+    """Progress whose known fields have the types that readers rely on. Raises ValueError."""
+    if not isinstance(progress, dict):
+        raise ValueError(f"progress must be an object. Given: {progress!r:.40}")
+    for name, fits in PROGRESS.items():
+        if name in progress and not fits(progress[name]):
+            raise ValueError(f"progress.{name} is not what it should be. Given: {progress[name]!r:.40}")
+    return progress
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_STEP
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
+
+
+def _is_loss(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_guard(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(part) is bool or _is_loss(part) for part in value.values())
+
+
+def _is_rollbacks(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(part, list)
+        and len(part) == 3
+        and _is_step(part[0])
+        and _is_step(part[1])
+        and _is_loss(part[2])
+        for part in value
+    )
+
+
+PROGRESS: dict[str, Callable[[Any], bool]] = {
+    "seconds": lambda value: _is_number(value) and value >= 0,
+    "loss": _is_loss,
+    "smooth_loss": _is_loss,
+    "best_loss": _is_loss,
+    "best_step": _is_step,
+    "loss_guard": _is_guard,
+    "held_out_guard": _is_guard,
+    "rollbacks": _is_rollbacks,
+    "random_state": lambda value: isinstance(value, dict),
+}
 
 
 def _metadata(data: bytes, source: Path | str) -> str:
     """This project's entry in a safetensors header, which is 8 bytes of length, then JSON."""
     try:
         (length,) = struct.unpack_from("<Q", data)
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (struct.error, ValueError, AttributeError, RecursionError):
+        if MAX_HEADER < length <= len(data):
+            raise CheckpointError(source, f"has a header of {length} bytes; at most {MAX_HEADER} are read")
+        metadata = json.loads(data[8 : 8 + length] if length <= len(data) else b"").get("__metadata__", {})
+    except CheckpointError:
+        raise
+    except Exception:
         raise CheckpointError(source, "is not a safetensors file, or its beginning is damaged") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
         raise CheckpointError(source, "is a safetensors file, but not a checkpoint of Charloom")

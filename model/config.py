@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -131,30 +132,25 @@ class RunConfig:
 
 
 def _convert(name: str, value: Any, kind: type) -> Any:
-    given = value
-    if isinstance(value, bool) or (kind is not str and isinstance(value, str)):
-        try:
-            value = float(value) if not isinstance(value, bool) else None
-        except ValueError:
-            value = None
     if kind is str and isinstance(value, str):
         return value
-    if kind is int and isinstance(value, (int, float)) and float(value).is_integer():
-        return int(value)
-    if kind is float and isinstance(value, (int, float)):
-        return float(value)
-    raise ConfigError(name, f"must be of type {kind.__name__}. Given: {given!r}")
+    if kind is not str and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):  # not a number, or more than a float holds
+            number = value if kind is int and isinstance(value, int) else float(value)
+            if kind is float or float(number).is_integer():
+                return kind(number)
+    raise ConfigError(name, f"must be of type {kind.__name__}. Given: {value!r:.80}")
 
 
 def _check_field(name: str, value: Any) -> None:
     if name in CHOICES and value not in CHOICES[name]:
-        raise ConfigError(name, f"must be one of {', '.join(CHOICES[name])}. Given: {value!r}")
+        raise ConfigError(name, f"must be one of {', '.join(CHOICES[name])}. Given: {value!r:.80}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(name, f"must be a finite number. Given: {value}")
     if name in RANGES:
         low, high = RANGES[name]
         if not low <= value <= high:
-            raise ConfigError(name, f"must be between {low:g} and {high:g}. Given: {value}")
+            raise ConfigError(name, f"must be between {low:g} and {high:g}. Given: {value!r:.80}")
 
 
 PRESETS: dict[str, RunConfig] = {

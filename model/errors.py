@@ -61,11 +61,11 @@ class ConfigError(CharloomError, ValueError):
 
 
 class CheckpointError(CharloomError):
-    """A file that cannot be used as a checkpoint; `reason` says why."""
+    """A file that cannot be used as a checkpoint; `reason` says why. The message names no folder."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
         self.path = Path(path)
+        super().__init__(f"{self.path.name}: {reason}")
         self.reason = reason
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from model.errors import ConfigError, UnknownCharacterError
 
+MOST_CHARACTERS = 1 << 16  # more than any script has; each costs a row of weights and a probability a step
 SHORT = 64  # characters; up to so many, looking them up one by one is faster
 
 
@@ -22,6 +23,11 @@ class Vocabulary:
         self.characters = "".join(characters)
         if not self.characters:
             raise ConfigError("vocabulary", "must hold at least one character")
+        if len(self.characters) > MOST_CHARACTERS:
+            raise ConfigError(
+                "vocabulary",
+                f"must hold at most {MOST_CHARACTERS:,} characters. Given: {len(self.characters):,}",
+            )
         points = _code_points(self.characters)
         if np.any(np.diff(points.astype(np.int64)) <= 0):
             raise ConfigError("vocabulary", "must be sorted by code point, without repeats")

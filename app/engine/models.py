@@ -11,6 +11,8 @@ import logging
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +41,11 @@ class Identity(NamedTuple):
     inode: int
     modified: int
     size: int
+
+    @property
+    def run(self) -> str:
+        """The name of the folder that the file is in."""
+        return Path(self.path).parent.name
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class ModelStore:
         self._named: OrderedDict[Identity, LoadedModel] = OrderedDict()
         self._latest: dict[str, tuple[Identity, Latest | None]] = {}
         self._refused: set[Identity] = set()
+        self._failed: dict[str, str] = {}
 
     @property
     def current(self) -> LoadedModel:
@@ -113,13 +121,39 @@ class ModelStore:
     def refresh(self) -> None:
         """Look once for a newer checkpoint. Reads the disk: not for an event loop. Raises OSError."""
         with self._lock:
-            for run, latest in self._by_last_trained():
-                model = self._newest_valid(run, latest)
+            runs = self.runs.list()
+            self._forget_all_but({run.name for run in runs})
+            for run, latest in self._by_last_trained(runs):
+                model = None
+                with self._isolated(run):
+                    model = self._newest_valid(run, latest)
                 if model is not None:
                     if model is not self._current:
                         logger.info("serving %s", model.id)
                     self._current = model
                     return
+
+    @contextmanager
+    def _isolated(self, run: Run) -> Iterator[None]:
+        """Whatever goes wrong with one run is logged once, and the look goes on to the next."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass  # deleted meanwhile
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            if self._failed.get(run.name) != told:
+                self._failed[run.name] = told
+                logger.exception("run %s cannot be looked at", run.name)
+
+    def _forget_all_but(self, names: set[str]) -> None:
+        """Release what is kept of runs that were deleted."""
+        for known in (self._latest, self._failed):
+            for name in known.keys() - names:
+                del known[name]
+        self._refused = {identity for identity in self._refused if identity.run in names}
+        for identity in [identity for identity in self._named if identity.run not in names]:
+            del self._named[identity]
 
     def peek(self, name: str | None) -> LoadedModel | None:
         """The model of that name, if it takes no reading to know it. Raises NotReadyError for None."""
@@ -200,16 +234,17 @@ class ModelStore:
         self.loads += 1
         return _loaded(run.name, path, checkpoint)
 
-    def _by_last_trained(self) -> list[tuple[Run, Latest | None]]:
+    def _by_last_trained(self, runs: list[Run]) -> list[tuple[Run, Latest | None]]:
         """Runs with checkpoints, the one that trained last first; untrained ones only after all others."""
         found: list[tuple[tuple[bool, float], Run, Latest | None]] = []
-        for run in self.runs.list():
-            latest = self._read_latest(run)
-            if latest is not None:
-                found.append(((latest.newest.step > 0, latest.newest.time), run, latest))
-            elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
-                step, path = files.popitem()
-                found.append(((step > 0, _identity(path).modified / 1e9), run, None))
+        for run in runs:
+            with self._isolated(run):
+                latest = self._read_latest(run)
+                if latest is not None:
+                    found.append(((latest.newest.step > 0, latest.newest.time), run, latest))
+                elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
+                    step, path = files.popitem()
+                    found.append(((step > 0, _identity(path).modified / 1e9), run, None))
         return [(run, latest) for _, run, latest in sorted(found, key=lambda item: item[0], reverse=True)]
 
     def _read_latest(self, run: Run) -> Latest | None:
@@ -268,10 +303,10 @@ class ModelStore:
     def _why_not_ready(self) -> str:
         if self.last_refusal is not None:
             return (
-                f"no usable checkpoint in {self.runs.root}: {self.last_refusal.file} of run "
+                f"no usable checkpoint in the store: {self.last_refusal.file} of run "
                 f"{self.last_refusal.run!r} {self.last_refusal.reason}"
             )
-        return f"no checkpoint in {self.runs.root} yet: start a worker with `charloom worker`"
+        return "no checkpoint in the store yet: start a worker with `charloom worker`"
 
 
 def _identity(path: Path) -> Identity:

@@ -140,16 +140,20 @@ class RunStore:
         path = self._path(name)
         # a link could point out of the store
         if path.is_symlink() or not path.is_dir():
-            raise RunNotFoundError(f"there is no run named {name!r} in {self.root}{self._suggestion()}")
+            raise RunNotFoundError(f"there is no run named {name!r}{self._suggestion()}")
         run = self._load(name)
         if run is None:
-            raise RunNotFoundError(f"{path} holds no run: it has no run.json")
+            raise RunNotFoundError(f"{name!r} is a folder without a run: it has no run.json")
         return run
 
     def list(self) -> Runs:
         """All runs that can be read, in the order of the queue. The log says, once, why others cannot."""
         runs: Runs = []
-        for name in self._folders():
+        names = list(self._folders())
+        for deleted in set(self._known).difference(names):
+            self._known.pop(deleted, None)
+        self._reported.intersection_update(names)
+        for name in names:
             try:
                 run = self._load(name)
             except RunError as error:

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from app.engine import models as models_module
 from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError, NotReadyError
 from app.store.run import Run
@@ -248,3 +249,57 @@ def test_many_threads_get_what_they_ask_for_while_checkpoints_change(trained: Ru
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_one_run_that_fails_does_not_end_the_look_at_others(trained: RunStore, monkeypatch, caplog):
+    models = refreshed(trained)
+    announce(trained.get("classic"), 70, b"")
+    checkpoints = Run.checkpoints
+
+    def failing(run: Run):
+        if run.name == "gru":
+            raise PermissionError("not yours")
+        return checkpoints(run)
+
+    monkeypatch.setattr(Run, "checkpoints", failing)
+    (trained.root / "gru" / "latest.json").unlink()
+    for _ in range(3):
+        models.refresh()
+    assert models.current.id == "classic@70"
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "run gru cannot be looked at"
+    ]
+
+
+def test_a_model_that_cannot_be_laid_out_does_not_end_the_look_at_others(trained: RunStore, monkeypatch):
+    announce(trained.get("classic"), 70, b"")
+
+    def fail(run: str, path: object, checkpoint: object):
+        if run == "classic":
+            raise MemoryError
+        return loaded(run, path, checkpoint)
+
+    loaded = models_module._loaded
+    monkeypatch.setattr(models_module, "_loaded", fail)
+    assert refreshed(trained).current.id == "gru@60"
+
+
+def test_a_run_deleted_during_the_look_is_not_an_error(trained: RunStore, monkeypatch, caplog):
+    new = trained.create("new", classic_like(), small_text(), "small.txt")
+    runs = trained.list()
+    shutil.rmtree(new.path)
+    monkeypatch.setattr(trained, "list", lambda: runs)
+    assert refreshed(trained).current.id == "gru@60"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_is_kept_of_a_deleted_run_is_released(trained: RunStore):
+    models = refreshed(trained)
+    announce(trained.get("classic"), 70, torn(trained.get("classic")))
+    models.get("classic@60")
+    models.refresh()
+    assert (len(models._named), len(models._latest), len(models._refused)) == (1, 2, 1)
+    shutil.rmtree(trained.root / "classic")
+    models.refresh()
+    assert (len(models._named), len(models._latest), len(models._refused)) == (0, 1, 0)
+    assert set(trained._known) == {"gru"}

@@ -1,0 +1,166 @@
+"""Descriptions with a right checksum and wrong content: each is refused, none raises anything else."""
+
+import json
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import checkpoint as checkpoints
+from model.checkpoint import Checkpoint, decode, encode, load
+from model.config import ConfigError, RunConfig
+from model.errors import CheckpointError
+from model.network import NetworkConfig
+from model.vocabulary import MOST_CHARACTERS, Vocabulary
+
+DEEP = "[" * 20_000 + "]" * 20_000
+LONG = 10**400
+
+
+def checkpoint(**progress: object) -> Checkpoint:
+    vocabulary = Vocabulary.from_text("ab\n")
+    config = RunConfig(cell="elman", hidden=2, layers=1, embedding=0)
+    flat = np.zeros(NetworkConfig(3, 2, 1, "elman").size(), np.float32)
+    known = {"seconds": 1.0, "loss": 2.0, "smooth_loss": 2.0, "best_loss": None, "best_step": 0}
+    return Checkpoint(config, vocabulary, 7, flat, "ab" * 32, progress=known | progress)
+
+
+def forged(text: str) -> bytes:
+    """A file that says `text` of itself, with the checksum that this has."""
+    tensors = checkpoints.load_tensors(encode(checkpoint()))
+    return checkpoints.save_tensors(tensors, {"charloom": f"{checkpoints._digest(text, tensors)} {text}"})
+
+
+def described(path: tuple[str, ...], value: str) -> str:
+    """The description with the JSON text `value` at a place in it."""
+    whole = json.loads(checkpoints._metadata(encode(checkpoint()), "").partition(" ")[2])
+    target = whole
+    for part in path[:-1]:
+        target = target.setdefault(part, {})
+    target[path[-1]] = "HERE"
+    return json.dumps(whole).replace('"HERE"', value)
+
+
+ODD = (
+    "Infinity",
+    "NaN",
+    "-1",
+    "1e400",
+    str(LONG),
+    "true",
+    "null",
+    '"x"',
+    "[]",
+    "{}",
+    "[[[]]]",
+    DEEP,
+    '"' + "z" * 9 + '"',
+)
+PLACES = [
+    ("step",),
+    ("version",),
+    ("config",),
+    ("vocabulary",),
+    ("text_sha256",),
+    ("progress",),
+    ("config", "hidden"),
+    ("config", "learning_rate"),
+    ("config", "cell"),
+    ("progress", "seconds"),
+    ("progress", "loss"),
+    ("progress", "best_step"),
+    ("progress", "loss_guard"),
+    ("progress", "held_out_guard"),
+    ("progress", "rollbacks"),
+    ("progress", "random_state"),
+]
+LEGAL = {  # what is in range at these places
+    ("progress",): ("{}",),
+    ("text_sha256",): ('"x"', '"zzzzzzzzz"'),
+    ("progress", "loss"): ("null", "-1"),
+    ("progress", "loss_guard"): ("{}",),
+    ("progress", "held_out_guard"): ("{}",),
+    ("progress", "rollbacks"): ("[]",),
+    ("progress", "random_state"): ("{}",),
+}
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: value[:9])
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_odd_values_in_a_description_are_refused(place: tuple[str, ...], value: str):
+    data = forged(described(place, value))
+    if value in LEGAL.get(place, ()):
+        assert decode(data).digest
+    else:
+        with pytest.raises(CheckpointError) as raised:
+            decode(data)
+        assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", '"x"', DEEP, "{}", '{"version": 1}'])
+def test_a_description_that_is_other_json_is_refused(text: str):
+    with pytest.raises(CheckpointError):
+        decode(forged(text))
+
+
+def test_weights_of_another_type_are_refused():
+    tensors = {
+        name: tensor.astype(np.float64)
+        for name, tensor in checkpoints.load_tensors(encode(checkpoint())).items()
+    }
+    text = described(("step",), "7")
+    data = checkpoints.save_tensors(tensors, {"charloom": f"{checkpoints._digest(text, tensors)} {text}"})
+    with pytest.raises(CheckpointError, match="float64"):
+        decode(data)
+
+
+def test_a_large_header_is_refused_before_it_is_parsed():
+    header = b'{"__metadata__":' + b"[]," * 9_000_000
+    data = struct.pack("<Q", len(header)) + header
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="header"):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_load_takes_the_memory_of_its_file(tmp_path: Path):
+    path = tmp_path / "step-000000007.safetensors"
+    path.write_bytes(encode(checkpoint()))
+    tracemalloc.start()
+    try:
+        assert load(path).step == 7
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_characters_than_a_vocabulary_may_have_are_refused():
+    with pytest.raises(ConfigError, match=f"at most {MOST_CHARACTERS:,}"):
+        Vocabulary(map(chr, range(32, 33 + MOST_CHARACTERS)))
+
+
+def test_a_checkpoint_that_could_not_be_read_is_not_written():
+    with pytest.raises(ValueError, match="JSON"):
+        encode(checkpoint(loss=float("inf")))
+
+
+def test_a_message_of_a_checkpoint_names_no_folder(tmp_path: Path):
+    path = tmp_path / "step-000000007.safetensors"
+    path.write_bytes(b"x")
+    with pytest.raises(CheckpointError) as raised:
+        load(path)
+    assert str(tmp_path) not in str(raised.value)
+    assert "step-000000007.safetensors" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["hidden", "learning_rate", "minutes", "seed", "cell"])
+@pytest.mark.parametrize("value", [LONG, -LONG, float("inf"), "1" * 400, "x" * 100_000, [[]], None, True])
+def test_a_setting_of_any_size_is_a_refusal(name: str, value: object):
+    with pytest.raises(ConfigError) as raised:
+        RunConfig().replace(**{name: value})
+    assert len(str(raised.value)) < 400
