@@ -1,4 +1,4 @@
-"""Every error that the service raises; server/problems.py has the table from error to HTTP answer.
+"""Every error that the service raises.
 
 CharloomError
 ├── ServiceError

@@ -1,4 +1,4 @@
-"""Is a server or a worker healthy? Answers a container engine by exit code, and in a line on standard error.
+"""Whether a server or a worker is healthy, as an exit code.
 
     python -m app.healthcheck server http://127.0.0.1:8000/healthz
     python -m app.healthcheck worker checkpoints

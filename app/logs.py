@@ -1,4 +1,4 @@
-"""Log lines on standard error, for people or for machines. Called once, in the entry points."""
+"""Log lines on standard error, for people or for machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's application: `uvicorn --factory app.main:create_app`, or `charloom serve`."""
+"""The server's application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be configured, with its defaults and limits. Built in the entry points, never at import.
+"""What can be configured, with defaults and limits.
 
 Every field is an environment variable with the prefix `CHARLOOM_`: `port` is `CHARLOOM_PORT`.
 """

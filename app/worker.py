@@ -1,4 +1,4 @@
-"""The worker: a process of its own that trains the queued runs of a store, one at a time.
+"""The worker process: it trains the queued runs of a store, one at a time.
 
 As many workers hold a store as it is configured for, each by a lock that dies with it. A worker writes only
 below the runs' folders; the servers that read them need not know it. Start it with `charloom worker`, or from

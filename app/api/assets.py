@@ -1,4 +1,4 @@
-"""Pages and what they load: scripts and styles whose addresses hold a hash of their content."""
+"""Pages, and the scripts and styles that they load."""
 
 from __future__ import annotations
 

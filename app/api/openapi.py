@@ -1,4 +1,4 @@
-"""Texts and examples of the OpenAPI document that several routes share."""
+"""What the OpenAPI document says of several routes."""
 
 from __future__ import annotations
 

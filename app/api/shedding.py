@@ -1,4 +1,4 @@
-"""What a full server answers to who asks for a text: a refusal made before the application hears of it.
+"""How a full server refuses a request before the application sees it.
 
 Through the application a refusal costs nearly as much as a text. At three times the capacity the server would
 do little but refuse; so the connection itself asks here, when it knows a request's head.
