@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from model.errors import DivergedError
 
 BLOCK = 100  # updates over which the loss is averaged before it is judged
+FEWEST = 10  # updates of an unfinished block that are judged when the run ends
 EXPLODED = 1.25  # times what single characters' frequencies give for the same characters
-WORSENED = 1.5  # times the best that the run has reached, in the same measure
+WORSENED = 1.5  # times the best that the run has reached, the loss that it began with included
+OVERSHOT = 2.5  # the same within the first block: AdaGrad's first 20 updates average 1.7 times the start
 ROLLBACKS = 5  # of one run, each at half the rate of the one before
 VALIDATIONS = 3  # measurements in a row without a better one, before overfitting is spoken of
 RISEN = 1.01  # times the lowest held-out loss
@@ -25,7 +27,7 @@ RISEN = 1.01  # times the lowest held-out loss
 
 @dataclass(frozen=True)
 class Rollback:
-    """A return from update `step` to the checkpoint of update `to`; `loss` is None if it was no number."""
+    """A return from update `step` to the checkpoint of update `to`; `loss` is None if it was not a number."""
 
     step: int
     to: int
@@ -38,43 +40,66 @@ def block_start(step: int) -> int:
 
 
 class LossGuard:
-    """Raises DivergedError when the training loss is no number, or has exploded.
+    """Raises DivergedError when the training loss is not a number, or has exploded.
 
     Texts have easy and hard parts, and a part in another language is no explosion. So the loss of a block of
-    updates is measured in units of what the characters' frequencies alone give for the very same characters.
+    updates is measured in units of what the characters' frequencies alone give for the very same characters,
+    and compared with the best block so far and with the loss of the first update.
 
-    `costs` (W,) is that, in nats per character, for each window of an epoch.
+    `costs` (W,) is that unit, in nats per character, for each window of an epoch.
     """
 
     def __init__(self, costs: NDArray[np.float64]) -> None:
         self._costs = costs
         self._sum = 0.0
-        self._best = math.inf
+        self._start = self._best = math.inf
 
     def note(self, step: int, loss: float) -> None:
         """The loss of update number `step`, counted from 0, nats per character."""
         if not math.isfinite(loss):
             raise DivergedError(step, loss)
+        if step == 0:
+            self._start = loss
         self._sum += loss
         if (step + 1) % BLOCK == 0:
-            self._judge(step)
+            self._judge(step, BLOCK)
+            self._sum = 0.0
 
-    def _judge(self, step: int) -> None:
-        windows = np.arange(step + 1 - BLOCK, step + 1) % len(self._costs)
+    def end(self, step: int) -> None:
+        """The run ends after `step` updates: what there is of the last block is judged too."""
+        if step % BLOCK >= FEWEST:
+            self._judge(step - 1, step % BLOCK)
+
+    def _judge(self, step: int, updates: int) -> None:
+        """The mean loss of the last `updates`, which end with number `step`."""
+        windows = np.arange(step + 1 - updates, step + 1) % len(self._costs)
         cost = float(self._costs[windows].mean())
-        mean, self._sum = self._sum / BLOCK, 0.0
-        ratio = mean / cost if cost > 0 else 1.0  # a text of one character has no cost, and nothing to learn
-        if ratio > max(EXPLODED, WORSENED * self._best):
+        if cost <= 0:  # a text of one character has no cost, and nothing to learn
+            return
+        mean = self._sum / updates
+        # at the start the loss is ln K whatever the characters, so it is divided by the cost of these
+        best = min(self._best, self._start / cost)
+        worsened = WORSENED if step >= BLOCK else OVERSHOT
+        if mean / cost > max(EXPLODED, worsened * best):
             raise DivergedError(step, mean)
-        self._best = min(self._best, ratio)
+        self._best = min(best, mean / cost)
 
     def progress(self) -> dict[str, float | None]:
         """What an exact resume needs, as JSON values."""
-        return {"sum": self._sum, "best": self._best if math.isfinite(self._best) else None}
+        return {"sum": self._sum, "start": _finite(self._start), "best": _finite(self._best)}
 
     def restore(self, progress: Mapping[str, Any]) -> None:
-        best = progress.get("best")
-        self._sum, self._best = progress.get("sum", 0.0), math.inf if best is None else best
+        """Without `start`, in checkpoints of earlier versions, a run is judged without it, as it was then."""
+        self._sum = progress.get("sum", 0.0)
+        self._start, self._best = _known(progress.get("start")), _known(progress.get("best"))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _known(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 class HeldOutGuard:
@@ -95,17 +120,22 @@ class HeldOutGuard:
         """The held-out and the smooth training loss after `step` updates. Twice the same changes nothing."""
         if loss < self.lowest:
             self.lowest, self.step, self._smooth = loss, step, smooth_loss
-        learning = smooth_loss is not None and (self._smooth is None or smooth_loss < self._smooth)
+        # an untrained network has no training loss yet; its held-out loss is as good a measure
+        then = self.lowest if self._smooth is None else self._smooth
+        learning = smooth_loss is not None and smooth_loss < then
         waited = step - self.step >= VALIDATIONS * self._every
         self.overfitting = learning and waited and loss > RISEN * self.lowest
 
     def progress(self) -> dict[str, Any]:
         """What an exact resume needs, as JSON values."""
-        lowest = self.lowest if math.isfinite(self.lowest) else None
-        return {"lowest": lowest, "step": self.step, "smooth": self._smooth, "overfitting": self.overfitting}
+        return {
+            "lowest": _finite(self.lowest),
+            "step": self.step,
+            "smooth": self._smooth,
+            "overfitting": self.overfitting,
+        }
 
     def restore(self, progress: Mapping[str, Any]) -> None:
-        lowest = progress.get("lowest")
-        self.lowest, self.step = math.inf if lowest is None else lowest, progress.get("step", 0)
+        self.lowest, self.step = _known(progress.get("lowest")), progress.get("step", 0)
         self._smooth = progress.get("smooth")
         self.overfitting = progress.get("overfitting", False)

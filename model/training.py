@@ -304,6 +304,8 @@ def train(training: Training) -> Iterator[Progress]:
     while not training.finished:
         training.update()
         training.elapsed = training.clock() - start
+        if training.finished:
+            training.loss_guard.end(training.step)
         yield _report(training)
 
 
