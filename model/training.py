@@ -24,8 +24,8 @@ from model.growth import take_over
 from model.guards import HeldOutGuard, LossGuard, Rollback
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
+from model.passes import InTurn, Passes
 from model.sampling import SamplingConfig
-from model.shards import InTurn, Passes
 from model.vocabulary import Vocabulary
 
 

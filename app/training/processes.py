@@ -29,7 +29,7 @@ from model.cells import CELLS, Array
 from model.config import RunConfig
 from model.ensemble import member_config
 from model.network import Network, NetworkConfig
-from model.shards import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
+from model.passes import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
 
 GO, DONE = b"g", b"d"
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108

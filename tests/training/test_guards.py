@@ -19,7 +19,7 @@ from model.checkpoint import load
 from model.config import RunConfig
 from model.errors import DivergedError
 from model.guards import HeldOutGuard, LossGuard
-from model.shards import InTurn
+from model.passes import InTurn
 from model.training import Training
 from model.vocabulary import Vocabulary
 from tests.support.kills import Killed, Killer, assert_readable, train

@@ -4,7 +4,7 @@ import pytest
 from app.training.processes import InProcesses, running_passes
 from model.checkpoint import encode
 from model.config import RunConfig
-from model.shards import InTurn, shard_rows
+from model.passes import InTurn, shard_rows
 from model.training import Training, train
 from model.vocabulary import Vocabulary
 
