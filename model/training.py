@@ -20,13 +20,13 @@ from model.ensemble import initialise, member_config, merge, network_config
 from model.errors import CheckpointError, DivergedError
 from model.evaluation import streaming_loss
 from model.generation import generate
-from model.growth import take_over
 from model.guards import HeldOutGuard, LossGuard, Rollback
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
 from model.passes import InTurn, Passes
 from model.sampling import SamplingConfig
 from model.vocabulary import Vocabulary
+from model.warm_start import take_over
 
 
 @dataclass(frozen=True)
