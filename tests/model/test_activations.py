@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.store.run_store import RunStore
-from model import activations, reference
+from model import reference, units
 from model.checkpoint import load
 from tests.support.networks import VOCABULARY, random_network
 
@@ -23,17 +23,17 @@ def reference_units(network, ids):
 
 @pytest.mark.parametrize(("cell", "layers"), [("elman", 1), ("gru", 2), ("lstm", 2)])
 def test_units_across_windows_equal_reference(monkeypatch, cell, layers):
-    monkeypatch.setattr(activations, "WINDOW", 7)  # several windows, and a shorter one at the end
+    monkeypatch.setattr(units, "WINDOW", 7)  # several windows, and a shorter one at the end
     network = random_network(cell, layers, hidden=5)
     ids = VOCABULARY.encode("the cat, the dog\nand the mat!")
-    found = activations.activations(network, ids)
+    found = units.activations(network, ids)
     assert found.shape == (29, layers, 5)
     np.testing.assert_allclose(found, reference_units(network, ids), atol=1e-5)
 
 
 def test_features_are_what_a_reader_would_keep():
     text = 'A “b” (c)\n"d" e!'
-    found = activations.features(text)
+    found = units.features(text)
     assert "".join("01"[int(x)] for x in found["inside quotation marks"]) == "0011000000110000"
     assert "".join("01"[int(x)] for x in found["inside brackets"]) == "0000001100000000"
     assert found["position in the line"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6]
@@ -46,18 +46,18 @@ def test_the_unit_that_follows_a_feature_is_found():
     text = "the (quick brown) fox\njumps (over)\n" * 8
     rng = np.random.default_rng(0)
     values = rng.normal(0, 0.3, (len(text), 2, 6))
-    named = activations.features(text)
+    named = units.features(text)
     values[:, 1, 4] = -named["inside brackets"]
     values[:, 0, 2] = named["position in the line"] / 40 + rng.normal(0, 0.01, len(text))
     values[:, 0, 0] = 0  # one that says nothing at all
-    found = {follower.feature: follower for follower in activations.followers(values, text)}
+    found = {follower.feature: follower for follower in units.followers(values, text)}
     brackets, line = found["inside brackets"], found["position in the line"]
     assert (brackets.layer, brackets.unit) == (1, 4)
     assert brackets.correlation == pytest.approx(-1)
     assert (line.layer, line.unit) == (0, 2)
     assert line.correlation > 0.9
     assert "inside quotation marks" not in found  # there is none
-    assert activations.followers(values[:1], "a") == []
+    assert units.followers(values[:1], "a") == []
 
 
 def test_a_unit_of_a_served_model(client, trained_root):

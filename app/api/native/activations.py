@@ -12,7 +12,7 @@ from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
 from app.engine.models import LoadedModel
 from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
-from model.activations import activations, followers
+from model.units import activations, followers
 
 PASSAGE = 1_000  # characters of the model's own text
 WAITING = 16  # requests that may wait for the one that is read
