@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import report
 from benchmarks.torch_generation import TorchWriter
 from model.config import PRESETS
-from model.generation import Batch, Decoder, Generation
+from model.generation import Batch, Decoder, Row
 from model.network import Network, NetworkConfig
 from model.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ def networks():
 
 
 def write(decoder, vocabulary, rows, length):
-    texts = [Generation(vocabulary, "0", length, seed=seed) for seed in range(rows)]
+    texts = [Row(vocabulary, "0", length, seed=seed) for seed in range(rows)]
     batches = []
     for at in range(0, rows, decoder.widest):
         batch = Batch(decoder)

@@ -16,11 +16,11 @@ from model.cells import Array
 from model.decoder import WIDEST, Decoder, Lanes
 from model.errors import ConfigError
 from model.network import Network
-from model.row import Generation, start_character
+from model.row import Row, start_character
 from model.sampling import Sampler, SamplingConfig
 from model.vocabulary import Vocabulary
 
-__all__ = ["WIDEST", "Batch", "Decoder", "Generated", "Generation", "generate", "start_character"]
+__all__ = ["WIDEST", "Batch", "Decoder", "Generated", "Row", "generate", "start_character"]
 
 BLOCK = 32  # characters between two looks at who has finished and who wants to join
 TOLD_ELEMENTS = 2**20  # most logits kept at a time for rows that are told of them
@@ -38,7 +38,7 @@ class _Place:
     number of the next id to be handed to the row.
     """
 
-    row: Generation
+    row: Row
     joined: int
     end: int
     first_written: int
@@ -74,7 +74,7 @@ class Batch:
         self._alone = self._lanes.stepper_of_one(), self._sampler.picker_of_one()
 
     @property
-    def rows(self) -> list[Generation]:
+    def rows(self) -> list[Row]:
         """The rows that have not ended."""
         return [place.row for place in self._places if place is not None]
 
@@ -83,7 +83,7 @@ class Batch:
         """How many more rows can join."""
         return self.decoder.widest - len(self._places) + self._places.count(None)
 
-    def join(self, row: Generation) -> None:
+    def join(self, row: Row) -> None:
         """Adds a row that has not ended; it starts from the zero state."""
         if not self.free:
             raise ConfigError("rows", f"must be at most {self.decoder.widest}")
@@ -99,13 +99,13 @@ class Batch:
         self._places[lane : lane + 1] = [place]
         self._changed = True
 
-    def leave(self, row: Generation) -> None:
+    def leave(self, row: Row) -> None:
         """Takes a row out that has not ended; it is not brought up to date."""
         for lane, place in enumerate(self._places):
             if place is not None and place.row is row:
                 self._vacate(lane)
 
-    def advance(self, most: int = BLOCK) -> list[Generation]:
+    def advance(self, most: int = BLOCK) -> list[Row]:
         """Feeds up to `most` characters to every row; rows that end leave and are returned."""
         self._close_gaps()
         if not self._places:
@@ -279,7 +279,7 @@ def generate(
 
     Raises UnknownCharacterError for a prompt outside the vocabulary, ConfigError for impossible settings.
     """
-    row = Generation(vocabulary, prompt, length, sampling, seed, stop=stop)
+    row = Row(vocabulary, prompt, length, sampling, seed, stop=stop)
     batch = Batch(Decoder(network))
     if row.finish_reason is None:
         batch.join(row)

@@ -14,7 +14,7 @@ from model.sampling import SamplingConfig, draw_uniforms, random_stream
 from model.vocabulary import Vocabulary
 
 
-class Generation:
+class Row:
     """One row: a prompt to read, then up to `length` characters to write.
 
     Attributes:

@@ -12,20 +12,18 @@ from app.api.services import Services
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family
 from app.server.streaming import EventStream, open_stream
-from model.generation import Generation
+from model.generation import Row
 
 CLIENT_GONE = 499  # nobody reads it; for the log
 
 
-async def write(request: Request, services: Services, job: Job) -> list[Generation] | None:
+async def write(request: Request, services: Services, job: Job) -> list[Row] | None:
     """The finished rows; None, and the work cancelled, if the client goes away. Raises as Engine.run."""
     rows = await write_all(request, services, [job])
     return rows[0] if rows else None
 
 
-async def write_all(
-    request: Request, services: Services, jobs: Sequence[Job]
-) -> list[list[Generation]] | None:
+async def write_all(request: Request, services: Services, jobs: Sequence[Job]) -> list[list[Row]] | None:
     """The same for several jobs at once: all of them, or none."""
     watching = asyncio.ensure_future(_cancel_if_gone(request, services, jobs))
     try:
@@ -57,14 +55,14 @@ def gone() -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-async def _run(services: Services, job: Job) -> list[Generation]:
+async def _run(services: Services, job: Job) -> list[Row]:
     try:
         return await services.engine.run(job)
     finally:
         services.metrics.ended(job)
 
 
-async def _run_all(services: Services, jobs: Sequence[Job]) -> list[list[Generation]]:
+async def _run_all(services: Services, jobs: Sequence[Job]) -> list[list[Row]]:
     running = [asyncio.ensure_future(_run(services, job)) for job in jobs]
     try:
         return await asyncio.gather(*running)

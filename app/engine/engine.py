@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from app.engine.job import Chunk, Job, wake
 from app.engine.scheduler import Outcome, Scheduler
 from app.errors import DeadlineError, DrainingError, OverloadedError
-from model.generation import Generation
+from model.generation import Row
 
 LOOK_SECONDS = 0.05  # between two looks for jobs past their deadline
 SWITCH_SECONDS = 0.0005
@@ -68,7 +68,7 @@ class Engine:
         self.clock = clock
         # under the lock: whoever submits, cancels or stops writes them
         self._changed = threading.Condition()
-        self._queue: deque[tuple[Job, Generation]] = deque()
+        self._queue: deque[tuple[Job, Row]] = deque()
         self._cancelled: list[Job] = []
         self._held = 0  # rows admitted and not yet ended
         self._backlog = 0
@@ -126,7 +126,7 @@ class Engine:
             with self._changed:
                 self._cancelled.append(job)
 
-    async def run(self, job: Job) -> list[Generation]:
+    async def run(self, job: Job) -> list[Row]:
         """Waits for a job's end and returns its rows. Cancels the job if the waiting task is cancelled.
 
         Raises OverloadedError, DrainingError, DeadlineError.
@@ -141,7 +141,7 @@ class Engine:
             self.cancel(job)
         if job.error is not None:
             raise job.error
-        return job.generations
+        return job.rows
 
     def stream(self, job: Job) -> AsyncIterator[list[Chunk]]:
         """Submits a job at once and returns its chunks as they come, coalesced while nobody takes them.

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from model.generation import Decoder, Generation
+from model.generation import Decoder, Row
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +17,9 @@ class Chunk(NamedTuple):
     """What one choice of a streamed job has written since the last chunk.
 
     Attributes:
-        choice: index in `Job.generations`.
+        choice: index in `Job.rows`.
         start: place of the text's first character in the choice's text; its ids and log-probabilities stand
-            at the same places of `Generation.ids` and `Generation.logprobs_of`.
+            at the same places of `Row.ids` and `Row.logprobs_of`.
         text: nothing that could still turn out to begin a stop string.
         finish_reason: None until the choice's last chunk.
     """
@@ -45,15 +45,15 @@ class Job:
     def __init__(
         self,
         decoder: Decoder,
-        generations: Sequence[Generation],
+        rows: Sequence[Row],
         seconds: float | None = None,
         streamed: bool = False,
     ) -> None:
         self.decoder = decoder
-        self.generations = list(generations)
+        self.rows = list(rows)
         self.seconds = seconds
         self.streamed = streamed
-        self.unfinished = [row for row in self.generations if row.finish_reason is None]
+        self.unfinished = [row for row in self.rows if row.finish_reason is None]
         self.deadline: float | None = None
         self.error: Exception | None = None
         self.submitted: float | None = None
@@ -63,7 +63,7 @@ class Job:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.notify: Callable[[], object] | None = None
         self._chunks: deque[Chunk] = deque()
-        self._announced = [False] * len(self.generations)
+        self._announced = [False] * len(self.rows)
 
     @property
     def queue_seconds(self) -> float:
@@ -91,7 +91,7 @@ class Job:
     def collect(self, now: float) -> bool:
         """Notes what can be released; whether there is anything. For the engine's thread."""
         found = False
-        for choice, row in enumerate(self.generations):
+        for choice, row in enumerate(self.rows):
             if self._announced[choice]:
                 continue
             start, text = row.released, row.release()

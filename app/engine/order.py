@@ -15,7 +15,7 @@ from app.engine.models import LoadedModel
 from app.errors import InvalidRequestError, UnknownInFieldError, shortened
 from app.settings import Settings
 from model.errors import ConfigError, UnknownCharacterError
-from model.generation import Generation
+from model.generation import Row
 from model.sampling import RANGES, SamplingConfig
 
 SAMPLING = tuple(RANGES)  # fields of the same name in every interface that has them
@@ -85,7 +85,7 @@ class Order:
         self._check_bias(model)
         try:
             rows = [
-                Generation(
+                Row(
                     model.vocabulary,
                     prompt,
                     self.length,
@@ -104,7 +104,7 @@ class Order:
             raise UnknownInFieldError(error.unknown, self.names.get("prompt", "prompt")) from None
         return Job(model.decoder, rows, seconds, streamed)
 
-    def chosen(self, rows: Sequence[Generation]) -> list[list[Generation]]:
+    def chosen(self, rows: Sequence[Row]) -> list[list[Row]]:
         """For each prompt its `n` texts: all, or those of the highest mean log-probability."""
         groups = [list(rows[at : at + self.best_of]) for at in range(0, len(rows), self.best_of)]
         if self.best_of > self.n:
@@ -155,5 +155,5 @@ class Order:
         return InvalidRequestError(self.names.get(field, field), message)
 
 
-def _mean_logprob(row: Generation) -> float:
+def _mean_logprob(row: Row) -> float:
     return sum(row.logprobs_of) / max(1, len(row.logprobs_of))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.engine.job import Job
-from model.generation import Batch, Decoder, Generation
+from model.generation import Batch, Decoder, Row
 
 BLOCK_SECONDS = 0.001  # how long a batch runs between two looks at who joins and who leaves
 CHUNK_SECONDS = 0.02  # least time between two chunks of a stream: nobody reads faster, and each costs
@@ -61,7 +61,7 @@ class Scheduler:
         self.max_rows, self.clock = max_rows, clock
         self.characters = self.blocks = 0
         self._batches: dict[Decoder, Batch] = {}
-        self._running: dict[Generation, _Running] = {}
+        self._running: dict[Row, _Running] = {}
         self._streams: dict[Job, float] = {}  # with the time from which they may have their next chunk
         self._newest: Decoder | None = None
         self._tick_seconds: dict[Decoder, float] = {}
@@ -92,10 +92,10 @@ class Scheduler:
         """Jobs with rows in batches."""
         return dict.fromkeys(running.job for running in self._running.values())
 
-    def take(self, queue: deque[tuple[Job, Generation]]) -> list[tuple[Job, Generation]]:
+    def take(self, queue: deque[tuple[Job, Row]]) -> list[tuple[Job, Row]]:
         """Takes the rows that can join from the queue, in order; passes one whose model's batch is full."""
-        joining: list[tuple[Job, Generation]] = []
-        passed: list[tuple[Job, Generation]] = []
+        joining: list[tuple[Job, Row]] = []
+        passed: list[tuple[Job, Row]] = []
         free = {decoder: batch.free for decoder, batch in self._batches.items()}
         while queue and self.running + len(joining) < self.max_rows:
             job, row = queue.popleft()
@@ -105,7 +105,7 @@ class Scheduler:
         queue.extendleft(reversed(passed))
         return joining
 
-    def join(self, job: Job, row: Generation) -> None:
+    def join(self, job: Job, row: Row) -> None:
         """Adds a row. Whatever it raises, the row is not in."""
         if job.decoder not in self._batches:
             self._batches[job.decoder] = Batch(job.decoder)

@@ -74,10 +74,10 @@ class Metrics:
         """A job has ended, or nobody waits for it any more; does nothing for one that was not admitted."""
         if job.submitted is None:
             return  # it was refused
-        written = sum(len(row.ids) for row in job.generations)
-        self._read.inc(sum(len(row.prompt) for row in job.generations))
+        written = sum(len(row.ids) for row in job.rows)
+        self._read.inc(sum(len(row.prompt) for row in job.rows))
         self._written.inc(written)
-        for row in job.generations:
+        for row in job.rows:
             self._success[row.finish_reason or "abort"].inc()
         if job.first is not None:
             self._first.observe(job.first - job.submitted)
@@ -85,7 +85,7 @@ class Metrics:
             return
         self._queue.observe(job.queue_seconds)
         self._whole.observe(job.ended - job.submitted)
-        longest = max((len(row.ids) for row in job.generations), default=0)
+        longest = max((len(row.ids) for row in job.rows), default=0)
         if longest:
             self._each.observe((job.ended - job.submitted - job.queue_seconds) / longest)
 

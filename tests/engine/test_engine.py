@@ -14,7 +14,7 @@ from app.engine.job import Job
 from app.errors import DeadlineError, DrainingError, OverloadedError
 from model.decoder import Decoder
 from model.generation import Batch, generate
-from model.row import Generation
+from model.row import Row
 from tests.support.networks import VOCABULARY, mixed_request, outcome, random_network
 
 ENDLESS = 10_000_000  # characters; no test waits for them
@@ -50,8 +50,8 @@ class Clock:
         return self.now
 
 
-def text(length=50, seed=0, prompt="the ", **settings) -> Generation:
-    return Generation(VOCABULARY, prompt, length, seed=seed, **settings)
+def text(length=50, seed=0, prompt="the ", **settings) -> Row:
+    return Row(VOCABULARY, prompt, length, seed=seed, **settings)
 
 
 def submitted(engine, job) -> threading.Event:
@@ -93,7 +93,7 @@ def test_500_requests_64_at_a_time_write_what_each_writes_alone(engines):
 
     def rows(number):
         choices = range(3) if number % 50 == 0 else [requests[number]["choice"]]
-        return [Generation(VOCABULARY, **requests[number] | {"choice": choice}) for choice in choices]
+        return [Row(VOCABULARY, **requests[number] | {"choice": choice}) for choice in choices]
 
     def alone(number):
         found = rows(number)
@@ -157,7 +157,7 @@ def test_chunks_that_nobody_takes_become_one(engines, decoder):
         await asyncio.to_thread(wait_for, lambda: job.ended is not None)
         (several,) = [chunk async for chunk in chunks]
         assert [(chunk.text, chunk.finish_reason) for chunk in several] == [
-            (row.text, "length") for row in job.generations
+            (row.text, "length") for row in job.rows
         ]
 
     asyncio.run(scenario(engines()))
@@ -175,7 +175,7 @@ def test_a_task_that_is_cancelled_ends_its_job(engines, decoder, streamed):
         await asyncio.to_thread(wait_for, lambda: job.ended is not None)
         stats = engine.stats()
         assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
-        assert [row.finish_reason for row in job.generations] == [None, None]
+        assert [row.finish_reason for row in job.rows] == [None, None]
 
     asyncio.run(scenario(engines()))
 

@@ -14,7 +14,7 @@ from model.decoder import Decoder, Lanes
 from model.errors import ConfigError, UnknownCharacterError
 from model.generation import PAGE, Batch, generate
 from model.loss import log_softmax
-from model.row import Generation, start_character
+from model.row import Row, start_character
 from model.sampling import Sampler, SamplingConfig
 from model.vocabulary import Vocabulary
 from tests.support.networks import VOCABULARY, mixed_request, one_width, outcome, random_network
@@ -37,7 +37,7 @@ def finish(decoder, *rows, block=32):
 
 
 def alone(decoder, request):
-    return outcome(finish(decoder, Generation(VOCABULARY, **request)))
+    return outcome(finish(decoder, Row(VOCABULARY, **request)))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -67,7 +67,7 @@ def test_rows_write_the_same_bytes_in_any_company(cell):
     expected = [alone(decoder, request) for request in requests]
     for seed in range(3):
         rng, batch = random.Random(seed), Batch(decoder)
-        rows = [Generation(VOCABULARY, **request) for request in requests]
+        rows = [Row(VOCABULARY, **request) for request in requests]
         waiting = [row for row in rows if row.finish_reason is None]
         rng.shuffle(waiting)
         while waiting or batch.rows:
@@ -82,8 +82,8 @@ def test_rows_write_the_same_bytes_in_any_company(cell):
 def test_the_size_of_a_block_does_not_matter(block):
     decoder = Decoder(random_network(), widest=4)
     for number in range(25):
-        row = Generation(VOCABULARY, **mixed_request(number, longest=2 * PAGE + 50))
-        neighbour = Generation(VOCABULARY, "", 100, seed=5)
+        row = Row(VOCABULARY, **mixed_request(number, longest=2 * PAGE + 50))
+        neighbour = Row(VOCABULARY, "", 100, seed=5)
         assert outcome(finish(decoder, row, neighbour, block=block)) == alone(
             decoder, mixed_request(number, 2 * PAGE + 50)
         )
@@ -96,7 +96,7 @@ def test_where_widths_differ_all_steps_are_of_one_width():
     stepper = batch._lanes.stepper
     batch._lanes.stepper = lambda rows: widths.append(rows) or stepper(rows)
     requests = [mixed_request(number) for number in range(20)]
-    rows = [Generation(VOCABULARY, **request) for request in requests]
+    rows = [Row(VOCABULARY, **request) for request in requests]
     waiting = [row for row in rows if row.finish_reason is None]
     while waiting or batch.rows:
         if waiting and batch.free:
@@ -137,13 +137,13 @@ def test_a_blas_that_breaks_the_promise_is_found_out(fault, monkeypatch):
 
 def test_a_batch_may_be_of_one_row():
     network = random_network()
-    row = Generation(VOCABULARY, "the", 50, seed=1)
+    row = Row(VOCABULARY, "the", 50, seed=1)
     assert len(finish(Decoder(network, widest=1), row).text) == 50
 
 
 def test_a_full_batch_takes_no_more_until_one_leaves():
     batch = Batch(Decoder(random_network(), widest=2))
-    rows = [Generation(VOCABULARY, "a", 10, seed=seed) for seed in range(3)]
+    rows = [Row(VOCABULARY, "a", 10, seed=seed) for seed in range(3)]
     batch.join(rows[0])
     batch.join(rows[1])
     with pytest.raises(ConfigError, match="at most 2"):
@@ -157,13 +157,13 @@ def test_a_full_batch_takes_no_more_until_one_leaves():
 @pytest.mark.parametrize("company", [0, 1])
 def test_a_row_that_leaves_in_its_prompt_forces_nothing_on_the_next(company):
     decoder = Decoder(random_network(), widest=2)
-    batch, long = Batch(decoder), Generation(VOCABULARY, "a" * 50, 10)
+    batch, long = Batch(decoder), Row(VOCABULARY, "a" * 50, 10)
     batch.join(long)
     for _ in range(company):
-        batch.join(Generation(VOCABULARY, "c", 100))
+        batch.join(Row(VOCABULARY, "c", 100))
     batch.advance(5)
     batch.leave(long)
-    row = Generation(VOCABULARY, "b", 60, seed=1)
+    row = Row(VOCABULARY, "b", 60, seed=1)
     batch.join(row)
     while batch.rows:
         batch.advance(5)
@@ -172,13 +172,13 @@ def test_a_row_that_leaves_in_its_prompt_forces_nothing_on_the_next(company):
 
 def test_a_row_that_moves_in_its_prompt_forces_nothing_on_the_next():
     decoder = Decoder(random_network(), widest=2)
-    batch, first = Batch(decoder), Generation(VOCABULARY, "a", 10)
+    batch, first = Batch(decoder), Row(VOCABULARY, "a", 10)
     batch.join(first)
-    batch.join(Generation(VOCABULARY, "c" * 50, 100))
+    batch.join(Row(VOCABULARY, "c" * 50, 100))
     batch.advance(5)
     batch.leave(first)
     batch.advance(5)
-    row = Generation(VOCABULARY, "b", 60, seed=1)
+    row = Row(VOCABULARY, "b", 60, seed=1)
     batch.join(row)
     while batch.rows:
         batch.advance(5)
@@ -188,8 +188,8 @@ def test_a_row_that_moves_in_its_prompt_forces_nothing_on_the_next():
 def test_penalties_count_the_prompt_once_and_only_for_repetition():
     settings = {"repetition_penalty": 1.4, "frequency_penalty": 0.3, "presence_penalty": 0.2}
     network, prompt = random_network(), "the cat sat on the mat"
-    row = Generation(VOCABULARY, prompt, 60, SamplingConfig(temperature=0, **settings))
-    finish(Decoder(network), row, Generation(VOCABULARY, "c", 100))
+    row = Row(VOCABULARY, prompt, 60, SamplingConfig(temperature=0, **settings))
+    finish(Decoder(network), row, Row(VOCABULARY, "c", 100))
     text, state, written = list(VOCABULARY.encode(prompt)), network.zero_state(1), []
     for character in text[:-1]:
         _, state = network.step(np.array([character]), state)
@@ -210,7 +210,7 @@ def test_penalties_count_the_prompt_once_and_only_for_repetition():
 def test_prompts_and_texts_may_end_anywhere_on_a_page(length, prompt_length):
     decoder = Decoder(random_network(hidden=8), widest=2)
     prompt = "the cat sat, " * 50
-    row = finish(decoder, Generation(VOCABULARY, prompt[:prompt_length], length, seed=1))
+    row = finish(decoder, Row(VOCABULARY, prompt[:prompt_length], length, seed=1))
     network, state = decoder.network, decoder.network.zero_state(1)
     for character in VOCABULARY.encode(prompt[:prompt_length]):
         logits, state = network.step(np.array([character]), state)
@@ -231,11 +231,11 @@ def test_an_empty_prompt_starts_from_a_line_break_or_the_first_character():
 def test_a_prompt_may_be_ids():
     decoder = Decoder(random_network(), widest=2)
     ids = VOCABULARY.encode("the cat").tolist()
-    by_ids, by_text = (finish(decoder, Generation(VOCABULARY, prompt, 20)) for prompt in (ids, "the cat"))
+    by_ids, by_text = (finish(decoder, Row(VOCABULARY, prompt, 20)) for prompt in (ids, "the cat"))
     assert by_ids.text == by_text.text
     for outside in ([len(VOCABULARY)], [-1]):
         with pytest.raises(ConfigError, match=f"from 0 to {len(VOCABULARY) - 1}"):
-            Generation(VOCABULARY, outside, 20)
+            Row(VOCABULARY, outside, 20)
 
 
 def test_unknown_characters_are_named_with_their_places():
@@ -247,14 +247,14 @@ def test_unknown_characters_are_named_with_their_places():
 @pytest.mark.parametrize(("field", "value"), [("length", -1), ("stop", [""])])
 def test_impossible_tasks_are_refused(field, value):
     with pytest.raises(ConfigError) as error:
-        Generation(VOCABULARY, "a", **{"length": 5, field: value})
+        Row(VOCABULARY, "a", **{"length": 5, field: value})
     assert error.value.field == field
 
 
 def test_seeds_and_choices_give_different_texts():
     decoder = Decoder(random_network(), widest=4)
     texts = {
-        finish(decoder, Generation(VOCABULARY, "a", 30, seed=seed, choice=choice)).text
+        finish(decoder, Row(VOCABULARY, "a", 30, seed=seed, choice=choice)).text
         for seed, choice in itertools.product(range(3), range(3))
     }
     assert len(texts) == 9
@@ -268,8 +268,8 @@ STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3)
 def test_a_stop_string_ends_the_text_and_never_leaks(stops, seed, blocks):
     vocabulary = Vocabulary(" ab")
     decoder = Decoder(random_network(hidden=6, vocabulary=vocabulary), widest=2)
-    whole = finish(decoder, Generation(vocabulary, "a", 60, seed=seed)).text
-    row = Generation(vocabulary, "a", 60, seed=seed, stop=stops)
+    whole = finish(decoder, Row(vocabulary, "a", 60, seed=seed)).text
+    row = Row(vocabulary, "a", 60, seed=seed, stop=stops)
     row.watched = True
     batch, sizes, released = Batch(decoder), itertools.cycle(blocks), ""
     batch.join(row)
@@ -285,7 +285,7 @@ def test_a_stop_string_ends_the_text_and_never_leaks(stops, seed, blocks):
 
 
 def test_no_more_is_held_back_than_could_begin_a_stop_string():
-    row = Generation(VOCABULARY, "a", 100, stop=["the end", "then"])
+    row = Row(VOCABULARY, "a", 100, stop=["the end", "then"])
     released = []
     for part in ("xx t", "he", " ", "e", "x", "th", "en"):
         row.accept(VOCABULARY.encode(part))
@@ -295,7 +295,7 @@ def test_no_more_is_held_back_than_could_begin_a_stop_string():
 
 
 def test_what_is_held_back_is_released_at_the_end():
-    row = Generation(VOCABULARY, "a", 4, stop=["the"])
+    row = Row(VOCABULARY, "a", 4, stop=["the"])
     row.read = 4
     row.accept(VOCABULARY.encode("xxth"))
     assert (row.release(), row.finish_reason) == ("xxth", "length")
@@ -306,8 +306,8 @@ def test_log_probabilities_are_the_network_s(company):
     network = random_network("lstm", layers=2)
     settings = SamplingConfig(temperature=0.5, top_k=3, frequency_penalty=1.0)
     prompt = "the cat sat"
-    row = Generation(VOCABULARY, prompt, 40, settings, logprobs=3)
-    others = [Generation(VOCABULARY, "b", 70, seed=seed, logprobs=1) for seed in range(company)]
+    row = Row(VOCABULARY, prompt, 40, settings, logprobs=3)
+    others = [Row(VOCABULARY, "b", 70, seed=seed, logprobs=1) for seed in range(company)]
     finish(Decoder(network), row, *others, block=7)
     text = np.array([*VOCABULARY.encode(prompt), *row.ids])
     logits, _ = network.forward(text[:-1, None], network.zero_state(1))
@@ -324,17 +324,17 @@ def test_log_probabilities_are_the_network_s(company):
 def test_log_probabilities_end_where_a_stop_string_does():
     decoder = Decoder(random_network(), widest=2)
     for seed in range(20):
-        row = finish(decoder, Generation(VOCABULARY, "ab", 80, seed=seed, stop=["e"], logprobs=0), block=50)
+        row = finish(decoder, Row(VOCABULARY, "ab", 80, seed=seed, stop=["e"], logprobs=0), block=50)
         assert len(row.logprobs_of) == len(row.ids) == len(row.text)
         assert len(row.top) == len(row.prompt_logprobs) + len(row.ids)
 
 
 def test_a_text_of_no_length_is_a_prompt_that_was_read():
     network = random_network()
-    row = finish(Decoder(network, widest=2), Generation(VOCABULARY, "the cat", 0, logprobs=2))
+    row = finish(Decoder(network, widest=2), Row(VOCABULARY, "the cat", 0, logprobs=2))
     assert (row.text, row.ids, row.finish_reason) == ("", [], "length")
     assert len(row.prompt_logprobs) == len(row.top) == 6
-    assert Generation(VOCABULARY, "a", 0).finish_reason == "length"
+    assert Row(VOCABULARY, "a", 0).finish_reason == "length"
 
 
 def test_many_logits_are_kept_for_a_few_characters_at_a_time(monkeypatch):
@@ -342,7 +342,7 @@ def test_many_logits_are_kept_for_a_few_characters_at_a_time(monkeypatch):
     request = {"prompt": "the cat", "length": 50, "logprobs": 2}
     expected = alone(decoder, request)
     monkeypatch.setattr("model.generation.TOLD_ELEMENTS", 3 * len(VOCABULARY))
-    batch, row = Batch(decoder), Generation(VOCABULARY, **request)
+    batch, row = Batch(decoder), Row(VOCABULARY, **request)
     batch.join(row)
     batch.advance(50)
     assert batch.ticks == 3

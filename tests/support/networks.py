@@ -8,7 +8,7 @@ import numpy as np
 
 from model.decoder import Decoder
 from model.network import Network, NetworkConfig
-from model.row import Generation
+from model.row import Row
 from model.sampling import SamplingConfig
 from model.vocabulary import Vocabulary
 
@@ -30,7 +30,7 @@ def one_width(decoder: Decoder) -> Decoder:
 
 
 def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
-    """The keywords of a Generation: prompts, lengths, settings, stop strings of all kinds, by number."""
+    """The keywords of a Row: prompts, lengths, settings, stop strings of all kinds, by number."""
     rng = random.Random(number)
     letters = VOCABULARY.characters
     settings = {
@@ -54,6 +54,6 @@ def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
     }
 
 
-def outcome(row: Generation) -> tuple[object, ...]:
+def outcome(row: Row) -> tuple[object, ...]:
     """All that a row has come to."""
     return row.text, row.ids, row.finish_reason, row.prompt_logprobs, row.logprobs_of, row.top

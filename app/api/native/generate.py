@@ -21,7 +21,7 @@ from app.errors import InvalidRequestError, shortened
 from app.server.error_formats import Family
 from app.server.problems import NATIVE_BODY, TGI_BODY
 from app.server.streaming import event
-from model.generation import Generation
+from model.generation import Row
 
 ERRORS = errors(400, 404, 413, 422, 503, 504)
 BOTH = errors_of_both(400, 404, 413, 422, 424, 503, 504)
@@ -105,7 +105,7 @@ async def _answer(
     if asked.stream:
 
         def end() -> list[bytes]:
-            return [event(describe(order, model, job.generations).model_dump(exclude=exclude), "done")]
+            return [event(describe(order, model, job.rows).model_dump(exclude=exclude), "done")]
 
         return stream(services, job, _events, end, Family.NATIVE)
     rows = await write(request, services, job)
@@ -115,7 +115,7 @@ async def _answer(
     return Response(content, media_type="application/json")
 
 
-def describe(order: Order, model: LoadedModel, rows: Sequence[Generation]) -> GenerateResponse:
+def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> GenerateResponse:
     """The answer for finished rows."""
     choices = [
         Choice(

@@ -16,7 +16,7 @@ from app.engine.order import Order
 from app.errors import InvalidRequestError, UnknownInFieldError
 from app.server.problems import problem_of
 from app.settings import Settings
-from model.generation import Generation
+from model.generation import Row
 
 NAMES = {"prompt": "text"}
 
@@ -82,7 +82,7 @@ def _unable(model: LoadedModel, refusal: UnknownInFieldError) -> ModelScore:
     return ModelScore(model=model.id, step=model.step, digest=model.digest, error=problem_of(refusal).message)
 
 
-def _described(model: LoadedModel, asked: ScoreRequest, rows: list[Generation]) -> ModelScore:
+def _described(model: LoadedModel, asked: ScoreRequest, rows: list[Row]) -> ModelScore:
     row, before = rows[0], len(asked.prompt or "")
     logprobs: list[float | None] = [None, *row.prompt_logprobs][before:]
     known = [value for value in logprobs if value is not None]

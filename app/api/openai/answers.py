@@ -20,12 +20,12 @@ from app.errors import InvalidRequestError, shortened
 from app.server.error_formats import Family
 from app.server.streaming import DONE, event
 from app.settings import Settings
-from model.generation import Generation
+from model.generation import Row
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity
 
-ChoiceOf = Callable[[int, Generation], dict[str, Any]]
-ChoicesOf = Callable[[Chunk, Generation], Iterator[dict[str, Any]]]
+ChoiceOf = Callable[[int, Row], dict[str, Any]]
+ChoicesOf = Callable[[Chunk, Row], Iterator[dict[str, Any]]]
 
 
 def order_of(
@@ -83,7 +83,7 @@ class Envelope:
             **more,
         }
 
-    def usage(self, rows: Sequence[Generation]) -> dict[str, int]:
+    def usage(self, rows: Sequence[Row]) -> dict[str, int]:
         """Each prompt is counted once, however many texts go on from it."""
         read = sum(map(len, self.order.prompts))
         written = sum(len(row.ids) for row in rows)
@@ -111,12 +111,12 @@ def answer_stream(
     empty: dict[str, Any] = {"usage": None} if include_usage else {}
 
     def encode(chunk: Chunk) -> Iterator[dict[str, Any]]:
-        for choice in choices(chunk, job.generations[chunk.choice]):
+        for choice in choices(chunk, job.rows[chunk.choice]):
             yield envelope.around([choice], **empty)
 
     def end() -> Iterator[bytes]:
         if include_usage:
-            yield event(envelope.around([], usage=envelope.usage(job.generations)))
+            yield event(envelope.around([], usage=envelope.usage(job.rows)))
         yield DONE
 
     return stream(services, job, encode, end, Family.OPENAI)

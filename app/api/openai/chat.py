@@ -13,7 +13,7 @@ from app.api.openapi import openai_errors, streamed
 from app.api.services import ServicesDep
 from app.engine.job import Chunk
 from app.errors import InvalidRequestError
-from model.generation import Generation
+from model.generation import Row
 
 NAMES = {"length": "max_tokens", "prompt": "messages"}
 ERRORS = openai_errors(400, 404, 413, 503, 504)
@@ -54,7 +54,7 @@ def _text_of(message: Message) -> str:
     return message.content or ""
 
 
-def _choice(index: int, row: Generation) -> dict[str, Any]:
+def _choice(index: int, row: Row) -> dict[str, Any]:
     return {
         "index": index,
         "message": {"role": "assistant", "content": row.text, "refusal": None},
@@ -63,7 +63,7 @@ def _choice(index: int, row: Generation) -> dict[str, Any]:
     }
 
 
-def _deltas(chunk: Chunk, row: Generation) -> Iterator[dict[str, Any]]:
+def _deltas(chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
     """The first one names the role, the last one the reason of the end."""
     delta: dict[str, Any] = {"content": chunk.text}
     if chunk.start == 0:
@@ -76,7 +76,7 @@ def _deltas(chunk: Chunk, row: Generation) -> Iterator[dict[str, Any]]:
     }
 
 
-def _logprobs(row: Generation, begin: int, end: int) -> dict[str, Any] | None:
+def _logprobs(row: Row, begin: int, end: int) -> dict[str, Any] | None:
     if row.logprobs is None:
         return None
     content = []

@@ -14,7 +14,7 @@ from app.api.services import ServicesDep
 from app.engine.job import Chunk
 from app.engine.order import Prompt
 from app.errors import InvalidRequestError
-from model.generation import Generation
+from model.generation import Row
 
 NAMES = {"length": "max_tokens"}
 ERRORS = openai_errors(400, 404, 413, 503, 504)
@@ -46,11 +46,11 @@ class _Choices:
         self.logprobs, self.echo = asked.logprobs, bool(asked.echo)
         self._prompts, self._n = prompts, n
 
-    def of_row(self, index: int, row: Generation) -> dict[str, Any]:
+    def of_row(self, index: int, row: Row) -> dict[str, Any]:
         begin = -self._echoed(index)
         return self._choice(index, row, begin, len(row.ids), row.finish_reason)
 
-    def of_chunk(self, chunk: Chunk, row: Generation) -> Iterator[dict[str, Any]]:
+    def of_chunk(self, chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
         begin = chunk.start or -self._echoed(chunk.choice)
         yield self._choice(chunk.choice, row, begin, chunk.start + len(chunk.text), chunk.finish_reason)
 
@@ -59,7 +59,7 @@ class _Choices:
         return len(self._prompts[index // self._n]) if self.echo else 0
 
     def _choice(
-        self, index: int, row: Generation, begin: int, end: int, finish_reason: str | None
+        self, index: int, row: Row, begin: int, end: int, finish_reason: str | None
     ) -> dict[str, Any]:
         """Characters `begin` to `end` of the text; its prompt's are those before 0."""
         prompt = row.vocabulary.decode(row.prompt[begin:]) if begin < 0 else ""
@@ -68,7 +68,7 @@ class _Choices:
         logprobs = None if self.logprobs is None else self._logprobs(row, text, begin, offset)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def _logprobs(self, row: Generation, text: str, begin: int, offset: int) -> dict[str, Any]:
+    def _logprobs(self, row: Row, text: str, begin: int, offset: int) -> dict[str, Any]:
         read = len(row.prompt_logprobs)
         known: list[float | None] = [None, *row.prompt_logprobs, *row.logprobs_of]
         places = range(begin + read + 1, begin + read + 1 + len(text))  # in `known`

@@ -19,7 +19,7 @@ from app.engine.job import Chunk
 from app.engine.order import Order
 from app.errors import InvalidRequestError
 from app.settings import Settings
-from model.generation import Generation
+from model.generation import Row
 
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty")
 CHOOSING = ("temperature", "top_k", "top_p")
@@ -52,7 +52,7 @@ class TgiOrder:
             names=NAMES,
         )
 
-    def answer(self, rows: list[Generation]) -> TgiResponse:
+    def answer(self, rows: list[Row]) -> TgiResponse:
         """For finished rows, the likeliest text first."""
         best = self.order.chosen(rows)[0][0]
         given = self.parameters
@@ -63,18 +63,18 @@ class TgiOrder:
             response.details.best_of_sequences = others or None
         return response
 
-    def events(self, row: Generation) -> TgiStream:
+    def events(self, row: Row) -> TgiStream:
         """The events of a stream of `row`."""
         return TgiStream(self, row)
 
-    def _sequence(self, row: Generation) -> TgiSequence:
+    def _sequence(self, row: Row) -> TgiSequence:
         return TgiSequence(generated_text=self.whole(row), **self._details(row))
 
-    def whole(self, row: Generation) -> str:
+    def whole(self, row: Row) -> str:
         """The text, after the prompt where that is asked for."""
         return self.inputs + row.text if self.parameters.return_full_text else row.text
 
-    def _details(self, row: Generation) -> dict[str, Any]:
+    def _details(self, row: Row) -> dict[str, Any]:
         given = self.parameters
         details: dict[str, Any] = self.summary(row)
         details["tokens"] = [self.token(row, at) for at in range(len(row.ids))]
@@ -84,7 +84,7 @@ class TgiOrder:
             details["top_tokens"] = [self.alternatives(row, at) for at in range(len(row.ids))]
         return details
 
-    def summary(self, row: Generation) -> dict[str, Any]:
+    def summary(self, row: Row) -> dict[str, Any]:
         """How a row ended."""
         return {
             "finish_reason": "stop_sequence" if row.finish_reason == "stop" else "length",
@@ -92,11 +92,11 @@ class TgiOrder:
             "seed": self.order.seed,
         }
 
-    def token(self, row: Generation, at: int) -> TgiToken:
+    def token(self, row: Row, at: int) -> TgiToken:
         """The character written at place `at`."""
         return TgiToken(id=row.ids[at], text=row.text[at], logprob=row.logprobs_of[at])
 
-    def alternatives(self, row: Generation, at: int) -> list[TgiToken]:
+    def alternatives(self, row: Row, at: int) -> list[TgiToken]:
         """The likeliest characters at place `at` of the text."""
         likeliest = row.top[len(row.prompt_logprobs) + at]
         return [TgiToken(id=i, text=row.vocabulary.decode([i]), logprob=value) for i, value in likeliest]
@@ -105,7 +105,7 @@ class TgiOrder:
 class TgiStream:
     """One event for each character. The last one tells of the whole text, so one is always kept back."""
 
-    def __init__(self, order: TgiOrder, row: Generation) -> None:
+    def __init__(self, order: TgiOrder, row: Row) -> None:
         self._order, self._row, self._told = order, row, 0
 
     def encode(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
@@ -135,7 +135,7 @@ class TgiStream:
         return event | {"generated_text": self._order.whole(row), "details": summary}
 
 
-def _prefill(row: Generation) -> Iterator[TgiPrefillToken]:
+def _prefill(row: Row) -> Iterator[TgiPrefillToken]:
     yield TgiPrefillToken(id=int(row.prompt[0]), text=row.vocabulary.decode(row.prompt[:1]), logprob=None)
     for i, value in zip(islice(row.prompt.tolist(), 1, None), row.prompt_logprobs, strict=True):
         yield TgiPrefillToken(id=i, text=row.vocabulary.decode([i]), logprob=value)

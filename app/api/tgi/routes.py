@@ -44,7 +44,7 @@ async def answer_tgi(
     asked = TgiOrder(body, services.settings, streamed=bool(body.stream))
     job = asked.order.job(model, services.settings.deadline_seconds, streamed=bool(body.stream))
     if body.stream:
-        return stream(services, job, asked.events(job.generations[0]).encode, tuple, Family.TGI)
+        return stream(services, job, asked.events(job.rows[0]).encode, tuple, Family.TGI)
     rows = await write(request, services, job)
     if rows is None:
         return gone()
