@@ -6,17 +6,17 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_U
 RUN python -m venv --without-pip /opt/charloom
 WORKDIR /build
 # the dependencies first, by themselves: this layer stays until they change
-COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > requirements.txt \
-    && python -m pip --python /opt/charloom/bin/python install --quiet --no-compile --requirement requirements.txt \
-    && find /opt/charloom \( -type d -name tests -o -name '*.c' -o -name '*.pyi' \) -prune -exec rm -rf {} +
-COPY README.md LICENSE ./
+COPY requirements/build.txt requirements/runtime.txt requirements/
+RUN python -m pip install --quiet --require-hashes --only-binary :all: --requirement requirements/build.txt \
+    && python -m pip --python /opt/charloom/bin/python install --quiet --no-compile \
+        --require-hashes --only-binary :all: --requirement requirements/runtime.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY app app
 # importing compiles what will be imported, and leaves out the rest: a sixth of the image
 RUN python -m app.intake.corpus corpora/shakespeare.txt \
-    && python -m pip --python /opt/charloom/bin/python install --quiet --no-deps . \
+    && python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir wheels . \
+    && python -m pip --python /opt/charloom/bin/python install --quiet --no-deps wheels/*.whl \
     && /opt/charloom/bin/python -P -c "import app.cli, app.commands.serve, app.reports.plots, app.worker"
 
 FROM ${BASE}

@@ -1,19 +1,22 @@
 # What a person types; `make` alone lists it. Targets make the environment they need, so that nothing has to be
-# installed by hand, and make it again only when pyproject.toml has changed.
+# installed by hand, and bring it up to date when pyproject.toml or a lock has changed.
 
 ENV := .venv
 BENCH_ENV := .venv-bench
 RELEASE_ENV := .venv-release
+LOWEST_ENV := .venv-lowest
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
 BENCHMARKS := training generation serve_load overload hot_swap gradcheck_steps run_list
 IMAGE := charloom
 BIOME := node_modules/.bin/biome
 PIP := -m pip --disable-pip-version-check --quiet --no-input
+LOCKED := $(PIP) install --require-hashes --only-binary :all:
+PROJECT := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check check-page format bench image image-test release clean
+.PHONY: help serve test check check-page format bench lock lowest image image-test release clean
 
 help: ## List the targets
 	@echo 'Charloom: give it a text; it trains a character-level RNN and serves the newest checkpoint.'
@@ -29,11 +32,13 @@ serve: $(ENV)/.runtime $(if $(CHARLOOM_CORPUS),,$(CORPUS)) ## Train, and serve a
 test: $(ENV)/.dev ## Run the tests; those of the page need Chromium, and say so
 	$(ENV)/bin/python -m pytest -rs $(ARGS)
 
-check: $(ENV)/.dev check-page ## Check format, lint, types, import contracts, and the page's scripts
+check: $(ENV)/.dev check-page ## Check format, lint, types, import contracts, page scripts, Dockerfile, locks
 	$(ENV)/bin/ruff format --check .
 	$(ENV)/bin/ruff check .
 	$(ENV)/bin/mypy
 	$(ENV)/bin/lint-imports
+	$(ENV)/bin/hadolint Dockerfile
+	$(ENV)/bin/python requirements/lock.py check
 
 format: $(ENV)/.dev ## Format the code
 	$(ENV)/bin/ruff check --fix .
@@ -51,6 +56,16 @@ check-page:
 bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (one only: BENCHMARKS=training; or =soak)
 	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
 
+lock: $(RELEASE_ENV)/.release ## Make the locks fit pyproject.toml (ARGS=--upgrade: with the newest versions)
+	PATH="$(CURDIR)/$(RELEASE_ENV)/bin:$$PATH" python requirements/lock.py write $(ARGS)
+
+lowest: $(RELEASE_ENV)/.release ## Run the tests with the lowest versions that pyproject.toml allows
+	PATH="$(CURDIR)/$(RELEASE_ENV)/bin:$$PATH" python requirements/lock.py lowest build/lowest.txt
+	$(MAKE) --no-print-directory $(LOWEST_ENV)/bin/python
+	$(LOWEST_ENV)/bin/python $(LOCKED) --requirement build/lowest.txt
+	$(LOWEST_ENV)/bin/python $(PROJECT)
+	$(LOWEST_ENV)/bin/python -m pytest -rs $(ARGS)
+
 image: ## Build the container image
 	docker build --tag $(IMAGE) $(ARGS) .
 
@@ -67,12 +82,13 @@ if skipped:
 endef
 export UNAUDITED
 
-# what is audited and listed is what an installation of the wheel brings, nothing of the tools'
+# what is audited and listed is what the image holds, nothing of the tools'
 release: $(RELEASE_ENV)/.release ## Build dist/: wheel, sources, bill of materials (CycloneDX), audit
 	rm -rf dist build/installed
-	$(RELEASE_ENV)/bin/python -m build --outdir dist .
+	$(RELEASE_ENV)/bin/python -m build --no-isolation --outdir dist .
 	$(RELEASE_ENV)/bin/python -m venv --clear build/installed
-	build/installed/bin/python $(PIP) install dist/*.whl
+	build/installed/bin/python $(LOCKED) --requirement requirements/runtime.txt
+	build/installed/bin/python $(PIP) install --no-deps dist/*.whl
 	$(RELEASE_ENV)/bin/cyclonedx-py environment build/installed/bin/python --output-file dist/charloom.cdx.json
 	$(RELEASE_ENV)/bin/pip-audit --format json --output dist/audit.json \
 	    --path build/installed/lib/python*/site-packages \
@@ -81,20 +97,22 @@ release: $(RELEASE_ENV)/.release ## Build dist/: wheel, sources, bill of materia
 	@ls -l dist
 
 clean: ## Remove environments and caches; runs and texts are kept
-	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) $(LOWEST_ENV) node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find app model tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORPUS): | $(ENV)/.runtime
 	$(ENV)/bin/python -m app.intake.corpus $@
 
-$(ENV)/.runtime: pyproject.toml $(ENV)/bin/python
+$(ENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt $(ENV)/bin/python
 	@echo 'Installing what Charloom needs into $(ENV) ...'
-	@$(ENV)/bin/python $(PIP) install --editable .
+	@$(ENV)/bin/python $(LOCKED) --requirement requirements/build.txt --requirement requirements/runtime.txt
+	@$(ENV)/bin/python $(PROJECT)
 	@touch $@
 
-$(ENV)/.dev: pyproject.toml $(ENV)/bin/python
+$(ENV)/.dev: pyproject.toml requirements/dev.txt $(ENV)/bin/python
 	@echo 'Installing what Charloom and its tests need into $(ENV) ...'
-	@$(ENV)/bin/python $(PIP) install --editable '.[dev]'
+	@$(ENV)/bin/python $(LOCKED) --requirement requirements/dev.txt
+	@$(ENV)/bin/python $(PROJECT)
 	@touch $(ENV)/.runtime $@
 
 $(BIOME): package-lock.json
@@ -102,14 +120,16 @@ $(BIOME): package-lock.json
 	@npm ci --no-audit --no-fund --loglevel error
 	@touch $@
 
-$(BENCH_ENV)/.bench: pyproject.toml $(BENCH_ENV)/bin/python
+# PyTorch and LitServe are not locked, what is measured is
+$(BENCH_ENV)/.bench: pyproject.toml requirements/build.txt requirements/runtime.txt $(BENCH_ENV)/bin/python
 	@echo 'Installing what the benchmarks need into $(BENCH_ENV): PyTorch is large ...'
-	@$(BENCH_ENV)/bin/python $(PIP) install --editable '.[bench]'
+	@$(BENCH_ENV)/bin/python $(LOCKED) --requirement requirements/build.txt --requirement requirements/runtime.txt
+	@$(BENCH_ENV)/bin/python $(PIP) install --no-build-isolation --editable '.[bench]'
 	@touch $@
 
-$(RELEASE_ENV)/.release: pyproject.toml $(RELEASE_ENV)/bin/python
+$(RELEASE_ENV)/.release: requirements/release.txt $(RELEASE_ENV)/bin/python
 	@echo 'Installing what a release needs into $(RELEASE_ENV) ...'
-	@$(RELEASE_ENV)/bin/python $(PIP) install build pip-audit cyclonedx-bom
+	@$(RELEASE_ENV)/bin/python $(LOCKED) --requirement requirements/release.txt
 	@touch $@
 
 # The first Python that really runs (a shim of pyenv may not), is new enough and can make environments.

@@ -17,9 +17,9 @@ from fastapi.responses import HTMLResponse
 from app.reports.report import TEMPLATES
 
 KINDS = (".js", ".css", ".svg")  # of the files in app/web that pages load
-# what packages carry that we depend on
+# scripts and styles of other projects, from the wheels of packages that carry them
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
-PLOTTING = ("uPlot.iife.js", "uPlot.min.css")
+PLOTTING = ("uplot.iife.min.js", "uplot.min.css")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ class Assets:
 
     def __init__(self) -> None:
         self.own = _read({name: file for name, file in _walk(files("app") / "web") if name.endswith(KINDS)})
-        swagger = files("fastapi_offline") / "static"
-        # found, not imported: importing it would bring all of IPython along
-        plotting = Path(str(distribution("uplot-python").locate_file("uplot/static")))
+        swagger = _folder_of("fastapi-offline", "fastapi_offline/static")
+        plotting = _folder_of("youplot", "youplot/vendor")
         self._by_name = (
             self.own
             | _read({name: swagger / name for name in SWAGGER})
@@ -87,3 +86,8 @@ def _read(sources: dict[str, Traversable]) -> dict[str, Asset]:
 def _media_type(name: str) -> str:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return kind + "; charset=utf-8" if kind.startswith("text/") else kind
+
+
+def _folder_of(package: str, path: str) -> Path:
+    """A folder of an installed package, found without importing, and so running, any of it."""
+    return Path(str(distribution(package).locate_file(path)))
