@@ -102,6 +102,9 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest character.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest characters; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest ones with this probability in all.")] = 1.0,
+    typical_p: Annotated[
+        float, typer.Option(help="Only those of nearly average surprise with this probability in all.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="Ends the text; may be given several times.")] = None,
     store: Store = None,
@@ -110,7 +113,7 @@ def generate(
     from app.commands.generate import generate as run
     from model.sampling import SamplingConfig
 
-    sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, typical_p=typical_p)
     run(open_store(store), model, prompt, length, sampling, seed, stop or ())
 
 

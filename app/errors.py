@@ -6,6 +6,7 @@ CharloomError
 │   ├── ModelNotFoundError     no run, or no checkpoint, of that name
 │   ├── NotFoundError          nothing else of that name
 │   ├── InvalidRequestError    a request that is well-formed but outside a limit
+│   │   └── PromptTooLongError
 │   ├── OverloadedError        the queue is full; says when to come back
 │   ├── RateLimitedError       more requests than this key or address may make
 │   ├── UnauthorizedError      no API key, or none that is known
@@ -57,6 +58,10 @@ class InvalidRequestError(ServiceError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
         self.field = field
+
+
+class PromptTooLongError(InvalidRequestError):
+    """A prompt of more characters than are read."""
 
 
 class OverloadedError(ServiceError):

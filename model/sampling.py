@@ -1,4 +1,4 @@
-"""From logits to the next character: temperature, top-k, top-p, min-p, penalties; many rows at once.
+"""From logits to the next character: temperature, filters, penalties; many rows at once.
 
 A row's choice depends on its own logits, settings and random stream alone, to the bit: every operation is
 elementwise or along the row. Greedy is not a case of its own: at an inverse temperature of 1e30 all but the
@@ -28,11 +28,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "top_k": (-1, 2**31 - 1),
     "top_p": (0, 1),
     "min_p": (0, 1),
+    "typical_p": (0, 1),
     "repetition_penalty": (0.01, 100),  # float32 has no quotient by a number that is next to nothing
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
 }
-ABOVE_ZERO = ("top_p",)
+ABOVE_ZERO = ("typical_p",)
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ class SamplingConfig:
     Attributes:
         temperature: logits are divided by it; 0 is greedy.
         top_k: only the k likeliest characters; 0 and -1 mean all.
-        top_p: only the likeliest characters that together reach this probability (Holtzman et al., 2020).
+        top_p: only the likeliest characters that together reach this probability (Holtzman et al., 2020); 0
+            is the likeliest alone.
         min_p: only characters at least this fraction as likely as the likeliest.
+        typical_p: only the characters whose surprise is closest to the entropy and that together reach this
+            probability (locally typical sampling, Meister et al., 2022).
         repetition_penalty: divides the positive and multiplies the negative logits of characters that stand
             in the prompt or the text so far (Keskar et al., 2019); 1 is off.
         frequency_penalty, presence_penalty: taken off a character's logit for each time, and once if ever, it
@@ -55,6 +59,7 @@ class SamplingConfig:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
@@ -77,7 +82,7 @@ class SamplingConfig:
     @property
     def filters(self) -> bool:
         """Whether some characters are ruled out after the temperature."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.typical_p < 1
 
     @property
     def inverse_temperature(self) -> float:
@@ -86,8 +91,11 @@ class SamplingConfig:
 
 
 def random_stream(seed: int, choice: int = 0) -> np.random.Generator:
-    """The random numbers of one choice of a request: PCG64 seeded by (seed, choice)."""
-    return np.random.Generator(np.random.PCG64([seed, choice]))
+    """The random numbers of one choice of a request: PCG64 seeded by (seed, choice).
+
+    A negative seed, of at most 64 bits, counts as the unsigned number of the same bits.
+    """
+    return np.random.Generator(np.random.PCG64([seed if seed >= 0 else seed % 2**64, choice]))
 
 
 def draw_uniforms(stream: np.random.Generator, sampling: SamplingConfig, count: int) -> NDArray[np.float32]:
@@ -232,18 +240,20 @@ class Sampler:
 
 
 class _Filters:
-    """top-k, min-p and top-p of the rows that have any, as columns (F, 1)."""
+    """top-k, min-p, top-p and typical sampling of the rows that have any, as columns (F, 1)."""
 
     def __init__(self, rows: Sequence[int], settings: Sequence[SamplingConfig]) -> None:
         self.rows = np.array(rows, np.intp)
         self.top_k = _column("top_k", rows, settings, np.int64)
         self.top_p = _column("top_p", rows, settings, np.float64)
         self.min_p = _column("min_p", rows, settings, np.float32)
+        self.typical_p = _column("typical_p", rows, settings, np.float64)
 
     def apply(self, weights: Array) -> None:
         """Zeroes what is excluded among unnormalised probabilities (B, K), in this order.
 
-        The likeliest character always stays; of equals, the one with the lower id counts as likelier.
+        The likeliest character always passes all but the last; of equals, the one with the lower id counts as
+        likelier, and the likelier one as more typical.
         """
         chosen = weights[self.rows]
         order = np.argsort(-chosen, axis=1, kind="stable")
@@ -255,9 +265,31 @@ class _Filters:
         up_to = np.cumsum(ranked, axis=1)
         keep &= (up_to - ranked < self.top_p * up_to[:, -1:]) | (self.top_p >= 1)
         keep[:, 0] = True
+        if np.any(self.typical_p < 1):
+            keep &= _typical(np.where(keep, ranked, 0), self.typical_p)
         kept = np.zeros_like(keep)
         np.put_along_axis(kept, order, keep, axis=1)
         weights[self.rows] = np.where(kept, chosen, np.float32(0))
+
+
+def _typical(weights: Array, typical_p: Array) -> NDArray[np.bool_]:
+    """Which of the unnormalised probabilities (F, K) are locally typical, for columns `typical_p` (F, 1).
+
+    Meister et al. (2022): with H = -sum p log p, the characters of the smallest |-log p - H| that together
+    reach `typical_p`. Of equals the one that comes first is taken first.
+    """
+    possible = weights > 0
+    p = weights / np.cumsum(weights, axis=1)[:, -1:]
+    surprise = -np.log(np.where(possible, p, 1))
+    entropy = np.cumsum(p * surprise, axis=1)[:, -1:]
+    distance = np.where(possible, np.abs(surprise - entropy), np.inf)
+    order = np.argsort(distance, axis=1, kind="stable")
+    ordered = np.take_along_axis(p, order, axis=1)
+    keep: NDArray[np.bool_] = (np.cumsum(ordered, axis=1) - ordered < typical_p) | (typical_p >= 1)
+    keep[:, 0] = True
+    typical = np.zeros_like(keep)
+    np.put_along_axis(typical, order, keep, axis=1)
+    return typical
 
 
 class _Adjustments:

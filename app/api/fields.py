@@ -4,14 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from model.sampling import ABOVE_ZERO, RANGES
 
 LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=-(2**63), le=LARGEST_SEED)]
 StopString = Annotated[str, StringConstraints(min_length=1)]
 Stop = StopString | list[StopString]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+class Only:
+    """Annotates a field that is accepted at null and at these values, which ask for nothing.
+
+    Any other value would change the answer in a way that is not possible here, and is refused.
+    """
+
+    def __init__(self, *values: Any) -> None:
+        self.values = (*values, None)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"enum": list(self.values)}
+
+    def _check(self, given: Any) -> Any:
+        if any(
+            given == value and isinstance(given, bool) == isinstance(value, bool) for value in self.values
+        ):
+            return given
+        raise PydanticKnownError("none_required")
 
 
 def ranged(name: str, description: str) -> Any:

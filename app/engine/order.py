@@ -12,7 +12,7 @@ from typing import Any
 
 from app.engine.job import Job
 from app.engine.models import LoadedModel
-from app.errors import InvalidRequestError, UnknownInFieldError, shortened
+from app.errors import InvalidRequestError, PromptTooLongError, UnknownInFieldError, shortened
 from app.settings import Settings
 from model.errors import ConfigError, UnknownCharacterError
 from model.generation import Row
@@ -127,7 +127,11 @@ class Order:
         if texts > room:
             raise self._refusal("prompt", f"must ask for at most {room} texts at once. Given: {texts}")
         for prompt in self.prompts:
-            self._check_size("prompt", prompt, settings.max_prompt)
+            if len(prompt) > settings.max_prompt:
+                raise PromptTooLongError(
+                    self.names.get("prompt", "prompt"),
+                    f"must have at most {settings.max_prompt} characters. Given: {len(prompt)}",
+                )
         if len(self.stop) > settings.max_stop:
             raise self._refusal(
                 "stop", f"must hold at most {settings.max_stop} strings. Given: {len(self.stop)}"
@@ -136,10 +140,6 @@ class Order:
             if len(text) > settings.max_stop_length:
                 limit = f"must hold strings of at most {settings.max_stop_length} characters"
                 raise self._refusal("stop", f"{limit}. Given: {shortened(text)}")
-
-    def _check_size(self, field: str, prompt: Prompt, limit: int) -> None:
-        if len(prompt) > limit:
-            raise self._refusal(field, f"must have at most {limit} characters. Given: {len(prompt)}")
 
     def _check_bias(self, model: LoadedModel) -> None:
         size = len(model.vocabulary)

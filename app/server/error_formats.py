@@ -89,5 +89,5 @@ def _openai(problem: Problem) -> dict[str, Any]:
         "message": printable(problem.message),
         "type": kind,
         "param": None if field is None else printable(field),
-        "code": OPENAI_CODES.get(problem.code, problem.code),
+        "code": problem.openai_code or OPENAI_CODES.get(problem.code, problem.code),
     }

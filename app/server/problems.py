@@ -17,6 +17,7 @@ from app.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    PromptTooLongError,
     RateLimitedError,
     RenderError,
     RunExistsError,
@@ -103,6 +104,7 @@ class Problem:
         field: the request's field to change, where one is at fault.
         details: single faults, at most SHOWN.
         retry_after: seconds until another try makes sense.
+        openai_code: the code for OpenAI's clients, where theirs is another.
     """
 
     status: int
@@ -111,6 +113,7 @@ class Problem:
     field: str | None = None
     details: Sequence[Mapping[str, Any]] = ()
     retry_after: float | None = None
+    openai_code: str | None = None
 
     def headers(self) -> dict[str, str]:
         """`Retry-After` in whole seconds and `retry-after-ms`, where the problem passes."""
@@ -146,6 +149,7 @@ def problem_of(error: Exception) -> Problem:
                 field=getattr(error, "field", None),
                 details=_details(error),
                 retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),
+                openai_code="context_length_exceeded" if isinstance(error, PromptTooLongError) else None,
             )
     return Problem(
         500, "internal_error", "the server failed at this request; its log has the details by the request id"

@@ -65,8 +65,9 @@ def train_all(store: RunStore) -> None:
 def test_from_a_file_to_a_model_that_writes(ai, store):
     job = job_on(ai, uploaded(ai), suffix="Mine")
     assert (job.status, job.fine_tuned_model, job.object) == ("queued", None, "fine_tuning.job")
-    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (2.0, 4)
-    assert job.method.supervised.hyperparameters.n_epochs == 2.0
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (2, 4)
+    assert isinstance(job.hyperparameters.n_epochs, int)
+    assert job.method.supervised.hyperparameters.n_epochs == 2
     train_all(store)
     done = ai.fine_tuning.jobs.retrieve(job.id)
     assert (done.status, done.fine_tuned_model) == ("succeeded", "mine")
@@ -210,6 +211,7 @@ def test_what_cannot_be_done_is_said_in_the_shape_of_these_clients(ai, store):
         ({"training_file": broken}, "not utf-8"),
         ({"hyperparameters": {"n_epochs": 0}}, "n_epochs must be > 0"),
         ({"hyperparameters": {"n_epochs": "many"}}, "n_epochs"),
+        ({"hyperparameters": {"n_epochs": 1.5}}, "n_epochs must be a whole number. Given: 1.5"),
         ({"hyperparameters": {"batch_size": 0}}, "batch_size"),
         ({"validation_file": file}, "validation_file is not supported"),
         ({"extra_body": {"options": {"hidden": 0}}}, "hidden must be between"),

@@ -178,6 +178,7 @@ def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
         ("generate --length 0", "length must be at least 1. Given: 0"),
         ("generate --temperature -1", "temperature"),
         ("generate --top-p 2", "top_p"),
+        ("generate --typical-p 0", "typical_p"),
         ("gradcheck --cell rnn", "cell must be one of"),
         ("gradcheck --method x", "method must be one of"),
         ("worker --nice 99", "--nice"),

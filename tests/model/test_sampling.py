@@ -25,6 +25,7 @@ CONFIGS = st.builds(
     top_k=st.sampled_from([-1, 0, 1, 3, K, 1000]),
     top_p=st.sampled_from([0.01, 0.5, 0.9, 1.0]),
     min_p=st.sampled_from([0.0, 0.1, 1.0]),
+    typical_p=st.sampled_from([0.01, 0.23, 0.6, 0.95, 1.0, 1.0]),
     repetition_penalty=st.sampled_from([0.5, 1.0, 1.5]),
     frequency_penalty=st.sampled_from([-1.0, 0.0, 0.5]),
     presence_penalty=st.sampled_from([0.0, 0.75]),
@@ -75,8 +76,29 @@ def probabilities(logits, sampling):
         if not kept or reached < sampling.top_p * total or sampling.top_p == 1:
             kept.append(i)
         reached += weights[i]
+    kept = typical(kept, weights, sampling.typical_p)
     total = sum(weights[i] for i in kept)
     return [weights[i] / total if i in kept else 0.0 for i in range(K)]
+
+
+def typical(kept, weights, typical_p):
+    """Of the characters `kept`, the locally typical ones: Meister et al. (2022), equation 6."""
+    if typical_p == 1:
+        return kept
+    total = sum(weights[i] for i in kept)
+    surprise = {i: -math.log(weights[i] / total) for i in kept}
+    entropy = sum(weights[i] / total * surprise[i] for i in kept)
+    distance = {i: abs(surprise[i] - entropy) for i in kept}
+    gaps = [abs(distance[i] - distance[j]) for i in kept for j in kept if weights[i] != weights[j]]
+    hypothesis.assume(all(gap > 1e-4 for gap in gaps))  # else rounding decides who is more typical
+    # ranked by likelihood before, so that of equals the likelier one counts as more typical
+    reached, chosen = 0.0, []
+    for i in sorted(kept, key=lambda i: (round(distance[i], 9), kept.index(i))):
+        if chosen and reached >= typical_p * total:
+            break
+        chosen.append(i)
+        reached += weights[i]
+    return chosen
 
 
 IDS = st.lists(st.integers(0, K - 1), max_size=4)
@@ -110,12 +132,30 @@ def test_it_chooses_as_the_reference_does(logits, sampling, prompt, written, uni
         ({"min_p": 0.51}, {0}),
         ({"top_k": 2, "top_p": 0.6}, {0}),  # of what top-k leaves: 2/3 of it are reached at once
         ({"top_k": 1, "top_p": 0.01, "min_p": 1.0}, {0}),
+        ({"top_p": 0}, {0}),
+        ({"top_k": 2, "typical_p": 0.6}, {0}),  # of what top-k leaves, 2/3 and 1/3
+        ({"top_k": 2, "typical_p": 0.7}, {0, 1}),
     ],
 )
 def test_filters_keep_what_they_should(settings, kept):
     logits = np.log([[0.5, 0.25, 0.25, 1e-9, 1e-9, 1e-9, 1e-9]])
     weights, _, _ = run(logits, [SamplingConfig(**settings)], [0.5])
     assert set(np.flatnonzero(weights[0]).tolist()) == kept
+
+
+def test_typical_sampling_rules_out_a_likeliest_character_that_says_too_little():
+    """0.5 has 0.69 nats where the entropy is 1.41; 0.25 has 1.39 and is the most typical."""
+    logits = np.log([[0.5, 0.25, 0.07, 0.07, 0.06, 0.04, 0.01]])
+    weights, _, chosen = run(logits, [SamplingConfig(typical_p=0.2)], [0])
+    assert np.flatnonzero(weights[0]).tolist() == [1]
+    assert chosen.tolist() == [1]
+
+
+def test_typical_sampling_leaves_greedy_and_equal_characters_alone():
+    logits = [[0, 3, 1, 3, 3, 0, 0]]
+    assert run(logits, [SamplingConfig(typical_p=0.2, temperature=0)], [0])[2].tolist() == [1]
+    weights, _, _ = run([[2.0] * K], [SamplingConfig(typical_p=0.5)], [0.5])
+    assert np.flatnonzero(weights[0]).tolist() == [0, 1, 2, 3]
 
 
 def test_greedy_takes_the_first_of_the_likeliest():
@@ -152,7 +192,11 @@ def test_neighbours_and_places_do_not_matter(characters):
         SamplingConfig(temperature=0.6, top_p=0.9),
         SamplingConfig(top_k=3, frequency_penalty=0.5),
         SamplingConfig(temperature=0),
-    ] * 8
+        SamplingConfig(typical_p=0.4),
+        SamplingConfig(typical_p=0.9, min_p=0.01, temperature=1.2),
+        SamplingConfig(top_p=0.8),
+        SamplingConfig(),
+    ] * 4
     logits, uniforms = rng.normal(0, 3, (32, characters)), rng.random(32) * HIGHEST_UNIFORM
     _, together, chosen = run(logits, settings, uniforms)
     order = rng.permutation(32)[:20]
@@ -216,7 +260,9 @@ def test_streams_are_the_seed_s_and_the_choice_s_own():
         ("temperature", True),
         ("temperature", "1"),
         ("top_k", -2),
-        ("top_p", 0),
+        ("top_p", -0.1),
+        ("typical_p", 0),
+        ("typical_p", 1.1),
         ("top_p", 1.1),
         ("min_p", -0.1),
         ("repetition_penalty", 0),

@@ -39,6 +39,8 @@ def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
         "top_p": rng.choice([1.0, 1.0, 0.8]),
         "min_p": rng.choice([0.0, 0.0, 0.05]),
     }
+    if number % 3 == 0:
+        settings["typical_p"] = 0.7
     if number % 5 == 0:
         settings |= {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": -0.3}
     if number % 7 == 0:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.fields import LARGEST_SEED, Bias, Stop, ranged
+from app.api.fields import Bias, Seed, Stop, ranged
 
 
 class GenerateRequest(BaseModel):
@@ -29,10 +29,17 @@ class GenerateRequest(BaseModel):
     )
     top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
     top_p: float | None = ranged(
-        "top_p", "Only the likeliest characters that together reach this probability. Default 1: all."
+        "top_p",
+        "Only the likeliest characters that together reach this probability; 0 is the likeliest alone. "
+        "Default 1: all.",
     )
     min_p: float | None = ranged(
         "min_p", "Only characters at least this fraction as likely as the likeliest. Default 0: all."
+    )
+    typical_p: float | None = ranged(
+        "typical_p",
+        "Only the characters whose surprise is closest to the entropy and that together reach this "
+        "probability (locally typical sampling). Default 1: all.",
     )
     repetition_penalty: float | None = ranged(
         "repetition_penalty", "Above 1, characters that stand in prompt or text become unlikelier. Default 1."
@@ -47,11 +54,8 @@ class GenerateRequest(BaseModel):
     stream: bool | None = Field(
         None, description="Answer with server-sent events, as the text is written. Default false."
     )
-    seed: int | None = Field(
-        None,
-        ge=0,
-        le=LARGEST_SEED,
-        description="Same seed, model and request: same text. Without one it is drawn and reported.",
+    seed: Seed | None = Field(
+        None, description="Same seed, model and request: same text. Without one it is drawn and reported."
     )
     stop: Stop | None = Field(
         None, description="Writing ends before any of these strings; at most CHARLOOM_MAX_STOP."

@@ -34,7 +34,7 @@ async def chat(request: Request, services: ServicesDep, asked: ChatRequest) -> R
     length = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     if length == 0:
         raise InvalidRequestError("max_tokens", "must be >= 1. Given: 0")
-    if asked.top_logprobs is not None and not asked.logprobs:
+    if asked.top_logprobs and not asked.logprobs:
         raise InvalidRequestError("top_logprobs", "is only for requests with logprobs true")
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     prompt = "\n".join(map(_text_of, asked.messages))
@@ -64,16 +64,26 @@ def _choice(index: int, row: Row) -> dict[str, Any]:
 
 
 def _deltas(chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
-    """The first one names the role, the last one the reason of the end."""
-    delta: dict[str, Any] = {"content": chunk.text}
+    """The role with an empty text first, then text, then the reason of the end without text: as OpenAI does.
+
+    A client may take the log-probabilities of every event, and may stop reading at the reason.
+    """
     if chunk.start == 0:
-        delta = {"role": "assistant", **delta}
-    yield {
-        "index": chunk.choice,
-        "delta": delta,
-        "logprobs": _logprobs(row, chunk.start, chunk.start + len(chunk.text)),
-        "finish_reason": chunk.finish_reason,
-    }
+        yield _delta(chunk, {"role": "assistant", "content": ""})
+    if chunk.text:
+        logprobs = _logprobs(row, chunk.start, chunk.start + len(chunk.text))
+        yield _delta(chunk, {"content": chunk.text}, logprobs)
+    if chunk.finish_reason is not None:
+        yield _delta(chunk, {}, None, chunk.finish_reason)
+
+
+def _delta(
+    chunk: Chunk,
+    delta: dict[str, str],
+    logprobs: dict[str, Any] | None = None,
+    finish_reason: str | None = None,
+) -> dict[str, Any]:
+    return {"index": chunk.choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def _logprobs(row: Row, begin: int, end: int) -> dict[str, Any] | None:

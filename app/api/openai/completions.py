@@ -51,8 +51,17 @@ class _Choices:
         return self._choice(index, row, begin, len(row.ids), row.finish_reason)
 
     def of_chunk(self, chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
-        begin = chunk.start or -self._echoed(chunk.choice)
-        yield self._choice(chunk.choice, row, begin, chunk.start + len(chunk.text), chunk.finish_reason)
+        """The text, then the reason of the end without text."""
+        begin, end = chunk.start or -self._echoed(chunk.choice), chunk.start + len(chunk.text)
+        if begin < end:
+            yield self._choice(chunk.choice, row, begin, end, None)
+        if chunk.finish_reason is not None:
+            yield {
+                "index": chunk.choice,
+                "text": "",
+                "logprobs": None,
+                "finish_reason": chunk.finish_reason,
+            }
 
     def _echoed(self, index: int) -> int:
         """How many characters of the prompt come before the text."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.fields import LARGEST_SEED
+from app.api.fields import LARGEST_SEED, Only
 from app.api.openai.schemas import FORBIDDING
 
 Auto = Literal["auto"]
@@ -47,7 +47,7 @@ class Hyperparameters(BaseModel):
 
     model_config = FORBIDDING
 
-    n_epochs: Annotated[float, Field(gt=0, le=1_000_000)] | Auto | None = Field(
+    n_epochs: Annotated[int, Field(gt=0, le=1_000_000)] | Auto | None = Field(
         None, description="Times that the text is read."
     )
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto | None = Field(
@@ -103,15 +103,17 @@ class JobRequest(BaseModel):
     options: dict[str, Setting] | None = Field(
         None, description="Settings of the run as `POST /runs` takes them, such as `minutes`. Not OpenAI's."
     )
-    validation_file: None = Field(None, description="Not supported: a part of the text is held out.")
-    integrations: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="Not supported.")
+    validation_file: Annotated[Any, Only()] = Field(
+        None, description="Not supported: a part of the text is held out."
+    )
+    integrations: Annotated[Any, Only([])] = Field(None, description="Not supported.")
     metadata: dict[str, str] | None = Field(None, description="Accepted; nothing is done with it.")
 
 
 class HyperparametersUsed(BaseModel):
     """What a run is trained with; `n_epochs` is `auto` where a time ends it."""
 
-    n_epochs: float | Auto
+    n_epochs: int | Auto
     batch_size: int
     learning_rate_multiplier: float
 

@@ -79,7 +79,7 @@ def _options(asked: JobRequest, base: RunConfig) -> dict[str, Any]:
     supervised = asked.method.supervised if asked.method else None
     given = (supervised.hyperparameters if supervised else None) or asked.hyperparameters or Hyperparameters()
     options: dict[str, Any] = {}
-    if isinstance(given.n_epochs, float):
+    if isinstance(given.n_epochs, int):
         options["epochs"] = given.n_epochs
     if isinstance(given.batch_size, int):
         options["streams"] = given.batch_size
@@ -141,7 +141,7 @@ def _used(run: Run) -> HyperparametersUsed:
     epochs = config.steps / windows_per_epoch(learnt, config.sequence_length, config.streams)
     rate = PRESETS.get(config.preset, PRESETS["gru-pair"]).learning_rate
     return HyperparametersUsed(
-        n_epochs=AUTO if config.minutes else round(epochs, 3),
+        n_epochs=AUTO if config.minutes else max(1, round(epochs)),
         batch_size=config.streams,
         learning_rate_multiplier=round(config.learning_rate / rate, 6),
     )

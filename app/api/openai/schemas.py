@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.fields import LARGEST_SEED, Bias, Stop, ranged
+from app.api.fields import Bias, Only, Seed, Stop, ranged
 
 FORBIDDING = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+NO_EFFECT = "Accepted, without effect."
+MOST_ALTERNATIVES = 20
+DEFAULT_ONLY = "Not supported; accepted at its default."
 
 
 class StreamOptions(BaseModel):
@@ -18,6 +21,7 @@ class StreamOptions(BaseModel):
 
     include_usage: bool | None = Field(None, description="Whether a last chunk carries `usage`.")
     include_obfuscation: bool | None = Field(None, description="Accepted; nothing is added.")
+    continuous_usage_stats: bool | None = Field(None, description="Accepted; `usage` comes at the end.")
 
 
 class WritingRequest(BaseModel):
@@ -30,21 +34,46 @@ class WritingRequest(BaseModel):
         None, ge=0, description="Characters to write; by default CHARLOOM_DEFAULT_LENGTH."
     )
     temperature: float | None = ranged("temperature", "0 always takes the likeliest. Default 1.")
-    top_p: float | None = ranged("top_p", "Only the likeliest that together reach this. Default 1: all.")
+    top_p: float | None = ranged(
+        "top_p", "Only the likeliest that together reach this; 0 is the likeliest alone. Default 1: all."
+    )
     top_k: int | None = ranged("top_k", "Only the k likeliest; 0 and -1 mean all, the default.")
     min_p: float | None = ranged("min_p", "Only those at least this fraction as likely as the likeliest.")
+    typical_p: float | None = ranged(
+        "typical_p", "Only those of nearly average surprise that together reach this. Default 1: all."
+    )
     repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, is off.")
     frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, is off.")
     presence_penalty: float | None = ranged("presence_penalty", "0, the default, is off.")
     logit_bias: dict[str, Bias] | None = Field(None, description="By id, as a string of digits.")
     n: int | None = Field(None, ge=1, description="Texts for each prompt. Default 1.")
-    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Drawn if absent.")
+    seed: Seed | None = Field(None, description="Drawn if absent.")
     stop: Stop | None = Field(None, description="Writing ends before any of these.")
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     stream_options: StreamOptions | None = None
-    user: str | None = Field(None, description="Accepted; nothing is done with it.")
-    store: Literal[False] | None = Field(None, description="Nothing is ever stored.")
-    metadata: dict[str, str] | None = Field(None, description="Accepted; nothing is done with it.")
+    user: str | None = Field(None, description=NO_EFFECT)
+    metadata: dict[str, str] | None = Field(None, description=NO_EFFECT)
+    safety_identifier: str | None = Field(None, description=NO_EFFECT)
+    prompt_cache_key: str | None = Field(None, description=NO_EFFECT)
+    prompt_cache_retention: str | None = Field(None, description=NO_EFFECT)
+    service_tier: str | None = Field(None, description=NO_EFFECT)
+    ignore_eos: bool | None = Field(None, description=f"{NO_EFFECT} No character ends a text.")
+    skip_special_tokens: bool | None = Field(None, description=NO_EFFECT)
+    spaces_between_special_tokens: bool | None = Field(None, description=NO_EFFECT)
+    add_special_tokens: bool | None = Field(None, description=NO_EFFECT)
+    priority: int | None = Field(None, description=NO_EFFECT)
+    store: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    response_format: Annotated[Any, Only({"type": "text"})] = Field(None, description=DEFAULT_ONLY)
+    min_tokens: Annotated[Any, Only(0)] = Field(None, description=DEFAULT_ONLY)
+    length_penalty: Annotated[Any, Only(1.0)] = Field(None, description=DEFAULT_ONLY)
+    use_beam_search: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    include_stop_str_in_output: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    stop_token_ids: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
+    bad_words: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
+    allowed_token_ids: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    prompt_logprobs: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    truncate_prompt_tokens: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    return_tokens_as_token_ids: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
 
 
 class CompletionRequest(WritingRequest):
@@ -63,10 +92,12 @@ class CompletionRequest(WritingRequest):
         None, ge=1, description="Texts written for each prompt, of which the likeliest n are given."
     )
     echo: bool | None = Field(None, description="Whether the answer begins with the prompt.")
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
+    logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
         None, description="How many alternatives to list at each character; 0 lists the character alone."
     )
-    suffix: None = Field(None, description="Not supported: the network reads from left to right.")
+    suffix: Annotated[Any, Only("")] = Field(
+        None, description="Not supported: the network reads from left to right."
+    )
 
 
 class ContentPart(BaseModel):
@@ -95,11 +126,26 @@ class ChatRequest(WritingRequest):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of `max_tokens`.")
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="With `logprobs`.")
-    service_tier: str | None = Field(None, description="Accepted; nothing is done with it.")
-    parallel_tool_calls: bool | None = Field(None, description="Accepted; there are no tools.")
-    tools: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="Not supported.")
-    tool_choice: Literal["none", "auto"] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
+        None, description="With `logprobs`."
+    )
+    reasoning_effort: str | None = Field(None, description=NO_EFFECT)
+    verbosity: str | None = Field(None, description=NO_EFFECT)
+    parallel_tool_calls: bool | None = Field(None, description=f"{NO_EFFECT} There are no tools.")
+    add_generation_prompt: bool | None = Field(None, description=NO_EFFECT)
+    tools: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
+    tool_choice: Annotated[Any, Only("none", "auto")] = Field(None, description=DEFAULT_ONLY)
+    functions: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
+    function_call: Annotated[Any, Only("none", "auto")] = Field(None, description=DEFAULT_ONLY)
+    modalities: Annotated[Any, Only(["text"])] = Field(None, description=DEFAULT_ONLY)
+    audio: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    prediction: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    web_search_options: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    echo: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    continue_final_message: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    chat_template: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
+    chat_template_kwargs: Annotated[Any, Only({})] = Field(None, description=DEFAULT_ONLY)
+    documents: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
 
 
 class Usage(BaseModel):

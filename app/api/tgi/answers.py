@@ -21,8 +21,8 @@ from app.errors import InvalidRequestError
 from app.settings import Settings
 from model.generation import Row
 
-SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty")
-CHOOSING = ("temperature", "top_k", "top_p")
+CHOOSING = ("temperature", "top_k", "top_p", "typical_p")
+SAMPLING = (*CHOOSING, "repetition_penalty", "frequency_penalty")
 NAMES = {"prompt": "inputs", "length": "max_new_tokens"}
 
 

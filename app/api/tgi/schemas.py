@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.fields import LARGEST_SEED, StopString, ranged
+from app.api.fields import Only, Seed, StopString, ranged
 
 MOST_ALTERNATIVES = 5
 
@@ -22,12 +22,16 @@ class TgiParameters(BaseModel):
     temperature: float | None = ranged("temperature", "0 always takes the likeliest. Default 1.")
     top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
     top_p: float | None = ranged("top_p", "Only the likeliest that together reach this. Default 1: all.")
+    typical_p: float | None = ranged(
+        "typical_p", "Only those of nearly average surprise that together reach this. Default 1: all."
+    )
     repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, is off.")
     frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, is off.")
     do_sample: bool | None = Field(
-        None, description="False, with none of temperature, top_k and top_p, always takes the likeliest."
+        None,
+        description="False, with no temperature, top_k, top_p or typical_p, always takes the likeliest.",
     )
-    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Drawn if absent.")
+    seed: Seed | None = Field(None, description="Drawn if absent.")
     stop: list[StopString] | None = Field(None, description="Writing ends before any of these.")
     truncate: int | None = Field(None, ge=1, description="Only the last so many characters of the prompt.")
     return_full_text: bool | None = Field(None, description="Whether the answer begins with the prompt.")
@@ -37,10 +41,9 @@ class TgiParameters(BaseModel):
     top_n_tokens: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
         None, description="How many alternatives the details list for each character."
     )
-    typical_p: None = Field(None, description="Not supported.")
-    grammar: None = Field(None, description="Not supported.")
-    adapter_id: None = Field(None, description="Not supported: see `model`.")
-    watermark: Literal[False] | None = Field(None, description="Not supported.")
+    grammar: Annotated[Any, Only()] = Field(None, description="Not supported.")
+    adapter_id: Annotated[Any, Only()] = Field(None, description="Not supported: see `model`.")
+    watermark: Annotated[Any, Only(False)] = Field(None, description="Not supported.")
 
 
 class TgiRequest(BaseModel):
