@@ -16,6 +16,7 @@ from model.decoder import Decoder
 from model.generation import Batch, generate
 from model.row import Row
 from tests.support.networks import VOCABULARY, mixed_request, outcome, random_network
+from tests.support.runs import wait_until
 
 ENDLESS = 10_000_000  # characters; no test waits for them
 
@@ -60,14 +61,6 @@ def submitted(engine, job) -> threading.Event:
     job.listen(lambda: end.set() if job.ended is not None else None)
     engine.submit(job)
     return end
-
-
-def wait_for(condition) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 async def read(chunks) -> dict[int, str]:
@@ -145,7 +138,7 @@ def test_a_stream_begins_before_the_text_is_finished(engines, decoder):
         assert first[0].text == row.text[: len(first[0].text)]
         assert row.finish_reason is None
         await chunks.aclose()
-        await asyncio.to_thread(wait_for, lambda: engine.stats().running == 0)
+        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0, "the engine gets there")
 
     asyncio.run(scenario(engines()))
 
@@ -154,7 +147,7 @@ def test_chunks_that_nobody_takes_become_one(engines, decoder):
     async def scenario(engine):
         job = Job(decoder, [text(400, seed=1), text(300, seed=2)], streamed=True)
         chunks = engine.stream(job)
-        await asyncio.to_thread(wait_for, lambda: job.ended is not None)
+        await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the engine gets there")
         (several,) = [chunk async for chunk in chunks]
         assert [(chunk.text, chunk.finish_reason) for chunk in several] == [
             (row.text, "length") for row in job.rows
@@ -168,11 +161,11 @@ def test_a_task_that_is_cancelled_ends_its_job(engines, decoder, streamed):
     async def scenario(engine):
         job = Job(decoder, [text(ENDLESS), text(ENDLESS, seed=1)], streamed=streamed)
         task = asyncio.create_task(read(engine.stream(job)) if streamed else engine.run(job))
-        await asyncio.to_thread(wait_for, lambda: engine.stats().running == 2)
+        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 2, "the engine gets there")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(wait_for, lambda: job.ended is not None)
+        await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the engine gets there")
         stats = engine.stats()
         assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
         assert [row.finish_reason for row in job.rows] == [None, None]
@@ -184,7 +177,7 @@ def test_a_waiting_job_can_be_cancelled(engines, decoder):
     engine = engines(max_rows=1)
     long, waiting = Job(decoder, [text(ENDLESS)]), Job(decoder, [text()])
     submitted(engine, long)
-    wait_for(lambda: engine.stats().running == 1)
+    wait_until(lambda: engine.stats().running == 1, "the engine gets there")
     end = submitted(engine, waiting)
     engine.cancel(waiting)
     assert end.wait(60)
@@ -202,10 +195,10 @@ def test_a_job_past_its_deadline_fails(engines, decoder, running):
     jobs.append(Job(decoder, [text(ENDLESS)], seconds=None if running else 5))
     ends = [submitted(engine, job) for job in jobs]
     late, end = (jobs[0], ends[0]) if running else (jobs[1], ends[1])
-    wait_for(lambda: engine.stats().running == 1)
+    wait_until(lambda: engine.stats().running == 1, "the engine gets there")
     clock.now += 4.9
     blocks = engine.stats().blocks
-    wait_for(lambda: engine.stats().blocks > blocks + 3)
+    wait_until(lambda: engine.stats().blocks > blocks + 3, "the engine gets there")
     assert late.ended is None
     clock.now += 0.1
     assert end.wait(60)
@@ -228,7 +221,7 @@ def test_a_full_queue_refuses_with_the_time_that_the_backlog_takes(engines, deco
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(5)]
     for job in jobs:
         submitted(engine, job)
-    wait_for(lambda: engine.stats().blocks > 3)
+    wait_until(lambda: engine.stats().blocks > 3, "the engine gets there")
     refused = Job(decoder, [text()])
     with pytest.raises(OverloadedError, match="5 of 5 places") as error:
         engine.submit(refused)
@@ -237,7 +230,7 @@ def test_a_full_queue_refuses_with_the_time_that_the_backlog_takes(engines, deco
     assert error.value.retry_after == pytest.approx(stats.backlog / stats.rate, rel=0.5)
     assert (stats.running, stats.waiting) == (2, 3)
     engine.cancel(jobs[4])
-    wait_for(lambda: jobs[4].ended is not None)
+    wait_until(lambda: jobs[4].ended is not None, "the engine gets there")
     submitted(engine, refused)
     for job in [*jobs, refused]:
         engine.cancel(job)
@@ -248,7 +241,7 @@ def test_who_would_wait_past_his_deadline_is_refused_with_the_time_that_is_too_m
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(2)]
     for job in jobs:
         submitted(engine, job)
-    wait_for(lambda: engine.stats().blocks > 3)
+    wait_until(lambda: engine.stats().blocks > 3, "the engine gets there")
     hurried = Job(decoder, [text(5)], seconds=0.5)
     with pytest.raises(
         OverloadedError, match=r"what waits already takes about .* longer than the 0.5 s"
@@ -290,7 +283,9 @@ def test_a_place_is_held_for_each_row_until_it_ends(engines, decoder):
     short, long = text(20), text(ENDLESS)
     job = Job(decoder, [short, long, text(ENDLESS, seed=2)])
     submitted(engine, job)
-    wait_for(lambda: short.finish_reason is not None and engine.stats().running == 2)
+    wait_until(
+        lambda: short.finish_reason is not None and engine.stats().running == 2, "the engine gets there"
+    )
     with pytest.raises(OverloadedError, match="2 of 4"):
         engine.submit(Job(decoder, [text(), text(), text()]))
     submitted(engine, Job(decoder, [text(), text()])).wait(60)
@@ -312,7 +307,7 @@ def test_rows_join_in_the_order_in_which_they_came(engines, decoder):
     for number, job in enumerate(jobs):
         job.listen(lambda number=number: ended.append(number))
         engine.submit(job)
-    wait_for(lambda: len(ended) == 20)
+    wait_until(lambda: len(ended) == 20, "the engine gets there")
     assert ended == list(range(20))
     assert sorted(jobs, key=lambda job: job.started) == jobs
     assert jobs[-1].queue_seconds > 0
@@ -326,7 +321,7 @@ def test_a_full_model_does_not_hold_up_another(engines, decoder):
     assert submitted(engine, Job(decoder, [text()])).wait(60)
     assert second.started is None
     engine.cancel(long)
-    wait_for(lambda: second.started is not None)
+    wait_until(lambda: second.started is not None, "the engine gets there")
     engine.cancel(second)
 
 
@@ -340,7 +335,7 @@ def test_a_swap_leaves_old_texts_on_old_weights(engines):
     assert all(end.wait(60) for end in ends)
     for number, (decoder, row) in enumerate(rows):
         assert row.text == generate(decoder.network, VOCABULARY, "the ", 300, seed=number).text
-    wait_for(lambda: list(engine._scheduler._batches) in ([new], [old]))  # weights nobody uses are let go
+    wait_until(lambda: list(engine._scheduler._batches) in ([new], [old]), "unused weights are released")
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -348,7 +343,7 @@ def test_draining_finishes_what_fits_and_fails_the_rest(engines, decoder, stream
     async def scenario(engine):
         long = Job(decoder, [text(ENDLESS, seed=1)], streamed=streamed)
         task = asyncio.create_task(read(engine.stream(long)) if streamed else engine.run(long))
-        await asyncio.to_thread(wait_for, lambda: engine.stats().running == 1)
+        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1, "the engine gets there")
         short = asyncio.create_task(engine.run(Job(decoder, [text(3)])))
         await asyncio.sleep(0)
         engine.drain(3600)
@@ -442,8 +437,8 @@ def test_the_books_balance_after_any_turn_of_events(engines, decoder):
             time.sleep(0.005)
         if jobs and rng.random() < 0.3:
             engine.cancel(rng.choice(jobs))
-    wait_for(lambda: all(job.ended is not None for job in jobs))
-    wait_for(lambda: engine.stats().running == 0)
+    wait_until(lambda: all(job.ended is not None for job in jobs), "the engine gets there")
+    wait_until(lambda: engine.stats().running == 0, "the engine gets there")
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
     assert jobs
@@ -457,5 +452,5 @@ def test_a_loop_that_has_closed_does_not_disturb_the_engine(engines, decoder):
     job.listen(lambda: None, loop)
     engine.submit(job)
     loop.close()
-    wait_for(lambda: job.ended is not None)
+    wait_until(lambda: job.ended is not None, "the engine gets there")
     assert submitted(engine, Job(decoder, [text()])).wait(60)
