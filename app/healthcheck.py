@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ANSWER_SECONDS = 3.0
-LONGEST_SILENCE = 60.0  # seconds; a worker that trains writes a heartbeat every second
+SILENT_SECONDS = 60.0  # a worker that trains writes a heartbeat every second; after this it counts as silent
 HEALTHY, UNHEALTHY, USAGE_ERROR = 0, 1, 2
 
 
@@ -36,7 +36,7 @@ def worker_fault(store: Path) -> str | None:
         try:
             status = json.loads(path.read_bytes())
             silence = time.time() - status["heartbeat"]
-            silent = status["state"] == "training" and silence > LONGEST_SILENCE
+            silent = status["state"] == "training" and silence > SILENT_SECONDS
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged record is reported where runs are read; it is no sign of a dead worker
         if silent:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from app.training.processes import running_passes
 from benchmarks import report
-from model.config import PRESETS
+from model.config import DEFAULT_PRESET, PRESETS
 from model.evaluation import streaming_loss, windowed_loss
 from model.ngram import ORDER, ngram_losses
 from model.training import Training
@@ -99,7 +99,7 @@ def main():
     seen, held_out = ids[:-HELD_OUT], ids[-HELD_OUT:]
     nothing = {"validation_fraction": 0.0, "validate_every": 0, "best_by": "smooth_loss"}
     changes = nothing | {"minutes": arguments.seconds / 60, "members": arguments.members}
-    config = PRESETS["gru-pair"].replace(**changes | dict(item.split("=") for item in arguments.set))
+    config = PRESETS[DEFAULT_PRESET].replace(**changes | dict(item.split("=") for item in arguments.set))
     with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
         rows = [ours(config, vocabulary, seen, held_out)]
         if arguments.peer:

@@ -189,3 +189,4 @@ PRESETS: dict[str, RunConfig] = {
     # Two of them side by side, whose predictions are averaged: the same time on two cores, better text.
     "gru-pair": RunConfig(preset="gru-pair", embedding=128, members=2, shards=1),
 }
+DEFAULT_PRESET = "gru-pair"  # what a run starts from that names no preset

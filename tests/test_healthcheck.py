@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.healthcheck import HEALTHY, LONGEST_SILENCE, UNHEALTHY, USAGE_ERROR, main
+from app.healthcheck import HEALTHY, SILENT_SECONDS, UNHEALTHY, USAGE_ERROR, main
 from app.store.records import Status
 
 
@@ -47,10 +47,10 @@ def test_a_server_that_answers_otherwise_or_not_at_all_is_not(url, capsys):
     ("state", "silence", "code"),
     [
         ("training", 0, HEALTHY),
-        ("training", LONGEST_SILENCE / 2, HEALTHY),
-        ("training", LONGEST_SILENCE * 2, UNHEALTHY),
-        ("finished", LONGEST_SILENCE * 2, HEALTHY),
-        ("failed", LONGEST_SILENCE * 2, HEALTHY),
+        ("training", SILENT_SECONDS / 2, HEALTHY),
+        ("training", SILENT_SECONDS * 2, UNHEALTHY),
+        ("finished", SILENT_SECONDS * 2, HEALTHY),
+        ("failed", SILENT_SECONDS * 2, HEALTHY),
     ],
 )
 def test_a_worker_is_healthy_unless_a_run_in_training_is_silent(tmp_path, state, silence, code, capsys):

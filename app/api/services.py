@@ -19,6 +19,7 @@ from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
 from app.settings import Settings
 from app.slots import Slots, StreamSlots
+from app.store.checkpoints import parse_model_name
 from app.store.loss_curves import Curves
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -55,7 +56,7 @@ class Services:
 
     def run(self, name: str | None) -> Run:
         """The run of that name (`run@step` means its run), or the one being served. Reads the disk."""
-        return self.runs.get((name or self.models.current.run).partition("@")[0])
+        return self.runs.get(parse_model_name(name).run if name else self.models.current.run)
 
 
 async def services(request: Request) -> Services:

@@ -160,7 +160,7 @@ def worker(settings: Settings) -> Diagnosis:
         return Diagnosis(
             "worker", "fault", silent, "end that worker and start it again; it goes on to the bit"
         )
-    waiting = [run.name for run in runs.list() if run.status.state in ("queued", "training")]
+    waiting = [run.name for run in runs.list() if run.standing.state in ("queued", "training")]
     if _held(runs.worker_lock()):
         return Diagnosis("worker", "ok", "one holds the store")
     if waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,36 @@ from rich.logging import RichHandler
 from threadpoolctl import threadpool_limits
 
 from app.commands.progress import make_display
-from app.errors import RunExistsError, RunNotFoundError
-from app.intake.planning import PLANNED, check_length, make_plan
+from app.errors import ConflictError, RunExistsError, RunNotFoundError
+from app.intake.expectations import make_plan
+from app.intake.planning import PLANNED, check_length, make_config, usual
+from app.settings import load_settings
 from app.signals import Stop, stop_on_signals
-from app.store.records import Status
+from app.store.records import ENDED, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
 from app.training.speed import measure
 from app.training.worker import StoreBusyError, Worker, hold
-from model.config import PRESETS, RunConfig
-from model.errors import CharloomError, ConfigError
+from model.config import RunConfig
+from model.errors import CharloomError
 from model.text import read_text
 
-DEFAULT_PRESET = "gru-pair"
 LOOK_SECONDS = 0.5
-ENDED = ("finished", "failed")
 
 
 def train(
     store: RunStore, path: Path, preset: str | None, name: str | None, overrides: dict[str, Any]
 ) -> bool:
-    """Train on the text at `path`; say whether the run is finished (False: it was stopped).
+    """Train on the text at `path`; say whether the run is finished (False: Ctrl-C interrupted it).
 
-    Raises TextError, ConfigError, RunError, OSError; CharloomError with the run's reason if it failed.
+    Raises TextError, ConfigError, RunError, OSError; ConflictError if the run was paused or stopped;
+    CharloomError with the run's reason if it failed.
     """
     text = read_text(path)
     console = Console()
-    if preset is None and overrides.get("minutes") and "steps" not in overrides:
+    config = make_config(preset, overrides) if preset else usual(len(text), overrides)
+    if preset is None and config.minutes:
         config = planned(store, name, text, path, overrides, console)
-    else:
-        config = make_config(preset or DEFAULT_PRESET, overrides)
     check_length(config, len(text))
     run = find_or_create(store, name, config, text, path)
     handler = RichHandler(console=console, show_path=False, show_time=False)
@@ -53,12 +54,18 @@ def train(
     )
     stop = Stop()
     with stop_on_signals(stop):
-        status = finish(store, run, console, stop)
+        follow(store, run, console, stop)
+    status = run.standing
     if status.state == "failed":
         raise CharloomError(f"run {run.name} failed: {status.reason}")
     if status.state == "finished":
         console.print(f"Write with it: charloom generate --model {run.name}", highlight=False)
         return True
+    if status.state == "stopped" or status.held:
+        raise ConflictError(
+            f"run {run.name} is {status.state} at step {status.step:,}: resume it with "
+            f"`{resume_command(store, run)}`, then run the same command again"
+        )
     console.print(f"Stopped at step {status.step:,}; the same command goes on from there.", highlight=False)
     return False
 
@@ -66,9 +73,9 @@ def train(
 def planned(
     store: RunStore, name: str | None, text: str, path: Path, overrides: dict[str, Any], console: Console
 ) -> RunConfig:
-    """What suits text, time and machine, and says what to expect of it; a run begun before stays as it is."""
+    """What suits the text, the time and the machine, printed as a plan; a run begun before stays as it is."""
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    asked = make_config(DEFAULT_PRESET, overrides)
+    asked = usual(len(text), overrides)
     for run in store.list():
         same = all(getattr(run.config, field) == getattr(asked, field) for field in overrides)
         named = run.name in (name, default_name(path.name))
@@ -79,16 +86,6 @@ def planned(
     for line in plan.described():
         console.print(line, highlight=False, soft_wrap=True)
     return plan.config
-
-
-def make_config(preset: str, overrides: dict[str, Any]) -> RunConfig:
-    """The preset with some fields changed. Raises ConfigError."""
-    if preset not in PRESETS:
-        raise ConfigError("preset", f"must be one of {', '.join(PRESETS)}. Given: {preset!r}")
-    if "steps" in overrides:
-        # minutes take precedence: who gives only steps wants the run to end by them
-        overrides = {"minutes": 0.0} | overrides
-    return PRESETS[preset].replace(**overrides)
 
 
 def find_or_create(store: RunStore, name: str | None, config: RunConfig, text: str, path: Path) -> Run:
@@ -118,8 +115,17 @@ def difference(run: Run, config: RunConfig) -> str:
     return f"with {', '.join(changes)}" if changes else "of another text"
 
 
-def finish(store: RunStore, run: Run, console: Console, stop: Stop) -> Status:
-    """Train the run to its end, or show how a worker that holds the store does; its status then."""
+def resume_command(store: RunStore, run: Run) -> str:
+    """What to type to resume a run of this store."""
+    usual = RunStore(load_settings().store).root == store.root
+    return f"charloom runs resume {run.name}{'' if usual else f' --store {shlex.quote(str(store.root))}'}"
+
+
+def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
+    """Train the run, or show how the worker that holds the store trains it, until it ends or is paused.
+
+    Raises RunNotFoundError if it is deleted meanwhile.
+    """
     display = make_display(run, console)
     worker = Worker(store, stop, display.show)
     following = False
@@ -127,20 +133,27 @@ def finish(store: RunStore, run: Run, console: Console, stop: Stop) -> Status:
         run.write_status(run.status.model_copy(update={"state": "queued", "reason": None}))
     with display.shown(), threadpool_limits(1):
         while True:
+            store.get(run.name)
+            status = run.standing
+            display.show(status)
+            if stop() or settled(status):
+                return
             try:
-                with hold(store, stop, wait=False) as held:
-                    if held and run.status.state not in ENDED:
+                with hold(store, stop, wait=False):
+                    if time.time() >= (status.retry_at or 0.0):
                         worker.train(run)
             except StoreBusyError:
                 if not following:
                     console.print(
-                        "A worker holds this store and will train the run in its turn. Here is how it does; "
-                        "Ctrl-C ends only this showing.",
+                        "A worker holds this store and will train the run in its turn. Its progress is shown "
+                        "here; Ctrl-C ends only the display.",
                         highlight=False,
                     )
                 following = True
-            status = run.status
-            display.show(status)
-            if stop() or status.state in ENDED:
-                return status
-            time.sleep(LOOK_SECONDS)
+            if not settled(run.standing):
+                time.sleep(LOOK_SECONDS)
+
+
+def settled(status: Status) -> bool:
+    """Whether nothing more happens to a run until a person resumes it."""
+    return status.state in ENDED or status.held

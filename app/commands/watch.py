@@ -10,8 +10,10 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
 from app.commands.client import checked
+from app.store.records import ENDED
 
 TRIES, PAUSE_SECONDS = 30, 1.0  # after a lost connection
+DELETED = "deleted"  # the state in the last event of a run that was deleted
 
 
 def watch_run(client: httpx.Client, name: str) -> None:
@@ -54,5 +56,5 @@ def tell(event: ServerSentEvent) -> bool:
     elif event.event == "state":
         reason = f": {data['reason']}" if data.get("reason") else ""
         print(f"{data['name']} is {data['state']}{reason}", flush=True)
-        return data["state"] in ("finished", "failed", "stopped", "deleted")
+        return data["state"] in (*ENDED, DELETED)
     return False

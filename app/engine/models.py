@@ -8,7 +8,6 @@ but for being safe to call from several threads.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError
+from app.store.checkpoints import find_checkpoint, no_checkpoint, parse_model_name
 from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -27,9 +27,6 @@ from model.errors import CheckpointError
 from model.generation import Decoder
 from model.network import Network
 from model.vocabulary import Vocabulary
-
-MODEL_NAME = re.compile(r"([^@]*)(?:@([0-9]{1,12}|best))?", re.ASCII)
-NAMED = 12  # steps that an error message lists
 
 logger = logging.getLogger(__name__)
 
@@ -171,19 +168,18 @@ class ModelStore:
         model = self.peek(name)
         if model is not None or name is None:
             return model or self.current
-        match = MODEL_NAME.fullmatch(name)
-        if match is None:
-            raise ModelNotFoundError(f"no model can be named {name[:80]!r}: give a run, run@step or run@best")
+        asked = parse_model_name(name)
         try:
-            run = self.runs.get(match[1])
+            run = self.runs.get(asked.run)
         except RunFileError:
             raise
         except RunError as error:
             raise ModelNotFoundError(str(error)) from None
         with self._lock:
-            if match[2] is None:
+            if asked.at is None:
                 return self._newest_named(run)
-            return self._load_cached(run, *self._find(run, match[2]))
+            found = find_checkpoint(run, asked.at)
+            return self._load_cached(run, found.path, found.digest)
 
     def _newest_named(self, run: Run) -> LoadedModel:
         """The newest checkpoint of `run` that can be used, read only if it is not at hand."""
@@ -198,24 +194,7 @@ class ModelStore:
             except CheckpointError as error:
                 reason = reason or error
                 self._refuse(run, path, error)
-        raise reason or NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
-
-    def _find(self, run: Run, at: str) -> tuple[Path, str | None]:
-        """File and digest of the checkpoint at a step, or of the best. Raises ModelNotFoundError."""
-        latest = self._read_latest(run)
-        best = latest.best if latest else None
-        steps = run.checkpoints()
-        if at != "best" and int(at) in steps:  # before the best of that step, which is another file
-            return steps[int(at)], None
-        if best is not None and (at == "best" or int(at) == best.step):
-            return run.path / best.file, best.digest
-        if not steps:
-            raise NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.status.state}")
-        shown = ", ".join(map(str, list(steps)[:NAMED])) + (", …" if len(steps) > NAMED else "")
-        best_step = f", and its best is {best.step}" if best else ""
-        raise ModelNotFoundError(
-            f"run {run.name!r} has no checkpoint {at}; it has the steps {shown}{best_step}"
-        )
+        raise reason or NotReadyError(no_checkpoint(run))
 
     def _load_cached(self, run: Run, path: Path, digest: str | None) -> LoadedModel:
         identity = _identity(path)

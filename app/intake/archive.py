@@ -13,9 +13,10 @@ from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
 from app.intake.options import Options
+from app.store.checkpoints import find_checkpoint
 from app.store.files import flush, open_regular
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
-from app.store.run import Run, Text, checkpoint_at
+from app.store.run import Run, Text
 from app.store.run_store import RunStore
 from app.store.space import Limits, workshop
 from model.checkpoint import Checkpoint, load
@@ -32,7 +33,7 @@ def export(run: Run, at: str | None, with_text: bool, target: Path) -> str:
 
     Raises NotReadyError, ModelNotFoundError, CheckpointError, OSError.
     """
-    step, path = checkpoint_at(run, at)
+    step, path, _ = find_checkpoint(run, at)
     checkpoint = load(path)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CARD, card(run, checkpoint))

@@ -10,11 +10,11 @@ from filelock import FileLock
 from app.intake.planning import check_length
 from app.settings import Settings
 from app.store.run_store import RunStore
-from model.config import PRESETS
+from model.config import DEFAULT_PRESET, PRESETS
 from model.errors import TextError
 from model.text import read_text
 
-DEFAULT_RUNS = ("classic", "gru-pair")  # each is the preset of its name, in the order of the queue
+DEFAULT_RUNS = ("classic", DEFAULT_PRESET)  # each is the preset of its name, in the order of the queue
 
 logger = logging.getLogger(__name__)
 

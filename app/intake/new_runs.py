@@ -8,27 +8,34 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from app.errors import InvalidRequestError
 from app.intake.findings import Finding, as_details
-from app.intake.options import DEFAULT_PRESET, Options, by_epochs, changed, make_config, suited
+from app.intake.options import Options, by_epochs
 from app.intake.planning import (
+    CORES,
+    changed,
     check_length,
     expected_seconds,
+    expected_speed,
+    make_config,
+    suited,
+    usual,
 )
 from app.intake.text import Looked, write_text
+from app.store.checkpoints import find_checkpoint
 from app.store.files import Source, open_regular
 from app.store.records import Control
-from app.store.run import Run, checkpoint_at
+from app.store.run import Run
 from app.store.run_store import RunStore, default_name
 from app.store.space import Limits, workshop
 from model.checkpoint import load
-from model.config import RunConfig
+from model.config import DEFAULT_PRESET, RunConfig
 from model.errors import ConfigError
-
-SIZES = ("cell", "hidden", "layers", "embedding", "members")  # what fixes the weights
+from model.warm_start import SIZES
 
 
 @dataclass(frozen=True)
@@ -77,15 +84,24 @@ def _look(
     options: Options, sources: Sequence[Source], folder: Path, limits: Limits
 ) -> tuple[Looked, RunConfig]:
     """Write the text into `folder`, and choose what it is trained with."""
-    config = make_config(options.preset or DEFAULT_PRESET, options.overrides)
+    # first, so that bad settings are refused before the text is read
+    preset = make_config(options.preset or DEFAULT_PRESET, options.overrides)
     if not sources:
         raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
     looked = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
-    if options.preset is None:
-        config = suited(looked.text.characters, looked.distinct, options.overrides)
+    config = preset if options.preset else _suited(looked, options.overrides)
     config = by_epochs(config, options, looked.text.characters)
     check_length(config, looked.text.characters)
     return looked, config
+
+
+def _suited(looked: Looked, asked: Mapping[str, Any]) -> RunConfig:
+    config = usual(looked.text.characters, asked)
+    if not config.minutes:
+        return config
+    # the speed of the worker's machine is not known here: a common one is assumed
+    assumed = partial(expected_speed, distinct=looked.distinct)
+    return suited(looked.text.characters, asked, CORES, assumed)[0]
 
 
 def fork(
@@ -113,7 +129,7 @@ def fork(
             raise ConfigError(
                 field, f"is {getattr(parent.config, field)!r} in run {name!r}: a fork cannot change it"
             )
-    step, path = checkpoint_at(parent, at)
+    step, path, _ = find_checkpoint(parent, at)
     with workshop(store, limits) as folder:
         target = folder / "corpus.txt"
         if sources:

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from app.errors import RunNameError
-from app.intake.planning import CORES, PLANNED, cadence, expected_speed, shape, sizes, updates
+from app.intake.planning import cadence
 from app.store.records import RUN_NAME
 from model.batches import windows_per_epoch
-from model.config import PRESETS, RunConfig
+from model.config import RunConfig
 from model.errors import ConfigError
 
 LONGEST_LICENCE = 200
 MOST_EPOCHS = 1_000_000
-DEFAULT_PRESET = "gru-pair"
 
 
 class Options(NamedTuple):
@@ -80,36 +79,6 @@ def _epochs(values: dict[str, Any]) -> float | None:
             "epochs", f"must be a number above 0, at most {MOST_EPOCHS:,}. Given: {given!r:.40}"
         )
     return epochs
-
-
-def make_config(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
-    """The preset with some fields changed. Raises ConfigError."""
-    if preset not in PRESETS:
-        raise ConfigError("preset", f"must be one of {', '.join(PRESETS)}. Given: {preset!r}")
-    return changed(PRESETS[preset], overrides)
-
-
-def suited(characters: int, distinct: int, overrides: Mapping[str, Any]) -> RunConfig:
-    """What suits a text of that size, and a time if one is given; nothing asked for is changed.
-
-    How fast the worker's machine is, is not known here: a common one is assumed. Raises ConfigError.
-    """
-    config = PRESETS[DEFAULT_PRESET].replace(**shape(characters))
-    asked = changed(config, overrides)
-    if not asked.minutes:
-        return asked
-    speed = expected_speed(config, distinct)
-    chosen = config.replace(preset=PLANNED, **sizes(characters, 60 * asked.minutes * speed, CORES))
-    chosen = chosen.replace(
-        **cadence(updates(chosen.replace(minutes=asked.minutes), expected_speed(chosen, distinct)))
-    )
-    return changed(chosen, overrides)
-
-
-def changed(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    # minutes take precedence: who gives only steps wants the run to end by them
-    by_steps = {"minutes": 0.0} if "steps" in overrides else {}
-    return config.replace(**by_steps | dict(overrides))
 
 
 def by_epochs(config: RunConfig, options: Options, characters: int) -> RunConfig:

@@ -19,7 +19,7 @@ RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safetensors$")]
 State = Literal["queued", "training", "paused", "finished", "failed", "stopped"]
 Wanted = Literal["train", "pause", "stop"]
-ENDED = ("finished", "failed", "stopped")  # states that only a person changes
+ENDED = ("finished", "failed", "stopped")  # states of a run that has ended, until a person resumes it
 
 
 class Record(BaseModel):
@@ -124,6 +124,11 @@ class Status(Record):
     rollbacks: list[int] = []
     overfitting_since: int | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether the run is paused until a person resumes it."""
+        return self.state == "paused" and self.retry_at is None
+
 
 class Control(Record):
     """What people ask of a run: the one file of it that servers write and the worker obeys.
@@ -143,8 +148,8 @@ class Control(Record):
             changed: State = "paused" if self.wanted == "pause" else "stopped"
             changes = {"state": changed, "reason": reason, "retry_at": None, "expected_end": None}
             return status.model_copy(update=changes)
-        ended = state in ("failed", "stopped") or (state == "paused" and status.retry_at is None)
-        if self.wanted == "train" and ended and self.asked > status.heartbeat:
+        waits = state in ("failed", "stopped") or status.held
+        if self.wanted == "train" and waits and self.asked > status.heartbeat:
             return status.model_copy(update={"state": "queued", "reason": None})
         return status
 

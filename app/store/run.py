@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from app.errors import ModelNotFoundError, NotReadyError, RunFileError, RunNotFoundError
+from app.errors import RunFileError, RunNotFoundError
 from app.store import history
 from app.store.files import is_regular, read_regular
 from app.store.records import Baselines, Control, Latest, Record, RunSpec, Status
@@ -205,23 +205,3 @@ class Run:
     def write_latest(self, latest: Latest) -> None:
         """Raises OSError."""
         latest.write(self.path / "latest.json")
-
-
-def checkpoint_at(run: Run, at: Any) -> tuple[int, Path]:
-    """Step and file of a checkpoint: the newest for None, that of a step, or the best.
-
-    Raises NotReadyError without any, ModelNotFoundError if there is none at that step.
-    """
-    latest, steps = run.usable_latest(), run.checkpoints()
-    if latest is None and not steps:
-        raise NotReadyError(f"run {run.name!r} has no checkpoint yet: it is {run.standing.state}")
-    if at is None:
-        step = latest.newest.step if latest else max(steps)
-        return step, run.checkpoint_path(step)
-    if latest and latest.best and str(at) == "best":
-        return latest.best.step, run.path / latest.best.file
-    wanted = str(at)[:13]
-    if wanted.isdecimal() and wanted.isascii() and int(wanted) in steps:
-        return int(wanted), steps[int(wanted)]
-    shown = ", ".join(map(str, list(steps)[:12]))
-    raise ModelNotFoundError(f"run {run.name!r} has no checkpoint {wanted!r}; it has the steps {shown}")

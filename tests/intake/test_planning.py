@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.intake.planning import MEMBERS, PLANNED, make_plan, relative_loss, rounded, sizes
+from app.intake.expectations import make_plan, relative_loss
+from app.intake.planning import MEMBERS, PLANNED, rounded, sizes
 from tests.support.runs import small_text
 
 SPEED = 45_000.0

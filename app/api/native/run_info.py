@@ -9,10 +9,10 @@ from fastapi import Query
 
 from app.api.native.run_schemas import CheckpointInfo, RunInfo
 from app.api.services import Services
+from app.healthcheck import SILENT_SECONDS
 from app.store.records import CheckpointEntry
 from app.store.run import Run
 
-STALE_SECONDS = 15.0  # a worker writes its heartbeat every second
 ModelQuery = Annotated[
     str | None, Query(description="A run; by default the one that trained last.", examples=["classic"])
 ]
@@ -34,7 +34,7 @@ def describe(services: Services, run: Run) -> RunInfo:
     control, latest, config = run.control, run.usable_latest(), run.config
     status = control.applied_to(run.status)
     serving = services.models.current if services.models.ready else None
-    silent = time.time() - status.heartbeat > STALE_SECONDS
+    silent = time.time() - status.heartbeat > SILENT_SECONDS
     files = run.files()
     return RunInfo(
         name=run.name,

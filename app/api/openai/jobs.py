@@ -24,6 +24,7 @@ from app.api.openai.job_schemas import (
 from app.errors import NotFoundError, RunError, RunNotFoundError
 from app.intake.jsonl import as_text
 from app.intake.new_runs import fork, new_run
+from app.store.checkpoints import parse_model_name
 from app.store.files import Source
 from app.store.records import ENDED, RUN_NAME, State
 from app.store.run import Run
@@ -31,7 +32,7 @@ from app.store.run_store import RunStore
 from app.store.space import Limits
 from app.store.uploads import UploadedFiles
 from model.batches import windows_per_epoch
-from model.config import PRESETS, RunConfig
+from model.config import DEFAULT_PRESET, PRESETS, RunConfig
 
 PREFIX = "ftjob-"  # of a job's id; the rest is the name of its run
 AUTO = "auto"
@@ -51,7 +52,7 @@ def create(store: RunStore, files: UploadedFiles, asked: JobRequest, limits: Lim
     """Queue the run that a job asks for. Raises NotFoundError, and as `new_run` and `fork` do."""
     file = files.get(asked.training_file)
     known = {"suggested": asked.suffix or "", "training_file": file.id}
-    name, _, step = asked.model.partition("@")
+    name, step = parse_model_name(asked.model)
     parent = _run_or_none(store, name)
     if parent is None and asked.model not in (AUTO, *PRESETS):
         store.get(name)  # raises, with the names there are
@@ -63,7 +64,7 @@ def create(store: RunStore, files: UploadedFiles, asked: JobRequest, limits: Lim
             given = _options(asked, parent.config) | ({"step": step} if step else {})
             return fork(store, name, given, [source], limits, **known).run
         preset = {} if asked.model == AUTO else {"preset": asked.model}
-        base = PRESETS.get(asked.model, PRESETS["gru-pair"])
+        base = PRESETS.get(asked.model, PRESETS[DEFAULT_PRESET])
         return new_run(store, preset | _options(asked, base), [source], limits, **known).run
 
 
@@ -139,7 +140,7 @@ def _used(run: Run) -> HyperparametersUsed:
     config = run.config
     learnt = run.spec.characters - int(run.spec.characters * config.validation_fraction)
     epochs = config.steps / windows_per_epoch(learnt, config.sequence_length, config.streams)
-    rate = PRESETS.get(config.preset, PRESETS["gru-pair"]).learning_rate
+    rate = PRESETS.get(config.preset, PRESETS[DEFAULT_PRESET]).learning_rate
     return HyperparametersUsed(
         n_epochs=AUTO if config.minutes else max(1, round(epochs)),
         batch_size=config.streams,

@@ -1,0 +1,86 @@
+"""`charloom train` of runs that somebody paused or stopped."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+from app.commands.progress import LineDisplay
+from app.intake.new_runs import new_run
+from app.store.control import ask
+from app.store.files import Source
+from app.store.records import Status
+from app.store.run_store import RunStore
+from app.store.space import Budget, Limits
+from tests.support.runs import small_text
+
+FINISHED = Status(state="finished")
+COMMAND = [
+    "train",
+    "text.txt",
+    *["--hidden", "8", "--streams", "4", "--shards", "1", "--sequence-length", "10"],
+]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> RunStore:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CHARLOOM_STORE", raising=False)
+    (tmp_path / "text.txt").write_text(small_text(), "utf-8")
+    return RunStore("checkpoints")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("asked", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_train_of_a_held_run_ends_and_names_the_command(store, monkeypatch, capsys, asked, state):
+    def ask_while_it_trains(self: LineDisplay, status: Status) -> None:
+        if status.state == "training" and status.step:
+            ask(store, self.run, asked, None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LineDisplay, "show", ask_while_it_trains)
+        assert main([*COMMAND, "--steps", "100000"]) == 2
+    said = capsys.readouterr().err
+    assert f"run text is {state}" in said
+    assert "charloom runs resume text" in said
+    before = {path.name: path.stat().st_mtime_ns for path in store.get("text").path.iterdir()}
+    assert main([*COMMAND, "--steps", "100000"]) == 2
+    assert f"run text is {state}" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in store.get("text").path.iterdir()} == before
+
+
+def test_train_goes_on_with_a_resumed_run(store, capsys, monkeypatch):
+    def pause(self: LineDisplay, status: Status) -> None:
+        if status.state == "training" and status.step == 0:
+            ask(store, self.run, "pause", None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LineDisplay, "show", pause)
+        assert main([*COMMAND, "--steps", "30"]) == 2
+    assert main(["runs", "resume", "text"]) == 0
+    assert main([*COMMAND, "--steps", "30"]) == 0
+    assert store.get("text").status.state == "finished"
+
+
+@pytest.mark.timeout(60)
+def test_train_of_a_run_deleted_meanwhile_says_so(store, monkeypatch, capsys):
+    def remove(self: LineDisplay, status: Status) -> None:
+        if status.state == "training" and status.step:
+            shutil.rmtree(self.run.path)
+
+    monkeypatch.setattr(LineDisplay, "show", remove)
+    assert main([*COMMAND, "--steps", "100000"]) == 2
+    assert "no run named 'text'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", [4000, 30_000])
+def test_train_and_an_upload_choose_the_same_settings(store, length, monkeypatch):
+    text = small_text(length)
+    Path("text.txt").write_text(text, "utf-8")
+    monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
+    assert main(["train", "text.txt", "--steps", "3"]) == 0
+    limits = Limits(1_000_000, 10, Budget(store, 0))
+    made = new_run(store, {"steps": 3}, [Source("text.txt", io.BytesIO(text.encode()))], limits)
+    assert store.get("text").config == made.run.config
