@@ -1,5 +1,6 @@
 """The documentation's examples run, and its tables are whole."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -7,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from app.server.protocol import SLOWEST
 from app.settings import PREFIX, Settings
+from app.training.trainer import Cadence
+from app.training.worker import Worker
+from model.config import PRESETS
+from model.guards import ROLLBACKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 SERVER = "http://127.0.0.1:8000"
@@ -65,3 +71,27 @@ def test_every_metric_that_operations_names_is_there(client):
     assert len(names) >= 20
     assert len(used) >= 6
     assert names | used <= there, (names | used) - there
+
+
+def default_of(function: object, parameter: str) -> float:
+    default: float = inspect.signature(function).parameters[parameter].default  # type: ignore[arg-type]
+    return default
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("operations.md", f"exploded more than {ROLLBACKS} times"),
+        ("operations.md", f"tries again every {default_of(Worker, 'retry_seconds'):g} seconds"),
+        ("operations.md", f"at most {Cadence().checkpoint_seconds:g} seconds of them"),
+        ("operations.md", f"a second more for every {SLOWEST // 1000} kB"),
+    ],
+)
+def test_number_stated_in_a_page_is_that_of_the_code(page: str, sentence: str):
+    text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+    assert sentence in text, f"docs/{page} does not say {sentence!r}"
+
+
+def test_presets_end_by_steps_as_decisions_say():
+    assert "Every preset ends by steps" in (DOCS / "decisions.md").read_text(encoding="utf-8")
+    assert {config.minutes for config in PRESETS.values()} == {0.0}
