@@ -1,4 +1,4 @@
-"""The server's application."""
+"""The server's application, and the server around it: its time limits, its load shedding, its end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import cast
 
+import uvicorn
 from anyio import CapacityLimiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -37,6 +38,7 @@ from app.api.native import (
 from app.api.openai import chat, completions, files, fine_tuning, models
 from app.api.openapi import DESCRIPTION, TAGS
 from app.api.services import Services
+from app.api.shedding import Shedding
 from app.api.tgi import routes as tgi
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
@@ -47,8 +49,9 @@ from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
+from app.server.process import Server
+from app.server.protocol import bounded_http
 from app.settings import Settings, load_settings
-from app.signals import on_stop_signals
 from app.slots import Slots, StreamSlots
 from app.store.loss_curves import Curves
 from app.store.run_store import RunStore
@@ -105,6 +108,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool = True) -> Server:
+    """The server of `charloom serve`, of the command line and of the tests; run it with its sockets.
+
+    Args:
+        uds: a socket's path to listen on instead.
+        lifespan: whether checkpoints are looked for and the engine runs; without, only the store is served.
+    Raises ConfigError.
+    """
+    app = create_app(settings)
+    services: Services = app.state.services
+    http = bounded_http(settings.read_seconds)
+    http.door = Shedding.of(services)
+    config = uvicorn.Config(
+        app,
+        uds=uds,
+        log_config=None,
+        access_log=False,
+        http=http,
+        ws="none",
+        lifespan="on" if lifespan else "off",
+        # the application ends what is left after the grace; this is for connections that hang
+        timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
+    )
+    return Server(config, partial(drain, services))
+
+
 def add_middleware(app: FastAPI, services: Services) -> None:
     """What every request passes through, the last one added first. Raises ConfigError."""
     settings = services.settings
@@ -159,8 +188,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settle()
     looking = asyncio.create_task(keep_looking(services.models, services.settings.poll_seconds))
     try:
-        with on_stop_signals(partial(drain, services)):
-            yield
+        yield
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
@@ -176,9 +204,9 @@ def settle() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
-def drain(services: Services) -> None:
-    """Takes nothing new; texts have the grace to end, gradient checks have none."""
-    services.engine.drain(services.settings.grace_seconds)
+def drain(services: Services, immediately: bool) -> None:
+    """Admits nothing new; texts have the grace to end, gradient checks have none."""
+    services.engine.drain(0.0 if immediately else services.settings.grace_seconds)
     services.gradchecks.helper.stop()
     services.streams.closing = True
 

@@ -1,50 +1,45 @@
-"""How the processes react to SIGTERM and SIGINT.
-
-A server waits for its open connections before it tells the application that it stops; by then a long text, or
-a stream, would have kept it waiting. So the application listens to the signals itself, and passes them on.
-"""
+"""How the processes react to the signals that ask them to end."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
-LONGEST_GOODBYE = 1.5  # seconds from SIGTERM to leaving without another checkpoint
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LONGEST_GOODBYE = 1.5  # seconds from a stop signal to leaving without another checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def on_stop_signals(drain: Callable[[], object]) -> Iterator[None]:
-    """Within the block SIGTERM and SIGINT call `drain` in the running event loop, then what they did before.
+def on_signals(react: Callable[[int], object], numbers: tuple[int, ...] = STOPS) -> Iterator[None]:
+    """Within the block each of the signals calls `react` with its number; afterwards they do what they did.
 
-    Does nothing outside the main thread, where Python delivers no signals.
+    A hangup that is ignored (`nohup`) stays ignored. Does nothing outside the main thread, where Python
+    delivers no signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = asyncio.get_running_loop()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(drain)
-        handler = previous[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
+    previous = {number: signal.getsignal(number) for number in numbers}
+    if previous.get(signal.SIGHUP) == signal.SIG_IGN:
+        del previous[signal.SIGHUP]
     for number in previous:
-        signal.signal(number, handle)
+        signal.signal(number, lambda number, frame: react(number))
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def interrupt(number: int) -> None:
+    """As a reaction: ends the block by KeyboardInterrupt, whichever signal it was."""
+    raise KeyboardInterrupt
 
 
 class Stop:
@@ -57,6 +52,12 @@ class Stop:
     def __call__(self) -> bool:
         return self.requested or (self._parent is not None and os.getppid() != self._parent)
 
+    def request(self, number: int) -> None:
+        """As a reaction: the first signal gives an orderly stop LONGEST_GOODBYE to end."""
+        if not self.requested:
+            self.requested = True
+            signal.setitimer(signal.ITIMER_REAL, LONGEST_GOODBYE)
+
 
 class NoTimeLeftError(BaseException):
     """The orderly stop took too long. Not an Exception: it must pass through all that handles those."""
@@ -64,43 +65,19 @@ class NoTimeLeftError(BaseException):
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT request a stop in this block; if it has not ended soon after, it is left at once.
+    """The signals request a stop in this block; if it has not ended soon after, it is left immediately.
 
-    Leaving at once loses nothing but the updates since the last checkpoint. Only for the main thread.
+    Leaving immediately loses nothing but the updates since the last checkpoint. Only for the main thread.
     """
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if not stop.requested:
-            stop.requested = True
-            signal.setitimer(signal.ITIMER_REAL, LONGEST_GOODBYE)
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise NoTimeLeftError
-
-    handlers = {signal.SIGTERM: request, signal.SIGINT: request, signal.SIGALRM: leave}
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        with on_signals(stop.request), on_signals(_leave, (signal.SIGALRM,)):
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
     except NoTimeLeftError:
         logger.warning("left without another checkpoint: the last update took too long")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end this block, in order and without a traceback."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _leave(number: int) -> None:
+    raise NoTimeLeftError

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from app.commands.progress import duration
-from app.main import create_app
+from app.main import build_server
 from app.settings import load_settings
 from model.errors import CharloomError
 
@@ -58,13 +57,10 @@ def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
 @contextmanager
 def _own_server(store: Path | None) -> Iterator[httpx.Client]:
     # who may read and write the folder may do everything
-    settings = load_settings(store=store, api_keys="", rate_limit="", access_log=False)
+    settings = load_settings(store=store, api_keys="", rate_limit="", access_log=False, grace_seconds=0)
     with tempfile.TemporaryDirectory(prefix="charloom-") as folder:
         socket = str(Path(folder) / "socket")
-        config = uvicorn.Config(
-            create_app(settings), uds=socket, log_config=None, lifespan="off", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
+        server = build_server(settings, uds=socket, lifespan=False)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:

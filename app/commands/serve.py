@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
-import uvicorn
-from fastapi import FastAPI
-
-from app.api.shedding import Shedding
 from app.commands.supervisor import Supervisor
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
-from app.main import create_app
-from app.server.protocol import bounded_http
+from app.main import build_server
+from app.server.process import handles, listen
 from app.settings import PREFIX, Settings
-from app.signals import interruptible
+from app.signals import interrupt, on_signals
 from app.store.run_store import RunStore
-from model.errors import CharloomError
 
 WORKER_NICE = 5  # a third of the server's share of a busy core
-ACCEPTED = 32  # connections in a turn of the event loop
 
 logger = logging.getLogger(__name__)
 
 
-class AddressError(CharloomError):
-    """The address cannot be listened on."""
-
-
 def serve(settings: Settings, with_worker: bool) -> None:
-    """Serve until a signal. Raises AddressError, TextError (no text for a fresh store), OSError."""
+    """Serve until a signal. Raises AddressError, ConfigError, OSError, TextError (a fresh store, no text)."""
     configure_logging(settings)
-    with interruptible(), listen(settings.host, settings.port) as listener, ExitStack() as stack:
+    with (
+        suppress(KeyboardInterrupt),
+        on_signals(interrupt),
+        listen(settings.host, settings.port) as listener,
+        ExitStack() as stack,
+    ):
+        server = build_server(settings)
         if with_worker:
             queue_defaults(RunStore(settings.store), settings)
             for _ in range(settings.workers):
@@ -44,44 +39,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
                 stack.callback(worker.stop)
         host, port = listener.getsockname()[:2]
         logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
-        http = bounded_http(settings.read_seconds)
-
-        def build() -> FastAPI:
-            app = create_app(settings)
-            http.door = Shedding.of(app.state.services)
-            return app
-
-        config = uvicorn.Config(
-            build,
-            factory=True,
-            log_config=None,
-            access_log=False,
-            http=http,
-            ws="none",
-            # the application ends what is left after the grace; this is for connections that hang
-            timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
-        )
-        uvicorn.Server(config).run(sockets=handles(listener))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a port in use is known before anything else starts. Raises AddressError."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise AddressError(
-            f"cannot listen on {host} port {port}: {reason}; choose another with --host or --port"
-        ) from error
-
-
-def handles(listener: socket.socket) -> list[socket.socket]:
-    """The socket many times over: uvloop takes one new connection from each in a turn of its loop.
-
-    From a single one a busy server, whose turns are long, would take so few that the system's queue for them
-    is full, and a health check waits for a minute behind it.
-    """
-    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
+        server.run(sockets=handles(listener))
 
 
 def worker_command() -> list[str]:

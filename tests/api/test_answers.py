@@ -1,4 +1,4 @@
-"""/models, /samples, health, the shape of errors, and what every answer carries."""
+"""/runs, /samples, health, the shape of errors, and what every answer carries."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.support.stores import announce
 
 
 def test_models_lists_every_run_with_where_it_stands(client: httpx.Client):
-    classic, gru = client.get("/models").json()["models"]
+    classic, gru = client.get("/runs").json()["runs"]
     assert (classic["name"], gru["name"]) == ("classic", "gru")
     assert (classic["serving"], gru["serving"]) == (None, "gru@60")
     assert (gru["cell"], gru["hidden"], gru["layers"], gru["preset"]) == ("gru", 12, 2, "gru")
@@ -25,7 +25,7 @@ def test_models_lists_every_run_with_where_it_stands(client: httpx.Client):
 
 
 def test_every_checkpoint_that_models_lists_can_write(client: httpx.Client):
-    for run in client.get("/models").json()["models"]:
+    for run in client.get("/runs").json()["runs"]:
         for step in run["checkpoints"]:
             answer = client.post("/generate", json={"model": f"{run['name']}@{step}", "length": 3})
             assert answer.json()["step"] == step
@@ -36,7 +36,7 @@ def test_a_run_whose_worker_is_silent_is_stale(serving, trained: RunStore):
     client = serving(trained.root)
     for age, stale in ((0, False), (60, True)):
         run.write_status(Status(state="training", heartbeat=time.time() - age))
-        assert client.get("/models").json()["models"][-1]["stale"] is stale
+        assert client.get("/runs").json()["runs"][-1]["stale"] is stale
 
 
 def test_a_damaged_run_does_not_hide_the_others(serving, trained: RunStore):
@@ -45,7 +45,7 @@ def test_a_damaged_run_does_not_hide_the_others(serving, trained: RunStore):
     (run.path / "status.json").write_text("{")
     bad = trained.create("bad", classic_like(), small_text(), "small.txt")
     (bad.path / "run.json").write_text("{")
-    classic, gru = serving(trained.root).get("/models").json()["models"]
+    classic, gru = serving(trained.root).get("/runs").json()["runs"]
     assert (classic["newest"], classic["state"]) == (None, "queued")
     assert gru["newest"]["step"] == 60
 
@@ -106,7 +106,7 @@ def test_a_bad_checkpoint_keeps_the_last_good_one_in_service(serving, trained: R
         ("GET", "/nothing", 404, "not_found"),
         ("GET", "/assets/nothing.js", 404, "not_found"),
         ("DELETE", "/generate", 405, "method_not_allowed"),
-        ("POST", "/models", 405, "method_not_allowed"),
+        ("POST", "/samples", 405, "method_not_allowed"),
         ("GET", "/loss-curve?points=5", 422, "invalid_request"),
         ("GET", "/loss-curve.svg?theme=blue", 422, "invalid_request"),
         ("GET", "/gradcheck?method=guess", 422, "invalid_request"),
@@ -130,7 +130,7 @@ def test_an_error_of_the_program_tells_nothing_but_the_request_id(serving, train
         raise ZeroDivisionError("a secret")
 
     monkeypatch.setattr("app.api.native.runs.list_runs", broken)
-    response = client.get("/models", headers={"x-request-id": "abc"})
+    response = client.get("/runs", headers={"x-request-id": "abc"})
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in response.text
     assert response.headers["x-request-id"] == "abc"
@@ -145,7 +145,7 @@ def test_a_store_that_cannot_be_read_is_unavailable(serving, trained_root, monke
         raise PermissionError(13, "Permission denied", "checkpoints")
 
     monkeypatch.setattr("app.api.native.runs.list_runs", broken)
-    response = client.get("/models")
+    response = client.get("/runs")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
 
 

@@ -150,7 +150,7 @@ PATHS = st.lists(
 @given(parts=PATHS, query=ANY_TEXT)
 def test_any_path_and_query(server, parts, query):
     encoded = query.encode("utf-8", "surrogatepass")
-    for path in ("/" + "/".join(parts), "/loss-curve", "/samples", "/models"):
+    for path in ("/" + "/".join(parts), "/loss-curve", "/samples", "/runs"):
         answer = server.get(path, params={"model": encoded, "prompt": encoded})
         assert answer.status_code < 500, answer.text
         assert "root:" not in answer.text

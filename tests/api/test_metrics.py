@@ -97,7 +97,7 @@ from app.main import create_app
 from app.settings import load_settings
 
 with TestClient(create_app(load_settings(store=sys.argv[1]))) as client:
-    assert client.get("/models").status_code == 200
+    assert client.get("/runs").status_code == 200
 """
 
 

@@ -7,9 +7,9 @@ import httpx
 import pytest
 import uvloop
 
-from app.commands.serve import handles, listen
 from app.engine.engine import Engine
 from app.errors import OverloadedError
+from app.server.process import handles, listen
 from app.server.protocol import LONGEST_REFUSED
 from tests.support.runs import LONGEST_WAIT
 from tests.support.servers import application

@@ -47,7 +47,7 @@ def test_a_server_reads_nothing_through_a_link(trained: RunStore, outside: Path,
     if name.startswith("step"):
         answer = client.post("/generate", json={"length": 5, "model": "classic"})
         assert answer.json()["model"] != "classic@60"  # the one before
-    for path in ("/loss-curve", "/samples", "/models"):
+    for path in ("/loss-curve", "/samples", "/runs"):
         answer = client.get(path, params={"model": "classic"}, headers={"accept": "application/json"})
         assert "the secret" not in answer.text, path
         assert SECRET_LOSS not in answer.text, path

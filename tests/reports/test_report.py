@@ -46,6 +46,20 @@ def test_the_page_holds_the_whole_report(client: httpx.Client, run):
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "text/html"),
+        ("text/markdown", "text/markdown"),
+        ("text/html, text/markdown;q=0.5", "text/html"),
+    ],
+)
+def test_report_form_follows_the_qualities_of_accept(client: httpx.Client, accept: str, kind: str):
+    answer = client.get("/report", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith(kind)
+    assert answer.headers["vary"] == "accept"
+
+
 def test_it_comes_as_markdown_too(client: httpx.Client):
     answer = client.get("/report", headers={"accept": "text/markdown"})
     assert answer.headers["content-type"].startswith("text/markdown")

@@ -70,8 +70,8 @@ def test_a_known_key_passes_by_bearer_and_by_basic(guarded):
 
 def test_a_key_may_hold_any_character(serving, trained_root):
     client = serving(trained_root, api_keys="ann:clé")
-    assert client.get("/models", headers={"authorization": "Bearer clé".encode()}).status_code == 200
-    assert client.get("/models", headers={"authorization": "Bearer cl"}).status_code == 401
+    assert client.get("/runs", headers={"authorization": "Bearer clé".encode()}).status_code == 200
+    assert client.get("/runs", headers={"authorization": "Bearer cl"}).status_code == 401
 
 
 def test_no_secret_is_ever_told(guarded):
@@ -149,8 +149,8 @@ def logged(client, paths) -> str:
 def test_health_checks_and_scrapes_have_no_line_in_the_access_log(serving, trained_root):
     client = serving(trained_root, access_log=True)
     assert logged(client, ["/healthz", "/readyz", "/metrics"]) == ""
-    assert logged(client, ["/healthz", "/models"]) == "request /models\n"
-    assert logged(serving(trained_root, access_log=False), ["/models"]) == ""
+    assert logged(client, ["/healthz", "/runs"]) == "request /runs\n"
+    assert logged(serving(trained_root, access_log=False), ["/runs"]) == ""
 
 
 def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monkeypatch):
@@ -168,7 +168,7 @@ def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monk
 def test_a_traceback_in_the_log_holds_no_secret(serving, trained_root, monkeypatch, caplog):
     client = serving(trained_root, api_keys=KEYS)
     monkeypatch.setattr(client.app.state.services.runs, "list", lambda: 1 / 0)
-    answer = client.get("/models", headers=BOB)
+    answer = client.get("/runs", headers=BOB)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "division" not in answer.text
     assert "ZeroDivisionError" in caplog.text

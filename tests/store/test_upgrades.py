@@ -48,7 +48,7 @@ def test_a_past_store_is_served_and_shown(golden, serving):
         body = {"prompt": "the ", "length": 60, "seed": 1, "model": name}
         assert client.post("/generate", json=body).json()["text"] == then["seed 1"]
         assert client.get("/loss-curve", params={"model": name, "format": "json"}).status_code == 200
-    assert len(client.get("/models").json()["models"]) == len(expected)
+    assert len(client.get("/runs").json()["runs"]) == len(expected)
 
 
 def test_a_past_run_that_was_stopped_goes_on_to_its_end(golden):

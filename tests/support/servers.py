@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import uvicorn
 
 from app.settings import Settings
 from tests.support.runs import LONGEST_WAIT, wait_until
@@ -22,24 +21,19 @@ from tests.support.runs import LONGEST_WAIT, wait_until
 def application(root: Path, **changes: object) -> Iterator[httpx.Client]:
     """The application over a store, in a thread of this process: quick to notice new checkpoints."""
     # here, so that the model's tests do not wait for it
-    from app.api.shedding import Shedding
-    from app.main import create_app
-    from app.server.protocol import bounded_http
+    from app.main import build_server
 
-    quick = {"poll_seconds": 0.02, "access_log": False} | changes
+    quick = {"poll_seconds": 0.02, "access_log": False, "grace_seconds": 0} | changes
     settings = Settings(store=root, corpus=root / "none.txt", **quick)
-    app, http = create_app(settings), bounded_http(settings.read_seconds)
-    http.door = Shedding.of(app.state.services)
+    server = build_server(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_config=None, http=http, ws="none", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
             wait_until(lambda: server.started or not thread.is_alive(), "the application starts")
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with httpx.Client(base_url=url, timeout=LONGEST_WAIT) as client:
-                client.app = app  # type: ignore[attr-defined]
+                client.app = server.config.app  # type: ignore[attr-defined]
                 yield client
         finally:
             server.should_exit = True
@@ -48,18 +42,21 @@ def application(root: Path, **changes: object) -> Iterator[httpx.Client]:
 
 
 @contextlib.contextmanager
-def server_process(root: Path, at: int = 0, **settings: object) -> Iterator[httpx.Client]:
+def server_process(
+    root: Path, at: int = 0, log: Path = Path(os.devnull), **settings: object
+) -> Iterator[httpx.Client]:
     """The real server over the store at `root`, without a worker; stopped at the end of the block.
 
-    `at` is its port, 0 any free one.
+    `at` is its port, 0 any free one; its log goes to the file `log`.
     """
     with socket.create_server(("127.0.0.1", at)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {f"CHARLOOM_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-P", "-m", "app.cli", "serve", "--no-worker", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--store", str(root)], env=environment, cwd=root.parent, stderr=subprocess.DEVNULL
-    )
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            [*command, "--store", str(root)], env=environment, cwd=root.parent, stderr=stderr
+        )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONGEST_WAIT) as client:
 
         def answers() -> bool:

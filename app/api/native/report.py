@@ -11,6 +11,9 @@ from app.api.native.run_info import ModelQuery
 from app.api.openapi import errors
 from app.api.services import ServicesDep
 from app.reports.report import METHODS, ReportFormat, checked_model, policy, render
+from app.server.accept import preferred
+
+FORMS: dict[str, ReportFormat] = {"text/html": "html", "text/markdown": "markdown"}
 
 router = APIRouter(tags=["proof"])
 
@@ -19,7 +22,7 @@ router = APIRouter(tags=["proof"])
     "/report",
     summary="A run's whole report",
     response_class=Response,
-    responses=errors(404, 422, 503, 504) | {200: {"content": {"text/html": {}, "text/markdown": {}}}},
+    responses=errors(404, 406, 422, 503, 504) | {200: {"content": {kind: {} for kind in FORMS}}},
 )
 async def report(
     request: Request,
@@ -32,6 +35,7 @@ async def report(
     One page that needs no other, as HTML or Markdown, from the run's own files. The first one of a run takes
     seconds: its gradients are checked.
     """
+    form = format or FORMS[preferred(request.headers.get("accept"), list(FORMS))]
     run = await run_in_threadpool(services.run, model)
     name = await run_in_threadpool(checked_model, run, services.models)
     checked = await services.model(name) if name else None
@@ -42,8 +46,6 @@ async def report(
         "draw_loss_curve",
         *(curve.drawn(), "svg", "light", "wide"),
     )
-    accepted = request.headers.get("accept", "")
-    form: ReportFormat = format or ("markdown" if "text/markdown" in accepted else "html")
     content = await run_in_threadpool(render, run, curve, checks, picture, form)
-    headers = {"content-security-policy": policy(), "cache-control": "no-cache"}
+    headers = {"content-security-policy": policy(), "cache-control": "no-cache", "vary": "accept"}
     return Response(content, media_type=f"text/{form}", headers=headers)

@@ -59,12 +59,6 @@ class RunList(BaseModel):
     runs: list[RunInfo]
 
 
-class ModelList(BaseModel):
-    """The same, under the name of the interface's first version."""
-
-    models: list[RunInfo]
-
-
 class RunChange(BaseModel):
     """What to ask of a run; the worker obeys within a second."""
 

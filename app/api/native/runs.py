@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from app.api.native.run_info import ModelQuery, describe, list_runs
 from app.api.native.run_schemas import (
     Deleted,
-    ModelList,
     RunChange,
     RunInfo,
     RunList,
@@ -31,12 +30,6 @@ router = APIRouter(tags=["training"])
 async def runs(services: ServicesDep) -> RunList:
     """Every run of the store, in the order of the queue, with its state, losses and checkpoints."""
     return RunList(runs=await run_in_threadpool(list_runs, services))
-
-
-@router.get("/models", summary="All runs", deprecated=True, responses=errors(503))
-async def models(services: ServicesDep) -> ModelList:
-    """The same as `/runs`, in a list called `models`."""
-    return ModelList(models=await run_in_threadpool(list_runs, services))
 
 
 @router.get("/runs/{name}", summary="One run", responses=errors(404, 422, 503))

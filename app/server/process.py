@@ -1,0 +1,69 @@
+"""The server as a process: the sockets it listens on, and the signals that end it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from app.signals import on_signals
+from model.errors import CharloomError
+
+ACCEPTED = 32  # connections in a turn of the event loop
+
+
+class AddressError(CharloomError):
+    """The address cannot be listened on."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells its application as soon as it is asked to end.
+
+    uvicorn waits for the open connections first; a long text, or a stream, would keep it waiting until then.
+
+    Args:
+        drain: called in the event loop at the first signal, and again at any later one with True: what is in
+            progress is then to end immediately.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[bool], object]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Also hangups; and no signal is raised again at the end, as uvicorn does."""
+        loop = asyncio.get_running_loop()
+        with on_signals(lambda number: loop.call_soon_threadsafe(self.end)):
+            yield
+
+    def end(self) -> None:
+        """Stop accepting, and let what is in progress end; at once if that was asked for before."""
+        again, self.should_exit = self.should_exit, True
+        self._drain(again)
+        if again:
+            for connection in list(self.server_state.connections):
+                connection.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a port in use is known before anything else starts. Raises AddressError."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise AddressError(
+            f"cannot listen on {host} port {port}: {reason}; choose another with --host or --port"
+        ) from error
+
+
+def handles(listener: socket.socket) -> list[socket.socket]:
+    """The socket many times over: uvloop takes one new connection from each in a turn of its loop.
+
+    From a single one a busy server, whose turns are long, would take so few that the system's queue for them
+    is full, and a health check waits for a minute behind it.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
