@@ -81,6 +81,7 @@ ROUTES = (
 )
 
 COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
+CLEARING_SECONDS = 600.0
 TELEMETRY_OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 
 logger = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ def build_services(settings: Settings) -> Services:
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
         making=CapacityLimiter(1),
+        changing=CapacityLimiter(1),
     )
 
 
@@ -187,11 +189,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await look(services.models)
     settle()
     looking = asyncio.create_task(keep_looking(services.models, services.settings.poll_seconds))
+    clearing = asyncio.create_task(keep_clear(services.runs))
     try:
         yield
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        for task in (looking, clearing):
+            task.cancel()
+        await asyncio.gather(looking, clearing, return_exceptions=True)
         await services.gradchecks.helper.close()
         await asyncio.to_thread(services.engine.stop)
         await services.renderer.helper.close()
@@ -216,6 +220,16 @@ async def keep_looking(models: ModelStore, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
         await look(models)
+
+
+async def keep_clear(runs: RunStore) -> None:
+    """Removes what killed processes left in the store, now and every ten minutes."""
+    while True:
+        try:
+            await asyncio.to_thread(runs.clear_leftovers)
+        except OSError as error:  # a store that is only read
+            logger.warning("what killed processes left cannot be removed: %s", error)
+        await asyncio.sleep(CLEARING_SECONDS)
 
 
 async def look(models: ModelStore) -> None:

@@ -48,6 +48,7 @@ class Services:
     reading: CapacityLimiter
     uploads: Slots
     making: CapacityLimiter
+    changing: CapacityLimiter
 
     async def model(self, name: str | None) -> LoadedModel:
         """The model of that name; reads the disk, if it must, in another thread."""
@@ -71,3 +72,8 @@ ServicesDep = Annotated[Services, Depends(services)]
 async def in_turn(services: Services, work: Callable[[], Result]) -> Result:
     """What `work` gives, one upload after the other: looking at a text takes memory, and a whole core."""
     return await anyio.to_thread.run_sync(work, limiter=services.making)
+
+
+async def change_in_turn(services: Services, work: Callable[[], Result]) -> Result:
+    """What `work` gives, one change of a run after the other, so that those that wait hold no threads."""
+    return await anyio.to_thread.run_sync(work, limiter=services.changing)

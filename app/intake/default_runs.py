@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from filelock import FileLock
-
 from app.intake.planning import check_length
 from app.settings import Settings
 from app.store.run_store import RunStore
@@ -24,8 +22,7 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
 
     Server and worker may both call this at once. Raises TextError or OSError if the text cannot be used.
     """
-    store.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.root / ".defaults.lock", timeout=60):
+    with store.lock(store.root / ".defaults.lock", 60):
         runs = store.list()
         if runs:
             corpora = {run.spec.corpus_name for run in runs}

@@ -145,7 +145,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(
                 status,
                 code,
-                str(error),
+                # of an OSError, which would name its file, what the system says
+                getattr(error, "strerror", None) or str(error),
                 field=getattr(error, "field", None),
                 details=_details(error),
                 retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),

@@ -10,12 +10,13 @@ import time
 
 from filelock import Timeout
 
-from app.errors import ConflictError
+from app.errors import ConflictError, RunNotFoundError
 from app.store.files import remove_folder
 from app.store.records import Control, Status, Wanted
 from app.store.run import Run
 from app.store.run_store import RunStore
 
+RETRY_SECONDS = 0.05
 STOP_SECONDS = 10.0  # longest that the end of a run's training is waited for
 POSSIBLE: dict[Wanted, tuple[str, ...]] = {
     "pause": ("queued", "training", "paused"),
@@ -28,7 +29,7 @@ WORDS: dict[Wanted, str] = {"pause": "paused", "stop": "stopped", "train": "resu
 def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) -> Status:
     """Ask something of `run`, None leaves it as it was; where it stands then.
 
-    Raises ConflictError if that is not possible in its state, OSError.
+    Raises ConflictError if that is not possible in its state, RunNotFoundError if it was deleted, OSError.
     """
     with store.changing():
         state = run.standing.state
@@ -40,28 +41,44 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
             changes |= {"wanted": wanted, "asked": time.time()}
         if priority is not None:
             changes["priority"] = priority
-        run.write_control(Control.model_validate(run.control.model_dump() | changes))
+        try:
+            run.write_control(Control.model_validate(run.control.model_dump() | changes))
+        except FileNotFoundError:
+            raise RunNotFoundError(f"run {run.name!r} was deleted meanwhile") from None
     return run.standing
 
 
-def delete(store: RunStore, name: str, force: bool) -> None:
-    """Remove all of a run. Blocks until its training has stopped.
+def begin_deletion(store: RunStore, name: str, force: bool) -> None:
+    """Ask a run's training to stop.
 
-    Raises ConflictError if no other run has a checkpoint to serve, unless `force`, or if the training does
-    not stop; RunNameError, RunNotFoundError, OSError.
+    Raises ConflictError if no other run has a checkpoint to serve, unless `force`; RunNameError,
+    RunNotFoundError, OSError.
     """
     run = store.get(name)
     if not force and _serves(run) and not any(_serves(other) for other in store.list() if other.name != name):
         raise ConflictError(f"run {name!r} is the only one that can be served: delete it with force=true")
     if run.standing.state in POSSIBLE["stop"]:
         ask(store, run, "stop", None)
+
+
+def finish_deletion(store: RunStore, name: str, deadline: float) -> bool:
+    """Remove all of a run, unless it is still trained: False then, and ConflictError after `deadline`.
+
+    `deadline` is by time.monotonic(). Raises RunNotFoundError if another was quicker, OSError.
+    """
     try:
-        with store.run_lock(name).acquire(timeout=STOP_SECONDS):
-            remove_folder(run.path, store.root)
+        with store.holding(name):
+            remove_folder(store.root / name, store.root)
+            store.remove_lock(name)
     except Timeout:
+        if time.monotonic() < deadline:
+            return False
         raise ConflictError(
             f"run {name!r} was asked to stop and is still training: try again in some seconds"
         ) from None
+    except FileNotFoundError:
+        raise RunNotFoundError(f"run {name!r} was deleted meanwhile") from None
+    return True
 
 
 def _serves(run: Run) -> bool:

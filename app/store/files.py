@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
+from app.store.temporaries import temporary_in
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
-TEMPORARY_PREFIX = ".tmp-"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -35,6 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_in(path.parent)
     try:
+        os.close(open_new(temporary))
         yield temporary
         flush(temporary)
         temporary.replace(path)
@@ -44,9 +44,37 @@ def replacing(path: Path) -> Iterator[Path]:
     flush(path.parent)  # a rename is on the disk only once its folder is
 
 
-def temporary_in(folder: Path) -> Path:
-    """A name in `folder` that nobody has, and that is cleared away if it is left there."""
-    return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+def open_new(path: Path, flags: int = os.O_WRONLY | os.O_EXCL) -> int:
+    """A descriptor of a file that is made for this, as private as its folder: see `inherited`."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        with contextlib.suppress(PermissionError):  # it was there, and is another user's
+            os.fchmod(descriptor, inherited(path.parent) & 0o660)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_folder(path: Path) -> None:
+    """A new folder, as private as the one it is in: see `inherited`. Raises OSError."""
+    path.mkdir(mode=0o700)
+    path.chmod(inherited(path.parent))
+
+
+def make_private(folder: Path) -> None:
+    """Give the files in `folder`, whoever made them, the permissions of new ones."""
+    for path in folder.iterdir():
+        if is_regular(path):
+            path.chmod(inherited(folder) & 0o660)
+
+
+def inherited(folder: Path) -> int:
+    """The permissions of a new folder in `folder`: all for the owner, those of `folder` for the group.
+
+    So a store whose folder is given to a group (`chmod g+rwxs`) is shared with that group.
+    """
+    return 0o700 | (folder.stat().st_mode & 0o2070)
 
 
 def remove_folder(path: Path, root: Path) -> None:
@@ -66,24 +94,6 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporaries(folder: Path, seconds: float = 0.0) -> int:
-    """Remove what killed writers left in `folder`, and say how many.
-
-    Where others may be writing, `seconds` is how long ago something must have been written to be left over.
-    """
-    stale = []
-    for entry in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if entry.name.startswith(TEMPORARY_PREFIX) and entry.lstat().st_mtime <= time.time() - seconds:
-                stale.append(entry)
-    for entry in stale:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
-    return len(stale)
-
-
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading.
 
@@ -94,7 +104,7 @@ def open_regular(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path} is not a regular file")
+        raise OSError(f"{path.name} is not a regular file")
     return open(descriptor, "rb")
 
 
@@ -103,8 +113,8 @@ def read_regular(path: Path, limit: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise OSError(f"{path} has {size:,} bytes; the limit here is {limit:,}")
-        return file.read(limit)
+            raise OSError(f"{path.name} has {size:,} bytes; the limit here is {limit:,}")
+        return file.read(size)
 
 
 def is_regular(path: Path) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from app.store.files import open_new
+
 Record = dict[str, Any]
 
 
@@ -41,7 +43,7 @@ def read(path: Path) -> list[Record]:
 
 def append(path: Path, records: Iterable[Record]) -> None:
     """Adds records to the end of a file. Raises OSError for a link."""
-    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab") as file:
+    with open(open_new(path, os.O_WRONLY | os.O_APPEND), "ab") as file:
         file.write(b"".join(encode(record) for record in records))
 
 

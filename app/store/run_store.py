@@ -26,16 +26,20 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from app.errors import RunError, RunExistsError, RunNameError, RunNotFoundError
-from app.store.files import flush, temporary_in, write_atomic
+from app.store.files import flush, inherited, make_folder, make_private, open_new, write_atomic
 from app.store.records import RUN_NAME, RunSpec
 from app.store.run import Run, Text
+from app.store.temporaries import remove_temporaries, temporary_in
 from model.config import RunConfig
+
+CHANGE_SECONDS = 30.0  # longest that one change of the store waits for others
 
 logger = logging.getLogger(__name__)
 
@@ -62,18 +66,71 @@ class RunStore:
         """Held by the first, second, … of the workers that the store is configured for."""
         return self.root / (".worker.lock" if place == 1 else f".worker-{place}.lock")
 
-    def run_lock(self, name: str) -> FileLock:
-        """Held by who trains or deletes the run. Raises RunNameError, OSError."""
+    def make_root(self) -> None:
+        """The folder of the store, readable by its owner alone unless it is there already. Raises OSError."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, exist_ok=True)
+
+    def lock(self, path: Path, timeout: float = -1) -> FileLock:
+        """A lock in the store, shared with whom the store is shared."""
+        self.make_root()
+        return FileLock(path, timeout, mode=inherited(self.root) & 0o660)
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """Held by the one that trains or deletes the run. Raises RunNameError, Timeout at once, OSError."""
+        path = self._lock_path(name)
+        with suppress(FileExistsError):
+            os.close(open_new(path))
+        before = path.lstat().st_ino
+        with self.lock(path).acquire(timeout=0):
+            try:
+                same = path.lstat().st_ino == before
+            except FileNotFoundError:
+                same = False
+            if not same:  # the run was deleted between: another may hold a lock of that name
+                raise Timeout(os.fspath(path))
+            yield
+
+    def remove_lock(self, name: str) -> None:
+        """For the one that holds it, and has deleted the run. Raises OSError."""
+        self._lock_path(name).unlink(missing_ok=True)
+
+    def _lock_path(self, name: str) -> Path:
         self._path(name)
         folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
         if folder.is_symlink():
-            raise OSError(f"{folder} is a link: remove it")
-        return FileLock(folder / f"{name}.lock")
+            raise OSError(".locks is a link: remove it")
+        self.make_root()
+        with suppress(FileExistsError):
+            make_folder(folder)
+        return folder / f"{name}.lock"
 
-    def changing(self) -> FileLock:
-        """Held while a run is added, or asked something."""
-        return FileLock(self.root / ".queue.lock", timeout=30)
+    def clear_leftovers(self) -> int:
+        """Remove what killed processes left, and locks of runs that are gone; how many. Raises OSError."""
+        count = 0
+        for folder in (self.root, self.root / ".files", *(self.root / name for name in self._folders())):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not folder.is_symlink():
+                    count += remove_temporaries(folder)
+        for path in (self.root / ".locks").glob("*.lock"):
+            with suppress(RunNameError, Timeout, FileNotFoundError), self.holding(path.stem):
+                if not (self.root / path.stem).exists():
+                    self.remove_lock(path.stem)
+                    count += 1
+        return count
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Held while a run is added, or asked something. Raises TimeoutError if others keep it too long."""
+        try:
+            lock = self.lock(self.root / ".queue.lock", CHANGE_SECONDS).acquire()
+        except Timeout:
+            raise TimeoutError(
+                f"the store was busy with other changes for {CHANGE_SECONDS:g} s: try again"
+            ) from None
+        with lock:
+            yield
 
     def create(self, name: str, config: RunConfig, text: str, corpus_name: str) -> Run:
         """Put a new run at the end of the queue; `corpus_name` is shown to people: the text's file name.
@@ -99,7 +156,7 @@ class RunStore:
         RunSpec. Raises RunNameError, RunExistsError, OSError, or what `fill` raises; then nothing is left.
         """
         self._path(name)
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.make_root()
         folder = temporary_in(self.root)
         with self.changing():
             name = self._free_name(name) if numbered else name
@@ -117,9 +174,10 @@ class RunStore:
                 **known,
             )
             try:
-                folder.mkdir()
+                make_folder(folder)
                 fill(folder)
                 spec.write(folder / "run.json")
+                make_private(folder)
                 folder.rename(path)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.errors import ConflictError
-from app.store.files import is_regular, temporary_in, write_atomic
+from app.store.files import is_regular, make_folder, write_atomic
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.store.temporaries import temporary_in
 
 RESERVED = 1 << 16  # bytes: some statuses
 
@@ -125,9 +126,9 @@ def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
 @contextmanager
 def scratch(store: RunStore) -> Iterator[Path]:
     """The same, whatever the store holds. Raises OSError."""
-    store.root.mkdir(parents=True, exist_ok=True)
+    store.make_root()
     folder = temporary_in(store.root)
-    folder.mkdir()
+    make_folder(folder)
     try:
         yield folder
     finally:

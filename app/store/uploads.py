@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from app.errors import ConflictError, NotFoundError, RunFileError, TooLargeError
-from app.store.files import Source, flush, open_regular, remove_folder
+from app.store.files import Source, flush, make_folder, make_private, open_regular, remove_folder
 from app.store.records import Record
 from app.store.run_store import RunStore
 from app.store.space import Limits, scratch
@@ -55,7 +56,9 @@ class UploadedFiles:
                 created=time.time(),
             )
             record.write(folder / "file.json")
-            self.folder.mkdir(exist_ok=True)
+            make_private(folder)
+            with suppress(FileExistsError):
+                make_folder(self.folder)
             kept = folder.rename(self.folder / record.id)
             flush(kept.parent)
         return record

@@ -19,11 +19,12 @@ import numpy as np
 
 from app.errors import RunFileError
 from app.store import history
-from app.store.files import flush, remove_temporaries, write_atomic
+from app.store.files import flush, write_atomic
 from app.store.records import Baselines, CheckpointEntry, Latest, State, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Budget
+from app.store.temporaries import remove_temporaries
 from app.training.processes import running_passes
 from app.training.recovery import kept_anchors, last_good, start_or_resume, warnings
 from model.checkpoint import Checkpoint, encode, load

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 from threadpoolctl import threadpool_limits
 
-from app.store.files import DISK_FULL, remove_temporaries
+from app.store.files import DISK_FULL
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -21,7 +21,7 @@ from model.errors import CharloomError
 
 CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
 RANK_SECONDS = 1.0  # and whether another has become more important
-ABANDONED_SECONDS = 86_400.0  # after which nobody can still be writing: an upload has its own limit
+CLEARING_SECONDS = 600.0  # between two looks for what killed processes left
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def hold(store: RunStore, should_stop: Callable[[], bool], wait: bool, workers: 
     Yields False if a stop was requested while waiting for one. Raises StoreBusyError if other workers hold
     them all and `wait` is false, OSError if the store is not writable.
     """
-    store.root.mkdir(parents=True, exist_ok=True)
-    locks = [FileLock(store.worker_lock(place)) for place in range(1, workers + 1)]
+    store.make_root()
+    locks = [store.lock(store.worker_lock(place)) for place in range(1, workers + 1)]
     held = _first_free(locks)
     others = "another worker holds" if workers == 1 else f"{workers} other workers hold"
     if held is None and not wait:
@@ -83,13 +83,14 @@ class Worker:
         self._reserve = Reserve(store.root)
         self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
         self._not_before: dict[str, float] = {}
+        self._clearing_due = 0.0
 
     def run(self) -> None:
         """Train until a stop is requested. Only for the holder of the store's lock."""
         # more threads cost more than they give at these sizes, and the server wants the other cores
         with threadpool_limits(1):
-            remove_temporaries(self.store.root, ABANDONED_SECONDS)
             while not self.should_stop():
+                self._clear_leftovers()
                 run = self.next_run()
                 if run is None:
                     time.sleep(self.poll_seconds)
@@ -97,6 +98,17 @@ class Worker:
                     self.train(run)
                 else:  # the disk is as full as it was, and the run's state says so
                     self._not_before[run.name] = time.monotonic() + self.retry_seconds
+
+    def _clear_leftovers(self) -> None:
+        """Now and then remove what killed processes left; what cannot be removed is logged."""
+        now = time.monotonic()
+        if now < self._clearing_due:
+            return
+        self._clearing_due = now + CLEARING_SECONDS
+        try:
+            self.store.clear_leftovers()
+        except OSError as error:
+            logger.error("what killed processes left cannot be removed: %s", error)
 
     def next_run(self) -> Run | None:
         """The run to train now, if any: of the highest priority, of those the ones already begun."""
@@ -115,7 +127,7 @@ class Worker:
     def train(self, run: Run) -> None:
         """Train one run; whatever goes wrong becomes its state and reason, and the worker goes on."""
         try:
-            with self.store.run_lock(run.name).acquire(timeout=0):
+            with self.store.holding(run.name):
                 self._train(run)
         except Timeout:  # by another worker of this store, or it is being deleted
             self._not_before[run.name] = time.monotonic() + self.poll_seconds
@@ -155,6 +167,7 @@ class Worker:
             if now < rank_at:
                 return False
             rank_at = now + RANK_SECONDS
+            self._clear_leftovers()
             return self._outranked(run)
 
         return interrupted
@@ -167,7 +180,7 @@ class Worker:
     def _put_down(self, run: Run) -> None:
         """A run that was to stop and whose worker was killed first: nobody is training it any more."""
         try:
-            with self.store.run_lock(run.name).acquire(timeout=0):
+            with self.store.holding(run.name):
                 if run.status.state == "training":
                     run.write_status(run.status.model_copy(update={"state": "queued"}))
         except Timeout:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.store.files import TEMPORARY_PREFIX
 from app.store.records import RunSpec
+from app.store.temporaries import TEMPORARY_PREFIX
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 from tests.support.servers import application, server_process
 from tests.support.sockets import descriptors, rest

@@ -11,9 +11,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from app.signals import Stop
-from app.store.files import TEMPORARY_PREFIX
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.store.temporaries import TEMPORARY_PREFIX
 from app.training.trainer import Cadence, train_run
 from app.training.worker import Worker, hold
 from model.checkpoint import load

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.store.files import is_regular, read_regular, remove_temporaries, replacing, write_atomic
+from app.store.files import is_regular, read_regular, replacing, write_atomic
 
 
 @given(first=st.binary(max_size=2000), second=st.binary(max_size=2000))
@@ -57,17 +57,6 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path):
         temporary.write_bytes(b"ne")
         assert path.read_bytes() == b"old" * 1000
     assert path.read_bytes() == b"ne"
-
-
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path):
-    write_atomic(tmp_path / "file", b"data")
-    for name in (".tmp-0123", ".tmp-4567", ".worker.lock"):
-        (tmp_path / name).touch()
-    (tmp_path / ".tmp-folder").mkdir()
-    (tmp_path / ".tmp-folder" / "x").write_text("x")
-    assert remove_temporaries(tmp_path, seconds=3600) == 0
-    assert remove_temporaries(tmp_path) == 3
-    assert sorted(os.listdir(tmp_path)) == [".worker.lock", "file"]
 
 
 def test_only_regular_files_within_the_limit_are_read(tmp_path: Path):

@@ -20,8 +20,8 @@ from app.errors import InvalidRequestError
 from app.intake.archive import export, import_run
 from app.server.auth import Right, needs
 from app.server.upload_body import received
-from app.store.files import TEMPORARY_PREFIX
 from app.store.run import Run
+from app.store.temporaries import TEMPORARY_PREFIX
 
 router = APIRouter(tags=["training"])
 ZIP = "application/zip"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from bisect import bisect_right
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -18,9 +21,9 @@ from app.api.native.run_schemas import (
     SampleList,
 )
 from app.api.openapi import errors
-from app.api.services import Services, ServicesDep
+from app.api.services import Services, ServicesDep, change_in_turn
 from app.server.auth import Right, needs
-from app.store.control import ask, delete
+from app.store.control import RETRY_SECONDS, STOP_SECONDS, ask, begin_deletion, finish_deletion
 from app.store.records import Wanted
 
 router = APIRouter(tags=["training"])
@@ -46,7 +49,7 @@ async def one(name: str, services: ServicesDep) -> RunInfo:
 )
 async def change(name: str, body: RunChange, services: ServicesDep) -> RunInfo:
     """Ask something of a run. What is being trained is in state `training` until the worker has obeyed."""
-    return await run_in_threadpool(_change, services, name, body)
+    return await change_in_turn(services, partial(_change, services, name, body))
 
 
 @router.delete(
@@ -61,7 +64,10 @@ async def remove(
     force: Annotated[bool, Query(description="Also where no other run could be served then.")] = False,
 ) -> Deleted:
     """Remove all of a run, once its training has stopped."""
-    await run_in_threadpool(delete, services.runs, name, force)
+    await change_in_turn(services, partial(begin_deletion, services.runs, name, force))
+    deadline = time.monotonic() + STOP_SECONDS
+    while not await run_in_threadpool(finish_deletion, services.runs, name, deadline):
+        await asyncio.sleep(RETRY_SECONDS)
     return Deleted(name=name)
 
 

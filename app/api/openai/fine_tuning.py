@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -11,7 +12,7 @@ from app.api.openai import jobs as tuning
 from app.api.openai.job_schemas import FineTuningJob, JobCheckpointList, JobEventList, JobList, JobRequest
 from app.api.openai.paging import page
 from app.api.openapi import openai_errors
-from app.api.services import Services, ServicesDep, in_turn
+from app.api.services import Services, ServicesDep, change_in_turn, in_turn
 from app.server.auth import Right, needs
 from app.store.control import ask
 from app.store.records import Wanted
@@ -63,7 +64,7 @@ async def job(job_id: str, services: ServicesDep) -> FineTuningJob:
 )
 async def cancel(job_id: str, services: ServicesDep) -> FineTuningJob:
     """End a run; what it has learnt can be used."""
-    return await run_in_threadpool(_ask, services, job_id, "stop")
+    return await change_in_turn(services, partial(_ask, services, job_id, "stop"))
 
 
 @router.post(
@@ -74,7 +75,7 @@ async def cancel(job_id: str, services: ServicesDep) -> FineTuningJob:
 )
 async def pause(job_id: str, services: ServicesDep) -> FineTuningJob:
     """Hold a run until it is resumed."""
-    return await run_in_threadpool(_ask, services, job_id, "pause")
+    return await change_in_turn(services, partial(_ask, services, job_id, "pause"))
 
 
 @router.post(
@@ -85,7 +86,7 @@ async def pause(job_id: str, services: ServicesDep) -> FineTuningJob:
 )
 async def resume(job_id: str, services: ServicesDep) -> FineTuningJob:
     """Take up a run that was held or ended before its time."""
-    return await run_in_threadpool(_ask, services, job_id, "train")
+    return await change_in_turn(services, partial(_ask, services, job_id, "train"))
 
 
 def _ask(services: Services, job_id: str, wanted: Wanted) -> FineTuningJob:

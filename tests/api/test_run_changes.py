@@ -1,0 +1,130 @@
+"""Changes and deletions of runs that have to wait, or whose run vanishes meanwhile."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from app.store import control
+from app.store.run import Run
+from app.store.run_store import RunStore
+
+WAITING = 45  # more than there are threads for what blocks
+SOON = 5.0  # seconds; without the fix it takes as long as the wait
+
+
+def timed(api: httpx.Client, path: str) -> float:
+    began = time.monotonic()
+    assert api.get(path).status_code == 200
+    return time.monotonic() - began
+
+
+def while_waiting(api: httpx.Client, ask: Callable[[int], httpx.Response], release: Callable[[], None]):
+    """The answers to many requests that have to wait until `release`, while others are answered."""
+    with ThreadPoolExecutor(WAITING) as pool:
+        waiting = [pool.submit(ask, number) for number in range(WAITING)]
+        try:
+            time.sleep(1.0)
+            assert timed(api, "/runs") < SOON
+            assert timed(api, "/samples?model=gru") < SOON
+        finally:
+            release()
+        return [one.result(60) for one in waiting]
+
+
+def test_waiting_changes_hold_no_threads(serving, trained: RunStore):
+    api = serving(trained.root)
+    with httpx.Client(base_url=api.base_url, timeout=60, limits=httpx.Limits(max_connections=100)) as other:
+        changing = trained.changing()
+        changing.__enter__()
+
+        def ask(number: int) -> httpx.Response:
+            return other.patch("/runs/gru", json={"priority": number})
+
+        answers = while_waiting(api, ask, lambda: changing.__exit__(None, None, None))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_waiting_deletions_hold_no_threads(serving, trained: RunStore):
+    api = serving(trained.root)
+    with httpx.Client(base_url=api.base_url, timeout=60, limits=httpx.Limits(max_connections=100)) as other:
+        holding = trained.holding("classic")
+        holding.__enter__()
+        answers = while_waiting(
+            api, lambda number: other.delete("/runs/classic"), lambda: holding.__exit__(None, None, None)
+        )
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200] + [404] * (WAITING - 1)
+    assert all(
+        "classic" in answer.json()["error"]["message"] for answer in answers if answer.status_code == 404
+    )
+
+
+def test_a_deletion_gives_up_while_the_run_is_trained(serving, trained: RunStore, monkeypatch):
+    monkeypatch.setattr("app.api.native.runs.STOP_SECONDS", 0.1)
+    api = serving(trained.root)
+    with trained.holding("classic"):
+        answer = api.delete("/runs/classic")
+    assert answer.status_code == 409
+    assert "still training" in answer.json()["error"]["message"]
+    assert api.delete("/runs/classic").status_code == 200
+
+
+def test_a_change_that_waits_too_long_is_refused_without_a_path(serving, trained: RunStore, monkeypatch):
+    monkeypatch.setattr("app.store.run_store.CHANGE_SECONDS", 0.1)
+    api = serving(trained.root)
+    with trained.changing():
+        answer = api.patch("/runs/gru", json={"priority": 1})
+    assert answer.status_code == 504
+    assert answer.json()["error"]["message"] == "the store was busy with other changes for 0.1 s: try again"
+
+
+def test_a_disk_that_cannot_be_written_is_reported_without_a_path(serving, trained: RunStore, monkeypatch):
+    def fail(run: Run, control: object):
+        raise OSError(5, "Input/output error", str(run.path / "control.json"))
+
+    monkeypatch.setattr(Run, "write_control", fail)
+    answer = serving(trained.root).patch("/runs/gru", json={"priority": 1})
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"] == "Input/output error"
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_run_that_vanishes_before_it_is_changed_is_404(
+    serving, trained: RunStore, monkeypatch, method: str
+):
+    standing = Run.standing
+
+    def vanish(run: Run):
+        found = standing.fget(run)
+        shutil.rmtree(run.path, ignore_errors=True)
+        return found
+
+    api = serving(trained.root)
+    monkeypatch.setattr(Run, "standing", property(vanish))
+    body = {"json": {"priority": 3}} if method == "PATCH" else {}
+    answer = api.request(method, "/runs/classic", **body)
+    assert answer.status_code == 404, answer.text
+    assert str(trained.root) not in answer.text
+
+
+def test_a_lock_whose_file_was_replaced_is_not_held(trained: RunStore, monkeypatch):
+    """Another that waited for the lock of a deleted run must not train a new run of that name."""
+    path = trained.root / ".locks" / "classic.lock"
+    with trained.holding("classic"):
+        pass
+    lock, stack = trained.lock, contextlib.ExitStack()
+
+    def replaced(*args: object):
+        stack.enter_context(path.open())  # or the new file may have its inode
+        path.unlink()
+        path.touch()
+        return lock(*args)
+
+    monkeypatch.setattr(trained, "lock", replaced)
+    with stack, pytest.raises(control.Timeout), trained.holding("classic"):
+        pass

@@ -1,0 +1,98 @@
+"""Unfinished files: those of a process that is gone are removed, those of a running one never."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from app.store import temporaries
+from app.store.control import begin_deletion, finish_deletion
+from app.store.files import replacing, write_atomic
+from app.store.run_store import RunStore
+from app.store.temporaries import ABANDONED_SECONDS, remove_temporaries, temporary_in
+from app.training.trainer import train_run
+from tests.support.runs import classic_like, small_text
+
+LEAVE = """
+import os, signal, sys
+from pathlib import Path
+from app.store.files import make_folder
+from app.store.temporaries import temporary_in
+folder = temporary_in(Path(sys.argv[1]))
+make_folder(folder)
+(folder / "content").write_text("half")
+temporary_in(Path(sys.argv[1])).write_text("half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_writer(folder: Path) -> None:
+    subprocess.run([sys.executable, "-c", LEAVE, folder], check=False, timeout=60)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
+    write_atomic(tmp_path / "file", b"data")
+    (tmp_path / ".worker.lock").touch()
+    killed_writer(tmp_path)
+    assert len(os.listdir(tmp_path)) == 4
+    with replacing(tmp_path / "other") as ours:
+        ours.write_bytes(b"half")
+        assert remove_temporaries(tmp_path) == 2
+        assert ours.exists()
+    assert sorted(os.listdir(tmp_path)) == [".worker.lock", "file", "other"]
+
+
+def test_a_process_that_has_the_number_of_a_gone_one_does_not_keep_its_files(tmp_path: Path):
+    path = temporary_in(tmp_path)
+    prefix, place, pid, start, random = path.name.rsplit("-", 4)
+    path.with_name(f"{prefix}-{place}-{pid}-{int(start) - 1}-{random}").touch()
+    assert remove_temporaries(tmp_path) == 1
+
+
+def test_what_was_begun_elsewhere_is_removed_once_it_is_old(tmp_path: Path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(temporaries, "_place", lambda: "0123abcd")
+        foreign = temporary_in(tmp_path)
+    (tmp_path / ".tmp-0123456789abcdef").touch()  # as earlier versions named them
+    foreign.mkdir()
+    (foreign / "content").touch()
+    old = time.time() - ABANDONED_SECONDS - 10
+    os.utime(foreign, (old, old))
+    assert remove_temporaries(tmp_path) == 0  # its content is new
+    for path in (foreign / "content", tmp_path / ".tmp-0123456789abcdef", foreign):
+        os.utime(path, (old, old))
+    assert remove_temporaries(tmp_path) == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_that_begins_a_run_leaves_a_request_that_is_being_written(tmp_path: Path):
+    store = RunStore(tmp_path)
+    run = store.create("run", classic_like(steps=3), small_text(), "small.txt")
+    with replacing(run.path / "control.json") as request:
+        request.write_bytes(b'{"wanted": "pause", "asked": 1.0}')
+        train_run(run, lambda: False)
+    assert run.control.wanted == "pause"
+
+
+def test_leftovers_of_the_whole_store_are_cleared(tmp_path: Path):
+    store = RunStore(tmp_path / "store")
+    run = store.create("run", classic_like(), small_text(), "small.txt")
+    (store.root / ".files").mkdir()
+    for folder in (store.root, store.root / ".files", run.path):
+        killed_writer(folder)
+    with store.holding("run"):
+        pass
+    (store.root / ".locks" / "gone.lock").touch()
+    assert store.clear_leftovers() == 7
+    assert sorted(os.listdir(store.root)) == [".files", ".locks", ".queue.lock", "run"]
+    assert sorted(os.listdir(run.path)) == ["corpus.txt", "run.json"]
+    assert os.listdir(store.root / ".locks") == ["run.lock"]
+
+
+def test_a_deleted_run_leaves_no_lock(tmp_path: Path):
+    store = RunStore(tmp_path)
+    store.create("run", classic_like(), small_text(), "small.txt")
+    begin_deletion(store, "run", force=True)
+    assert finish_deletion(store, "run", deadline=0.0)
+    assert os.listdir(store.root / ".locks") == []
