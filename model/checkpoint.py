@@ -62,6 +62,15 @@ class Checkpoint:
     progress: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def losses(self) -> dict[str, float | None]:
+        """`loss` and `smooth_loss` as of `step`, and `best_loss`; None where not measured."""
+        progress = self.progress
+        losses = {name: progress.get(name) for name in ("loss", "smooth_loss", "best_loss")}
+        if not self.tensors and "as_of" not in progress:  # a best one of an earlier version: of a later step
+            losses |= {"loss": None, "smooth_loss": None}
+        return losses
+
     def network(self) -> Network:
         """The network at this step."""
         return Network(network_config(self.config, len(self.vocabulary)), self.parameters)
@@ -198,8 +207,12 @@ PROGRESS: dict[str, Callable[[Any], bool]] = {
     "seconds": lambda value: _is_number(value) and value >= 0,
     "loss": _is_loss,
     "smooth_loss": _is_loss,
+    "assignment_loss": _is_loss,
+    "first_loss": _is_loss,
     "best_loss": _is_loss,
     "best_step": _is_step,
+    "best": _is_guard,
+    "as_of": _is_step,
     "loss_guard": _is_guard,
     "held_out_guard": _is_guard,
     "rollbacks": _is_rollbacks,

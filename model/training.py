@@ -25,6 +25,7 @@ from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
 from model.passes import InTurn, Passes
 from model.sampling import SamplingConfig
+from model.smoothing import SmoothLoss
 from model.vocabulary import Vocabulary
 from model.warm_start import take_over
 
@@ -45,8 +46,8 @@ class Progress:
     Attributes:
         loss: of the last update's window, before that update; None at step 0.
         smooth_loss: its running mean, `config.smoothing` of the old and the rest of the new; None at step 0.
-        summed_smooth_loss: the same summed over a sequence, the assignment's own figure; None unless the run
-            sums its loss.
+        summed_smooth_loss: the assignment's own figure, the running mean that begins with the first loss,
+            summed over a sequence; None unless the run sums its loss.
         validation_loss: on the held-out text, at the steps where it is measured.
         record: whether this step belongs on the loss curve.
         samples: passages written at this step.
@@ -76,7 +77,7 @@ class Training:
         state: hidden state carried to the next window, of all members' units, (L, S, B, M*H).
         passes: runs the forward and backward passes; may be replaced by one that runs the shards at once.
         best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose network reached it,
-            and that network's parameters.
+            and that network's parameters; `best_losses` are the losses and seconds of that step.
         elapsed: seconds of training so far.
         held_out_guard: notices overfitting.
         rollbacks: returns to an earlier checkpoint, each of which halved the learning rate.
@@ -105,7 +106,8 @@ class Training:
         self.best = self.network.flat.copy()
         self.best_loss, self.best_step = math.inf, 0
         self.loss: float | None = None
-        self.smooth_loss: float | None = None
+        self.smoothed = SmoothLoss(config.smoothing)
+        self.best_losses = self._losses()
         self.passes: Passes = InTurn(self.members, config)
         self.loss_guard = LossGuard(self.batches.unigram_costs())
         self.held_out_guard = HeldOutGuard(config.validate_every)
@@ -153,11 +155,13 @@ class Training:
             self.parameters[0] = checkpoint.parameters
         self._merged_at = -1
         self.step, self.elapsed = checkpoint.step, progress["seconds"]
-        self.loss, self.smooth_loss = progress["loss"], progress["smooth_loss"]
+        self.loss = progress["loss"]
+        self.smoothed.restore(progress, self.step)
         self.best_step = progress["best_step"]
         self.best_loss = math.inf if progress["best_loss"] is None else progress["best_loss"]
         self.rng.bit_generator.state = progress["random_state"]
-        # checkpoints of earlier versions have no guards
+        # checkpoints of earlier versions have neither the losses of the best nor guards
+        self.best_losses = progress.get("best", {"seconds": self.elapsed, "loss": None, "smooth_loss": None})
         self.loss_guard.restore(progress.get("loss_guard", {}))
         self.held_out_guard.restore(progress.get("held_out_guard", {}))
         self.rollbacks = tuple(Rollback(*values) for values in progress.get("rollbacks", ()))
@@ -182,7 +186,7 @@ class Training:
             step=self.best_step,
             parameters=self.best.copy(),
             text_sha256=self.text_sha256,
-            progress=self._progress(),
+            progress={**self.best_losses, "as_of": self.best_step, **self._best_progress()},
         )
 
     @property
@@ -198,6 +202,11 @@ class Training:
             return self.members[0]
         sizes = network_config(self.config, len(self.vocabulary))
         return Network(sizes, np.zeros(sizes.size(), np.float32))
+
+    @property
+    def smooth_loss(self) -> float | None:
+        """The running mean of the training loss; None before the first update."""
+        return self.smoothed.value
 
     @property
     def fraction(self) -> float:
@@ -237,7 +246,7 @@ class Training:
         loss = streaming_loss(self.network, self.held_out)
         self.held_out_guard.note(self.step, loss, self.smooth_loss)
         if self.config.best_by == "validation_loss":
-            self._keep_if_best(loss)
+            self._keep_if_best(loss, self._losses())
         return loss
 
     def samples(self) -> tuple[Sample, ...]:
@@ -256,16 +265,14 @@ class Training:
         return Sample(self.step, kind, text)
 
     def _note_loss(self, loss: float) -> None:
-        self.loss = loss
-        share = self.config.smoothing
-        smooth = loss if self.smooth_loss is None else share * self.smooth_loss + (1 - share) * loss
-        self.smooth_loss = smooth
+        before = self._losses()  # of this step: the loss of its network is the next step's
+        self.loss, smooth = loss, self.smoothed.note(loss)
         if self.config.best_by == "smooth_loss":
-            self._keep_if_best(smooth)
+            self._keep_if_best(smooth, before)
 
-    def _keep_if_best(self, loss: float) -> None:
+    def _keep_if_best(self, loss: float, losses: dict[str, float | None]) -> None:
         if loss < self.best_loss:
-            self.best_loss, self.best_step = loss, self.step
+            self.best_loss, self.best_step, self.best_losses = loss, self.step, losses
             np.copyto(self.best, self.network.flat)
 
     def _decayed(self) -> np.ndarray:
@@ -283,13 +290,19 @@ class Training:
             tensors["members"] = self.parameters
         return tensors | {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
 
+    def _losses(self) -> dict[str, float | None]:
+        return {"seconds": self.elapsed, "loss": self.loss, "smooth_loss": self.smooth_loss}
+
+    def _best_progress(self) -> dict[str, object]:
+        known = math.isfinite(self.best_loss)
+        return {"best_loss": self.best_loss if known else None, "best_step": self.best_step}
+
     def _progress(self) -> dict[str, object]:
         return {
-            "seconds": self.elapsed,
-            "loss": self.loss,
-            "smooth_loss": self.smooth_loss,
-            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-            "best_step": self.best_step,
+            **self._losses(),
+            **self.smoothed.progress(),
+            **self._best_progress(),
+            "best": self.best_losses,
             "loss_guard": self.loss_guard.progress(),
             "held_out_guard": self.held_out_guard.progress(),
             "rollbacks": [astuple(rollback) for rollback in self.rollbacks],
@@ -314,7 +327,7 @@ def _report(training: Training) -> Progress:
     validation_loss = training.validate()
     samples = training.samples()
     finished = training.finished
-    summed = config.reduction == "sum" and training.smooth_loss is not None
+    assignment = training.smoothed.assignment if config.reduction == "sum" else None
     return Progress(
         step=step,
         epoch=max(step - 1, 0) // training.batches.windows_per_epoch,
@@ -323,7 +336,7 @@ def _report(training: Training) -> Progress:
         learning_rate=training.rate,
         loss=training.loss,
         smooth_loss=training.smooth_loss,
-        summed_smooth_loss=(training.smooth_loss or 0.0) * config.sequence_length if summed else None,
+        summed_smooth_loss=None if assignment is None else assignment * config.sequence_length,
         validation_loss=validation_loss,
         record=step % config.record_every == 0 or finished or validation_loss is not None,
         samples=samples,

@@ -103,7 +103,7 @@ def list_runs(client: httpx.Client) -> None:
             f"{run['step']:,}",
             f"{run['steps']:,}" if run["steps"] else "",
             _number(run["smooth_loss"]),
-            _number(run["validation_loss"]),
+            _held_out(run),
             "" if end is None else duration(end - time.time()),
             run["corpus"],
         )
@@ -165,6 +165,12 @@ def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
         given = {} if name is None else {"name": name}
         answer = client.post("/runs/import", params=given, files={"file": (file.name, content)})
     print(f"run {checked(answer).json()['name']} is here")
+
+
+def _held_out(run: dict[str, Any]) -> str:
+    """The held-out loss, with its step where that is not the run's."""
+    loss, step = run["validation_loss"], run.get("validation_step")
+    return _number(loss) + ("" if step in (None, run["step"]) else f" @{step:,}")
 
 
 def _number(loss: float | None) -> str:

@@ -126,13 +126,12 @@ def chart(values: list[float], width: int, rows: int) -> list[str]:
 def summary(status: Status) -> str:
     """One line: state, step, losses in nats per character, speed, time left."""
     parts = [status.state, f"step {status.step:,}" + (f" of {status.steps:,}" if status.steps else "")]
-    for name, loss in [
-        ("loss", status.loss),
-        ("smooth", status.smooth_loss),
-        ("held-out", status.validation_loss),
-    ]:
+    for name, loss in (("loss", status.loss), ("smooth", status.smooth_loss)):
         if loss is not None:
             parts.append(f"{name} {loss:.4f}")
+    if status.validation_loss is not None:
+        at = "" if status.validation_step is None else f" at step {status.validation_step:,}"
+        parts.append(f"held-out {status.validation_loss:.4f}{at}")
     if status.characters_per_second:
         parts.append(f"{status.characters_per_second:,.0f} characters/s")
     if status.expected_end is not None:

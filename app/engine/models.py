@@ -301,6 +301,7 @@ def _loaded(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
     checkpoint.parameters.flags.writeable = False
     network = checkpoint.network()
     progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}
+    progress |= checkpoint.losses
     return LoadedModel(
         run=run,
         step=checkpoint.step,

@@ -55,7 +55,7 @@ def _pack(archive: zipfile.ZipFile, path: Path, name: str, compression: int) -> 
 
 def card(run: Run, checkpoint: Checkpoint) -> str:
     """What a person should know of a model, in Markdown with a head that programs read."""
-    spec, config, progress = run.spec, run.config, checkpoint.progress
+    spec, config, losses = run.spec, run.config, checkpoint.losses
     licence = json.dumps(spec.licence or "unknown")
     rows = [
         ("Network", f"{config.cell}, {config.layers} x {config.hidden} units, {config.members} member(s)"),
@@ -64,8 +64,8 @@ def card(run: Run, checkpoint: Checkpoint) -> str:
         ("Text", f"{spec.corpus_name.replace('|', ' ')}, {spec.characters:,} characters"),
         ("Text's sha256 (UTF-8)", spec.corpus_sha256),
         ("Forked from", spec.parent or "nothing"),
-        *((name.replace("_", " "), _number(progress.get(name))) for name in ("loss", "smooth_loss")),
-        ("lowest loss, kept as the best", _number(progress.get("best_loss"))),
+        *((name.replace("_", " "), _number(losses[name])) for name in ("loss", "smooth_loss")),
+        ("lowest loss, kept as the best", _number(losses["best_loss"])),
         ("Digest of the weights", checkpoint.digest),
         ("Settings", json.dumps(config.to_dict())),
     ]
@@ -134,7 +134,8 @@ def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
         raise InvalidRequestError("file", f"is not an exported run: {reason}") from None
     if (checkpoint.config, checkpoint.text_sha256) != (spec.config, spec.corpus_sha256):
         raise InvalidRequestError("file", "is not an exported run: its weights are of another one")
-    loss = checkpoint.progress.get("best_loss")
+    losses = checkpoint.losses
+    held_out = losses["best_loss"] if spec.config.best_by == "validation_loss" else None
     finished = bool(spec.steps) and checkpoint.step >= spec.steps
     reason = "imported" if (folder / CORPUS).exists() else "imported without its text: fork it to train on"
     status = Status(
@@ -143,8 +144,10 @@ def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
         steps=spec.steps,
         fraction=min(1.0, checkpoint.step / spec.steps) if spec.steps else 0.0,
         reason=reason,
-        smooth_loss=checkpoint.progress.get("smooth_loss"),
-        validation_loss=loss if spec.config.best_by == "validation_loss" else None,
+        loss=losses["loss"],
+        smooth_loss=losses["smooth_loss"],
+        validation_loss=held_out,
+        validation_step=None if held_out is None else checkpoint.progress.get("best_step"),
         seconds=checkpoint.progress.get("seconds", 0.0),
     )
 

@@ -47,6 +47,15 @@ def append(path: Path, records: Iterable[Record]) -> None:
         file.write(b"".join(encode(record) for record in records))
 
 
+def last_measured(records: Iterable[Record], name: str) -> tuple[int, float] | None:
+    """Step and value of the last record in which `name` was measured; None without any."""
+    found = None
+    for record in records:
+        if record.get(name) is not None:
+            found = (record["step"], record[name])
+    return found
+
+
 def up_to(records: Iterable[Record], step: int) -> list[Record]:
     """The records that a run resumed from `step` keeps; what came later will be written again."""
     return [record for record in records if record["step"] <= step]

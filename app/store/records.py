@@ -103,8 +103,8 @@ class Status(Record):
     `steps` is what the run takes in all, 0 if it ends by time; `fraction` the part of it that is done;
     `heartbeat` when the worker last wrote this; `seconds` the training time so far. A pause with `retry_at`
     is the worker's own and ends at that time; one without was asked for by a person. `warnings` are for
-    people; `rollbacks` the steps that the run went back to, `overfitting_since` that of the lowest held-out
-    loss.
+    people. Steps: `validation_step` of `validation_loss`, `rollbacks` to which the run went back,
+    `overfitting_since` of the lowest held-out loss.
     """
 
     state: State = "queued"
@@ -117,6 +117,7 @@ class Status(Record):
     loss: float | None = None
     smooth_loss: float | None = None
     validation_loss: float | None = None
+    validation_step: int | None = None
     characters_per_second: float | None = None
     seconds: float = 0.0
     expected_end: float | None = None

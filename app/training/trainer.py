@@ -101,7 +101,7 @@ class RunWriter:
         self, run: Run, training: Training, cadence: Cadence, on_status: Callable[[Status], None]
     ) -> None:
         self.run, self.training, self.cadence, self.on_status = run, training, cadence, on_status
-        self.validation_loss: float | None = None
+        self.held_out: tuple[int, float] | None = None  # step and loss of the last measurement
         self.speed: float | None = None
         self._measured = (time.monotonic(), training.step)
         self._saved_step = -1
@@ -126,8 +126,7 @@ class RunWriter:
         for path in (self.run.history_path, self.run.samples_path):
             records = history.up_to(history.read(path), step)
             write_atomic(path, b"".join(history.encode(record) for record in records))
-        measured = [r["validation_loss"] for r in self.run.history() if r["validation_loss"] is not None]
-        self.validation_loss = measured[-1] if measured else None
+        self.held_out = history.last_measured(self.run.history(), "validation_loss")
 
     def roll_back(self, error: DivergedError) -> None:
         """Take the run back to its last good checkpoint; raises `error` if there is none, or no use in it.
@@ -155,7 +154,7 @@ class RunWriter:
     def take(self, progress: Progress) -> None:
         """Write what is due after an update."""
         if progress.validation_loss is not None:
-            self.validation_loss = progress.validation_loss
+            self.held_out = (progress.step, progress.validation_loss)
             self._tell_of_overfitting()
         if progress.record:
             history.append(self.run.history_path, [point(progress)])
@@ -271,7 +270,8 @@ class RunWriter:
             heartbeat=now,
             loss=training.loss,
             smooth_loss=training.smooth_loss,
-            validation_loss=self.validation_loss,
+            validation_loss=self.held_out[1] if self.held_out else None,
+            validation_step=self.held_out[0] if self.held_out else None,
             characters_per_second=self.speed,
             seconds=training.elapsed,
             expected_end=now + left if left is not None and state == "training" else None,

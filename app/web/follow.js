@@ -83,6 +83,7 @@ function take(name, event, data) {
   const run = lab.run(name);
   if (run && event === "progress")
     for (const field of KNOWN) if (data[field] !== undefined) run[field] = data[field] ?? run[field];
+  if (run && event === "progress" && typeof data.validation_loss === "number") run.validation_step = data.step;
   if (run && event === "state" && data.state !== "deleted") Object.assign(run, data);
   if (event !== "progress") lab.refreshSoon();
   for (const listener of listeners) listener(name, event, data);

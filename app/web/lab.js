@@ -2,7 +2,7 @@
 
 import { at, repeat, setText } from "./dom.js";
 import { getJson } from "./http.js";
-import { number, sizes, stateOf } from "./words.js";
+import { heldOut, number, sizes, stateOf } from "./words.js";
 
 export const isBusy = (run) => run.state === "training" || run.state === "queued";
 
@@ -104,9 +104,8 @@ lab.onRuns((runs) => {
     setText("serving", waiting ? first : "Nothing trained yet: no worker has written a checkpoint.");
     return;
   }
-  const loss = run.validation_loss ?? run.smooth_loss;
-  const kind = run.validation_loss === null ? "smooth" : "held-out";
-  const text = loss === null ? "" : `, ${kind} loss ${number(loss, 2)}`;
+  const smooth = run.smooth_loss === null ? "" : `, smooth loss ${number(run.smooth_loss, 2)}`;
+  const text = run.validation_loss === null ? smooth : `, held-out loss ${heldOut(run, 2)}`;
   const source = `${run.corpus} (${number(run.characters, 0)} characters)`;
   setText("serving", `${run.serving} is being served: ${sizes(run)}, learned from ${source}; ${stateOf(run)}${text}.`);
 });

@@ -5,7 +5,7 @@ import { at, create, darkScheme, setText } from "./dom.js";
 import { follows, onEvent } from "./follow.js";
 import { getJson } from "./http.js";
 import { isBusy, lab } from "./lab.js";
-import { duration, number } from "./words.js";
+import { duration, heldOut, number } from "./words.js";
 
 const curves = new Map();
 let chosen = null; // names, once a person has chosen
@@ -120,7 +120,7 @@ function describe(run) {
   setText("live-state", run.stale ? "worker silent" : run.state);
   setText("live-step", number(run.step, 0) + (run.steps ? ` of ${number(run.steps, 0)}` : ""));
   setText("live-smooth", number(run.smooth_loss));
-  setText("live-held-out", number(run.validation_loss));
+  setText("live-held-out", heldOut(run));
   setText("live-speed", run.characters_per_second ? number(run.characters_per_second, 0) : "–");
   const left = run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : null;
   setText("live-left", training && left !== null ? duration(left) : "–");

@@ -2,7 +2,7 @@
 
 import { darkScheme, fillRows, repeat, setText, showPicture } from "./dom.js";
 import { getJson } from "./http.js";
-import { number } from "./words.js";
+import { heldOut, number } from "./words.js";
 
 const page = document.querySelector("[data-run]");
 const image = document.getElementById("picture");
@@ -35,15 +35,16 @@ function describe(curve) {
   setText("smooth", number(last("smooth_loss")));
   setText("summed", number(summed, 2));
   document.getElementById("summed").parentElement.hidden = summed === undefined;
-  setText("held-out", number(last("validation_loss")));
-  document.getElementById("held-out").parentElement.hidden = last("validation_loss") === undefined;
+  const measured = curve.points.filter((point) => point.validation_loss !== null);
+  const newest = measured.at(-1);
+  if (newest) setText("held-out", heldOut({ ...newest, validation_step: newest.step, step: curve.step }));
+  document.getElementById("held-out").parentElement.hidden = !newest;
   setText("best", curve.best ? number(curve.best[1]) : "–");
   for (const name of ["uniform", "unigram", "5-gram"]) {
     setText(name, number(curve.baselines[name], 2));
   }
   setText("warnings", curve.warnings.join(". "));
   document.getElementById("warnings").hidden = curve.warnings.length === 0;
-  const measured = curve.points.filter((point) => point.validation_loss !== null);
   fillRows(
     document.getElementById("points"),
     spread(measured.length > 1 ? measured : curve.points, 20)

@@ -5,7 +5,7 @@ import { fork } from "./fork.js";
 import { call, getJson } from "./http.js";
 import { isBusy, lab } from "./lab.js";
 import { showLive } from "./live.js";
-import { duration, number, sizes, stateOf } from "./words.js";
+import { duration, heldOut, number, sizes, stateOf } from "./words.js";
 
 const items = new Map(); // run -> its element and what in it changes
 const say = (text) => setText("runs-made", text);
@@ -79,7 +79,7 @@ function facts(run) {
     `${run.corpus}, ${number(run.characters, 0)} characters`,
     `${number(run.step, 0)} updates`,
   ];
-  if (run.validation_loss !== null) found.push(`held-out loss ${number(run.validation_loss, 2)}`);
+  if (run.validation_loss !== null) found.push(`held-out loss ${heldOut(run, 2)}`);
   else if (run.smooth_loss !== null) found.push(`smooth loss ${number(run.smooth_loss, 2)}`);
   if (run.state === "training" && run.expected_end)
     found.push(`${duration(Math.max(0, run.expected_end - Date.now() / 1000))} left`);

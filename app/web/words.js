@@ -5,6 +5,13 @@ export function number(value, digits = 3) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+// The last held-out loss of a run, with the step at which it was measured where the run is further on.
+export function heldOut(run, digits = 3) {
+  const step = run.validation_step ?? run.step;
+  const loss = number(run.validation_loss, digits);
+  return run.validation_loss === null || step === run.step ? loss : `${loss} at step ${number(step, 0)}`;
+}
+
 export const exponential = (value) => (value === null ? "–" : value === 0 ? "0" : value.toExponential(2));
 
 export function duration(seconds) {

@@ -62,6 +62,7 @@ def describe(services: Services, run: Run) -> RunInfo:
         loss=status.loss,
         smooth_loss=status.smooth_loss,
         validation_loss=status.validation_loss,
+        validation_step=status.validation_step,
         newest=_checkpoint(latest.newest if latest else None),
         best=_checkpoint(latest.best if latest else None),
         checkpoints=list(files.steps),

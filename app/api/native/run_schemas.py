@@ -47,6 +47,7 @@ class RunInfo(BaseModel):
     loss: float | None
     smooth_loss: float | None
     validation_loss: float | None
+    validation_step: int | None = Field(description="The step at which `validation_loss` was measured.")
     newest: CheckpointInfo | None
     best: CheckpointInfo | None
     checkpoints: list[int] = Field(description="Steps that can be asked for as `run@step`.")
@@ -117,6 +118,7 @@ class SampleInfo(BaseModel):
     text: str
     smooth_loss: float | None = Field(description="At that step, nats per character.")
     validation_loss: float | None = Field(description="Last measured by that step, nats per character.")
+    validation_step: int | None = Field(description="The step at which it was measured.")
 
 
 class SampleList(BaseModel):
@@ -132,7 +134,9 @@ class CurvePoint(BaseModel):
     step: int
     loss: float | None = Field(None, description="Of one window, before the update.")
     smooth_loss: float | None = None
-    summed_smooth_loss: float | None = Field(None, description="Summed over a sequence, nats.")
+    summed_smooth_loss: float | None = Field(
+        None, description="The assignment's own: begun with the first loss, summed over a sequence, nats."
+    )
     validation_loss: float | None = Field(None, description="On the held-out text, where measured.")
     seconds: float | None = Field(None, description="Training time.")
     learning_rate: float | None = None

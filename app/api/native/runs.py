@@ -102,6 +102,7 @@ def _list_samples(services: Services, model: str | None) -> SampleList:
                 text=sample["text"],
                 smooth_loss=points[at - 1].get("smooth_loss") if at else None,
                 validation_loss=held_out[measured - 1]["validation_loss"] if measured else None,
+                validation_step=held_out_steps[measured - 1] if measured else None,
             )
         )
     return SampleList(run=run.name, samples=found)

@@ -85,7 +85,9 @@ class Losses(BaseModel):
     """Losses of a checkpoint, nats per character; null where not measured."""
 
     loss: float | None = Field(None, description="Of the last window before the checkpoint.")
-    smooth_loss: float | None = Field(None, description="Running mean of the training loss.")
+    smooth_loss: float | None = Field(
+        None, description="Running mean of the training loss, each by its age alone."
+    )
     best_loss: float | None = Field(None, description="The lowest so far, by the run's own measure.")
 
 
