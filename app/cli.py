@@ -125,13 +125,11 @@ def gradcheck(
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = 100,
     method: Annotated[str | None, typer.Option(help="centred or complex-step (default: both).")] = None,
     elements: Annotated[int, typer.Option(min=0, help="Elements compared a tensor, 0 for all.")] = 0,
-    corpus: Corpus = None,
 ) -> None:
     """Prove every parameter's gradient right; the default is the assignment's own network."""
     from app.commands.gradcheck import gradcheck as run
-    from app.settings import load_settings
 
-    if not run(load_settings(corpus=corpus).corpus, cell, layers, hidden, method, elements):
+    if not run(cell, layers, hidden, method, elements):
         raise typer.Exit(FAILED)
 
 

@@ -171,7 +171,7 @@ def build_services(settings: Settings) -> Services:
         metrics=Metrics(engine, models),
         curves=Curves(),
         renderer=Renderer(settings.plot_seconds),
-        gradchecks=GradientChecks(models, settings.corpus, settings.gradcheck_seconds),
+        gradchecks=GradientChecks(settings.gradcheck_seconds),
         assets=Assets(),
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),

@@ -41,6 +41,11 @@ ASSIGNMENT_FIGURES = {
 ASSIGNMENT_MARGIN = 10  # how many times closer than those figures a check has to be
 
 
+# What fresh networks are checked on. It depends on nobody's text, so that a check can be repeated anywhere.
+OWN_VOCABULARY = Vocabulary("\n !&'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz")
+OWN_IDS = OWN_VOCABULARY.encode("Shall I compare thee to a summer's day?")
+
+
 @dataclass(frozen=True)
 class GradientProblem:
     """What a check is made on: a float64 network, ids and targets (T, B), and a state (L, S, B, H).

@@ -35,7 +35,7 @@ def write_report(
 
 
 async def _checks(settings: Settings, models: ModelStore, run: Run) -> Checks:
-    checks = GradientChecks(models, settings.corpus, settings.gradcheck_seconds)
+    checks = GradientChecks(settings.gradcheck_seconds)
     name = checked_model(run, models)
     model = models.get(name) if name else None
     try:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.engine.models import LoadedModel, ModelStore
-from app.errors import NotReadyError
+from app.engine.models import LoadedModel
 from app.reports.helper import Helper
-from app.store.run_store import RunStore
-from model.checkpoint import load
+from model.cells import Array
 from model.config import PRESETS
 from model.gradcheck import (
+    OWN_IDS,
+    OWN_VOCABULARY,
     STEPS,
     GradientProblem,
     ParameterCheck,
@@ -24,14 +25,16 @@ from model.gradcheck import (
     make_problem,
     problem_for,
 )
-from model.text import read_text
-from model.vocabulary import Vocabulary
+from model.network import Network, NetworkConfig
 
 Method = Literal["centred", "complex-step"]
 Cell = Literal["elman", "gru", "lstm"]
 
 ASSIGNMENT = "assignment"
 ELEMENTS = 100  # compared of each tensor of other networks than that, which would take minutes whole
+LONGEST = (
+    25  # characters that a checkpoint is checked on, as many as the assignment's; longer ones take longer
+)
 FRESH_SIZES = {"layers": 2, "hidden": 20}
 WAITING = 8
 CACHED = 64
@@ -40,14 +43,13 @@ NICE = 10
 
 @dataclass(frozen=True)
 class CheckTask:
-    """What a helper is asked to check: a checkpoint, a fresh network of a cell, or the assignment's."""
+    """What a helper is asked to check: a copy of a checkpoint's network, a fresh one, or the assignment's."""
 
     method: Method
-    store: str
-    corpus: str
-    run: str | None
-    checkpoint: str | None
-    cell: Cell | None
+    cell: Cell | None = None
+    network: NetworkConfig | None = None
+    parameters: Array | None = None
+    length: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,44 +79,42 @@ class GradientChecks:
         seconds: longest a check may take.
     """
 
-    def __init__(self, models: ModelStore, corpus: Path, seconds: float) -> None:
-        self.models, self.corpus = models, corpus
+    def __init__(self, seconds: float) -> None:
         self.helper = Helper("gradient check", seconds, nice=NICE, waiting=WAITING, cached=CACHED)
 
     async def report(self, model: LoadedModel | None, method: Method, cell: Cell | None = None) -> Report:
         """The check of a checkpoint, of a fresh network of that cell, or of the assignment's, fresh.
 
-        Raises as `Helper.result`.
+        Results are kept by the checkpoint's digest. Raises as `Helper.result`.
         """
         name = model.id if model else cell or ASSIGNMENT
-        key = (name, model.digest if model else "", method)
-        return await self.helper.result(key, run_check, name, self._order(model, method, cell))
-
-    def _order(self, model: LoadedModel | None, method: Method, cell: Cell | None) -> CheckTask:
-        run = model.run if model else self.models.current.run if self.models.ready else None
-        return CheckTask(
-            method=method,
-            store=str(self.models.runs.root),
-            corpus=str(self.corpus),
-            run=run,
-            checkpoint=str(model.path) if model else None,
-            cell=cell,
-        )
+        key = ("checkpoint", model.digest, method) if model else ("fresh", name, method)
+        report = await self.helper.result(key, run_check, name, task_of(model, method, cell))
+        # the same weights may be known by several names
+        return report if report.model == name else dataclasses.replace(report, model=name)
 
 
-def run_check(name: str, order: CheckTask) -> Report:
-    """Check what the order says. Raises CharloomError or OSError. Takes seconds: not for an event loop."""
+def task_of(model: LoadedModel | None, method: Method, cell: Cell | None = None) -> CheckTask:
+    """The network itself goes along, since the run's training may replace the checkpoint at any moment."""
+    if model is None:
+        return CheckTask(method, cell)
+    length = min(model.config.sequence_length, LONGEST)
+    return CheckTask(method, None, model.network.config, model.network.flat, length)
+
+
+def run_check(name: str, task: CheckTask) -> Report:
+    """Make the check. Raises CharloomError. Takes seconds: not for an event loop."""
     began = time.perf_counter()
     # one thread is faster than several at these sizes, and leaves the other cores to the requests
     with threadpool_limits(1):
-        problem = build_problem(order)
-        results = check(problem, order.method, elements=None if problem.assignment else ELEMENTS)
+        problem = build_problem(task)
+        results = check(problem, task.method, elements=None if problem.assignment else ELEMENTS)
         parameters = [describe(result) for result in results]
     network = problem.network.config
     return Report(
         model=name,
-        method=order.method,
-        step_size=STEPS[order.method],
+        method=task.method,
+        step_size=STEPS[task.method],
         cell=network.cell,
         hidden=network.hidden,
         layers=network.layers,
@@ -125,23 +125,15 @@ def run_check(name: str, order: CheckTask) -> Report:
     )
 
 
-def build_problem(order: CheckTask) -> GradientProblem:
-    """Raises CharloomError or OSError if the text or the checkpoint cannot be used."""
-    run = RunStore(order.store).get(order.run) if order.run else None
-    if order.checkpoint and run:
-        checkpoint = load(Path(order.checkpoint))
-        length = checkpoint.config.sequence_length
-        ids = checkpoint.vocabulary.encode(run.text()[: length + 1])
-        return problem_for(checkpoint.network(), ids, length, 1)
-    if run is None and not Path(order.corpus).exists():
-        raise NotReadyError(f"there is no text to check on: no run yet, and no file {order.corpus}")
-    text = run.text() if run else read_text(Path(order.corpus))
-    vocabulary = Vocabulary.from_text(text)
-    classic = PRESETS["classic"]
-    ids = vocabulary.encode(text[: classic.sequence_length + 1])
-    if order.cell:
-        return make_problem(classic.replace(cell=order.cell, **FRESH_SIZES), vocabulary, ids)
-    return assignment_problem(vocabulary, ids)
+def build_problem(task: CheckTask) -> GradientProblem:
+    """A checkpoint is checked on characters at random, so that its text need not be there."""
+    if task.network is not None and task.parameters is not None:
+        ids = np.random.default_rng(0).integers(task.network.vocabulary, size=task.length + 1)
+        return problem_for(Network(task.network, task.parameters), ids, task.length, 1)
+    if task.cell:
+        config = PRESETS["classic"].replace(cell=task.cell, **FRESH_SIZES)
+        return make_problem(config, OWN_VOCABULARY, OWN_IDS)
+    return assignment_problem(OWN_VOCABULARY, OWN_IDS)
 
 
 def describe(result: ParameterCheck) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """/gradcheck: a real check in a real process, once for all who ask, and bounded in time."""
 
 import asyncio
+import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,6 @@ import httpx
 import pytest
 
 from app.engine.models import ModelStore
-from app.errors import RenderError
 from app.reports import gradchecks
 from app.reports.gradchecks import GradientChecks
 from app.store.run_store import RunStore
@@ -18,15 +19,15 @@ from tests.support.runs import small_text
 NAMES = ["layer0.U", "layer0.W", "layer0.b", "V", "c", "initial state"]
 
 
-def in_a_loop(scenario: Callable, root: Path, corpus: Path = Path("none.txt")) -> None:
-    """Runs `scenario(checks)` and ends their helper."""
+def in_a_loop(scenario: Callable, root: Path) -> None:
+    """Runs `scenario(checks, models)` and ends their helper."""
 
     async def run() -> None:
         models = ModelStore(RunStore(root))
         models.refresh()
-        service = GradientChecks(models, corpus, 60)
+        service = GradientChecks(60)
         try:
-            await scenario(service)
+            await scenario(service, models)
         finally:
             await service.helper.close()
 
@@ -42,7 +43,8 @@ def test_the_assignments_network_is_within_its_bars(client: httpx.Client):
         1,
         25,
     )
-    assert report["vocabulary"] == len(set(small_text()))
+    assert report["vocabulary"] == 67 != len(set(small_text()))
+    assert sum(row["checked"] for row in report["parameters"]) == 23_667
     assert report["passed"] is True
     assert [row["name"] for row in report["parameters"]] == NAMES
     for row in report["parameters"]:
@@ -90,8 +92,8 @@ def test_the_check_is_also_a_picture_and_a_page(client: httpx.Client, path, acce
 
 
 def test_a_check_is_made_once_and_kept(trained_root: Path):
-    async def scenario(service: GradientChecks) -> None:
-        model = service.models.get("classic@20")
+    async def scenario(service: GradientChecks, models: ModelStore) -> None:
+        model = models.get("classic@20")
         reports = await asyncio.gather(*(service.report(model, "centred") for _ in range(3)))
         assert all(report is reports[0] for report in reports)
         assert await service.report(model, "centred") is reports[0]
@@ -100,31 +102,48 @@ def test_a_check_is_made_once_and_kept(trained_root: Path):
     in_a_loop(scenario, trained_root)
 
 
-def test_without_a_run_and_without_a_text_the_check_says_what_is_missing(tmp_path: Path):
-    async def scenario(service: GradientChecks) -> None:
-        with pytest.raises(RenderError, match=r"no run yet, and no file none\.txt"):
-            await service.report(None, "centred")
-
-    in_a_loop(scenario, tmp_path / "empty")
-
-
-def test_without_a_run_the_configured_text_is_used(tmp_path: Path):
-    async def scenario(service: GradientChecks) -> None:
-        assert (await service.report(None, "centred")).vocabulary == 3
-
-    corpus = tmp_path / "text.txt"
-    corpus.write_text("ab\n" * 20)
-    in_a_loop(scenario, tmp_path / "empty", corpus)
+@pytest.mark.parametrize("cell", [None, "gru"])
+def test_fresh_networks_need_neither_run_nor_text(serving, tmp_path: Path, cell):
+    client = serving(tmp_path / "empty")
+    report = client.get("/gradcheck", params={"cell": cell} if cell else {}).json()
+    assert (report["passed"], report["vocabulary"]) == (True, 67)
 
 
-def test_a_checkpoint_that_is_gone_says_so(trained: RunStore):
-    async def scenario(service: GradientChecks) -> None:
-        model = service.models.get("classic@0")
+def test_checkpoint_that_is_replaced_meanwhile_is_checked(trained: RunStore):
+    async def scenario(service: GradientChecks, models: ModelStore) -> None:
+        model = models.get("gru@best")
         model.path.unlink()
-        with pytest.raises(RenderError, match=r"step-000000000\.safetensors"):
-            await service.report(model, "centred")
+        assert (await service.report(model, "centred")).passed
 
     in_a_loop(scenario, trained.root)
+
+
+def test_checkpoint_of_a_run_without_its_text_is_checked(trained: RunStore, serving):
+    (trained.get("gru").path / "corpus.txt").unlink()
+    report = serving(trained.root).get("/gradcheck", params={"model": "gru", "method": "complex-step"}).json()
+    assert report["passed"] is True
+
+
+def test_checks_are_kept_by_digest_and_named_by_the_request(trained: RunStore):
+    async def scenario(service: GradientChecks, models: ModelStore) -> None:
+        first, second = models.get("gru@0"), models.get("copy@0")
+        assert first.digest == second.digest
+        reports = [await service.report(model, "centred") for model in (first, second)]
+        assert [report.model for report in reports] == ["gru@0", "copy@0"]
+        assert reports[0].parameters is reports[1].parameters
+
+    gru, copy = trained.get("gru").path, trained.root / "copy"
+    shutil.copytree(gru, copy)
+    record = (copy / "run.json").read_text().replace('"name": "gru"', '"name": "copy"')
+    (copy / "run.json").write_text(record)
+    in_a_loop(scenario, trained.root)
+
+
+def test_long_sequences_are_checked_on_as_many_characters_as_the_assignment(trained: RunStore):
+    model = ModelStore(trained).get("gru")
+    long = dataclasses.replace(model, config=model.config.replace(sequence_length=500))
+    assert gradchecks.task_of(long, "centred").length == 25
+    assert gradchecks.task_of(model, "centred").length == 12
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
