@@ -42,6 +42,12 @@ Corpus = Annotated[Path | None, typer.Option(help="Text that a fresh store train
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (CHARLOOM_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one (CHARLOOM_PORT).")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="RUN, RUN@STEP or RUN@best that answers requests without a model (CHARLOOM_MODEL)."
+        ),
+    ] = None,
     worker: Annotated[bool, typer.Option(help="Train beside the server.")] = True,
     store: Store = None,
     corpus: Corpus = None,
@@ -50,7 +56,7 @@ def serve(
     from app.commands.serve import serve as run
     from app.settings import load_settings
 
-    run(load_settings(host=host, port=port, store=store, corpus=corpus), with_worker=worker)
+    run(load_settings(host=host, port=port, model=model, store=store, corpus=corpus), with_worker=worker)
 
 
 @app.command()
@@ -97,7 +103,10 @@ def train(
 
 @app.command()
 def generate(
-    model: Annotated[str | None, typer.Option(help="RUN, RUN@STEP or RUN@best (default: newest).")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="RUN, RUN@STEP or RUN@best (default: CHARLOOM_MODEL, or the newest)."),
+    ] = None,
     prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
     length: Annotated[int, typer.Option(help="Characters to write.")] = 500,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest character.")] = 1.0,
@@ -112,10 +121,12 @@ def generate(
 ) -> None:
     """Write a text with a trained model, without a server."""
     from app.commands.generate import generate as run
+    from app.settings import load_settings
     from model.sampling import SamplingConfig
 
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, typical_p=typical_p)
-    run(open_store(store), model, prompt, length, sampling, seed, stop or ())
+    default = load_settings(store=store).model or None
+    run(open_store(store), model or default, prompt, length, sampling, seed, stop or ())
 
 
 @app.command()

@@ -85,11 +85,14 @@ class ForbiddenError(ServiceError):
 
 
 class UnknownInFieldError(UnknownCharacterError):
-    """A field of a request, `field`, holds characters outside the vocabulary."""
+    """A field of a request, `field`, holds characters outside the vocabulary of `model`."""
 
-    def __init__(self, unknown: Sequence[tuple[int, str]], field: str) -> None:
+    def __init__(self, unknown: Sequence[tuple[int, str]], field: str, model: str) -> None:
         super().__init__(unknown)
-        self.field = field
+        self.field, self.model = field, model
+
+    def __str__(self) -> str:
+        return super().__str__().replace("this model", f"the model {self.model}", 1)
 
 
 class UnusableTextError(TextError):

@@ -35,13 +35,15 @@ from app.api.native import (
     score,
     uploads,
 )
-from app.api.openai import chat, completions, files, fine_tuning, models
+from app.api.openai import chat, completions, files, fine_tuning, models, tokens
 from app.api.openapi import DESCRIPTION, TAGS
 from app.api.services import Services
 from app.api.shedding import Shedding
+from app.api.tgi import info
 from app.api.tgi import routes as tgi
 from app.engine.engine import Engine
 from app.engine.models import ModelStore
+from app.errors import ModelNotFoundError
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
@@ -57,14 +59,17 @@ from app.store.loss_curves import Curves
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
 from app.store.uploads import UploadedFiles
+from model.errors import ConfigError
 
 ROUTES = (
     generate,
     score,
     activations,
     tgi,
+    info,
     completions,
     chat,
+    tokens,
     models,
     files,
     fine_tuning,
@@ -155,10 +160,13 @@ def add_middleware(app: FastAPI, services: Services) -> None:
 
 
 def build_services(settings: Settings) -> Services:
-    """The parts, none of them started."""
+    """The parts, none of them started. Raises ConfigError."""
     run_store = RunStore(settings.store)
     limits = Limits(settings.max_corpus_bytes, settings.max_runs, Budget(run_store, settings.max_store_bytes))
-    models = ModelStore(run_store, settings.model_cache_bytes)
+    try:
+        models = ModelStore(run_store, settings.model_cache_bytes, settings.model or None)
+    except ModelNotFoundError as error:
+        raise ConfigError("model (CHARLOOM_MODEL)", f"is not usable: {error}") from None
     engine = Engine(settings.max_rows, settings.max_queue)
     return Services(
         settings=settings,

@@ -28,6 +28,12 @@ class Settings(BaseSettings):
         Path("corpora/shakespeare.txt"), description="Text of the runs a fresh start queues."
     )
 
+    model: str = Field(
+        "",
+        description="Model that answers requests without one: `run`, `run@step` or `run@best`. None: the "
+        "newest checkpoint of the run that trained last.",
+    )
+
     host: str = Field("127.0.0.1", description="Address the server listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the server listens on; 0 takes a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")

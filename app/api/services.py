@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.assets import Assets
 from app.engine.engine import Engine
 from app.engine.models import LoadedModel, ModelStore
+from app.errors import ModelNotFoundError
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
@@ -27,6 +28,7 @@ from app.store.space import Limits
 from app.store.uploads import UploadedFiles
 
 Result = TypeVar("Result")
+PLACEHOLDERS = ("", "dummy", "tgi")  # what clients send that know no name of a model
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ class Services:
         """The model of that name; reads the disk, if it must, in another thread."""
         known = self.models.peek(name)
         return known if known is not None else await run_in_threadpool(self.models.get, name)
+
+    async def model_of_client(self, name: str | None, tgi: bool = False) -> LoadedModel:
+        """The same for clients of other servers: what they send in place of a name means the default model.
+
+        That is a placeholder, a URL (the server's own) or, from TGI's clients, the id of a repository.
+        """
+        if name and (name.startswith(("http://", "https://")) or (tgi and "/" in name)):
+            name = None
+        try:
+            return await self.model(name)
+        except ModelNotFoundError:
+            if name in PLACEHOLDERS:  # and not a run, which goes first
+                return self.models.current
+            raise
 
     def run(self, name: str | None) -> Run:
         """The run of that name (`run@step` means its run), or the one being served. Reads the disk."""

@@ -1,5 +1,6 @@
 """What the server generates with: the newest valid checkpoint of the run that trained last, or a named one.
 
+The default, what a request without a model gets, can be set to a model by its name.
 Readers poll `latest.json`. A checkpoint that is torn, foreign or not the one announced is refused, with the
 reason in the log and in `refusals`, and the last good one stays. Nothing here knows threads or the event loop
 but for being safe to call from several threads.
@@ -87,12 +88,17 @@ class ModelStore:
     """Loads models of a RunStore: the current one by `refresh`, named ones by `get`.
 
     Attributes:
+        default: name of the model that requests without one get; None is the run that trained last.
         loads: checkpoints read so far. Named ones are kept in `cache_bytes`, least recently used out first.
         refusals: how many could not be used; `last_refusal` says which, and why.
     """
 
-    def __init__(self, runs: RunStore, cache_bytes: int = 1 << 28) -> None:
+    def __init__(self, runs: RunStore, cache_bytes: int = 1 << 28, default: str | None = None) -> None:
+        """Raises ModelNotFoundError if `default` cannot be the name of a model."""
         self.runs = runs
+        self.default = default
+        self._default = parse_model_name(default) if default else None
+        self._default_file: Identity | None = None
         self.loads = 0
         self.refusals = 0
         self.last_refusal: Refusal | None = None
@@ -120,10 +126,15 @@ class ModelStore:
         with self._lock:
             runs = self.runs.list()
             self._forget_all_but({run.name for run in runs})
+            if self._default is not None:
+                runs = [run for run in runs if run.name == self._default.run]
+                if not runs:
+                    self._current = None  # deleted, or not there yet: no other model may answer for it
             for run, latest in self._by_last_trained(runs):
                 model = None
                 with self._isolated(run):
-                    model = self._newest_valid(run, latest)
+                    at = self._default.at if self._default else None
+                    model = self._newest_valid(run, latest) if at is None else self._default_at(run, at)
                 if model is not None:
                     if model is not self._current:
                         logger.info("serving %s", model.id)
@@ -156,9 +167,11 @@ class ModelStore:
         """The model of that name, if it takes no reading to know it. Raises NotReadyError for None."""
         if name is None:
             return self.current
-        if self._current is not None and name in (self._current.run, self._current.id):
-            return self._current
-        return None
+        if self._current is None:
+            return None
+        pinned = self._default is not None and self._default.at is not None
+        names = [self.default] if pinned else [self._current.run, self._current.id]
+        return self._current if name in names else None
 
     def get(self, name: str | None) -> LoadedModel:
         """The model `name`: None, `run`, `run@step` or `run@best`. May read the disk: not for an event loop.
@@ -174,7 +187,8 @@ class ModelStore:
         except RunFileError:
             raise
         except RunError as error:
-            raise ModelNotFoundError(str(error)) from None
+            default = f"; without a model {self._current.id} answers" if self._current else ""
+            raise ModelNotFoundError(f"{error}{default}") from None
         with self._lock:
             if asked.at is None:
                 return self._newest_named(run)
@@ -253,6 +267,25 @@ class ModelStore:
         files = (path for path in reversed(run.checkpoints().values()))
         return next(filter(None, (self._try(run, path, None) for path in files)), None)
 
+    def _default_at(self, run: Run, at: str) -> LoadedModel | None:
+        """The default where it is a step of a run, or its best; None if it is not there or cannot be used."""
+        try:
+            found = find_checkpoint(run, at)
+        except (ModelNotFoundError, NotReadyError):
+            return None
+        identity = _identity(found.path)
+        if identity in self._refused:
+            return None
+        if self._current is not None and identity == self._default_file:
+            return self._current
+        try:
+            model = self._load(run, found.path, found.digest)
+            self._default_file = identity
+            return model
+        except CheckpointError as error:
+            self._refuse(run, found.path, error)
+            return None
+
     def _try(self, run: Run, path: Path, latest: Latest | None) -> LoadedModel | None:
         """Load a checkpoint, or note why not; one refused before is not tried again until it changes."""
         identity = _identity(path)
@@ -285,6 +318,8 @@ class ModelStore:
                 f"no usable checkpoint in the store: {self.last_refusal.file} of run "
                 f"{self.last_refusal.run!r} {self.last_refusal.reason}"
             )
+        if self.default is not None:
+            return f"the default model is {self.default} (CHARLOOM_MODEL), which the store does not have"
         return "no checkpoint in the store yet: start a worker with `charloom worker`"
 
 

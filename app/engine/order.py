@@ -101,7 +101,7 @@ class Order:
         except ConfigError as error:
             raise self._refusal(error.field, str(error).removeprefix(f"{error.field} ")) from None
         except UnknownCharacterError as error:
-            raise UnknownInFieldError(error.unknown, self.names.get("prompt", "prompt")) from None
+            raise UnknownInFieldError(error.unknown, self.names.get("prompt", "prompt"), model.id) from None
         return Job(model.decoder, rows, seconds, streamed)
 
     def chosen(self, rows: Sequence[Row]) -> list[list[Row]]:
@@ -145,7 +145,9 @@ class Order:
         size = len(model.vocabulary)
         for character, _ in self.sampling.logit_bias:
             if not 0 <= character < size:
-                raise self._refusal("logit_bias", f"must hold ids from 0 to {size - 1}. Given: {character}")
+                raise self._refusal(
+                    "logit_bias", f"must hold ids from 0 to {size - 1}, of {model.id}. Given: {character}"
+                )
 
     def _at_most(self, field: str, value: int, limit: int) -> None:
         if value > limit:

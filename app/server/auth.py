@@ -24,7 +24,7 @@ from app.server.error_formats import respond
 from app.server.problems import Problem, problem_of
 from model.errors import ConfigError
 
-OPEN = ("/healthz", "/readyz")
+OPEN = ("/health", "/healthz", "/readyz")
 KEY = "charloom.key"  # of an ASGI scope: the key that a request came with
 
 

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from app.server.problems import Problem, printable
 
 TGI_PATHS = ("/", "/generate_stream")
+VLLM_PATHS = ("/tokenize", "/detokenize", "/tokenizer_info")  # beside OpenAI's routes, in the same shape
 TGI_TYPES = {401: "unauthorized", 404: "not_found", 413: "validation", 422: "validation", 429: "overloaded"}
 OPENAI_CODES = {"unauthorized": "invalid_api_key", "rate_limited": "rate_limit_exceeded"}
 
@@ -34,7 +35,7 @@ def family_of(scope: Mapping[str, Any]) -> Family:
     if isinstance(told, Family):
         return told
     path = scope["path"]
-    if path == "/v1" or path.startswith("/v1/"):
+    if path == "/v1" or path.startswith("/v1/") or path in VLLM_PATHS:
         return Family.OPENAI
     return Family.TGI if path in TGI_PATHS and scope["method"] == "POST" else Family.NATIVE
 

@@ -49,7 +49,7 @@ def _read(services: Services, model: LoadedModel, asked: ActivationsRequest) -> 
     if text is None:
         text = services.run(model.run).text()[-min(PASSAGE, services.settings.max_prompt) :]
     if unknown := model.vocabulary.unknown(text):
-        raise UnknownInFieldError(unknown, "text")
+        raise UnknownInFieldError(unknown, "text", model.id)
     values = activations(model.network, model.vocabulary.encode(text))
     found = followers(values, text)
     layer, unit = asked.layer, asked.unit

@@ -150,6 +150,6 @@ def _by_id(bias: dict[str, float], model: LoadedModel) -> tuple[tuple[int, float
     for character in bias:
         if character not in known:
             raise InvalidRequestError(
-                "logit_bias", f"must hold characters of the model. Given: {shortened(character)}"
+                "logit_bias", f"must hold characters of {model.id}. Given: {shortened(character)}"
             )
     return tuple((known.index(character), value) for character, value in bias.items())

@@ -17,6 +17,7 @@ async def healthz() -> Health:
     return Health()
 
 
+@router.get("/health", summary="As vLLM's and TGI's clients ask", responses=errors(503))
 @router.get("/readyz", summary="Is a checkpoint loaded?", responses=errors(503))
 async def readyz(services: ServicesDep) -> Ready:
     """200 with the checkpoint being served, or 503 with the reason, such as that the server is stopping."""

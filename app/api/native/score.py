@@ -74,7 +74,7 @@ def _names(asked: ScoreRequest, settings: Settings) -> Sequence[str | None]:
 def _refusal(asked: ScoreRequest, model: LoadedModel) -> UnknownInFieldError | None:
     for field, text in (("prompt", asked.prompt or ""), ("text", asked.text)):
         if unknown := model.vocabulary.unknown(text):
-            return UnknownInFieldError(unknown, field)
+            return UnknownInFieldError(unknown, field, model.id)
     return None
 
 

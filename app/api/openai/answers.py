@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from app.api.answering import gone, stream, write
-from app.api.openai.schemas import WritingRequest
+from app.api.openai.schemas import Message, WritingRequest
 from app.api.services import Services
 from app.engine.job import Chunk
 from app.engine.models import LoadedModel
@@ -21,6 +21,7 @@ from app.server.error_formats import Family
 from app.server.streaming import DONE, event
 from app.settings import Settings
 from model.generation import Row
+from model.vocabulary import Vocabulary
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity
 
@@ -55,6 +56,18 @@ def order_of(
     if asked.stream and order.best_of > order.n:
         raise InvalidRequestError("best_of", f"must be n for a stream. Given: {order.best_of}")
     return order
+
+
+def joined(messages: Sequence[Message], vocabulary: Vocabulary) -> str:
+    """The texts of a chat's messages as one prompt, with a line break between two if the model knows one."""
+    separator = next(text for text in ("\n", " ", "") if not vocabulary.unknown(text))
+    return separator.join(map(_text_of, messages))
+
+
+def _text_of(message: Message) -> str:
+    if isinstance(message.content, list):
+        return "".join(part.text for part in message.content)
+    return message.content or ""
 
 
 @dataclass(frozen=True)

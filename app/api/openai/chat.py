@@ -7,8 +7,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.openai.answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
-from app.api.openai.schemas import ChatCompletion, ChatRequest, Message
+from app.api.openai.answers import (
+    Envelope,
+    answer_stream,
+    answer_whole,
+    bounded,
+    include_usage,
+    joined,
+    order_of,
+)
+from app.api.openai.schemas import ChatCompletion, ChatRequest
 from app.api.openapi import openai_errors, streamed
 from app.api.services import ServicesDep
 from app.engine.job import Chunk
@@ -30,15 +38,16 @@ async def chat(request: Request, services: ServicesDep, asked: ChatRequest) -> R
     The prompt is the texts of all messages, a line break between two, without the roles; the network goes on
     from where the last one ends.
     """
-    model = await services.model(asked.model)
+    model = await services.model_of_client(asked.model)
     length = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     if length == 0:
         raise InvalidRequestError("max_tokens", "must be >= 1. Given: 0")
     if asked.top_logprobs and not asked.logprobs:
         raise InvalidRequestError("top_logprobs", "is only for requests with logprobs true")
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-    prompt = "\n".join(map(_text_of, asked.messages))
-    order = order_of(asked, services.settings, [prompt], NAMES, length, logprobs)
+    order = order_of(
+        asked, services.settings, [joined(asked.messages, model.vocabulary)], NAMES, length, logprobs
+    )
     usage = include_usage(asked)
     if asked.stream:
         envelope = Envelope.new("chatcmpl", "chat.completion.chunk", order, model)
@@ -46,12 +55,6 @@ async def chat(request: Request, services: ServicesDep, asked: ChatRequest) -> R
     return await answer_whole(
         request, services, Envelope.new("chatcmpl", "chat.completion", order, model), _choice
     )
-
-
-def _text_of(message: Message) -> str:
-    if isinstance(message.content, list):
-        return "".join(part.text for part in message.content)
-    return message.content or ""
 
 
 def _choice(index: int, row: Row) -> dict[str, Any]:

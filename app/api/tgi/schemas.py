@@ -60,7 +60,8 @@ class TgiRequest(BaseModel):
         None, description="Answer with server-sent events; /generate_stream always does."
     )
     model: Annotated[str, Field(strict=True)] | None = Field(
-        None, description="`run`, `run@step` or `run@best`; TGI itself serves one model."
+        None,
+        description="`run`, `run@step` or `run@best`; any name of another server's model means the default.",
     )
 
 

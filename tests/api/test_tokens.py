@@ -1,0 +1,78 @@
+"""The routes by which clients of vLLM and TGI learn about a server: tokenizer, health, limits."""
+
+import pytest
+
+from tests.support.servers import application
+
+
+@pytest.mark.parametrize("text", ["", "the cat", "naïve mat\n" * 2000])
+def test_tokens_are_characters_there_and_back(client, text):
+    vocabulary = client.app.state.services.models.current.vocabulary
+    told = client.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
+    assert told["tokens"] == vocabulary.encode(text).tolist()
+    assert (told["count"], told["max_model_len"], told["token_strs"]) == (len(text), 20_000, None)
+    assert client.post("/detokenize", json={"tokens": told["tokens"]}).json() == {"prompt": text}
+
+
+def test_tokenize_lists_characters_and_joins_messages(client):
+    messages = [{"role": "system", "content": "the"}, {"role": "user", "content": "cat"}]
+    told = client.post(
+        "/tokenize", json={"messages": messages, "return_token_strs": True, "model": "tgi"}
+    ).json()
+    assert told["token_strs"] == list("the\ncat")
+    assert told["tokens"] == client.post("/tokenize", json={"prompt": "the\ncat"}).json()["tokens"]
+
+
+def test_tokens_agree_with_completions(client):
+    tokens = client.post("/tokenize", json={"prompt": "the "}).json()["tokens"]
+    request = {"max_tokens": 20, "seed": 3}
+    by_text, by_ids = (
+        client.post("/v1/completions", json=request | {"prompt": prompt}).json()
+        for prompt in ("the ", tokens)
+    )
+    assert by_text["choices"] == by_ids["choices"]
+    assert by_text["usage"]["prompt_tokens"] == len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/tokenize", {"prompt": "a €"}, "the model gru@60 has never seen: '€' at position 2"),
+        ("/tokenize", {}, "prompt or messages is needed"),
+        ("/tokenize", {"prompt": "a", "messages": []}, "prompt or messages is needed, and not both"),
+        ("/detokenize", {"tokens": [1, 16]}, "tokens must hold ids from 0 to 15, of gru@60. Given: 16"),
+        ("/detokenize", {"tokens": [-1]}, "Given: -1"),
+        ("/tokenize", {"prompt": "a", "model": "grue"}, "grue"),
+        ("/tokenizer_info?model=grue", None, "grue"),
+    ],
+)
+def test_token_routes_refuse_in_openai_s_shape(client, path, body, message):
+    answer = client.get(path) if body is None else client.post(path, json=body)
+    assert answer.status_code == (404 if "grue" in message else 400)
+    assert message in answer.json()["error"]["message"]
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_tokenizer_info_has_what_clients_ask_for(client):
+    info = client.get("/tokenizer_info").json()
+    assert (info["bos_token"], info["eos_token"], info["vocab_size"]) == ("\n", "\n", 16)
+    start = client.post("/tokenize", json={"prompt": info["bos_token"]}).json()["tokens"]
+    request = {"max_tokens": 10, "seed": 3}
+    empty, begun = (
+        client.post("/v1/completions", json=request | {"prompt": prompt}).json()["choices"]
+        for prompt in ("", start)
+    )
+    assert empty == begun  # an empty prompt is what a client makes of bos_token
+
+
+def test_info_names_the_model_and_the_limits(client):
+    info = client.get("/info").json()
+    assert (info["model_id"], info["max_input_tokens"], info["max_best_of"]) == ("gru@60", 10_000, 16)
+    assert len(info["model_sha"]) == 64
+
+
+def test_health_is_readiness_and_needs_no_key(client, tmp_path):
+    assert client.get("/health").json() == client.get("/readyz").json()
+    with application(tmp_path / "empty", api_keys="ann:secret") as empty:
+        assert empty.get("/health").status_code == 503
+        assert empty.get("/info").status_code == 401
