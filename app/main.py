@@ -51,7 +51,7 @@ from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
-from app.server.process import Server
+from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
 from app.settings import Settings, load_settings
 from app.slots import Slots, StreamSlots
@@ -124,8 +124,7 @@ def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool =
     """
     app = create_app(settings)
     services: Services = app.state.services
-    http = bounded_http(settings.read_seconds)
-    http.door = Shedding.of(services)
+    http = bounded_http(settings.read_seconds, most_connections(), Shedding.of(services))
     config = uvicorn.Config(
         app,
         uds=uds,

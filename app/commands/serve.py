@@ -11,7 +11,7 @@ from app.commands.supervisor import Supervisor
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.main import build_server
-from app.server.process import handles, listen
+from app.server.process import handles, listen, raise_descriptor_limit
 from app.settings import PREFIX, Settings
 from app.signals import interrupt, on_signals
 from app.store.run_store import RunStore
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 def serve(settings: Settings, with_worker: bool) -> None:
     """Serve until a signal. Raises AddressError, ConfigError, OSError, TextError (a fresh store, no text)."""
     configure_logging(settings)
+    raise_descriptor_limit()
     with (
         suppress(KeyboardInterrupt),
         on_signals(interrupt),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import uvicorn
 from app.signals import on_signals
 from model.errors import CharloomError
 
+CONNECTIONS = 4096
+RESERVED = 256  # descriptors for listening sockets, files and helper processes
 ACCEPTED = 32  # connections in a turn of the event loop
 
 
@@ -47,6 +50,21 @@ class Server(uvicorn.Server):
         if again:
             for connection in list(self.server_state.connections):
                 connection.transport.close()
+
+
+def raise_descriptor_limit() -> None:
+    """Takes as many descriptors as the system allows this process, up to what it can use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + RESERVED
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def most_connections() -> int:
+    """How many connections may be open, so that descriptors are left for files and helpers."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, soft - RESERVED))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,8 @@
 """The HTTP connection of the server: what uvicorn leaves without bound has one here.
 
-Neither uvicorn nor its parser bounds how long a client may take to send a request, or how long its head may
-be: a few hundred clients that send a byte now and then would hold every descriptor, and one endless header
-all memory.
+Neither uvicorn nor its parser bounds how long a client may take to send a request, how many bytes of it are
+not body, or how many connections are open: a few hundred clients that send a byte now and then would hold
+every descriptor, and one endless header or trailer all memory.
 """
 
 from __future__ import annotations
@@ -11,13 +11,19 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_LIMIT = 1 << 16  # bytes of request line and headers
+HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of what is not body at a stretch after them
+FRAMING = 16  # further bytes that are not body for each one that is: chunks may hold a single byte
 SLOWEST = 16_000  # bytes a second that a long body must come at, a slow telephone's upload
 SNIFFED = 1 << 16  # bytes of a refused request's body that are looked at
 LONGEST_REFUSED = 1 << 20  # bytes of a refused request's body that are read, so that its client sees why
-TIMEOUT, TOO_LARGE = b"408 Request Timeout", b"431 Request Header Fields Too Large"
+BAD_REQUEST, TIMEOUT = b"400 Bad Request", b"408 Request Timeout"
+TOO_LARGE, UNAVAILABLE = b"431 Request Header Fields Too Large", b"503 Service Unavailable"
+PROBE_SECONDS = 0.5  # between two looks whether a client that has closed its half still reads
+CONNECTION = (b"close", b"keep-alive")  # what of `Connection` concerns this server
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -35,6 +41,34 @@ class Door(Protocol):
         """
 
 
+class Crowd:
+    """The connections whose request is not here yet, of one server, those that have waited longest first."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._idle: dict[BoundedHttp, None] = {}
+        self._receiving: dict[BoundedHttp, None] = {}
+
+    def idle(self, connection: BoundedHttp) -> None:
+        """It is between two requests, or at the head of one."""
+        self.busy(connection)
+        self._idle[connection] = None
+
+    def receiving(self, connection: BoundedHttp) -> None:
+        """It is sending the body of its request."""
+        self.busy(connection)
+        self._receiving[connection] = None
+
+    def busy(self, connection: BoundedHttp) -> None:
+        """Its request is here, or it has gone."""
+        self._idle.pop(connection, None)
+        self._receiving.pop(connection, None)
+
+    def longest(self) -> BoundedHttp | None:
+        """The one that makes room for another."""
+        return next(iter(self._idle), None) or next(iter(self._receiving), None)
+
+
 class BoundedHttp(HttpToolsProtocol):
     """Closes a connection whose request is not here whole, head and body, in time.
 
@@ -42,47 +76,93 @@ class BoundedHttp(HttpToolsProtocol):
     time it needs, and one that trickles in has not. Also closes one that is opened and then silent. An answer
     is not counted: that has bounds of its own.
 
+    Where there are as many connections as the process has descriptors for, the one that has been idle longest
+    is closed for each new one.
+
     A request that finds the door closed never reaches the application: under overload most do, and each would
     cost as much as a text.
     """
 
     read_seconds = 30.0
     door: Door | None = None
+    crowd = Crowd(1 << 20)
 
-    _head = _body = 0
+    _gap = _received_bytes = _body = 0  # not body at a stretch; all, and body, of this request
     _began = 0.0
     _in_head = True
+    _rejected = _upgrading = _half_closed = False
     _overdue: asyncio.TimerHandle | None = None
     _refusing: bytearray | None = None  # the beginning of the body of a request that is being refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.crowd.most:
+            longest = self.crowd.longest()
+            if longest is None:
+                self._end(UNAVAILABLE, f"all {self.crowd.most} connections of the server are in use")
+                return
+            self.crowd.busy(longest)
+            longest.transport.abort()
+        self.crowd.idle(self)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._received()
+        self.crowd.busy(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head += len(data)
-        super().data_received(data)
-        if self._in_head and self._head > HEAD_LIMIT and not self.transport.is_closing():
-            self._end(TOO_LARGE, f"the request's head must be at most {HEAD_LIMIT} bytes")
+        self._unset_keepalive_if_required()
+        self._gap += len(data)
+        self._received_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._go_on_without_upgrade(data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self.send_400_response("Invalid HTTP request received.")
+            return
+        if self._is_too_large() and not self.transport.is_closing():
+            what = "request's head" if self._in_head else "part of the request that is not its body"
+            self._end(TOO_LARGE, f"the {what} must be at most {HEAD_LIMIT} bytes")
+
+    def _is_too_large(self) -> bool:
+        rest = self._received_bytes - self._body
+        return self._gap > HEAD_LIMIT or rest > 2 * HEAD_LIMIT + FRAMING * self._body
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._rejected = self._upgrading = False
         self._expect()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what comes after the body, as a trailer, is not a header of the request
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        if self._is_refused():
+        if self.parser.should_upgrade():
+            self._upgrading = True
+            return
+        self._in_head, self._gap = False, 0
+        self.crowd.receiving(self)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._rejected = True
+            self._end(BAD_REQUEST, f"a request must have one Host header. Given: {hosts}")
+        elif self._is_refused():
             self._refusing = bytearray()
         else:
             super().on_headers_complete()
 
+    def on_chunk_header(self) -> None:
+        self._gap = 0
+
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
+        self._gap = 0
+        if self._rejected:
+            return
         if self._refusing is None:
             super().on_body(body)
         elif len(self._refusing) < SNIFFED:
@@ -91,13 +171,61 @@ class BoundedHttp(HttpToolsProtocol):
             self._end(b"413 Content Too Large", "the server is full, and does not read so long a body")
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
         self._received()
-        self._in_head, self._head, self._body = True, 0, 0
+        self.crowd.busy(self)
+        self._in_head, self._gap, self._received_bytes, self._body = True, 0, 0, 0
+        if self._rejected:
+            return
         if self._refusing is None or self.door is None:
             super().on_message_complete()
+            if self.cycle.response_complete:
+                self.crowd.idle(self)
         else:
             self._refuse(self.door, bytes(self._refusing))
             self._refusing = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._half_closed and not self.pipeline:
+            self.transport.close()
+        elif self._in_head and not self.pipeline:
+            self.crowd.idle(self)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that only has nothing more to send (`nc -N`, a shutdown of its half) is still answered.
+
+        One that has gone looks the same; it is found out by what it answers to a `100 Continue`.
+        """
+        waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        self._half_closed = waits and self.cycle.scope["http_version"] == "1.1"
+        if self._half_closed:
+            self._probe()
+        return self._half_closed
+
+    def _probe(self) -> None:
+        if self.transport.is_closing() or self.cycle.response_started:
+            return
+        self.transport.write(CONTINUE)
+        self.loop.call_later(PROBE_SECONDS, self._probe)
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """An upgrade that is not taken is an ordinary request; the parser would lose its body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._end(BAD_REQUEST, "CONNECT is not supported: this server is not a proxy")
+            return
+        lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [token for token in value.lower().split(b",") if token.strip() in CONNECTION]
+                value = b",".join(kept)
+            if name != b"upgrade" and (value or name != b"connection"):
+                lines.append(b"%b: %b\r\n" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self._gap = self._received_bytes = 0
+        self.data_received(b"".join((*lines, b"\r\n", rest)))
 
     def _is_refused(self) -> bool:
         if self.door is None or self.expect_100_continue:
@@ -149,9 +277,12 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def bounded_http(seconds: float) -> type[BoundedHttp]:
-    """The connection's class, for `uvicorn.Config(http=…)`, with a client's time to send a request.
+def bounded_http(seconds: float, connections: int, door: Door | None = None) -> type[BoundedHttp]:
+    """The class of a server's connections, for `uvicorn.Config(http=…)`.
 
-    Its `door` may be set once there is an application.
+    Args:
+        seconds: how long a client may take to send a request.
+        connections: most that are open at once.
     """
-    return type("BoundedHttp", (BoundedHttp,), {"read_seconds": seconds})
+    bounds = {"read_seconds": seconds, "crowd": Crowd(connections), "door": door}
+    return type("BoundedHttp", (BoundedHttp,), bounds)

@@ -43,16 +43,22 @@ def application(root: Path, **changes: object) -> Iterator[httpx.Client]:
 
 @contextlib.contextmanager
 def server_process(
-    root: Path, at: int = 0, log: Path = Path(os.devnull), **settings: object
+    root: Path,
+    at: int = 0,
+    log: Path = Path(os.devnull),
+    descriptors: int | None = None,
+    **settings: object,
 ) -> Iterator[httpx.Client]:
     """The real server over the store at `root`, without a worker; stopped at the end of the block.
 
-    `at` is its port, 0 any free one; its log goes to the file `log`.
+    `at` is its port, 0 any free one; its log goes to the file `log`; `descriptors` bounds its open files.
     """
     with socket.create_server(("127.0.0.1", at)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {f"CHARLOOM_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-P", "-m", "app.cli", "serve", "--no-worker", "--port", str(port)]
+    if descriptors:
+        command = ["/bin/sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors), *command]
     with log.open("ab") as stderr:
         process = subprocess.Popen(
             [*command, "--store", str(root)], env=environment, cwd=root.parent, stderr=stderr

@@ -1,0 +1,165 @@
+"""What a connection may cost before its request is whole, and how unusual requests are read."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.runs import LONGEST_WAIT, wait_until
+from tests.support.servers import application, server_process
+from tests.support.sockets import connected, memory, rest
+
+HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+LENGTH_5 = b"c\r\n" + b'{"length":5}' + b"\r\n0\r\n"
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server(trained_root) -> Iterator[httpx.Client]:
+    with server_process(trained_root, access_log=False, api_keys="ann:s3cret:admin") as client:
+        client.headers["authorization"] = "Bearer s3cret"
+        yield client
+
+
+@pytest.fixture(scope="module")
+def open_server(trained_root) -> Iterator[httpx.Client]:
+    with application(trained_root) as client:
+        yield client
+
+
+@pytest.mark.parametrize("key", [b"Bearer s3cret", b"Bearer wrong"])
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (CHUNKED + LENGTH_5, b"a:b\r\n" * 10_000),
+        (CHUNKED + LENGTH_5 + b"a: ", b"b" * 50_000),
+        (CHUNKED + b"1;extension=", b"e" * 50_000),
+        (CHUNKED, b"1;" + b"e" * 60_000 + b"\r\n \r\n"),
+    ],
+    ids=["trailers", "one trailer", "one extension", "extensions"],
+)
+def test_what_is_not_body_is_bounded(server: httpx.Client, key: bytes, begin: bytes, piece: bytes):
+    before = memory(server)
+    begin = begin.replace(b"\r\nHost", b"\r\nAuthorization: " + key + b"\r\nHost", 1)
+    with connected(server) as connection, contextlib.suppress(OSError):
+        connection.sendall(begin)
+        for _ in range(2000):
+            connection.sendall(piece)
+        raise AssertionError("it was all read")
+    assert memory(server) < before + 10 * MEGABYTE
+    assert server.get("/healthz").status_code == 200
+
+
+def test_trailer_is_not_a_header(server: httpx.Client):
+    with connected(server) as connection:
+        connection.sendall(CHUNKED + LENGTH_5 + b"Authorization: Bearer s3cret\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
+
+
+def test_tiny_chunks_are_still_a_body(open_server: httpx.Client):
+    body = json.dumps({"length": 5, "prompt": "a" * 9_000}).encode()
+    with connected(open_server) as connection:
+        connection.sendall(CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: other.example\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n",
+    ],
+    ids=["two", "none", "connect"],
+)
+def test_request_without_exactly_one_host_is_refused(open_server: httpx.Client, head: bytes):
+    with connected(open_server) as connection:
+        connection.sendall(head)
+        assert rest(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks", "split"])
+def test_upgrade_that_is_not_taken_is_an_ordinary_request(open_server: httpx.Client, framing: str):
+    body = b'{"length":3}'
+    head = HEAD.replace(
+        b"Host", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\nHost"
+    )
+    if framing == "chunks":
+        request = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"c\r\n" + body + b"\r\n0\r\n\r\n"
+    else:
+        request = head + b"Content-Length: 12\r\n\r\n" + body
+    pieces = (
+        [request] if framing != "split" else [request[:40], request[40:-12], request[-12:-6], request[-6:]]
+    )
+    with connected(open_server) as connection:
+        for _ in range(2):  # the connection goes on
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.02)
+            answer = connection.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["text"]) == 3
+        connection.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close, upgrade\r\nUpgrade: x\r\n\r\n"
+        )
+        assert rest(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_client_that_closes_its_half_is_answered(open_server: httpx.Client):
+    body = b'{"length": 9000, "model": "gru"}'
+    with connected(open_server) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = rest(connection)
+    while answer.startswith(b"HTTP/1.1 100 "):
+        answer = answer.partition(b"\r\n\r\n")[2]
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["text"]) == 9000
+
+
+def test_work_of_a_client_that_has_gone_is_cancelled(trained_root):
+    limits = {"max_length": 3_000_000, "deadline_seconds": 600}
+    with application(trained_root, **limits) as client:
+        body = b'{"length": 3000000}'
+
+        def running() -> bool:
+            return "num_requests_running 1.0" in client.get("/metrics").text
+
+        with connected(client) as connection:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            wait_until(running, "the text is being written")
+        wait_until(lambda: not running(), "the work is cancelled")
+
+
+def test_idle_connections_make_room_for_new_ones(trained_root):
+    """At 512 descriptors; each of the 600 would hold one for `read_seconds`."""
+    with (
+        server_process(trained_root, descriptors=512, read_seconds=600, access_log=False) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        crowd = []
+        for number in range(600):
+            crowd.append(stack.enter_context(connected(client)))
+            if number % 2:
+                crowd[-1].sendall(HEAD)
+        for _ in range(30):
+            assert httpx.get(f"{client.base_url}/healthz", timeout=LONGEST_WAIT).status_code == 200
+        crowd[0].settimeout(LONGEST_WAIT)
+        assert rest(crowd[0]) == b"", "the one that was idle longest is closed first"
+
+
+def test_slow_bodies_make_room_too(trained_root):
+    with (
+        server_process(trained_root, descriptors=512, read_seconds=600, access_log=False) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(600):
+            slow = stack.enter_context(connected(client))
+            with contextlib.suppress(OSError):
+                slow.sendall(HEAD + b"Content-Length: 1000\r\n\r\n{")
+        assert httpx.get(f"{client.base_url}/healthz", timeout=LONGEST_WAIT).status_code == 200
