@@ -65,6 +65,7 @@ class Lanes:
         self.states = np.zeros((config.layers, cell.states, rows, config.hidden), np.float32)
         self.products = [np.zeros((rows, product.shape[1]), np.float32) for product in decoder.products]
         self._u = np.zeros((rows, decoder.width), np.float32)
+        self._scratch = np.zeros((rows, config.hidden), np.float32)
         self._cache = np.zeros((cell.cached, rows, config.hidden), np.float32)
 
     def clear(self, lane: int) -> None:
@@ -82,12 +83,13 @@ class Lanes:
     def stepper(self, rows: int) -> Callable[[NDArray[np.intp]], None]:
         """step(ids (B,)): feeds a character to each of the first `rows` lanes and writes their logits."""
         embedding, u, step = self.decoder.embedding, self._u[:rows], self.decoder.network.cell.step
+        scratch = self._scratch[:rows]
         layers = list(self._layers(slice(rows), slice(rows)))
 
         def step_all(ids: NDArray[np.intp]) -> None:
             embedding.take(ids, 0, u, "clip")
             for u_halves, v, state, cache, h, product, out, onward, bias, target in layers:
-                step(u_halves, v, state, state, cache)
+                step(u_halves, v, state, state, cache, scratch)
                 h.dot(product, out)
                 np.add(onward, bias, target)
 
@@ -96,16 +98,17 @@ class Lanes:
     def stepper_of_one(self) -> Callable[[int], None]:
         """step(id): the same for the first lane alone; the second one's products are made, and not used."""
         embeddings, step = self.decoder.embedding_halves, self.decoder.network.cell.step
+        scratch = self._scratch[0]
         (_, v, state, cache, h, product, out, onward, bias, target), *above = self._layers(
             0, slice(min(2, self.decoder.widest))
         )
 
         def step_one(character: int) -> None:
-            step(embeddings[character], v, state, state, cache)
+            step(embeddings[character], v, state, state, cache, scratch)
             h.dot(product, out)
             np.add(onward, bias, target)
             for u, v_above, states, kept, hidden, matrix, result, upward, shift, goal in above:
-                step(u, v_above, states, states, kept)
+                step(u, v_above, states, states, kept, scratch)
                 hidden.dot(matrix, result)
                 np.add(upward, shift, goal)
 

@@ -16,7 +16,8 @@ from model import buffers, recurrent
 from model.cells import CELLS, Array, Cell
 from model.config import RunConfig
 from model.errors import ConfigError
-from model.recurrent import LayerTape, LayerWeights, flat
+from model.layer_tape import LayerTape, flat
+from model.recurrent import LayerWeights
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,10 @@ class Network:
     def initialise(
         cls, config: NetworkConfig, run: RunConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32
     ) -> Network:
-        """A fresh network: `run.initialisation` says how its weights are drawn; biases are 0.
+        """A fresh network: `run.initialisation` says how its weights are drawn; other biases are 0.
 
         "normal": N(0, initial_scale^2), as the assignment has it. "uniform": initial_scale * U(-k, k) with
-        k = 1 / sqrt(H), and an LSTM's forget gates opened by a bias of 1 (Jozefowicz et al., 2015). An
-        embedding is N(0, 1).
+        k = 1 / sqrt(H), and the cell's own first biases. An embedding is N(0, 1).
         """
         network = cls(config, np.zeros(config.size(), dtype))
         for name, values in network.parameters.items():
@@ -135,9 +135,9 @@ class Network:
             else:
                 bound = run.initial_scale / np.sqrt(config.hidden)
                 values[...] = rng.uniform(-bound, bound, values.shape)
-        if config.cell == "lstm" and run.initialisation == "uniform":
+        if run.initialisation == "uniform":
             for layer in network._layers:
-                layer.b[config.hidden : 2 * config.hidden] = 1
+                layer.b[...] = np.repeat(network.cell.biases, config.hidden)
         return network
 
     def astype(self, dtype: DTypeLike) -> Network:

@@ -99,8 +99,8 @@ class Wrong:
         if self._fault[0] == "derivative":
             np.multiply(cache[self._fault[1]], 1 + self._fault[2], out=cache[self._fault[1]])
 
-    def step_backward(self, dstate, cache, dv, dprevious):
-        self._cell.step_backward(dstate, cache, dv, dprevious)
+    def step_backward(self, dstate, cache, dv, dprevious, scratch):
+        self._cell.step_backward(dstate, cache, dv, dprevious, scratch)
         if self._fault[0] == "direct":
             np.multiply(dprevious[self._fault[1]], 1 + self._fault[2], out=dprevious[self._fault[1]])
 

@@ -5,7 +5,9 @@ import pytest
 
 from model import buffers, recurrent
 from model.cells import CELLS
-from model.recurrent import PIECES, UNPACKED, BlockedProduct, LayerTape, LayerWeights
+from model.layer_tape import LayerTape
+from model.products import PIECES, UNPACKED, BlockedProduct
+from model.recurrent import LayerWeights
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
