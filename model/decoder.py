@@ -1,32 +1,36 @@
 """A network laid out for generation: many rows, one character a step, the same bytes at any width.
 
-After each layer comes one product only: [W | next], the recurrent half of the layer's next step beside the
+After each layer comes one product only: [W | next], the recurrent half of the layer's next step next to the
 layer above's input or the logits. The matrices are padded with zero columns to whole blocks, because at such
-sizes a row's product is the same to the bit at any width from two rows up. Where a BLAS does not keep that
-promise, which is tried out for each network, all products are made at the one full width.
+sizes the BLAS kernels of many processors give a row the same bits in any lane of a product of any number of
+rows from two up. That is tried out for each network. Where it fails, every product is made of one number of
+rows, in which all lanes are alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model import buffers
 from model.cells import Array, Arrays, cut
 from model.network import Network
-from model.sampling import COLUMNS, Sampler
+from model.sampling import ANY, COLUMNS, Sampler, product
+from model.single_row import Advance, SingleRow
 
 WIDEST = 64
+ROW_BLOCKS = (ANY, 8, 4)  # tried out in this order
 
 
 class Decoder:
     """A network in float32, laid out for generation. Immutable; any number of batches may share it.
 
     Attributes:
-        widest: most rows of a batch.
-        any_width: whether steps may be of any number of rows from two up; else they are of the widest.
+        widest: maximum number of rows of a batch.
+        lanes: rows of a batch's arrays: `widest`, up to a whole block.
+        block: rows of every product; ANY if they do not matter.
         embedding: what a character adds to the first layer's gates, and their bias, (K, G*H). This and
             all else that goes into a cell is multiplied by the cell's scales.
         products: [W | next] of each layer; `biases`: those of the next layer, or of the logits.
@@ -43,150 +47,144 @@ class Decoder:
         nexts = [p[f"layer{layer}.U"] * scales for layer in range(1, config.layers)] + [p["V"]]
         self.biases = [p[f"layer{layer}.b"] * scales for layer in range(1, config.layers)] + [p["c"]]
         self.products = [_fuse(p[f"layer{layer}.W"] * scales, after) for layer, after in enumerate(nexts)]
-        self.any_width = _same_at_all_widths(self)
+        for block in ROW_BLOCKS:
+            self.multiply_in_blocks(block)
+            if _same_at_all_widths(self):
+                break
+        else:
+            self.multiply_in_blocks(1)  # a row at a time: always the same, and slow
 
     @property
     def size(self) -> int:
-        """Bytes of the arrays that were made for it, besides the network's own."""
-        return self.embedding.nbytes + sum(product.nbytes for product in self.products)
+        """Bytes of the arrays that were made for it, in addition to the network's own."""
+        return self.embedding.nbytes + sum(matrix.nbytes for matrix in self.products)
+
+    def lanes_for(self, rows: int) -> int:
+        """How many lanes a step of so many rows takes: whole blocks, or two and more."""
+        if self.block == ANY:
+            return min(max(rows, 2), self.lanes)
+        return -(-rows // self.block) * self.block
+
+    def multiply_in_blocks(self, block: int) -> None:
+        """Sets the rows of every product. For batches that begin after it."""
+        self.block = block
+        self.lanes = self.widest if block == ANY else -(-self.widest // block) * block
 
 
 class Lanes:
     """The states of a batch's rows in the network. A lane is a row's index in all arrays.
 
     Args:
-        logits: (widest, K), where steps write.
+        logits: (lanes, K), where steps write.
     """
 
     def __init__(self, decoder: Decoder, logits: Array) -> None:
-        network, rows = decoder.network, decoder.widest
+        network, rows = decoder.network, decoder.lanes
         config, cell = network.config, network.cell
         self.decoder, self.logits = decoder, logits
-        self.states = np.zeros((config.layers, cell.states, rows, config.hidden), np.float32)
-        self.products = [np.zeros((rows, product.shape[1]), np.float32) for product in decoder.products]
-        self._u = np.zeros((rows, decoder.width), np.float32)
-        self._scratch = np.zeros((rows, config.hidden), np.float32)
-        self._cache = np.zeros((cell.cached, rows, config.hidden), np.float32)
+        self.states = buffers.zeros((config.layers, cell.states, rows, config.hidden), np.float32)
+        self.products = [buffers.zeros((rows, matrix.shape[1]), np.float32) for matrix in decoder.products]
+        self._u = buffers.zeros((rows, decoder.width), np.float32)
+        self._cache = buffers.zeros((cell.cached, rows, config.hidden), np.float32)
+        self._scratch = buffers.zeros((rows, config.hidden), np.float32)
 
     def clear(self, lane: int) -> None:
         """Sets a lane to the zero state."""
         self.states[:, :, lane] = 0
-        for product in self.products:
-            product[lane] = 0  # h W of the zero state
+        for result in self.products:
+            result[lane] = 0  # h W of the zero state
 
     def move(self, source: int, target: int) -> None:
         """Lets a row go on in another lane."""
         self.states[:, :, target] = self.states[:, :, source]
-        for product in self.products:
-            product[target] = product[source]
+        for result in self.products:
+            result[target] = result[source]
 
-    def stepper(self, rows: int) -> Callable[[NDArray[np.intp]], None]:
-        """step(ids (B,)): feeds a character to each of the first `rows` lanes and writes their logits."""
-        embedding, u, step = self.decoder.embedding, self._u[:rows], self.decoder.network.cell.step
-        scratch = self._scratch[:rows]
-        layers = list(self._layers(slice(rows), slice(rows)))
+    def stepper(self, lanes: int) -> Callable[[NDArray[np.intp]], None]:
+        """step(ids (B,)): feeds a character to each of the first `lanes` lanes and writes their logits."""
+        embedding, u = self.decoder.embedding, self._u[:lanes]
+        layers = self._layers(slice(lanes), slice(lanes))
 
-        def step_all(ids: NDArray[np.intp]) -> None:
+        def step(ids: NDArray[np.intp]) -> None:
             embedding.take(ids, 0, u, "clip")
-            for u_halves, v, state, cache, h, product, out, onward, bias, target in layers:
-                step(u_halves, v, state, state, cache, scratch)
-                h.dot(product, out)
-                np.add(onward, bias, target)
+            for halves, advance in layers:
+                advance(halves)
 
-        return step_all
+        return step
 
-    def stepper_of_one(self) -> Callable[[int], None]:
-        """step(id): the same for the first lane alone; the second one's products are made, and not used."""
-        embeddings, step = self.decoder.embedding_halves, self.decoder.network.cell.step
-        scratch = self._scratch[0]
-        (_, v, state, cache, h, product, out, onward, bias, target), *above = self._layers(
-            0, slice(min(2, self.decoder.widest))
-        )
+    def single_row(self, sampler: Sampler) -> SingleRow:
+        """The first lane alone. Other lanes' products are made too, as many as it takes, and not used."""
+        multiplied = self.decoder.lanes_for(1)
+        layers = self._layers(0, slice(multiplied))
+        return SingleRow(self.decoder.embedding_halves, layers, sampler, multiplied)
 
-        def step_one(character: int) -> None:
-            step(embeddings[character], v, state, state, cache, scratch)
-            h.dot(product, out)
+    def _layers(self, rows: slice | int, multiplied: slice) -> list[tuple[Arrays, Advance]]:
+        """For each layer, the views of its input, and what it does with that, for `rows`."""
+        u = _halves(self._u[rows], self.decoder.network)
+        return [(u, self._layer(layer, rows, multiplied)) for layer in range(len(self.products))]
+
+    def _layer(self, layer: int, rows: slice | int, multiplied: slice) -> Advance:
+        """advance(u): one layer's step of `rows`, and its product, made of the rows `multiplied`."""
+        decoder, cell, wide = self.decoder, self.decoder.network.cell, self.decoder.width
+        step, scratch, cache = cell.step, self._scratch[rows], cut(self._cache[:, rows], cell.kept)
+        state, h = tuple(self.states[layer, :, rows]), self.states[layer, 0, multiplied]
+        result, bias = self.products[layer], decoder.biases[layer]
+        multiply = product(h, decoder.products[layer], result[multiplied], decoder.block)
+        v = _halves(result[rows, :wide], decoder.network)
+        onward = result[rows, wide : wide + len(bias)]
+        target = (self.logits if layer == len(self.products) - 1 else self._u)[rows]
+
+        def advance(u: Arrays) -> None:
+            step(u, v, state, state, cache, scratch)
+            multiply()
             np.add(onward, bias, target)
-            for u, v_above, states, kept, hidden, matrix, result, upward, shift, goal in above:
-                step(u, v_above, states, states, kept, scratch)
-                hidden.dot(matrix, result)
-                np.add(upward, shift, goal)
 
-        return step_one
-
-    def _layers(self, rows: slice | int, multiplied: slice) -> Iterator[_Layer]:
-        """The views of each layer that a step of `rows` works with; products are of the rows `multiplied`."""
-        decoder, network, wide = self.decoder, self.decoder.network, self.decoder.width
-        for layer, (matrix, product, bias) in enumerate(
-            zip(decoder.products, self.products, decoder.biases, strict=True)
-        ):
-            target = self.logits if layer == len(self.products) - 1 else self._u
-            yield _Layer(
-                _halves(self._u[rows], network),
-                _halves(product[rows, :wide], network),
-                tuple(self.states[layer, :, rows]),
-                cut(self._cache[:, rows], network.cell.kept),
-                self.states[layer, 0, multiplied],
-                matrix,
-                product[multiplied],
-                product[rows, wide : wide + len(bias)],
-                bias,
-                target[rows],
-            )
-
-
-class _Layer(NamedTuple):
-    """Views of one layer: the cell's, the product and its result, and what goes on to the layer above."""
-
-    u: Arrays
-    v: Arrays
-    state: Arrays
-    cache: Arrays
-    h: Array
-    product: Array
-    out: Array
-    onward: Array
-    bias: Array
-    target: Array
+        return advance
 
 
 def _same_at_all_widths(decoder: Decoder) -> bool:
-    """Whether steps and sums of fewer rows give each row the bytes that it gets at the full width."""
-    rng, widest = np.random.default_rng(0), decoder.widest
-    sampler = Sampler(decoder.network.config.vocabulary, widest)
-    lanes = Lanes(decoder, sampler.logits)
-    ids = rng.integers(decoder.network.config.vocabulary, size=widest)
+    """Whether each row gets the same bytes in steps and sums of fewer rows, and in another lane."""
+    rng, lanes = np.random.default_rng(0), decoder.lanes
+    sampler = Sampler(decoder.network.config.vocabulary, lanes, decoder.block)
+    memory = Lanes(decoder, sampler.logits)
+    ids = rng.integers(decoder.network.config.vocabulary, size=lanes)
     weights = rng.random(sampler.logits.shape, np.float32)
     states, *products = (
-        rng.uniform(-1, 1, array.shape).astype(np.float32) for array in (lanes.states, *lanes.products)
+        rng.uniform(-1, 1, array.shape).astype(np.float32) for array in (memory.states, *memory.products)
     )
 
-    def outcome(rows: int) -> list[Array]:
-        """What the last `rows` rows come to in the first lanes."""
-        lanes.states[:, :, :rows] = states[:, :, -rows:]
-        for product, values in zip(lanes.products, products, strict=True):
-            product[:rows] = values[-rows:]
+    def outcome(which: NDArray[np.intp]) -> list[Array]:
+        """What some of the rows come to, in the first lanes."""
+        rows = len(which)
+        memory.states[:, :, :rows] = states[:, :, which]
+        for result, values in zip(memory.products, products, strict=True):
+            result[:rows] = values[which]
         if rows == 1:
-            lanes.stepper_of_one()(int(ids[-1]))
+            memory.single_row(sampler).step(int(ids[which[0]]))
         else:
-            lanes.stepper(rows)(ids[-rows:])
+            memory.stepper(rows)(ids[which])
         logits = sampler.logits[:rows].copy()
-        sampler.logits[:rows] = weights[-rows:]
-        sampler.cumulator(min(max(rows, 2), widest))()
-        return [logits, *(array[:rows].copy() for array in (sampler.cumulative, *lanes.products))]
+        sampler.logits[:rows] = weights[which]
+        sampler.cumulator(decoder.lanes_for(rows))()
+        return [logits, *(array[:rows].copy() for array in (sampler.cumulative, *memory.products))]
 
-    whole = outcome(widest)
+    every = np.arange(lanes)
+    whole = outcome(every)
+    choices = [every[-rows:] for rows in _telling_widths(decoder)] + [np.roll(every, 1)]
     return all(
-        np.array_equal(part, full[-rows:])
-        for rows in _telling_widths(widest)
-        for part, full in zip(outcome(rows), whole, strict=True)
+        np.array_equal(part, full[which])
+        for which in choices
+        for part, full in zip(outcome(which), whole, strict=True)
     )
 
 
-def _telling_widths(widest: int) -> Sequence[int]:
-    """All small widths and those around whole blocks: kernels differ by what a width leaves over."""
-    telling = {*range(1, 18), *(block + more for block in range(0, widest, 16) for more in (-1, 0, 1))}
-    return sorted(width for width in telling if 0 < width < widest)
+def _telling_widths(decoder: Decoder) -> Sequence[int]:
+    """One row, and of the widths in use the small ones and those around whole blocks of 16.
+
+    Kernels differ by what a width leaves over.
+    """
+    telling = {*range(2, 18), *(start + more for start in range(0, decoder.lanes, 16) for more in (-1, 0, 1))}
+    return sorted({1} | {decoder.lanes_for(width) for width in telling if 0 < width < decoder.lanes})
 
 
 def _fuse(W: Array, after: Array) -> Array:

@@ -58,8 +58,8 @@ class Batch:
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.ticks = 0
-        rows = decoder.widest
-        self._sampler = Sampler(decoder.network.config.vocabulary, rows)
+        rows = decoder.lanes
+        self._sampler = Sampler(decoder.network.config.vocabulary, rows, decoder.block)
         self._lanes = Lanes(decoder, self._sampler.logits)
         self._places: list[_Place | None] = []  # by lane
         self._base = 0  # tick at which the page begins
@@ -71,7 +71,7 @@ class Batch:
         self._told: list[int] = []  # lanes whose log-probabilities are asked for
         self._changed = False
         self._runners: dict[int, tuple[Step, Pick]] = {}  # by width
-        self._alone = self._lanes.stepper_of_one(), self._sampler.picker_of_one()
+        self._single_row = self._lanes.single_row(self._sampler)
 
     @property
     def rows(self) -> list[Row]:
@@ -142,28 +142,15 @@ class Batch:
         """Runs the page's lines `at` to `at + count`; logits (count, told, K) if some row is to be told."""
         rows, decoder = len(self._places), self.decoder
         plain = not (self._sampler.adjusts or self._sampler.filters or self._told)
-        alone = self._places[0] if rows == 1 and decoder.any_width and plain else None
-        if alone is not None:
-            self._run_alone(at, at + count, alone.first_written - 1 - self._base)
-            return None
-        return self._run_together(at, count, rows if decoder.any_width else decoder.widest)
-
-    def _run_alone(self, at: int, end: int, prompt_end: int) -> None:
-        """The same for one row without filters and the like; before `prompt_end`, ids are given."""
-        step, pick = self._alone
-        read = min(end, max(at, prompt_end))
-        self._ids[at + 1 : read + 1, 0] = self._prompts[at + 1 : read + 1, 0]
-        for character in self._ids[at:read, 0].tolist():
-            step(character)
-        character, written = int(self._ids[read, 0]), []
-        for uniform in self._uniforms[read:end, 0].tolist():
-            step(character)
-            character = pick(uniform)
-            written.append(character)
-        self._ids[read + 1 : end + 1, 0] = written
+        alone = self._places[0] if rows == 1 and plain else None
+        if alone is None:
+            return self._run_together(at, count, decoder.lanes_for(rows))
+        given = min(count, max(0, alone.first_written - 1 - self.ticks))
+        now, after = slice(at, at + count), slice(at, at + count + 1)
+        self._single_row.run(self._ids[after, 0], self._uniforms[now, 0], self._prompts[after, 0], given)
+        return None
 
     def _run_together(self, at: int, count: int, width: int) -> Array | None:
-        width = min(max(width, 2), self.decoder.widest)
         if width not in self._runners:
             self._runners[width] = self._lanes.stepper(width), self._sampler.picker(width)
         step, pick = self._runners[width]

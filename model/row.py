@@ -82,9 +82,11 @@ class Row:
         searched_from = max(0, len(self._text) - max(map(len, self.stop), default=0))
         self.ids.extend(ids.tolist())
         self._text += self.vocabulary.decode(ids)
-        ends = [at for at in (self._text.find(text, searched_from) for text in self.stop) if at >= 0]
+        found = [(self._text.find(text, searched_from), len(text)) for text in self.stop]
+        ends = [(at + length, at) for at, length in found if at >= 0]
         if ends:
-            self._end_at(min(ends))
+            # the one that is whole first, so that it does not matter how many characters came at once
+            self._end_at(min(ends)[1])
         elif len(self.ids) >= self.length and self.steps_left == 0:
             self.finish_reason = "length"
 

@@ -8,7 +8,6 @@ likeliest character have weight 0, and a uniform number of 0 picks the first of 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -22,6 +21,7 @@ from model.errors import ConfigError
 GREEDY = 1e30
 COLUMNS = 16  # the BLAS kernels treat whole blocks of so many columns alike at every width
 WIDEST_TRIANGLE = 128  # characters
+ANY = 0  # rows of a product, where any number from two up gives the same bits
 HIGHEST_UNIFORM = np.float32(1 - 2**-23)  # times any float32 total, it still rounds to less than the total
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
@@ -110,14 +110,18 @@ class Sampler:
 
     Args:
         characters: K.
-        rows: most rows.
+        rows: maximum number of rows.
+        block: rows of every product, ANY or a number that divides `rows`.
 
     Attributes:
         logits: (rows, K) float32; whoever asks for a pick writes them here first. They are used up.
         cumulative: (rows, >= K) of the last pick.
+        likeliest, thresholds, inverse_temperature: (rows, 1) each, that of the next pick.
+        heated: whether some row's temperature is not 1.
     """
 
-    def __init__(self, characters: int, rows: int) -> None:
+    def __init__(self, characters: int, rows: int, block: int = ANY) -> None:
+        self._block = block
         self.logits = np.zeros((rows, characters), np.float32)
         # Up to some size a product with a triangle of ones is faster than a running sum, and equal to it.
         wide = characters <= WIDEST_TRIANGLE
@@ -125,11 +129,11 @@ class Sampler:
         self._triangle = np.triu(np.ones((characters, columns), np.float32)) if wide else None
         self.cumulative = np.zeros((rows, columns), np.float32)
         self._above = np.zeros((rows, columns), np.bool_)
-        self._likeliest, self._thresholds = np.zeros((2, rows, 1), np.float32)
+        self.likeliest, self.thresholds = np.zeros((2, rows, 1), np.float32)
         self._settings = [SamplingConfig()] * rows
-        self._inverse_temperature = np.ones((rows, 1), np.float32)
+        self.inverse_temperature = np.ones((rows, 1), np.float32)
         self._seen, self._generated = np.zeros((2, rows, characters), np.float32)  # how often each character
-        self._heated = False
+        self.heated = False
         self._filters: _Filters | None = None
         self._adjustments: _Adjustments | None = None
 
@@ -141,7 +145,7 @@ class Sampler:
     def put(self, row: int, sampling: SamplingConfig, prompt: NDArray[np.integer]) -> None:
         """Begins a request in a row. `prepare` before the next pick."""
         self._settings[row] = sampling
-        self._inverse_temperature[row] = sampling.inverse_temperature
+        self.inverse_temperature[row] = sampling.inverse_temperature
         if sampling.adjusts:
             self._seen[row] = np.bincount(prompt, minlength=self._seen.shape[1])
             self._generated[row] = 0
@@ -149,13 +153,13 @@ class Sampler:
     def move(self, source: int, target: int) -> None:
         """Lets a request go on in another row. `prepare` before the next pick."""
         self._settings[target] = self._settings[source]
-        for array in (self._inverse_temperature, self._seen, self._generated):
+        for array in (self.inverse_temperature, self._seen, self._generated):
             array[target] = array[source]
 
     def prepare(self, rows: int) -> None:
         """Takes up the settings of the first `rows` rows."""
         settings = self._settings[:rows]
-        self._heated = any(sampling.temperature != 1 for sampling in settings)
+        self.heated = any(sampling.temperature != 1 for sampling in settings)
         filtered = [row for row, sampling in enumerate(settings) if sampling.filters]
         adjusted = [row for row, sampling in enumerate(settings) if sampling.adjusts]
         self._filters = _Filters(filtered, settings) if filtered else None
@@ -180,8 +184,8 @@ class Sampler:
         By inversion of the cumulative distribution: the first id whose cumulative weight is above the row's
         uniform number times the total.
         """
-        weights, inverse = self.logits[:rows], self._inverse_temperature[:rows]
-        likeliest, thresholds = self._likeliest[:rows], self._thresholds[:rows]
+        weights, inverse = self.logits[:rows], self.inverse_temperature[:rows]
+        likeliest, thresholds = self.likeliest[:rows], self.thresholds[:rows]
         threshold, above = thresholds[:, 0], self._above[:rows]
         cumulative = self.cumulative[:rows]
         total, cumulate = cumulative[:, -1], self.cumulator(rows)
@@ -189,7 +193,7 @@ class Sampler:
         def pick(uniforms: Array, chosen: NDArray[np.intp]) -> None:
             np.maximum.reduce(weights, axis=1, out=likeliest, keepdims=True)
             np.subtract(weights, likeliest, weights)
-            if self._heated:
+            if self.heated:
                 np.multiply(weights, inverse, weights)
             np.exp(weights, weights)
             if self._filters is not None:
@@ -198,31 +202,6 @@ class Sampler:
             np.multiply(total, uniforms, threshold)
             np.greater(cumulative, thresholds, above)
             above.argmax(1, chosen)
-
-        return pick
-
-    def picker_of_one(self) -> Callable[[float], int]:
-        """pick(uniform) -> id for the first row, alone and without filters: the same with less overhead.
-
-        Single numbers are read and written through memoryviews, which round to float32 as arrays do. The
-        second row is made use of: a product of one row would be another's to the last bit.
-        """
-        rows = min(2, len(self.logits))
-        weights, cumulate = self.logits[0], self.cumulator(rows)
-        likeliest, inverse = self._likeliest[0, 0, ...], self._inverse_temperature[0, 0, ...]
-        read, cumulative = _numbers(weights), _numbers(self.cumulative[0])
-        shift, threshold = _numbers(self._likeliest[0]), _numbers(self._thresholds[0])
-        last = len(cumulative) - 1
-
-        def pick(uniform: float) -> int:
-            shift[0] = read[weights.argmax()]
-            np.subtract(weights, likeliest, weights)
-            if self._heated:
-                np.multiply(weights, inverse, weights)
-            np.exp(weights, weights)
-            cumulate()
-            threshold[0] = cumulative[last] * uniform
-            return bisect_right(cumulative, threshold[0])
 
         return pick
 
@@ -236,7 +215,15 @@ class Sampler:
         weights, cumulative, triangle = self.logits[:rows], self.cumulative[:rows], self._triangle
         if triangle is None:
             return partial(np.add.accumulate, weights, 1, None, cumulative)
-        return partial(weights.dot, triangle, cumulative)
+        return product(weights, triangle, cumulative, self._block)
+
+
+def product(x: Array, matrix: Array, out: Array, block: int) -> Callable[[], object]:
+    """multiply(): writes x M for x (B, N) into `out`, as one product or as one for every `block` rows."""
+    if block == ANY:
+        return partial(x.dot, matrix, out)
+    x_blocks, out_blocks = (array.reshape(-1, block, array.shape[1]) for array in (x, out))
+    return partial(np.matmul, x_blocks, matrix, out_blocks)
 
 
 class _Filters:
@@ -316,11 +303,6 @@ class _Adjustments:
 
 def _column(name: str, rows: Sequence[int], settings: Sequence[SamplingConfig], dtype: type) -> Array:
     return np.array([[getattr(settings[row], name)] for row in rows], dtype)
-
-
-def _numbers(array: Array) -> memoryview[float]:
-    """A float32 array (N,) as numbers that Python reads and writes faster than an array's."""
-    return memoryview(array.data).cast("B").cast("f")
 
 
 def _check(name: str, value: float) -> None:

@@ -15,9 +15,9 @@ from model.errors import ConfigError, UnknownCharacterError
 from model.generation import PAGE, Batch, generate
 from model.loss import log_softmax
 from model.row import Row, start_character
-from model.sampling import Sampler, SamplingConfig
+from model.sampling import ANY, Sampler, SamplingConfig
 from model.vocabulary import Vocabulary
-from tests.support.networks import VOCABULARY, mixed_request, one_width, outcome, random_network
+from tests.support.networks import VOCABULARY, in_blocks, mixed_request, outcome, random_network
 
 
 @pytest.fixture(autouse=True)
@@ -43,26 +43,31 @@ def alone(decoder, request):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", CELLS)
 def test_steps_are_the_network_s(cell, layers):
-    network = random_network(cell, layers)
-    decoder, rows = Decoder(network, widest=5), 5
+    decoder, rows = Decoder(random_network(cell, layers), widest=5), 5
+    network = decoder.network.astype(np.float64)
     ids = np.random.default_rng(1).integers(len(VOCABULARY), size=(30, rows))
-    sampler, state = Sampler(len(VOCABULARY), rows), network.zero_state(rows)
+    sampler, state = Sampler(len(VOCABULARY), decoder.lanes, decoder.block), network.zero_state(rows)
+    fed = np.zeros(decoder.lanes, np.intp)
     lanes = Lanes(decoder, sampler.logits)
-    one = Lanes(decoder, Sampler(len(VOCABULARY), rows).logits)
-    step, step_one = lanes.stepper(rows), one.stepper_of_one()
+    one_sampler = Sampler(len(VOCABULARY), decoder.lanes, decoder.block)
+    one = Lanes(decoder, one_sampler.logits)
+    step, step_one = lanes.stepper(decoder.lanes_for(rows)), one.single_row(one_sampler).step
     for line in ids:
         expected, state = network.step(line, state)
-        step(line)
+        fed[:rows] = line
+        step(fed)
         step_one(int(line[0]))
-        np.testing.assert_allclose(lanes.logits, expected, atol=1e-5)
+        np.testing.assert_allclose(lanes.logits[:rows], expected, atol=1e-5)
+        np.testing.assert_allclose(lanes.states[:, :, :rows], state, atol=1e-5)
+        state = lanes.states[:, :, :rows].astype(np.float64)  # or rounding would add up over the steps
         np.testing.assert_array_equal(one.logits[0], lanes.logits[0])
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_rows_write_the_same_bytes_in_any_company(cell):
+@pytest.mark.parametrize("laid_out", [lambda decoder: decoder, in_blocks], ids=["as found", "in blocks"])
+def test_rows_write_the_same_bytes_in_any_company(cell, laid_out):
     """Alone, in turns of any length, joining and leaving at any time, in one batch after the other."""
-    decoder = Decoder(random_network(cell, layers=2), widest=16)
-    assert decoder.any_width
+    decoder = laid_out(Decoder(random_network(cell, layers=2), widest=16))
     requests = [mixed_request(number, longest=PAGE + 60) for number in range(60)]
     expected = [alone(decoder, request) for request in requests]
     for seed in range(3):
@@ -89,12 +94,12 @@ def test_the_size_of_a_block_does_not_matter(block):
         )
 
 
-def test_where_widths_differ_all_steps_are_of_one_width():
-    decoder = one_width(Decoder(random_network("gru"), widest=8))
+def test_where_widths_differ_steps_are_of_whole_blocks():
+    decoder = in_blocks(Decoder(random_network("gru"), widest=8))
     widths = []
     batch = Batch(decoder)
     stepper = batch._lanes.stepper
-    batch._lanes.stepper = lambda rows: widths.append(rows) or stepper(rows)
+    batch._lanes.stepper = lambda lanes: widths.append(lanes) or stepper(lanes)
     requests = [mixed_request(number) for number in range(20)]
     rows = [Row(VOCABULARY, **request) for request in requests]
     waiting = [row for row in rows if row.finish_reason is None]
@@ -102,37 +107,39 @@ def test_where_widths_differ_all_steps_are_of_one_width():
         if waiting and batch.free:
             batch.join(waiting.pop())
         batch.advance(3)
-    assert widths == [8]
+    assert sorted(widths) == [4, 8]
     assert [outcome(row) for row in rows] == [alone(decoder, request) for request in requests]
 
 
-@pytest.mark.parametrize("fault", ["a width", "a place", "one row"])
-def test_a_blas_that_breaks_the_promise_is_found_out(fault, monkeypatch):
-    stepper, stepper_of_one = Lanes.stepper, Lanes.stepper_of_one
+@pytest.mark.parametrize(("fault", "block"), [("a width", 8), ("a place", 1), ("one row", 8)])
+def test_a_blas_that_breaks_the_promise_is_found_out(fault, block, monkeypatch):
+    """Products are then made of so many rows that all lanes are alike: the first number that passes."""
+    stepper, single_row = Lanes.stepper, Lanes.single_row
 
-    def spoil(lanes, row):
-        lanes.logits[row] = np.nextafter(lanes.logits[row], np.float32(9))
+    def spoil(memory, lanes):
+        memory.logits[lanes] = np.nextafter(memory.logits[lanes], np.float32(9))
 
-    def faulty(lanes, rows):
-        step = stepper(lanes, rows)
+    def faulty(memory, lanes):
+        step, rows = stepper(memory, lanes), memory.decoder.block or lanes  # of each product
 
         def stepped(ids):
             step(ids)
             if (fault == "a width" and rows == 5) or (fault == "a place" and rows > 3):
-                spoil(lanes, min(3, rows - 1))
+                spoil(memory, slice(3, None, rows))
 
         return stepped
 
-    def faulty_one(lanes):
-        step = stepper_of_one(lanes)
-        return lambda character: (step(character), spoil(lanes, 0))
+    def faulty_one(memory, sampler):
+        row = single_row(memory, sampler)
+        step = row.step
+        if fault == "one row" and memory.decoder.block == ANY:
+            row.step = lambda character: (step(character), spoil(memory, 0))
+        return row
 
-    assert Decoder(random_network(), widest=20).any_width
-    if fault == "one row":
-        monkeypatch.setattr(Lanes, "stepper_of_one", faulty_one)
-    else:
-        monkeypatch.setattr(Lanes, "stepper", faulty)
-    assert not Decoder(random_network(), widest=20).any_width
+    assert Decoder(random_network(), widest=20).block in (ANY, 8)
+    monkeypatch.setattr(Lanes, "stepper", faulty)
+    monkeypatch.setattr(Lanes, "single_row", faulty_one)
+    assert Decoder(random_network(), widest=20).block == block
 
 
 def test_a_batch_may_be_of_one_row():
@@ -278,10 +285,20 @@ def test_a_stop_string_ends_the_text_and_never_leaks(stops, seed, blocks):
         released += row.release()
         assert whole.startswith(released)
         assert not any(stop in released for stop in stops)
-    ends = [at for at in map(whole.find, stops) if at >= 0]
-    assert row.text == released == (whole[: min(ends)] if ends else whole)
+    ends = [(whole.find(stop) + len(stop), whole.find(stop)) for stop in stops if stop in whole]
+    assert row.text == released == (whole[: min(ends)[1]] if ends else whole)
     assert row.finish_reason == ("stop" if ends else "length")
     assert vocabulary.decode(row.ids) == row.text
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6, [6], [3, 3], [5, 1]])
+def test_first_stop_string_to_be_whole_ends_the_text_however_it_comes(sizes):
+    row, ids = Row(VOCABULARY, "a", 100, stop=["bcdef", "d"]), VOCABULARY.encode("abcdef")
+    for size in sizes:
+        if row.finish_reason is None:
+            row.accept(ids[:size])
+            ids = ids[size:]
+    assert (row.text, row.finish_reason) == ("abc", "stop")
 
 
 def test_no_more_is_held_back_than_could_begin_a_stop_string():

@@ -23,9 +23,9 @@ def random_network(
     return Network(config, weights.astype(np.float32))
 
 
-def one_width(decoder: Decoder) -> Decoder:
+def in_blocks(decoder: Decoder) -> Decoder:
     """The same decoder, as where a BLAS gives other bytes at other widths."""
-    decoder.any_width = False
+    decoder.multiply_in_blocks(4)
     return decoder
 
 
