@@ -43,9 +43,8 @@ def resolve(requirements: list[str], path: Path, *options: str) -> None:
     """Write the versions that meet the requirements, and those of what they need in turn."""
     # only the index that everybody has: no setting of this machine may affect a lock
     environment = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
-    command = ["uv", "pip", "compile", "-", "--no-config", "--quiet", "--no-header", "--generate-hashes"]
-    command += ["--python-version", OLDEST_PYTHON, "--only-binary", ":all:", "--output-file", str(path)]
-    command += options
+    command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--no-config", "--quiet", "--no-header"]
+    command += ["--generate-hashes", "--only-binary", ":all:", "--output-file", str(path), *options]
     subprocess.run(command, input="\n".join(requirements), text=True, env=environment, check=True)
 
 
@@ -53,7 +52,7 @@ def write(options: list[str]) -> None:
     earlier: list[str] = []
     for name, requirements in wanted().items():
         path = FOLDER / f"{name}.txt"
-        resolve(requirements, path, "--universal", *earlier, *options)
+        resolve(requirements, path, "--universal", "--python-version", OLDEST_PYTHON, *earlier, *options)
         text = path.read_text(encoding="utf-8").replace("via -r -", "via pyproject.toml")
         path.write_text(heading(requirements) + text, encoding="utf-8")
         earlier += ["--constraint", str(path)]
