@@ -117,6 +117,13 @@ def generate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="Ends the text; may be given several times.")] = None,
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            help="What happens to characters that the model has never seen (CHARLOOM_UNKNOWN).",
+            metavar="refuse|drop|replace",
+        ),
+    ] = None,
     store: Store = None,
 ) -> None:
     """Write a text with a trained model, without a server."""
@@ -125,8 +132,8 @@ def generate(
     from model.sampling import SamplingConfig
 
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, typical_p=typical_p)
-    default = load_settings(store=store).model or None
-    run(open_store(store), model or default, prompt, length, sampling, seed, stop or ())
+    settings = load_settings(store=store, model=model, unknown=unknown)
+    run(settings, prompt, length, sampling, seed, stop or ())
 
 
 @app.command()

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     max_n: int = Field(16, ge=1, description="Most texts one request may ask for.")
     max_stop: int = Field(4, ge=0, description="Most stop strings in one request.")
     max_models: int = Field(8, ge=1, description="Most models that one text is scored by.")
+    unknown: Literal["refuse", "drop", "replace"] = Field(
+        "refuse",
+        description="What happens to characters of a prompt that the model has never seen, where a request "
+        "does not say: `refuse`, `drop`, or `replace` by the nearest one it knows.",
+    )
     max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
 

@@ -16,6 +16,15 @@ Stop = StopString | list[StopString]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
+def unknown_mode() -> Any:
+    """An optional field of a request that holds a text to be read by a model."""
+    return Field(
+        None,
+        description="What happens to characters that the model has never seen; `replace` takes the nearest "
+        "one that it knows. The answer then says how many were changed. Default: CHARLOOM_UNKNOWN.",
+    )
+
+
 class Only:
     """Annotates a field that is accepted at null and at these values, which ask for nothing.
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from threadpoolctl import threadpool_limits
 
 from app.engine.models import ModelStore
+from app.engine.unknown import readable
+from app.settings import Settings
 from app.store.run_store import RunStore
 from model.errors import ConfigError
 from model.generation import generate as generate_text
@@ -15,8 +17,7 @@ from model.sampling import SamplingConfig
 
 
 def generate(
-    store: RunStore,
-    model: str | None,
+    settings: Settings,
     prompt: str,
     length: int,
     sampling: SamplingConfig,
@@ -29,10 +30,12 @@ def generate(
     """
     if length < 1:
         raise ConfigError("length", f"must be at least 1. Given: {length}")
-    models = ModelStore(store)
+    models = ModelStore(RunStore(settings.store))
     models.refresh()
-    loaded = models.get(model)
+    loaded = models.get(settings.model or None)
+    prompt, changed = readable(prompt, loaded.vocabulary, settings.unknown)
     with threadpool_limits(1):
         result = generate_text(loaded.network, loaded.vocabulary, prompt, length, sampling, seed, stop)
     print(result.text)
-    print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}", file=sys.stderr)
+    told = f", {changed} characters of the prompt changed" if changed else ""
+    print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}{told}", file=sys.stderr)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.engine.job import Job
 from app.engine.models import LoadedModel
+from app.engine.unknown import Unknown, plain, readable
 from app.errors import InvalidRequestError, PromptTooLongError, UnknownInFieldError, shortened
 from app.settings import Settings
 from model.errors import ConfigError, UnknownCharacterError
@@ -32,6 +33,8 @@ class Order:
         length: most characters of each text; 0 only reads the prompts.
         logprobs: how many of the likeliest characters are wanted at each place; None is no log-probability.
         names: the request's names of fields that it calls otherwise, for messages.
+        unknown: what happens to characters of the prompts that the model has never seen; `changed`: to how
+            many it has.
     """
 
     prompts: tuple[Prompt, ...]
@@ -43,6 +46,8 @@ class Order:
     best_of: int
     logprobs: int | None
     names: Mapping[str, str]
+    unknown: Unknown = "refuse"
+    changed: int = 0
 
     @classmethod
     def of(
@@ -57,6 +62,7 @@ class Order:
         best_of: int | None = None,
         logprobs: int | None = None,
         names: Mapping[str, str] | None = None,
+        unknown: Unknown | None = None,
     ) -> Order:
         """None is the default everywhere. Raises InvalidRequestError, with the limit and the value."""
         n = n or 1
@@ -73,9 +79,37 @@ class Order:
             # the best are those of the highest log-probability
             logprobs=0 if logprobs is None and best_of and best_of > n else logprobs,
             names=names or {},
+            unknown=unknown or settings.unknown,
         )
         order._check(settings)
         return order
+
+    def read_by(self, model: LoadedModel, settings: Settings) -> Order:
+        """The order with its prompts and stop strings as the model reads them.
+
+        Raises UnknownInFieldError, PromptTooLongError (for what a replacement has made longer).
+        """
+        read: list[Prompt] = []
+        changed = 0
+        for prompt in self.prompts:
+            if isinstance(prompt, str):
+                try:
+                    prompt, count = readable(prompt, model.vocabulary, self.unknown)
+                except UnknownCharacterError as error:
+                    raise self._unknown(error, model) from None
+                changed += count
+            read.append(prompt)
+        # a stop string that is nothing but a mark stays what it is, as an empty one would end every text
+        stop = tuple(plain(text, model.vocabulary) or text for text in self.stop)
+        order = replace(self, prompts=tuple(read), stop=stop, changed=changed)
+        if changed:
+            order._check_prompts(settings)
+        return order
+
+    @property
+    def told_changed(self) -> dict[str, int]:
+        """How many characters were changed, for an answer; nothing where none may be."""
+        return {} if self.unknown == "refuse" else {"changed_characters": self.changed}
 
     def job(self, model: LoadedModel, seconds: float, streamed: bool = False) -> Job:
         """The work: for each prompt `best_of` rows. A choice's text depends on its prompt and number alone.
@@ -101,7 +135,7 @@ class Order:
         except ConfigError as error:
             raise self._refusal(error.field, str(error).removeprefix(f"{error.field} ")) from None
         except UnknownCharacterError as error:
-            raise UnknownInFieldError(error.unknown, self.names.get("prompt", "prompt"), model.id) from None
+            raise self._unknown(error, model) from None
         return Job(model.decoder, rows, seconds, streamed)
 
     def chosen(self, rows: Sequence[Row]) -> list[list[Row]]:
@@ -126,12 +160,7 @@ class Order:
         texts = len(self.prompts) * self.best_of
         if texts > room:
             raise self._refusal("prompt", f"must ask for at most {room} texts at once. Given: {texts}")
-        for prompt in self.prompts:
-            if len(prompt) > settings.max_prompt:
-                raise PromptTooLongError(
-                    self.names.get("prompt", "prompt"),
-                    f"must have at most {settings.max_prompt} characters. Given: {len(prompt)}",
-                )
+        self._check_prompts(settings)
         if len(self.stop) > settings.max_stop:
             raise self._refusal(
                 "stop", f"must hold at most {settings.max_stop} strings. Given: {len(self.stop)}"
@@ -140,6 +169,17 @@ class Order:
             if len(text) > settings.max_stop_length:
                 limit = f"must hold strings of at most {settings.max_stop_length} characters"
                 raise self._refusal("stop", f"{limit}. Given: {shortened(text)}")
+
+    def _check_prompts(self, settings: Settings) -> None:
+        for prompt in self.prompts:
+            if len(prompt) > settings.max_prompt:
+                raise PromptTooLongError(
+                    self.names.get("prompt", "prompt"),
+                    f"must have at most {settings.max_prompt} characters. Given: {len(prompt)}",
+                )
+
+    def _unknown(self, error: UnknownCharacterError, model: LoadedModel) -> UnknownInFieldError:
+        return UnknownInFieldError(error.unknown, self.names.get("prompt", "prompt"), model.id)
 
     def _check_bias(self, model: LoadedModel) -> None:
         size = len(model.vocabulary)

@@ -243,3 +243,29 @@ def test_a_reader_that_leaves_is_no_error(folder: Path):
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_generate_drops_or_replaces_characters_the_model_never_saw(trained, monkeypatch, capsys):
+    command = ["generate", "--store", str(trained.root), "--length", "20"]
+    assert main([*command, "--prompt", "the cat"]) == 0
+    expected = capsys.readouterr().out
+    assert main([*command, "--prompt", "thé “cat”"]) == 2
+    assert "never seen: 'é' at position 2" in capsys.readouterr().err
+    assert main([*command, "--prompt", "thé “cat”", "--unknown", "replace"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == expected
+    assert "3 characters of the prompt changed" in captured.err
+    monkeypatch.setenv("CHARLOOM_UNKNOWN", "replace")
+    assert main([*command, "--prompt", "thé “cat”"]) == 0
+    assert capsys.readouterr().out == expected
+    assert main([*command, "--unknown", "skip"]) == 2
+    assert "CHARLOOM_UNKNOWN" in capsys.readouterr().err
+
+
+def test_generate_takes_the_configured_model(trained, monkeypatch, capsys):
+    monkeypatch.setenv("CHARLOOM_MODEL", "classic@0")
+    command = ["generate", "--store", str(trained.root), "--length", "5"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.startswith("classic@0, ")
+    assert main([*command, "--model", "gru"]) == 0
+    assert capsys.readouterr().err.startswith("gru@60, ")

@@ -97,11 +97,13 @@ async def _answer(
         asked.seed,
         asked.stop,
         asked.n,
-    )
+        unknown=asked.unknown,
+    ).read_by(model, services.settings)
     job = order.job(model, services.settings.deadline_seconds, streamed=bool(asked.stream))
 
     # most ask for one text, and need not read it twice
-    exclude = {"choices"} if order.n == 1 else None
+    exclude = {"choices"} if order.n == 1 else set()
+    exclude |= {"changed_characters"} - order.told_changed.keys()
     if asked.stream:
 
         def end() -> list[bytes]:
@@ -137,6 +139,7 @@ def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> GenerateR
         digest=model.digest,
         losses=Losses(**{name: model.progress.get(name) for name in Losses.model_fields}),
         choices=choices,
+        **order.told_changed,
     )
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.fields import Bias, Seed, Stop, ranged
+from app.api.fields import Bias, Seed, Stop, ranged, unknown_mode
+from app.engine.unknown import Unknown
 
 
 class GenerateRequest(BaseModel):
@@ -62,8 +63,10 @@ class GenerateRequest(BaseModel):
     )
     model: str | None = Field(
         None,
-        description="`run`, `run@step` or `run@best`; by default the newest of the run that trained last.",
+        description="`run`, `run@step` or `run@best`; by default CHARLOOM_MODEL, or the newest of the run "
+        "that trained last.",
     )
+    unknown: Unknown | None = unknown_mode()
 
 
 class GenerateBody(GenerateRequest):
@@ -116,6 +119,10 @@ class GenerateResponse(BaseModel):
     choices: list[Choice] | None = Field(
         None, description="All texts, where `n` asked for more than one; `text` is the first of them."
     )
+    changed_characters: int | None = Field(
+        None,
+        description="How many characters of the prompt were dropped or replaced, where that was allowed.",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -149,6 +156,7 @@ class ScoreRequest(BaseModel):
         min_length=1, description="At most CHARLOOM_MAX_PROMPT characters, those of `prompt` included."
     )
     prompt: str | None = Field(None, description="What stands before the text; read, but not scored.")
+    unknown: Unknown | None = unknown_mode()
     model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
     models: Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="Several of them, at most CHARLOOM_MAX_MODELS, instead of `model`."
@@ -168,6 +176,12 @@ class ModelScore(BaseModel):
     step: int
     digest: str
     error: str | None = Field(None, description="Why there is no score.")
+    text: str | None = Field(
+        None, description="The text as this model read it, where characters were changed."
+    )
+    changed_characters: int | None = Field(
+        None, description="How many characters of prompt and text were dropped or replaced, where allowed."
+    )
     bits: float | None = Field(None, description="Minus the sum of the log-probabilities, base 2.")
     bits_per_character: float | None = None
     nats_per_character: float | None = Field(None, description="The same as the loss of training.")

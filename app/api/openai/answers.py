@@ -31,6 +31,7 @@ ChoicesOf = Callable[[Chunk, Row], Iterator[dict[str, Any]]]
 
 def order_of(
     asked: WritingRequest,
+    model: LoadedModel,
     settings: Settings,
     prompts: Sequence[Prompt],
     names: Mapping[str, str],
@@ -38,7 +39,7 @@ def order_of(
     logprobs: int | None,
     best_of: int | None = None,
 ) -> Order:
-    """The order of a request. Raises InvalidRequestError."""
+    """The order of a request, as the model reads it. Raises InvalidRequestError, UnknownInFieldError."""
     sampling = {name: getattr(asked, name) for name in SAMPLING}
     bias = tuple((_id_of(key), value) for key, value in (asked.logit_bias or {}).items())
     order = Order.of(
@@ -52,10 +53,11 @@ def order_of(
         best_of,
         logprobs,
         names,
+        asked.unknown,
     )
     if asked.stream and order.best_of > order.n:
         raise InvalidRequestError("best_of", f"must be n for a stream. Given: {order.best_of}")
-    return order
+    return order.read_by(model, settings)
 
 
 def joined(messages: Sequence[Message], vocabulary: Vocabulary) -> str:
@@ -92,6 +94,7 @@ class Envelope:
             "model": self.model.id,
             "system_fingerprint": f"{self.model.id}-{self.model.digest[:12]}",
             "seed": self.order.seed,
+            **self.order.told_changed,
             "choices": choices,
             **more,
         }

@@ -46,7 +46,7 @@ async def chat(request: Request, services: ServicesDep, asked: ChatRequest) -> R
         raise InvalidRequestError("top_logprobs", "is only for requests with logprobs true")
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     order = order_of(
-        asked, services.settings, [joined(asked.messages, model.vocabulary)], NAMES, length, logprobs
+        asked, model, services.settings, [joined(asked.messages, model.vocabulary)], NAMES, length, logprobs
     )
     usage = include_usage(asked)
     if asked.stream:

@@ -12,7 +12,7 @@ from app.api.openai.schemas import Completion, CompletionRequest
 from app.api.openapi import openai_errors, streamed
 from app.api.services import ServicesDep
 from app.engine.job import Chunk
-from app.engine.order import Prompt
+from app.engine.order import Order, Prompt
 from app.errors import InvalidRequestError
 from model.generation import Row
 
@@ -30,10 +30,10 @@ async def completions(request: Request, services: ServicesDep, asked: Completion
         raise InvalidRequestError("max_tokens", "must be >= 1, or 0 with echo. Given: 0")
     prompts = _prompts(asked)
     length = asked.max_tokens
-    order = order_of(asked, services.settings, prompts, NAMES, length, asked.logprobs, asked.best_of)
+    order = order_of(asked, model, services.settings, prompts, NAMES, length, asked.logprobs, asked.best_of)
     envelope = Envelope.new("cmpl", "text_completion", order, model)
     usage = include_usage(asked)
-    choices = _Choices(asked, prompts, order.n)
+    choices = _Choices(asked, order)
     if asked.stream:
         return answer_stream(services, envelope, choices.of_chunk, usage)
     return await answer_whole(request, services, envelope, choices.of_row)
@@ -42,9 +42,9 @@ async def completions(request: Request, services: ServicesDep, asked: Completion
 class _Choices:
     """Rows, and chunks of rows, as choices."""
 
-    def __init__(self, asked: CompletionRequest, prompts: list[Prompt], n: int) -> None:
+    def __init__(self, asked: CompletionRequest, order: Order) -> None:
         self.logprobs, self.echo = asked.logprobs, bool(asked.echo)
-        self._prompts, self._n = prompts, n
+        self._prompts, self._n = order.prompts, order.n
 
     def of_row(self, index: int, row: Row) -> dict[str, Any]:
         begin = -self._echoed(index)

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.fields import Bias, Only, Seed, Stop, ranged
+from app.api.fields import Bias, Only, Seed, Stop, ranged, unknown_mode
+from app.engine.unknown import Unknown
 
 FORBIDDING = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 NO_EFFECT = "Accepted, without effect."
 MOST_ALTERNATIVES = 20
+CHANGED = Field(None, description="How many characters were dropped or replaced, where that was allowed.")
 DEFAULT_ONLY = "Not supported; accepted at its default."
 
 
@@ -51,6 +53,7 @@ class WritingRequest(BaseModel):
     stop: Stop | None = Field(None, description="Writing ends before any of these.")
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     stream_options: StreamOptions | None = None
+    unknown: Unknown | None = unknown_mode()
     user: str | None = Field(None, description=NO_EFFECT)
     metadata: dict[str, str] | None = Field(None, description=NO_EFFECT)
     safety_identifier: str | None = Field(None, description=NO_EFFECT)
@@ -182,6 +185,7 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
+    changed_characters: int | None = CHANGED
     seed: int = Field(description="With it the same request gives the same texts.")
     choices: list[CompletionChoice]
     usage: Usage
@@ -212,6 +216,7 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
+    changed_characters: int | None = CHANGED
     seed: int
     choices: list[ChatChoice]
     usage: Usage

@@ -9,12 +9,13 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
-from app.api.fields import Only
+from app.api.fields import Only, unknown_mode
 from app.api.openai.answers import joined
-from app.api.openai.schemas import DEFAULT_ONLY, FORBIDDING, NO_EFFECT, Message
+from app.api.openai.schemas import CHANGED, DEFAULT_ONLY, FORBIDDING, NO_EFFECT, Message
 from app.api.openapi import openai_errors
 from app.api.services import ServicesDep
 from app.engine.models import LoadedModel
+from app.engine.unknown import Unknown, readable
 from app.errors import InvalidRequestError, UnknownInFieldError
 from app.settings import Settings
 from model.errors import UnknownCharacterError
@@ -35,6 +36,7 @@ class TokenizeRequest(BaseModel):
     prompt: str | None = None
     messages: list[Message] | None = None
     return_token_strs: bool | None = Field(None, description="Whether the answer lists the characters.")
+    unknown: Unknown | None = unknown_mode()
     add_special_tokens: bool | None = Field(None, description=f"{NO_EFFECT} There are none.")
     add_generation_prompt: bool | None = Field(None, description=NO_EFFECT)
     continue_final_message: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
@@ -50,6 +52,7 @@ class TokenizeResponse(BaseModel):
     max_model_len: int
     tokens: list[int]
     token_strs: list[str] | None = None
+    changed_characters: int | None = CHANGED
 
 
 class DetokenizeRequest(BaseModel):
@@ -120,7 +123,9 @@ def _tokenize(settings: Settings, model: LoadedModel, asked: TokenizeRequest) ->
     field, text = "prompt", asked.prompt or ""
     if asked.messages is not None:
         field, text = "messages", joined(asked.messages, model.vocabulary)
+    how = asked.unknown or settings.unknown
     try:
+        text, changed = readable(text, model.vocabulary, how)
         tokens = model.vocabulary.encode(text).tolist()
     except UnknownCharacterError as error:
         raise UnknownInFieldError(error.unknown, field, model.id) from None
@@ -130,6 +135,8 @@ def _tokenize(settings: Settings, model: LoadedModel, asked: TokenizeRequest) ->
         "tokens": tokens,
         "token_strs": list(text) if asked.return_token_strs else None,
     }
+    if how != "refuse":
+        content["changed_characters"] = changed
     return Response(to_json(content), media_type="application/json")
 
 

@@ -16,6 +16,7 @@ from app.api.tgi.schemas import (
     TgiToken,
 )
 from app.engine.job import Chunk
+from app.engine.models import LoadedModel
 from app.engine.order import Order
 from app.errors import InvalidRequestError
 from app.settings import Settings
@@ -29,8 +30,8 @@ NAMES = {"prompt": "inputs", "length": "max_new_tokens"}
 class TgiOrder:
     """A request of TGI's clients, and its answers."""
 
-    def __init__(self, body: TgiRequest, settings: Settings, streamed: bool) -> None:
-        """Raises InvalidRequestError."""
+    def __init__(self, body: TgiRequest, model: LoadedModel, settings: Settings, streamed: bool) -> None:
+        """Raises InvalidRequestError, UnknownInFieldError."""
         self.parameters = given = body.parameters or TgiParameters()
         if streamed and (given.best_of or 1) > 1:
             raise InvalidRequestError("best_of", f"must be 1 for a stream. Given: {given.best_of}")
@@ -50,13 +51,14 @@ class TgiOrder:
             best_of=given.best_of,
             logprobs=(given.top_n_tokens or 0) if told else None,
             names=NAMES,
-        )
+            unknown=given.unknown,
+        ).read_by(model, settings)
 
     def answer(self, rows: list[Row]) -> TgiResponse:
         """For finished rows, the likeliest text first."""
         best = self.order.chosen(rows)[0][0]
         given = self.parameters
-        response = TgiResponse(generated_text=self.whole(best))
+        response = TgiResponse(generated_text=self.whole(best), **self.order.told_changed)
         if given.details or given.decoder_input_details:
             response.details = TgiDetails(**self._details(best))
             others = [self._sequence(row) for row in rows if row is not best]
@@ -79,7 +81,7 @@ class TgiOrder:
         details: dict[str, Any] = self.summary(row)
         details["tokens"] = [self.token(row, at) for at in range(len(row.ids))]
         if given.decoder_input_details:
-            details["prefill"] = list(_prefill(row)) if self.inputs else []
+            details["prefill"] = list(_prefill(row)) if self.order.prompts[0] else []
         if given.top_n_tokens:
             details["top_tokens"] = [self.alternatives(row, at) for at in range(len(row.ids))]
         return details
@@ -131,8 +133,9 @@ class TgiStream:
         else:  # a stop string came before any character
             nothing = TgiToken(id=0, text="", logprob=None, special=True).model_dump()
             event = {"index": self._told + 1, "token": nothing}
-        summary = self._order.summary(row) | {"input_length": len(self._order.inputs)}
-        return event | {"generated_text": self._order.whole(row), "details": summary}
+        summary = self._order.summary(row) | {"input_length": len(self._order.order.prompts[0])}
+        whole = {"generated_text": self._order.whole(row), "details": summary}
+        return event | whole | self._order.order.told_changed
 
 
 def _prefill(row: Row) -> Iterator[TgiPrefillToken]:

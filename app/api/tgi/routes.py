@@ -41,7 +41,7 @@ async def answer_tgi(
     """A text, or its stream, in TGI's shape; so are the errors from here on."""
     mark(request.scope, Family.TGI)
     model = await services.model_of_client(body.model, tgi=True)
-    asked = TgiOrder(body, services.settings, streamed=bool(body.stream))
+    asked = TgiOrder(body, model, services.settings, streamed=bool(body.stream))
     job = asked.order.job(model, services.settings.deadline_seconds, streamed=bool(body.stream))
     if body.stream:
         return stream(services, job, asked.events(job.rows[0]).encode, tuple, Family.TGI)

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.fields import Only, Seed, StopString, ranged
+from app.api.fields import Only, Seed, StopString, ranged, unknown_mode
+from app.engine.unknown import Unknown
 
 MOST_ALTERNATIVES = 5
 
@@ -41,6 +42,7 @@ class TgiParameters(BaseModel):
     top_n_tokens: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
         None, description="How many alternatives the details list for each character."
     )
+    unknown: Unknown | None = unknown_mode()
     grammar: Annotated[Any, Only()] = Field(None, description="Not supported.")
     adapter_id: Annotated[Any, Only()] = Field(None, description="Not supported: see `model`.")
     watermark: Annotated[Any, Only(False)] = Field(None, description="Not supported.")
@@ -111,3 +113,6 @@ class TgiResponse(BaseModel):
 
     generated_text: str
     details: TgiDetails | None = None
+    changed_characters: int | None = Field(
+        None, description="How many characters were dropped or replaced, where that was allowed."
+    )

@@ -1,0 +1,169 @@
+"""Characters that a model has never seen, on every interface; line ends and marks of prompts."""
+
+import json
+
+import pytest
+
+from app.training.trainer import train_run
+from tests.support.runs import classic_like
+from tests.support.servers import application
+
+PROMPT = "thé “cat”"  # the small text has neither of these, and no quotation mark at all
+READ = {"drop": "th cat", "replace": "the cat"}
+CHANGED = 3
+
+
+@pytest.fixture(scope="module")
+def lenient(trained_root):
+    with application(trained_root, unknown="replace") as client:
+        yield client
+
+
+@pytest.fixture
+def dna(serving, trained):
+    """A server whose default model knows four letters and nothing else."""
+    train_run(trained.create("dna", classic_like(), "GATTACACCGT" * 300, "dna.txt"), lambda: False)
+    return serving(trained.root, model="dna")
+
+
+def native(client, prompt, **fields):
+    return client.post("/generate", json={"prompt": prompt, "length": 30, "seed": 8, **fields})
+
+
+def chat(client, *texts, **fields):
+    messages = [{"role": "user", "content": text} for text in texts]
+    return client.post(
+        "/v1/chat/completions", json={"messages": messages, "max_tokens": 30, "seed": 8, **fields}
+    )
+
+
+@pytest.mark.parametrize("how", ["drop", "replace"])
+def test_every_interface_reads_the_prompt_that_is_left(client, how):
+    expected = native(client, READ[how]).json()
+    told = native(client, PROMPT, unknown=how).json()
+    assert (told["text"], told["prompt"], told["changed_characters"]) == (
+        expected["text"],
+        READ[how],
+        CHANGED,
+    )
+    link = client.get("/generate", params={"prompt": PROMPT, "length": 30, "seed": 8, "unknown": how}).json()
+    assert link == told
+    told = chat(client, PROMPT, unknown=how).json()
+    assert told["choices"][0]["message"]["content"] == expected["text"]
+    assert (told["changed_characters"], told["usage"]["prompt_tokens"]) == (CHANGED, len(READ[how]))
+    completion = {
+        "prompt": [PROMPT, "a"],
+        "max_tokens": 30,
+        "seed": 8,
+        "unknown": how,
+        "echo": True,
+        "logprobs": 0,
+    }
+    told = client.post("/v1/completions", json=completion).json()
+    assert told["choices"][0]["text"] == READ[how] + expected["text"]
+    assert "".join(told["choices"][0]["logprobs"]["tokens"]) == READ[how] + expected["text"]
+    assert told["changed_characters"] == CHANGED
+    tgi = {"inputs": PROMPT, "parameters": {"max_new_tokens": 30, "seed": 8, "unknown": how}}
+    told = client.post("/generate", json=tgi).json()
+    assert told == {"generated_text": expected["text"], "changed_characters": CHANGED}
+    tokens = client.post(
+        "/tokenize", json={"prompt": PROMPT, "unknown": how, "return_token_strs": True}
+    ).json()
+    assert ("".join(tokens["token_strs"]), tokens["changed_characters"]) == (READ[how], CHANGED)
+
+
+def test_streams_tell_how_many_characters_were_changed(client):
+    expected = native(client, READ["replace"]).json()["text"]
+    answer = native(client, PROMPT, unknown="replace", stream=True)
+    done = json.loads(answer.text.split("event: done\ndata: ")[1])
+    assert (done["text"], done["changed_characters"]) == (expected, CHANGED)
+    answer = chat(client, PROMPT, unknown="replace", stream=True)
+    chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert {chunk["changed_characters"] for chunk in chunks} == {CHANGED}
+    tgi = {"inputs": PROMPT, "parameters": {"max_new_tokens": 30, "seed": 8, "unknown": "replace"}}
+    events = client.post("/generate_stream", json=tgi).text.splitlines()
+    last = json.loads([line for line in events if line][-1].removeprefix("data:"))
+    assert (last["generated_text"], last["changed_characters"]) == (expected, CHANGED)
+
+
+def test_a_score_is_of_the_text_that_each_model_reads(client):
+    text = {"text": "“cat” sat", "prompt": "thé "}
+    told = client.post(
+        "/score", json=text | {"unknown": "replace", "models": ["gru", "classic"], "top": 2}
+    ).json()
+    plain = client.post(
+        "/score", json={"text": "cat sat", "prompt": "the ", "models": ["gru", "classic"], "top": 2}
+    )
+    for score, expected in zip(told["scores"], plain.json()["scores"], strict=True):
+        assert (score.pop("text"), score.pop("changed_characters")) == ("cat sat", CHANGED)
+        assert score == expected
+    nothing = client.post("/score", json={"text": "€", "unknown": "drop"})
+    assert (nothing.status_code, nothing.json()["error"]["field"]) == (422, "text")
+    assert "text has no character that gru@60 knows" in nothing.text
+
+
+def test_refusing_is_the_default_and_adds_nothing_to_answers(client):
+    for answer in (native(client, PROMPT), chat(client, PROMPT), native(client, PROMPT, unknown="refuse")):
+        assert answer.status_code in (400, 422)
+        assert "'é' at position 2" in answer.text
+        assert "the model gru@60" in answer.text
+    for answer in (native(client, "the "), chat(client, "the "), native(client, "the ", unknown="refuse")):
+        assert "changed_characters" not in answer.json()
+    scored = client.post("/score", json={"text": "the"}).json()["scores"][0]
+    assert not {"text", "changed_characters"} & scored.keys()
+
+
+def test_the_setting_holds_where_a_request_says_nothing(client, lenient):
+    expected = native(client, READ["replace"]).json()["text"]
+    assert native(lenient, PROMPT).json()["text"] == expected
+    assert chat(lenient, PROMPT).json()["choices"][0]["message"]["content"] == expected
+    tgi = {"inputs": PROMPT, "parameters": {"max_new_tokens": 30, "seed": 8}}
+    assert lenient.post("/generate", json=tgi).json()["generated_text"] == expected
+    assert native(lenient, PROMPT, unknown="refuse").status_code == 422
+    assert native(lenient, "the ").json()["changed_characters"] == 0
+
+
+def test_a_wrong_mode_is_refused_with_the_modes(client):
+    assert (
+        "unknown must be one of 'refuse', 'drop' or 'replace'. Given: 'skip'"
+        in native(client, "a", unknown="skip").text
+    )
+
+
+def test_a_replacement_that_is_too_long_is_refused(serving, trained_root):
+    client = serving(trained_root, max_prompt=4)
+    assert native(client, "㎜㎜", unknown="replace").json()["prompt"] == "mmmm"
+    error = native(client, "㎜㎜㎜", unknown="replace").json()["error"]
+    assert error["message"] == "prompt must have at most 4 characters. Given: 6"
+
+
+def test_the_break_between_chat_messages_never_makes_a_request_fail(dna):
+    answer = chat(dna, "ACGT", "GATTACA", max_tokens=4)
+    assert answer.status_code == 200
+    assert (
+        answer.json()["choices"][0]["message"]["content"]
+        == native(dna, "ACGTGATTACA", length=4).json()["text"]
+    )
+    tokens = dna.post("/tokenize", json={"messages": [{"role": "user", "content": "A"}] * 3}).json()
+    assert tokens["count"] == 3
+
+
+def test_line_ends_and_byte_order_marks_are_read_as_in_texts(client):
+    expected = native(client, "the\ncat ").json()["text"]
+    for prompt in ("the\r\ncat ", "the\rcat ", "\ufeffthe\ncat "):
+        assert native(client, prompt).json()["text"] == expected
+        assert chat(client, prompt).json()["choices"][0]["message"]["content"] == expected
+        completion = {"prompt": prompt, "max_tokens": 30, "seed": 8}
+        assert client.post("/v1/completions", json=completion).json()["choices"][0]["text"] == expected
+        tgi = {"inputs": prompt, "parameters": {"max_new_tokens": 30, "seed": 8}}
+        assert client.post("/generate", json=tgi).json()["generated_text"] == expected
+    refused = native(client, "the\r\n€").json()["error"]
+    assert refused["details"][0]["position"] == 5
+
+
+def test_line_ends_in_stop_strings_are_read_as_in_texts(client):
+    plain = native(client, "the ", length=300, stop="\n").json()
+    assert plain["finish_reason"] == "stop"
+    for stop in ("\r\n", ["\r\n", "zz"], "\ufeff\n", "\r"):
+        assert native(client, "the ", length=300, stop=stop).json() == plain
+    assert native(client, "the ", length=300, stop="\ufeff").json()["finish_reason"] == "length"
