@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -155,14 +155,17 @@ def gradcheck(
 def report(
     run: Annotated[str, typer.Argument(help="Name of the run.")] = "classic",
     out: Annotated[Path | None, typer.Option(help="The file to write (default: RUN.html).")] = None,
-    markdown: Annotated[bool, typer.Option(help="Markdown instead of HTML.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Markdown, and its picture in a file beside it.")] = False,
+    author: Annotated[str, typer.Option(help="Name to put on it.")] = "",
+    date: Annotated[str, typer.Option(help="Date to put on it.")] = "",
     store: Store = None,
 ) -> None:
     """Write a run's whole report, as the assignment asks for it, into one file."""
     from app.commands.report import write_report
     from app.settings import load_settings
 
-    write_report(load_settings(store=store), open_store(store), run, out, "markdown" if markdown else "html")
+    form: Literal["markdown", "html"] = "markdown" if markdown else "html"
+    write_report(load_settings(store=store), open_store(store), run, out, form, author, date)
 
 
 @app.command()

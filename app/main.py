@@ -85,6 +85,7 @@ ROUTES = (
     pages,
 )
 
+DOWNLOADS = 16  # exports and reports at once
 COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
 CLEARING_SECONDS = 600.0
 TELEMETRY_OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
@@ -182,6 +183,7 @@ def build_services(settings: Settings) -> Services:
         assets=Assets(),
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
+        downloads=Slots(DOWNLOADS, "exports and reports are being sent"),
         making=CapacityLimiter(1),
         changing=CapacityLimiter(1),
     )

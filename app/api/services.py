@@ -49,6 +49,7 @@ class Services:
     assets: Assets
     reading: CapacityLimiter
     uploads: Slots
+    downloads: Slots
     making: CapacityLimiter
     changing: CapacityLimiter
 

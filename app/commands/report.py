@@ -1,43 +1,74 @@
-"""`charloom report`: a run's whole report as one file."""
+"""`charloom report`: a run's whole report as one file; Markdown has its picture in another beside it."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import quote
 
 from rich.console import Console
 
-from app.engine.models import ModelStore
+from app.engine.models import LoadedModel, ModelStore
 from app.reports.gradchecks import GradientChecks
 from app.reports.plots import draw_loss_curve
-from app.reports.report import METHODS, Checks, ReportFormat, checked_model, render
+from app.reports.report import (
+    METHODS,
+    NO_TEXT,
+    Checks,
+    Details,
+    ReportFormat,
+    ReportPages,
+    checked_model,
+    find_words,
+    has_text,
+    inlined,
+    shown_samples,
+)
 from app.settings import Settings
 from app.store.files import write_atomic
 from app.store.loss_curves import Curves
-from app.store.run import Run
 from app.store.run_store import RunStore
+from model.errors import CharloomError
 
 
 def write_report(
-    settings: Settings, store: RunStore, name: str, target: Path | None, form: ReportFormat
+    settings: Settings,
+    store: RunStore,
+    name: str,
+    target: Path | None,
+    form: ReportFormat,
+    author: str = "",
+    date: str = "",
 ) -> None:
     """Writes `<name>.html` or `.md`, or `target`, and says where. Raises CharloomError, OSError."""
     run = store.get(name)
-    models = ModelStore(store)
-    models.refresh()
-    with Console(stderr=True).status("checking every gradient ..."):
-        checks = asyncio.run(_checks(settings, models, run))
-    curve = Curves().get(run)
-    picture = draw_loss_curve(curve.drawn(), "svg", "light")
     path = target or Path(f"{run.name}.{'html' if form == 'html' else 'md'}")
-    write_atomic(path, render(run, curve, checks, picture, form).encode("utf-8", "backslashreplace"))
+    checked: LoadedModel | None = None
+    checks: Checks = {}
+    reason = ""
+    try:
+        checked = checked_model(run, ModelStore(store))
+        with Console(stderr=True).status("checking every gradient ..."):
+            checks = asyncio.run(_checks(settings, checked))
+    except CharloomError as error:
+        reason = str(error)
+    curve = Curves().get(run)
+    drawn = draw_loss_curve(curve.drawn(), "svg", "light")
+    picture = inlined(drawn)
+    if form == "markdown":
+        beside = path.with_suffix(".svg")
+        write_atomic(beside, drawn)
+        picture = quote(beside.name)
+    details = Details(picture, author=author, date=date)
+    pages = ReportPages(run, curve, checked, shown_samples(run), details, form)
+    found = find_words(str(store.root), run.name, pages.passages) if has_text(run) else None
+    text = pages.first() + pages.words(found, NO_TEXT) + pages.gradients(checks, reason)
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))
     Console().print(f"{path}", markup=False, highlight=False)
 
 
-async def _checks(settings: Settings, models: ModelStore, run: Run) -> Checks:
+async def _checks(settings: Settings, model: LoadedModel | None) -> Checks:
     checks = GradientChecks(settings.gradcheck_seconds)
-    name = checked_model(run, models)
-    model = models.get(name) if name else None
     try:
         return {method: (await checks.report(model, method)).parameters for method in METHODS}
     finally:

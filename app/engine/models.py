@@ -192,8 +192,18 @@ class ModelStore:
         with self._lock:
             if asked.at is None:
                 return self._newest_named(run)
-            found = find_checkpoint(run, asked.at)
-            return self._load_cached(run, found.path, found.digest)
+            return self._load_found(run, asked.at)
+
+    def _load_found(self, run: Run, at: str) -> LoadedModel:
+        """A checkpoint by its step, or the best; that may be replaced between finding and reading it."""
+        found = find_checkpoint(run, at)
+        while True:
+            try:
+                return self._load_cached(run, found.path, found.digest)
+            except CheckpointError:
+                before, found = found, find_checkpoint(run, at)
+                if found.path == before.path:
+                    raise
 
     def _newest_named(self, run: Run) -> LoadedModel:
         """The newest checkpoint of `run` that can be used, read only if it is not at hand."""

@@ -1,26 +1,38 @@
-"""A run's report, as the assignment asks for it, from the run's own files: one page that needs no other."""
+"""A run's report, as the assignment asks for it, from the run's own files: one page that needs no other.
+
+It is made in three parts: text, curve and samples, which are known at once; the words counted in the samples;
+and the gradients, which take the longest to check.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
 import jinja2
 
-from app.engine.models import ModelStore
+from app.engine.models import LoadedModel, ModelStore
+from app.errors import ModelNotFoundError, NotReadyError
 from app.reports.gradchecks import Method
-from app.reports.word_counts import Findings, read
+from app.reports.word_counts import Findings, Known, compare, learn
 from app.store.loss_curves import Curve
 from app.store.run import Run
+from app.store.run_store import RunStore
+from model.config import RunConfig
+from model.errors import CheckpointError
 
 ReportFormat = Literal["html", "markdown"]
 Checks = Mapping[Method, Sequence[Mapping[str, Any]]]  # by method: one entry a parameter
 
 METHODS: tuple[Method, ...] = get_args(Method)
 NAMED = 60  # words and names that are listed
+SHOWN = 50  # samples; of more, some evenly spread
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("app", "web/templates"),
     autoescape=jinja2.select_autoescape(["html"]),
@@ -29,31 +41,111 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 ASSIGNMENT = "classic"  # the preset whose gradients are compared with the assignment's own figures
+ASSIGNMENT_NAMES = {"layer0.W": "W", "V": "V", "layer0.U": "U", "layer0.b": "b", "c": "c"}  # in its order
+NO_TEXT = "the run was imported without its text"
 
 
-def checked_model(run: Run, models: ModelStore) -> str | None:
-    """What a report's gradients are checked on; None is the assignment's fresh network."""
-    return None if run.config.preset == ASSIGNMENT else models.get(f"{run.name}@best").id
+@dataclass(frozen=True)
+class Details:
+    """What the run's files do not say. `picture` and `derivation` are links: to the curve, and to a text."""
+
+    picture: str
+    derivation: str = ""
+    author: str = ""
+    date: str = ""
 
 
-def render(run: Run, curve: Curve, checks: Checks, picture: bytes, format: ReportFormat) -> str:
-    """The whole report; `picture` is the curve as SVG. Reads the run's files. Raises RunFileError."""
-    samples = run.samples()
-    findings = read(run.text(), [sample["text"] for sample in samples])
-    template = TEMPLATES.get_template("report.html" if format == "html" else "report.md")
-    return template.render(
-        run=run,
-        config=run.config,
-        curve=curve,
-        rows=_rows(checks),
-        methods=list(checks),
-        samples=_described(samples, findings, curve),
-        best=next((sample for sample in reversed(samples) if sample["kind"] == "best"), None),
-        findings=findings,
-        named=NAMED,
-        picture="data:image/svg+xml;base64," + base64.b64encode(picture).decode("ascii"),
-        style=style() if format == "html" else "",
-    )
+@dataclass(frozen=True)
+class ReportPages:
+    """The report of one run, part by part.
+
+    `model` is what its gradients are checked on, None for the assignment's fresh network; `samples` are those
+    that are shown (`shown_samples`).
+    """
+
+    run: Run
+    curve: Curve
+    model: LoadedModel | None
+    samples: list[dict[str, Any]]
+    details: Details
+    format: ReportFormat
+
+    @property
+    def passages(self) -> list[str]:
+        return [str(sample["text"]) for sample in self.samples]
+
+    def first(self) -> str:
+        """Everything but what is still to be counted and checked."""
+        losses = {point["step"]: point.get("smooth_loss") for point in self.curve.points}
+        return self._part(
+            "first",
+            samples=[sample | {"loss": losses.get(sample["step"])} for sample in self.samples],
+            best=next((sample for sample in reversed(self.samples) if sample["kind"] == "best"), None),
+            details=self.details,
+            clipping=_clipping(self.run.config),
+            style=style() if self.format == "html" else "",
+        )
+
+    def words(self, findings: Findings | None, reason: str = "") -> str:
+        """What was counted in the samples, or why nothing was."""
+        return self._part("words", findings=findings, reason=reason, samples=self.samples, named=NAMED)
+
+    def gradients(self, checks: Checks | None, reason: str = "") -> str:
+        """The errors of the gradients, or why there are none; the end of the report."""
+        rows = _rows(checks or {}, ASSIGNMENT_NAMES if self.run.config.preset == ASSIGNMENT else {})
+        checked = self.model.id if self.model else None
+        return self._part("gradients", rows=rows, methods=list(checks or {}), reason=reason, checked=checked)
+
+    def _part(self, name: str, **values: Any) -> str:
+        template = TEMPLATES.get_template("report.html" if self.format == "html" else "report.md")
+        known = {"run": self.run, "config": self.run.config, "curve": self.curve, **values}
+        return "".join(template.blocks[name](template.new_context(known)))
+
+
+def checked_model(run: Run, models: ModelStore) -> LoadedModel | None:
+    """What a report's gradients are checked on: the best checkpoint, else the newest. Reads the disk.
+
+    None means the assignment's fresh network. Raises NotReadyError, CheckpointError, RunFileError.
+    """
+    if run.config.preset == ASSIGNMENT:
+        return None
+    try:
+        return models.get(f"{run.name}@best")
+    except (ModelNotFoundError, NotReadyError, CheckpointError):
+        return models.get(run.name)
+
+
+def shown_samples(run: Run) -> list[dict[str, Any]]:
+    """The samples of a run, of many some evenly spread and the last. Raises OSError."""
+    found = run.samples()
+    every = max(1, -(-len(found) // SHOWN))
+    return found[:-1:every] + found[-1:]
+
+
+def has_text(run: Run) -> bool:
+    """Whether the run's text is there: an imported one may have come without."""
+    return os.path.lexists(run.path / "corpus.txt")
+
+
+def find_words(store: str, name: str, passages: Sequence[str]) -> Findings:
+    """What is counted in `passages` of a run. Reads all of its text: for a helper process."""
+    return compare(_known(store, name, RunStore(store).get(name).spec.corpus_sha256), passages)
+
+
+@functools.lru_cache(maxsize=2)
+def _known(store: str, name: str, sha256: str) -> Known:
+    return learn(RunStore(store).get(name).text())
+
+
+def words_key(run: Run, passages: Sequence[str]) -> tuple[str, ...]:
+    """Identifies what `find_words` finds."""
+    written = hashlib.sha256("\0".join(passages).encode("utf-8", "surrogatepass")).hexdigest()
+    return ("words", run.spec.corpus_sha256, written)
+
+
+def inlined(picture: bytes) -> str:
+    """A picture as a link that holds it."""
+    return "data:image/svg+xml;base64," + base64.b64encode(picture).decode("ascii")
 
 
 def style() -> str:
@@ -67,24 +159,20 @@ def policy() -> str:
     return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; frame-ancestors 'none'"
 
 
-def _rows(checks: Checks) -> list[dict[str, Any]]:
-    """One row a parameter, its errors in the order of the methods."""
+def _clipping(config: RunConfig) -> str:
+    if config.clip == "none":
+        return "not clipped"
+    element = "each element clipped to ±" if config.clip == "value" else "clipped to a norm of "
+    return f"{element}{config.clip_at:g}"
+
+
+def _rows(checks: Checks, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a parameter, its errors in the order of the methods; first those of `names`, so named."""
     rows: dict[str, dict[str, Any]] = {}
     for results in checks.values():
         for result in results:
-            row = rows.setdefault(
-                result["name"], {"name": result["name"], "figure": result["assignment_figure"], "errors": []}
-            )
-            row["errors"].append((result["relative_error"], result["passed"]))
-    return list(rows.values())
-
-
-def _described(
-    samples: Sequence[Mapping[str, Any]], findings: Findings, curve: Curve
-) -> list[dict[str, Any]]:
-    """The passages on the way, each with the smooth loss of its step and the share of real words."""
-    losses = {point["step"]: point.get("smooth_loss") for point in curve.points}
-    return [
-        {**sample, "share": passage.share, "words": passage.words, "loss": losses.get(sample["step"])}
-        for sample, passage in zip(samples, findings.passages, strict=True)
-    ]
+            name = result["name"]
+            row = {"name": names.get(name, name), "figure": result["assignment_figure"], "errors": []}
+            rows.setdefault(name, row)["errors"].append((result["relative_error"], result["passed"]))
+    first = [rows.pop(name) for name in names if name in rows]
+    return first + list(rows.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -24,18 +24,24 @@ SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
 logger = logging.getLogger(__name__)
 
 
-class EventStream(StreamingResponse):
-    """The answer; whatever ends it, its job ends too and its slot is free again.
+class BoundedStream(StreamingResponse):
+    """An answer in pieces; whatever ends it, what it holds is released.
 
     Args:
-        events: the body, event by event.
+        pieces: the body.
         close: called once, at the end.
-        seconds: longest it may take, so that a client that stops reading does not hold it for ever.
+        seconds: longest it may take, so that a client that stops reading does not hold it indefinitely.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], object], seconds: float) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        close: Callable[[], object],
+        seconds: float,
+        media_type: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(pieces, media_type=media_type, headers=headers)
         self._close, self._seconds = close, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +52,14 @@ class EventStream(StreamingResponse):
             logger.warning("a stream was cut: it was not read within %g s", self._seconds)
         finally:
             self._close()
+
+
+class EventStream(BoundedStream):
+    """Server-sent events as an answer; as BoundedStream."""
+
+    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], object], seconds: float) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, close, seconds, "text/event-stream", headers)
 
 
 def open_stream(

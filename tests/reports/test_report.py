@@ -68,11 +68,11 @@ def test_it_comes_as_markdown_too(client: httpx.Client):
 
 
 def test_what_a_network_wrote_is_text_and_not_markup(trained, serving):
-    run = trained.get("classic")
+    run = trained.get("gru")
     hostile = "<script>alert(1)</script>"
     samples = [sample | {"text": hostile} for sample in run.samples()]
     run.samples_path.write_bytes(b"".join(map(history.encode, samples)))
-    page = serving(trained.root).get("/report", params={"model": "classic"}).text
+    page = serving(trained.root).get("/report", params={"model": "gru"}).text
     assert hostile not in page
     assert "&lt;script&gt;" in page
 

@@ -1,0 +1,192 @@
+"""What a report holds, of runs of every kind, and that its text does not wait for its gradients."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.engine.models import ModelStore
+from app.errors import DeadlineError
+from app.reports.report import shown_samples
+from app.reports.word_counts import read
+from app.store import history
+from app.store.records import Latest
+from app.store.run_store import RunStore
+from app.training.trainer import train_run
+from tests.support.runs import gru_like, small_text
+
+KNOWN_ONCE = "Ω"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run without a held-out part, on a text that holds a character once."""
+    store = RunStore(tmp_path_factory.mktemp("reports") / "checkpoints")
+    config = gru_like(validation_fraction=0.0, validate_every=0, best_by="smooth_loss", steps=40)
+    run = store.create("whole", config, small_text() + KNOWN_ONCE, "small.txt")
+    train_run(run, lambda: False)
+    samples = [sample | {"text": sample["text"].replace(KNOWN_ONCE, "")} for sample in run.samples()]
+    samples[1]["text"] += KNOWN_ONCE
+    run.samples_path.write_bytes(b"".join(map(history.encode, samples)))
+    return store.root
+
+
+def plain(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gradient is checked: each check takes seconds, and these tests are about the rest."""
+
+    async def refuse(checks, model, method, cell=None):
+        await asyncio.sleep(0.5)
+        raise DeadlineError("the gradient check took longer than 1 s")
+
+    monkeypatch.setattr("app.reports.gradchecks.GradientChecks.report", refuse)
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+@pytest.mark.usefixtures("unchecked")
+def test_report_has_method_caption_author_and_once_written_characters(root, serving, form):
+    client = serving(root)
+    details = {"author": "A. <Student>", "date": "2026-11-26", "format": form}
+    answer = client.get("/report", params={"model": "whole", **details})
+    assert answer.status_code == 200
+    text = plain(answer.text)
+    characters = len(set(small_text() + KNOWN_ONCE))
+    assert f"{characters} different characters" in text
+    assert "clipped to a norm of 1" in text
+    assert "Loss over updates, in nats per character" in text
+    assert "2026-11-26" in text
+    assert ("A. &lt;Student&gt;" if form == "html" else "A. ") in answer.text
+    once = text.split("Characters that occur only once in the text")[1]
+    assert re.match(r": (“Ω”|`Ω`) \((in the passage )?at step 20\)", once)
+    assert "The derivation: " in text
+    link = re.search(r"href='([^']+)'|\]\((derivation)\)", answer.text)
+    assert link
+    derivation = client.get(link[1] or link[2])
+    assert "def gru" in derivation.text
+
+
+def test_report_leaves_room_for_author_and_date(client: httpx.Client):
+    assert client.get("/report", params={"model": "gru"}).text.count('class="blank"') == 2
+
+
+def test_assignments_gradients_have_its_names_in_its_order(client: httpx.Client):
+    page = client.get("/report", params={"model": "classic"}).text
+    rows = re.findall(r"<tr><td>([^<]+)</td>", page)
+    assert rows == ["W", "V", "U", "b", "c", "initial state"]
+
+
+def test_markdown_links_its_picture(client: httpx.Client):
+    text = client.get("/report", params={"model": "gru", "format": "markdown"}).text
+    assert max(map(len, text.splitlines())) < 2_000
+    link = re.search(r"!\[[^]]*\]\(([^)]+)\)", text)[1]
+    assert client.get(link).content.startswith(b"<?xml")
+
+
+def test_command_writes_the_picture_of_markdown_beside_it(trained, tmp_path):
+    command = [sys.executable, "-P", "-m", "app.cli", "report", "gru", "--store", str(trained.root)]
+    target = tmp_path / "my report.md"
+    options = ["--markdown", "--out", str(target), "--author", "A. Student"]
+    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    text = target.read_text(encoding="utf-8")
+    assert "(my%20report.svg)" in text
+    assert "A. Student" in text
+    assert (tmp_path / "my report.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_imported_run_without_its_text_has_a_report(client, serving, tmp_path):
+    exported = client.get("/runs/gru/export", params={"step": "best"}).content
+    other = serving(tmp_path / "other")
+    assert other.post("/runs/import", content=exported).status_code == 201
+    page = other.get("/report", params={"model": "gru"}).text
+    assert "imported without its text" in page
+    assert len(re.findall(r"<td>\d\.\de-\d\d</td>", page)) >= 10
+    assert "After 20 updates" in page
+
+
+def test_waiting_run_has_a_report(trained, serving):
+    trained.create("waiting", gru_like(), small_text(), "small.txt")
+    answer = serving(trained.root).get("/report", params={"model": "waiting"})
+    assert answer.status_code == 200
+    assert "They are not checked" in answer.text
+    assert str(trained.root) not in answer.text
+
+
+def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, monkeypatch):
+    """Found, and then gone: the training has written a better one and removed it."""
+    run = trained.get("gru")
+    latest = run.latest()
+    target = run.best_path(59)
+
+    class Replacing(ModelStore):
+        def _load_cached(self, found, path, digest):
+            if path.name.startswith("best-") and not target.exists():
+                path.rename(target)
+                best = latest.best.model_copy(update={"file": target.name})
+                run.write_latest(Latest(newest=latest.newest, best=best))
+            return super()._load_cached(found, path, digest)
+
+    monkeypatch.setattr("app.main.ModelStore", Replacing)
+    page = serving(trained.root).get("/report", params={"model": "gru"}).text
+    assert target.exists()
+    assert len(re.findall(r"<td>\d\.\de-\d\d</td>", page)) >= 10
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_text_curve_and_samples_do_not_wait_for_the_gradients(trained, serving):
+    client = serving(trained.root)
+    with client.stream("GET", "/report", params={"model": "gru"}) as answer:
+        pieces = answer.iter_text()
+        early = ""
+        while "What to look for" not in early:
+            early += next(pieces)
+        assert "After 20 updates" in early
+        assert "data:image/svg+xml" in early
+        assert "The gradients" not in early
+        late = "".join(pieces)
+    assert "took longer than 1 s" in late
+    assert late.rstrip().endswith("</html>")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_readers_that_do_not_read_hold_a_bounded_number_of_places(trained, serving):
+    client = serving(trained.root)
+    downloads = client.app.state.services.downloads
+    downloads.limit = 2
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            answer = stack.enter_context(client.stream("GET", "/report", params={"model": "gru"}))
+            assert answer.status_code == 200
+        refused = client.get("/report", params={"model": "gru"})
+        assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
+
+
+def test_many_samples_are_thinned(trained):
+    run = trained.get("gru")
+    line = run.samples()[0]
+    run.samples_path.write_bytes(b"".join(history.encode(line | {"step": step}) for step in range(1001)))
+    steps = [sample["step"] for sample in shown_samples(run)]
+    assert (steps[0], steps[-1]) == (0, 1000)
+    assert 40 <= len(steps) <= 51
+
+
+def test_places_of_characters_that_occur_once_are_named():
+    found = read("abcabcX", ["a", "Xa", "b", "XX"])
+    assert found.places == {"X": [1, 3]}
+    assert found.characters == 4
+
+
+def test_report_of_a_deleted_run_is_404(trained, serving):
+    client = serving(trained.root)
+    shutil.rmtree(trained.get("classic").path)
+    assert client.get("/report", params={"model": "classic"}).status_code == 404
