@@ -80,7 +80,7 @@ def worker(
 @app.command()
 @with_run_options
 def train(
-    text: Annotated[Path, typer.Argument(help="A text in UTF-8.")],
+    text: Annotated[Path, typer.Argument(help="A text, a zip of texts, or a document.")],
     preset: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +90,7 @@ def train(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (default: the file's).")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the text, if it is not UTF-8.")] = None,
     store: Store = None,
     *,
     overrides: dict[str, Any],
@@ -97,7 +98,7 @@ def train(
     """Train on your own text. Ctrl-C saves; the same command again goes on from there."""
     from app.commands.train import train as run
 
-    if not run(open_store(store), text, preset, name, overrides):
+    if not run(open_store(store), text, preset, name, encoding, overrides):
         raise typer.Exit(INTERRUPTED)
 
 

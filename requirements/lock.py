@@ -25,8 +25,9 @@ LINE = re.compile(r"(#|    #|    --hash=sha256:[0-9a-f]{64}( \\)?$)")
 def wanted() -> dict[str, list[str]]:
     """What each lock is made for. A later one agrees with those before it."""
     declared = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    build, runtime = declared["build-system"]["requires"], declared["project"]["dependencies"]
     extras = declared["project"]["optional-dependencies"]
+    build = declared["build-system"]["requires"]
+    runtime = [*declared["project"]["dependencies"], *extras["documents"]]
     return {
         "build": build,
         "runtime": runtime,

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from threadpoolctl import threadpool_limits
 from app.commands.progress import make_display
 from app.errors import ConflictError, RunExistsError, RunNotFoundError
 from app.intake.expectations import make_plan
+from app.intake.findings import Finding, as_details, readable
 from app.intake.planning import PLANNED, check_length, make_config, usual
+from app.intake.text import read_text
 from app.settings import load_settings
 from app.signals import Stop, stop_on_signals
 from app.store.records import ENDED, Status
@@ -27,26 +30,33 @@ from app.training.speed import measure
 from app.training.worker import StoreBusyError, Worker, hold
 from model.config import RunConfig
 from model.errors import CharloomError
-from model.text import read_text
 
 LOOK_SECONDS = 0.5
 
 
 def train(
-    store: RunStore, path: Path, preset: str | None, name: str | None, overrides: dict[str, Any]
+    store: RunStore,
+    path: Path,
+    preset: str | None,
+    name: str | None,
+    encoding: str | None,
+    overrides: dict[str, Any],
 ) -> bool:
     """Train on the text at `path`; say whether the run is finished (False: Ctrl-C interrupted it).
 
     Raises TextError, ConfigError, RunError, OSError; ConflictError if the run was paused or stopped;
     CharloomError with the run's reason if it failed.
     """
-    text = read_text(path)
+    text, findings = read_text(path, encoding or "utf-8")
     console = Console()
+    for finding in findings:
+        place = "" if finding.position is None else f" (at {finding.position:,})"
+        console.print(f"{finding.level}: {finding.message}{place}", markup=False, highlight=False)
     config = make_config(preset, overrides) if preset else usual(len(text), overrides)
     if preset is None and config.minutes:
         config = planned(store, name, text, path, overrides, console)
     check_length(config, len(text))
-    run = find_or_create(store, name, config, text, path)
+    run = find_or_create(store, name, config, text, path, findings)
     handler = RichHandler(console=console, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     console.print(
@@ -88,7 +98,14 @@ def planned(
     return plan.config
 
 
-def find_or_create(store: RunStore, name: str | None, config: RunConfig, text: str, path: Path) -> Run:
+def find_or_create(
+    store: RunStore,
+    name: str | None,
+    config: RunConfig,
+    text: str,
+    path: Path,
+    findings: Iterable[Finding] = (),
+) -> Run:
     """The run of this very text and config, which is then continued, or a new one.
 
     Without a name, it is named after the text's file, with a number where that name is taken.
@@ -100,7 +117,8 @@ def find_or_create(store: RunStore, name: str | None, config: RunConfig, text: s
         try:
             run = store.get(candidate)
         except RunNotFoundError:
-            return store.create(candidate, config, text, path.name)
+            corpus = readable(path.name)
+            return store.create(candidate, config, text, corpus, findings=as_details(findings))
         if (run.config, run.spec.corpus_sha256) == (config, sha256):
             return run
     raise RunExistsError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from app.intake.findings import as_details, readable
 from app.intake.planning import check_length
+from app.intake.text import Contents, read_text
 from app.settings import Settings
 from app.store.run_store import RunStore
 from model.config import DEFAULT_PRESET, PRESETS
 from model.errors import TextError
-from model.text import read_text
 
 DEFAULT_RUNS = ("classic", DEFAULT_PRESET)  # each is the preset of its name, in the order of the queue
 
@@ -22,11 +23,12 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
 
     Server and worker may both call this at once. Raises TextError or OSError if the text cannot be used.
     """
+    corpus = readable(settings.corpus.name)
     with store.lock(store.root / ".defaults.lock", 60):
         runs = store.list()
         if runs:
             corpora = {run.spec.corpus_name for run in runs}
-            if "corpus" in settings.model_fields_set and settings.corpus.name not in corpora:
+            if "corpus" in settings.model_fields_set and corpus not in corpora:
                 logger.warning(
                     "%s is not used: it names the text of a fresh store, and %s has runs already; "
                     "train on it with: charloom train %s",
@@ -35,15 +37,15 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
                     settings.corpus,
                 )
             return
-        text = _read(settings.corpus)
+        text, findings = _read(settings.corpus)
         for name in DEFAULT_RUNS:
             check_length(PRESETS[name], len(text))
         for name in DEFAULT_RUNS:
-            store.create(name, PRESETS[name], text, settings.corpus.name)
+            store.create(name, PRESETS[name], text, corpus, findings=as_details(findings))
         logger.info("queued %s on %s", " and ".join(DEFAULT_RUNS), settings.corpus)
 
 
-def _read(corpus: Path) -> str:
+def _read(corpus: Path) -> Contents:
     try:
         return read_text(corpus)
     except FileNotFoundError:

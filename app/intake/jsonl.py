@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from typing import IO, Any
 
-from app.errors import UnusableTextError
-from app.intake.findings import Finding
+from app.intake.findings import FileRefusedError, readable
 from app.store.files import Source
 
 LONGEST_LINE = 1 << 20  # bytes
 
 
-@contextmanager
-def as_text(source: Source) -> Iterator[Source]:
+def example_texts(source: Source) -> Iterator[str]:
     """The texts of all lines, one after the other, a line break behind each.
 
     A line is an object with `text`, with `prompt` and `completion`, or with `messages`, whose contents are
-    joined by line breaks. Raises UnusableTextError with the line that is none of these.
+    joined by line breaks. Raises FileRefusedError with the line that is none of these.
     """
-    name = f"{source.name.rpartition('.')[0]}.txt"
-    with tempfile.TemporaryFile() as out:
-        for number, line in enumerate(_lines(source.content), 1):
-            if line.strip():
-                out.write(_text(line, number, source.name).encode("utf-8", "surrogatepass") + b"\n")
-        out.seek(0)
-        yield Source(name, out)
+    name = readable(source.name)
+    for number, line in enumerate(_lines(source.content), 1):
+        if line.strip():
+            text = _text(line, number, name)
+            yield text.replace("\r\n", "\n").replace("\r", "\n") + "\n"
 
 
 def _lines(content: IO[bytes]) -> Iterator[bytes]:
@@ -39,17 +32,24 @@ def _lines(content: IO[bytes]) -> Iterator[bytes]:
 
 def _text(line: bytes, number: int, file: str) -> str:
     try:
-        example = json.loads(line)
+        example = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
         reason = (
             f"is longer than {LONGEST_LINE:,} bytes" if len(line) == LONGEST_LINE else f"is not JSON: {error}"
         )
-        raise _unusable(number, reason, file) from None
+        raise _refused(number, reason, file) from None
     text = _joined(example) if isinstance(example, dict) else None
     if text is None:
-        raise _unusable(
-            number, "has neither text, nor prompt and completion, nor messages with contents", file
+        reason = (
+            "has neither text, nor prompt and completion, nor messages with contents; to train on the JSON "
+            "itself, name the file .txt"
         )
+        raise _refused(number, reason, file)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        reason = f"holds U+{ord(text[error.start]):04X}, half of a character"
+        raise _refused(number, reason, file) from None
     return text
 
 
@@ -66,6 +66,5 @@ def _joined(example: dict[str, Any]) -> str | None:
     return "\n".join(map(str, contents)) if all(isinstance(text, str) for text in contents) else None
 
 
-def _unusable(number: int, reason: str, file: str) -> UnusableTextError:
-    message = f"line {number:,} of {file} {reason}"
-    return UnusableTextError(message, [asdict(Finding("refusal", "bad_example", message, None, file))])
+def _refused(number: int, reason: str, file: str) -> FileRefusedError:
+    return FileRefusedError("bad_example", f"line {number:,} of {file} {reason}", None, file)

@@ -25,7 +25,7 @@ from app.intake.planning import (
     suited,
     usual,
 )
-from app.intake.text import Looked, write_text
+from app.intake.text import ReadText, write_text
 from app.store.checkpoints import find_checkpoint
 from app.store.files import Source, open_regular
 from app.store.records import Control
@@ -65,43 +65,43 @@ def new_run(
     """
     options = Options.parse(given)
     with workshop(store, limits) as folder:
-        looked, config = _look(options, sources, folder, limits)
+        read, config = _read(options, sources, folder, limits)
         limits.budget.make_room(0)
-        name = suggested or looked.text.name
-        run = _queue(store, config, options, looked, known, default_name(name))
-    return _made(run, looked)
+        name = suggested or read.text.name
+        run = _queue(store, config, options, read, known, default_name(name))
+    return _made(run, read)
 
 
 def check(
     store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits
-) -> tuple[Looked, RunConfig]:
+) -> tuple[ReadText, RunConfig]:
     """What `new_run` would find and choose; nothing stays in the store. Raises as `new_run`."""
     with workshop(store, limits) as folder:
-        return _look(Options.parse(given), sources, folder, limits)
+        return _read(Options.parse(given), sources, folder, limits)
 
 
-def _look(
+def _read(
     options: Options, sources: Sequence[Source], folder: Path, limits: Limits
-) -> tuple[Looked, RunConfig]:
+) -> tuple[ReadText, RunConfig]:
     """Write the text into `folder`, and choose what it is trained with."""
     # first, so that bad settings are refused before the text is read
     preset = make_config(options.preset or DEFAULT_PRESET, options.overrides)
     if not sources:
         raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
-    looked = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
-    config = preset if options.preset else _suited(looked, options.overrides)
-    config = by_epochs(config, options, looked.text.characters)
-    check_length(config, looked.text.characters)
-    return looked, config
+    read = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
+    config = preset if options.preset else _suited(read, options.overrides)
+    config = by_epochs(config, options, read.text.characters)
+    check_length(config, read.text.characters)
+    return read, config
 
 
-def _suited(looked: Looked, asked: Mapping[str, Any]) -> RunConfig:
-    config = usual(looked.text.characters, asked)
+def _suited(read: ReadText, asked: Mapping[str, Any]) -> RunConfig:
+    config = usual(read.text.characters, asked)
     if not config.minutes:
         return config
     # the speed of the worker's machine is not known here: a common one is assumed
-    assumed = partial(expected_speed, distinct=looked.distinct)
-    return suited(looked.text.characters, asked, CORES, assumed)[0]
+    assumed = partial(expected_speed, distinct=read.distinct)
+    return suited(read.text.characters, asked, CORES, assumed)[0]
 
 
 def fork(
@@ -133,13 +133,13 @@ def fork(
     with workshop(store, limits) as folder:
         target = folder / "corpus.txt"
         if sources:
-            looked = write_text(sources, options.encoding, target, limits.text)
+            read = write_text(sources, options.encoding, target, limits.text)
         else:
             with open_regular(parent.path / "corpus.txt") as file:
-                looked = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
+                read = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
         limits.budget.make_room(0)
-        config = by_epochs(config, options, looked.text.characters)
-        check_length(config, looked.text.characters)
+        config = by_epochs(config, options, read.text.characters)
+        check_length(config, read.text.characters)
         initial = folder / "initial.safetensors"
         shutil.copyfile(path, initial, follow_symlinks=False)
         begins = load(initial)
@@ -147,28 +147,28 @@ def fork(
             raise ConfigError("step", "must be one with the weights of every member: the best has not")
         known |= {"parent": f"{name}@{step}", "licence": options.licence or parent.spec.licence}
         wanted = default_name(suggested) if suggested else f"{name[:50]}-fork"
-        run = _queue(store, config, options, looked, known, wanted)
-    return _made(run, looked)
+        run = _queue(store, config, options, read, known, wanted)
+    return _made(run, read)
 
 
 def _queue(
     store: RunStore,
     config: RunConfig,
     options: Options,
-    looked: Looked,
+    read: ReadText,
     known: Mapping[str, str],
     otherwise: str,
 ) -> Run:
     def fill(folder: Path) -> None:
-        for path in looked.path.parent.iterdir():
+        for path in read.path.parent.iterdir():
             path.rename(folder / path.name)
         if options.priority:
             Control(priority=options.priority).write(folder / "control.json")
 
     name, unnamed = options.name or otherwise, options.name is None
-    told = {"licence": options.licence, "findings": as_details(looked.findings)} | dict(known)
-    return store.add(name, config, looked.text, fill, unnamed, **told)
+    told = {"licence": options.licence, "findings": as_details(read.findings)} | dict(known)
+    return store.add(name, config, read.text, fill, unnamed, **told)
 
 
-def _made(run: Run, looked: Looked) -> Made:
-    return Made(run, looked.distinct, looked.findings, expected_seconds(run.config, looked.distinct))
+def _made(run: Run, read: ReadText) -> Made:
+    return Made(run, read.distinct, read.findings, expected_seconds(run.config, read.distinct))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tempfile
@@ -18,10 +19,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, TooLargeError, shortened
+from app.server.urlencoded import HEAD, is_form, split_form
 from app.slots import Slots
 from app.store.files import Source
+from model.config import RunConfig
 
 PIECE = 1 << 20
+URLENCODED = "application/x-www-form-urlencoded"
+FORM_FIELDS = {
+    *("text", "name", "encoding", "licence", "priority", "epochs", "step"),
+    *(field.name for field in dataclasses.fields(RunConfig)),
+}
 RETRY_SECONDS = 5.0
 # what a form may hold in memory: its fields, and the small files among its files
 MOST_FILES, LARGEST_HELD = 200, 1 << 16
@@ -54,6 +62,8 @@ async def received(request: Request, body_limit: int, slots: Slots) -> AsyncIter
             await _take_json(request, upload, body_limit)
         else:
             await _take_raw(request, upload, kind.get_content_charset())
+            if kind.get_content_type() == URLENCODED:
+                await run_in_threadpool(_take_urlencoded, upload)
         yield upload
     except ClientDisconnect:
         raise HTTPException(400, "the upload ended before it was whole") from None
@@ -85,6 +95,22 @@ async def _take_form(request: Request, upload: Upload) -> None:
             upload.options[name] = value
 
 
+def _take_urlencoded(upload: Upload) -> None:
+    """Read a raw body as the form that it is, if it is one."""
+    for source in upload.sources:
+        head = source.content.read(HEAD)
+        source.content.seek(0)
+        if not is_form(head, FORM_FIELDS):
+            return
+        upload.options.pop("encoding", None)
+        fields, text = split_form(source.content, "text")
+        source.content.close()
+        name = fields.get("name") or upload.options.get("name")
+        upload.sources = [] if text is None else [Source(_text_name(name), text)]
+        upload.options |= fields
+        return
+
+
 async def _take_json(request: Request, upload: Upload, limit: int) -> None:
     body = bytearray()
     async for piece in request.stream():
@@ -110,7 +136,7 @@ async def _take_json(request: Request, upload: Upload, limit: int) -> None:
 
 async def _take_raw(request: Request, upload: Upload, charset: str | None) -> None:
     file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the upload
-    upload.sources.append(Source(f"{str(upload.options.get('name') or 'text')[:60]}.txt", file))
+    upload.sources.append(Source(_text_name(upload.options.get("name")), file))
     waiting, size = bytearray(), 0
     async for piece in request.stream():
         waiting += piece
@@ -125,3 +151,8 @@ async def _take_raw(request: Request, upload: Upload, charset: str | None) -> No
         file.close()
     if charset and "encoding" not in upload.options:
         upload.options["encoding"] = charset
+
+
+def _text_name(name: Any) -> str:
+    """The name of a text that came without one: that of its run."""
+    return f"{str(name or 'text')[:60]}.txt"

@@ -132,14 +132,18 @@ class RunStore:
         with lock:
             yield
 
-    def create(self, name: str, config: RunConfig, text: str, corpus_name: str) -> Run:
-        """Put a new run at the end of the queue; `corpus_name` is shown to people: the text's file name.
+    def create(self, name: str, config: RunConfig, text: str, corpus_name: str, **known: Any) -> Run:
+        """Put a new run at the end of the queue; `corpus_name`, the text's file name, is shown to people.
+
+        `known` are further fields of its RunSpec.
 
         Raises RunNameError, RunExistsError, or OSError (full disk, read-only store); then nothing is left.
         """
         data = text.encode("utf-8")
         described = Text(corpus_name, hashlib.sha256(data).hexdigest(), len(text))
-        return self.add(name, config, described, lambda folder: write_atomic(folder / "corpus.txt", data))
+        return self.add(
+            name, config, described, lambda folder: write_atomic(folder / "corpus.txt", data), **known
+        )
 
     def add(
         self,

@@ -500,3 +500,21 @@ def test_a_text_is_looked_at_before_it_is_trained_on(api, store):
     assert refused.status_code == 422
     assert not store.list()
     assert not left_behind(store)
+
+
+def test_a_urlencoded_form_is_read_as_a_form(api, store):
+    text = "the cat sat\n" * 400
+    answer = api.post("/runs", data=SMALL | {"name": "mine", "text": text})
+    assert answer.request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert answer.status_code == 202, answer.text
+    assert store.get("mine").text() == text
+    forked = api.post("/runs/check", data={"text": text, "steps": 7, "name": "x"})
+    assert forked.json()["name"] == "x"
+    assert api.post("/runs", data={"text": text, "foo": 1}).status_code == 422
+
+
+def test_a_raw_text_that_curl_calls_a_form_is_read_raw(api, store):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    raw = b"x = 1 & y = 2 + 3 %41\n" * 400
+    assert api.post("/runs", content=raw, headers=headers, params=SMALL | {"name": "mine"}).is_success
+    assert store.get("mine").text() == raw.decode()

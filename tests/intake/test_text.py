@@ -1,98 +1,274 @@
+"""One reader of texts: encodings, zips, kinds of files, and what is said about them."""
+
+import codecs
+import contextlib
+import encodings
+import functools
+import io
+import pkgutil
+import zipfile
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import model.text
-from model.errors import TextError
-from model.text import UTF8_MARK, decode_text, read_text
+from app.errors import TooLargeError, UnusableTextError
+from app.intake import text as reader
+from app.intake.encodings import NOT_OF_FILES, decoded, known_encoding
+from app.intake.findings import FileRefusedError
+from app.intake.text import Contents, read_text
+from app.store.files import Source
+from tests.support.runs import small_text
 
 # what a plain text may hold, but for a mark at its start, and carriage returns, which have tests of their own
 NOT_PLAIN = [*map(chr, range(32)), "\x7f", "\ufeff"]
 PLAIN = st.characters(exclude_categories=["Cs"], exclude_characters=NOT_PLAIN)
-TEXTS = st.text(st.one_of(PLAIN, st.sampled_from("\n\t")), min_size=1)
 LINES = st.lists(st.tuples(st.text(PLAIN, min_size=1), st.sampled_from(["\n", "\r\n", "\r"])), min_size=1)
+UTF8_MARK = codecs.BOM_UTF8
 
 
-@given(TEXTS)
-def test_utf8_is_read_as_it_is_with_or_without_a_mark(text):
-    assert decode_text(text.encode()) == text
-    assert decode_text(UTF8_MARK + text.encode()) == text
+def read(tmp_path: Path, data: bytes, name: str = "my.txt", encoding: str = "utf-8") -> Contents:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return read_text(path, encoding)
 
 
-@given(LINES)
-def test_every_kind_of_line_end_becomes_a_line_feed(lines):
-    data = "".join(line + end for line, end in lines).encode()
-    assert decode_text(data) == "".join(line + "\n" for line, _ in lines)
+def refusal(tmp_path: Path, data: bytes, name: str = "my.txt", encoding: str = "utf-8") -> dict[str, object]:
+    with pytest.raises(UnusableTextError) as caught:
+        read(tmp_path, data, name, encoding)
+    return dict(caught.value.findings[0])
 
 
-def test_empty_lines_stay():
-    assert decode_text(b"a\r\nb\rc\n\r\nd\r\r\n") == "a\nb\nc\n\nd\n\n"
+def warnings(contents: Contents) -> list[str]:
+    return [finding.code for finding in contents.findings]
 
 
-@given(text=TEXTS, end=TEXTS, byte=st.sampled_from([0xC0, 0xE9, 0xF5, 0xFF]), marked=st.booleans())
-def test_another_encoding_is_refused_at_its_first_foreign_byte(text, end, byte, marked):
-    begin = UTF8_MARK * marked + text.encode()
-    with pytest.raises(TextError, match=f"not UTF-8 .* byte 0x{byte:02x} .* iconv -f latin1") as caught:
-        decode_text(begin + bytes([byte]) + b" " + end.encode())
-    assert caught.value.offset == len(begin)
+@given(lines=LINES, marked=st.booleans())
+def test_utf8_is_read_with_line_feeds_and_without_its_mark(tmp_path_factory, lines, marked):
+    data = UTF8_MARK * marked + "".join(line + end for line, end in lines).encode()
+    expected = "".join(line + "\n" for line, _ in lines)
+    folder = tmp_path_factory.mktemp("text")
+    if len(set(expected)) > 1:
+        assert read(folder, data).text == expected
+
+
+def test_empty_lines_stay(tmp_path):
+    assert read(tmp_path, b"a\r\nb\rc\n\r\nd\r\r\n").text == "a\nb\nc\n\nd\n\n"
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 7])
+def test_line_ends_and_characters_may_lie_across_pieces(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("app.intake.encodings.PIECE", size)
+    for encoding in ("utf-8", "utf-16", "shift_jis"):
+        data = "ab\r\nかな\r\nc\r\r\n".encode(encoding)
+        assert read(tmp_path, data, encoding=encoding).text == "ab\nかな\nc\n\n"
 
 
 @pytest.mark.parametrize(
-    ("data", "offset"), [(b"caf\xe9 noir", 3), (b"cut short \xe2\x82", 10), (b"\xed\xa0\x80", 0)]
+    ("data", "position"), [(b"caf\xe9 noir", 3), (b"cut short \xe2\x82", 10), (b"\xed\xa0\x80", 0)]
 )
-def test_latin1_a_cut_character_and_a_surrogate_are_refused(data, offset):
-    with pytest.raises(TextError, match=f"offset {offset}") as caught:
-        decode_text(data)
-    assert caught.value.offset == offset
+def test_what_is_not_utf8_is_refused_with_its_offset(tmp_path, monkeypatch, data, position):
+    assert refusal(tmp_path, data)["position"] == position
+    monkeypatch.setattr("app.intake.encodings.PIECE", 2)
+    assert refusal(tmp_path, data)["position"] == position
 
 
-@given(text=TEXTS, code=st.sampled_from([*range(9), *range(14, 32), 127]))
-def test_a_binary_is_refused_at_its_first_control_character(text, code):
-    data = text.encode()
-    with pytest.raises(TextError, match=f"binary.* byte 0x{code:02x} ") as caught:
-        decode_text(data + bytes([code]) + data)
-    assert caught.value.offset == len(data)
+def test_windows_quotes_are_suggested_as_cp1252_with_a_preview(tmp_path):
+    data = ("It’s a “test”.\r\n" * 100).encode("cp1252")
+    message = str(refusal(tmp_path, data)["message"])
+    assert "byte 0x92 at offset 2" in message
+    assert "It’s a “test”." in message
+    assert "encoding=cp1252" in message
+    assert "common encodings are utf-8, utf-16, cp1252, latin-1" in message
+    assert read(tmp_path, data, encoding="cp1252").text == "It’s a “test”.\n" * 100
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("koi8-r", "Все счастливые семьи похожи друг на друга, каждая несчастливая по-своему. "),
+        ("shift_jis", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"),
+        ("big5", "學而時習之，不亦說乎？有朋自遠方來，不亦樂乎？"),
+        ("utf-16-le", "A text without a mark. "),
+        ("utf-16-be", "A text without a mark. "),
+    ],
+)
+def test_an_encoding_is_suggested(tmp_path, encoding, text):
+    assert f"encoding={encoding} " in str(refusal(tmp_path, (text * 20).encode(encoding))["message"])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_a_mark_of_another_encoding_names_it(encoding):
-    with pytest.raises(TextError, match=f"iconv -f {encoding[:6].upper()} ") as caught:
-        decode_text("\ufeffa text".encode(encoding))
-    assert caught.value.offset == 0
-    with pytest.raises(TextError, match="UTF-16 without a byte order mark"):
-        decode_text("a text".encode(encoding))
+def test_a_mark_of_another_encoding_names_it(tmp_path, encoding):
+    found = refusal(tmp_path, "\ufeffa text".encode(encoding))
+    assert f"encoding={encoding[:6]}" in str(found["message"])
+    assert found["position"] == 0
+    assert read(tmp_path, "\ufeffa text".encode(encoding), encoding=encoding[:6]).text == "a text"
+    assert read(tmp_path, "\ufeffa text".encode(encoding), encoding=encoding).text == "a text"
 
 
-@pytest.mark.parametrize("data", [b"", UTF8_MARK])
-def test_an_empty_text_is_refused(data):
-    with pytest.raises(TextError, match="my text is empty"):
-        decode_text(data, "my text")
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_utf16_without_a_mark_is_refused_with_the_byte_order(tmp_path, encoding):
+    found = refusal(tmp_path, "hello".encode(f"{encoding}-le"), encoding=encoding)
+    assert (found["code"], found["position"]) == ("wrong_encoding", 0)
+    if encoding == "utf-16":
+        assert "encoding=utf-16-le" in str(found["message"])
 
 
-@given(st.binary())
-def test_whatever_the_bytes_the_answer_is_a_text_or_a_reason(data):
-    try:
-        text = decode_text(data)
-    except TextError:
-        return
-    assert "\r" not in text
-    assert len(text.encode()) <= len(data)
+@functools.cache
+def text_encodings() -> list[str]:
+    names = {module.name for module in pkgutil.iter_modules(encodings.__path__)}
+    found = []
+    for name in sorted(names):
+        try:
+            found.append(known_encoding(name))
+        except UnusableTextError:
+            continue
+    return sorted(set(found))
 
 
-def test_a_file_is_read_and_named_in_what_is_wrong_with_it(tmp_path):
-    path = tmp_path / "my.txt"
-    path.write_bytes(UTF8_MARK + "Grüße\r\n".encode())
-    assert read_text(path) == "Grüße\n"
-    path.write_bytes("Grüße".encode("latin1"))
-    with pytest.raises(TextError, match=r"my\.txt is not UTF-8 .*offset 2"):
-        read_text(str(path))
+def test_every_text_encoding_of_python_is_known():
+    known = text_encodings()
+    assert len(known) > 90
+    assert {"cp037", "cp1258", "mac-iceland", "utf-7", "hz", "koi8-t", "utf-8-sig"} <= set(known)
+    for name in (*NOT_OF_FILES, "base64", "rot13", "nonsense", "\0", "x" * 5000, "é"):
+        with pytest.raises(UnusableTextError, match="encoding must be one that Python knows"):
+            known_encoding(name)
+
+
+@given(data=st.binary(max_size=60))
+def test_any_bytes_in_any_encoding_are_a_text_or_a_refusal(data):
+    for encoding in text_encodings():
+        for content in (data, b"plain text " * 3 + data):
+            with contextlib.suppress(FileRefusedError):
+                text = "".join(decoded(Source("my.txt", io.BytesIO(content)), encoding, []))
+                assert "\r" not in text
+                text.encode("utf-8")
+
+
+def test_a_lone_surrogate_of_utf7_is_refused(tmp_path):
+    found = refusal(tmp_path, b"some text +2AA- more", encoding="utf-7")
+    assert "half of a character" in str(found["message"])
+
+
+@pytest.mark.parametrize("data", [b"", UTF8_MARK, b"\x1a"])
+def test_an_empty_text_is_refused(tmp_path, data):
+    assert refusal(tmp_path, data)["code"] in ("empty", "not_text")
+
+
+def test_a_text_of_one_character_is_refused(tmp_path):
+    assert refusal(tmp_path, b"a" * 5000)["code"] == "one_character"
+
+
+def test_the_end_mark_of_dos_is_left_out(tmp_path):
+    data = b"the cat sat\r\n" * 100 + b"\x1a"
+    contents = read(tmp_path, data)
+    assert contents.text == "the cat sat\n" * 100
+    assert "end_mark" in warnings(contents)
+    inside = read(tmp_path, b"the cat \x1a sat\r\n" * 3)
+    assert inside.text == "the cat \x1a sat\n" * 3
+    assert "control_characters" in warnings(inside)
+
+
+def test_a_few_control_characters_are_a_warning_and_many_are_binary(tmp_path):
+    assert "control_characters" in warnings(read(tmp_path, small_text().encode() + b"\x1b[0m\n"))
+    assert refusal(tmp_path, (small_text(400) + "\x1b").encode() * 30)["code"] == "binary"
+    assert refusal(tmp_path, small_text().encode() + b"\0")["code"] == "binary"
+
+
+def test_c1_controls_are_a_warning_that_names_cp1252(tmp_path):
+    for data in ("next line\u0085" * 40, "It\x92s a test\n" * 40):
+        contents = read(tmp_path, data.encode())
+        assert contents.text == data
+        assert "c1_controls" in warnings(contents)
 
 
 def test_a_file_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(model.text, "LARGEST", 4)
-    path = tmp_path / "my.txt"
-    path.write_bytes(b"four")
-    assert read_text(path) == "four"
-    path.write_bytes(b"five!")
-    with pytest.raises(TextError, match="longer than 4 bytes"):
+    monkeypatch.setattr(reader, "LARGEST", 4)
+    assert read(tmp_path, b"four").text == "four"
+    with pytest.raises(TooLargeError, match="at most 4 bytes"):
+        read(tmp_path, b"five!")
+
+
+def test_a_file_name_that_is_not_utf8_is_read_and_shown(tmp_path):
+    path = Path(str(tmp_path)) / "caf\udce9.txt"
+    path.write_bytes(b"caf\xe9 noir")
+    with pytest.raises(UnusableTextError, match=r"caf\ufffd\.txt is not utf-8"):
         read_text(path)
+
+
+def zipped(compression: int = zipfile.ZIP_DEFLATED, **files: bytes) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def test_the_files_of_a_zip_are_read_in_the_order_of_their_names(tmp_path):
+    data = zipped(**{"b.txt": b"second", "a.txt": b"first", ".hidden": b"\0", "__MACOSX/a": b"\0"})
+    assert read(tmp_path, data, "my.zip").text == "first\nsecond"
+
+
+COMPRESSIONS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_zip_damaged_anywhere_is_read_or_refused(tmp_path, compression):
+    whole = zipped(compression, **{"a.txt": small_text(3000).encode()})
+    for position in range(0, len(whole), 1 if len(whole) < 2000 else 7):
+        data = bytearray(whole)
+        data[position] ^= 0x41
+        with contextlib.suppress(UnusableTextError):
+            read(tmp_path, bytes(data), "my.zip")
+
+
+def test_a_member_with_a_wrong_checksum_is_refused_by_name(tmp_path):
+    data = bytearray(zipped(zipfile.ZIP_STORED, **{"a.txt": b"hello world " * 5}))
+    data[36:38] = b"em"
+    found = refusal(tmp_path, bytes(data), "my.zip")
+    assert (found["code"], found["file"]) == ("bad_zip", "a.txt")
+
+
+def test_a_zip_with_a_name_that_is_not_utf8_is_refused(tmp_path):
+    data = zipped(zipfile.ZIP_STORED, **{"é.txt": b"hello world " * 5})
+    assert refusal(tmp_path, data.replace("é".encode(), b"\xff\xff"), "my.zip")["code"] == "bad_zip"
+
+
+BINARIES = {
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR": "a PNG image",
+    b"\xff\xd8\xff\xe0\0\x10JFIF": "a JPEG image",
+    b"GIF89a\1\0\1\0": "a GIF image",
+    b"RIFF\0\0\0\0WEBPVP8 ": "a WebP image",
+    b"\0\0\0\x20ftypisom\0\0": "an MP4 video",
+    b"\x1f\x8b\x08\0": "a gzip file",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Microsoft Office",
+    b"\x7fELF\2\1\1\0": "a program (ELF)",
+    b"BM\x36\0\0\0\0\0": "a BMP image",
+}
+
+
+@pytest.mark.parametrize("head", BINARIES)
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_file_without_text_is_refused_by_its_kind(tmp_path, head, in_zip):
+    data = head + bytes(range(256)) * 10
+    if in_zip:
+        data = zipped(**{"inner.bin": data, "a.txt": b"a text"})
+    found = refusal(tmp_path, data, "my.bin")
+    assert BINARIES[head] in str(found["message"])
+    assert found["code"] == "not_text"
+    assert "latin-1" not in str(found["message"])
+
+
+def test_texts_that_begin_like_binaries_are_texts(tmp_path):
+    for text in ("BM is short for something.\n", "MZ, ID3 and BZh are marks.\n", "ID3 tags\n"):
+        assert read(tmp_path, text.encode()).text == text
+
+
+def test_other_zipped_documents_are_refused_by_kind(tmp_path):
+    for name, kind in (("xl/workbook.xml", "an Excel workbook"), ("ppt/presentation.xml", "a PowerPoint")):
+        assert kind in str(refusal(tmp_path, zipped(**{name: b"<x/>"}), "my.zip")["message"])
+    nested = zipped(**{"inner.zip": zipped(**{"a.txt": b"a text"})})
+    assert "a zip in a zip" in str(refusal(tmp_path, nested, "my.zip")["message"])

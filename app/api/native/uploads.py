@@ -28,7 +28,10 @@ def option_schemas() -> dict[str, dict[str, Any]]:
     """What the document says of each option, which comes in the query or in the body."""
     schemas: dict[str, dict[str, Any]] = {
         "name": {"type": "string", "description": "Of the run; by default after the text's file."},
-        "encoding": {"type": "string", "description": "Of the text, if it is not UTF-8, such as `latin-1`."},
+        "encoding": {
+            "type": "string",
+            "description": "Of the text, if it is not UTF-8, such as `cp1252`; any that Python knows.",
+        },
         "licence": {"type": "string", "description": "Of the text, for the card of an exported model."},
         "priority": {"type": "integer", "description": "Higher goes first."},
         "epochs": {"type": "number", "description": "Times that the text is read, instead of `steps`."},
@@ -54,6 +57,9 @@ def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "application/zip": {"schema": {"type": "string", "format": "binary"}},
         "multipart/form-data": {"schema": {"type": "object", "properties": {"file": files, **options}}},
         "application/json": {"schema": {"type": "object", "properties": {"text": text, **options}}},
+        "application/x-www-form-urlencoded": {
+            "schema": {"type": "object", "properties": {"text": text, **options}}
+        },
     }
     return {"parameters": parameters, "requestBody": {"content": content, "required": False}}
 
@@ -66,7 +72,10 @@ def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
     openapi_extra=documented({}),
 )
 async def create(request: Request, response: Response, services: ServicesDep) -> RunAccepted:
-    """Put a text of your own into the queue: raw, as files of a form (a zip counts as its files), or in JSON.
+    """Put a text of your own into the queue: raw, in a form, as files of a form, or in JSON.
+
+    A zip counts as its files, and a document (Word, OpenDocument, EPUB, HTML, RTF, PDF, subtitles, notebook)
+    as its text.
 
     Every setting of a run can be given beside it, in the query or in the form. A text that cannot be used is
     refused with all findings; what is merely unusual is said in the answer.
@@ -85,21 +94,21 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
     openapi_extra=documented({}),
 )
 async def check_text(request: Request, services: ServicesDep) -> TextChecked:
-    """The same upload as to `/runs`, but only looked at: what was found, and what would be trained on it."""
+    """The same upload as to `/runs`, only looked at: what was found, and what would be trained on it."""
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(check, services.runs, upload.options, upload.sources, services.limits)
-        looked, config = await in_turn(services, work)
+        read, config = await in_turn(services, work)
     return TextChecked(
-        name=str(upload.options.get("name") or default_name(looked.text.name)),
-        corpus=looked.text.name,
-        characters=looked.text.characters,
-        distinct_characters=looked.distinct,
+        name=str(upload.options.get("name") or default_name(read.text.name)),
+        corpus=read.text.name,
+        characters=read.text.characters,
+        distinct_characters=read.distinct,
         cell=config.cell,
         hidden=config.hidden,
         layers=config.layers,
         members=config.members,
-        expected_seconds=round(expected_seconds(config, looked.distinct), 1),
-        findings=as_details(looked.findings),
+        expected_seconds=round(expected_seconds(config, read.distinct), 1),
+        findings=as_details(read.findings),
     )
 
 

@@ -6,7 +6,6 @@ Reads and writes files: not for an event loop.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from app.api.openai.job_schemas import (
@@ -22,7 +21,6 @@ from app.api.openai.job_schemas import (
     SupervisedUsed,
 )
 from app.errors import NotFoundError, RunError, RunNotFoundError
-from app.intake.jsonl import as_text
 from app.intake.new_runs import fork, new_run
 from app.store.checkpoints import parse_model_name
 from app.store.files import Source
@@ -56,10 +54,8 @@ def create(store: RunStore, files: UploadedFiles, asked: JobRequest, limits: Lim
     parent = _run_or_none(store, name)
     if parent is None and asked.model not in (AUTO, *PRESETS):
         store.get(name)  # raises, with the names there are
-    with ExitStack() as stack:
-        source = Source(file.filename, stack.enter_context(files.open(file.id)))
-        if file.filename.lower().endswith(".jsonl"):
-            source = stack.enter_context(as_text(source))
+    with files.open(file.id) as content:
+        source = Source(file.filename, content)
         if parent is not None:
             given = _options(asked, parent.config) | ({"step": step} if step else {})
             return fork(store, name, given, [source], limits, **known).run

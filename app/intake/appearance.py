@@ -1,0 +1,89 @@
+"""What a text looks like that is hardly prose: a table, JSON, markup, code, or random characters."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+SAMPLE = 100_000  # characters that are looked at
+LEAST_LINES, LEAST_CHARACTERS = 20, 2_000
+TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
+KEY = re.compile(r'"[^"\n]{1,80}"\s*:')
+CODE = re.compile(
+    r"^\s*(?:(?:def|class|import|from|return|if|elif|else|for|while|try|except|function|const|let|var|public|private|"
+    r"static|void|int|struct|fn|pub|use|package|namespace|using)\b.*[:;{(]?|#include\b.*|//.*|.*[;{}]|[\])}]+[,;]?)\s*$"
+)
+CODE_MARK = re.compile(r"[;{}()=\[\]]|:$|^\s*(?:import|from|return)\b")
+SHARE = 0.8  # of the lines of a table, which have the same number of separators
+TAGS, KEYS, CODE_LINES = 0.15, 0.1, 0.45  # share of the characters in tags; keys and code lines per line
+STRUCTURELESS = 0.97  # conditional entropy of a character given the one before, over its plain entropy
+SEPARATORS = {  # in prose, a comma or a semicolon is followed by a space
+    "tabs": re.compile(r"\t"),
+    "semicolons": re.compile(r";(?! )"),
+    "commas": re.compile(r",(?! )"),
+    "bars": re.compile(r"\|"),
+}
+
+
+class Looks(NamedTuple):
+    """The code of a finding, and its message."""
+
+    code: str
+    message: str
+
+
+def appearance(sample: str) -> Looks | None:
+    """What the beginning of a text looks like, if it does not look like prose."""
+    if len(sample) < LEAST_CHARACTERS:
+        return None
+    lines = [line for line in sample.split("\n")[:-1] if line.strip()] or [sample]
+    if sum(len(match[0]) for match in TAG.finditer(sample)) > TAGS * len(sample):
+        return Looks("looks_like_markup", "the text looks like markup: the network will learn its tags too")
+    if len(lines) >= LEAST_LINES:
+        if sample.lstrip()[:1] in ("[", "{") and len(KEY.findall(sample)) > len(lines) * KEYS:
+            return Looks("looks_like_json", "the text looks like JSON: the network will learn its syntax too")
+        if name := _separator(lines):
+            return Looks(
+                "looks_like_a_table",
+                f"the text looks like a table, separated by {name}: the network will learn rows, not prose",
+            )
+        code = sum(bool(CODE.match(line) and CODE_MARK.search(line)) for line in lines)
+        if code > CODE_LINES * len(lines):
+            return Looks("looks_like_code", "the text looks like source code")
+    if _is_structureless(sample):
+        return Looks(
+            "looks_random",
+            "the text looks like random characters: each is independent of the one before, so there is "
+            "nothing to learn",
+        )
+    return None
+
+
+def _separator(lines: list[str]) -> str | None:
+    """What most lines have the same number of, at least two, or one tab."""
+    for name, separator in SEPARATORS.items():
+        columns, rows = Counter(len(separator.findall(line)) for line in lines).most_common(1)[0]
+        if columns >= (1 if name == "tabs" else 2) and rows > SHARE * len(lines):
+            return name
+    return None
+
+
+def _is_structureless(sample: str) -> bool:
+    """Whether a character tells nothing about the next: by the entropies of single ones and of pairs."""
+    points = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
+    _, ids = np.unique(points, return_inverse=True)
+    distinct = int(ids.max()) + 1
+    if distinct < 3 or len(ids) < 20 * distinct**2:  # too few pairs to judge by
+        return False
+    single = _entropy(ids)
+    pair = _entropy(ids[:-1] * distinct + ids[1:])
+    return pair - single > STRUCTURELESS * single
+
+
+def _entropy(values: np.ndarray) -> float:
+    counts = np.unique(values, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

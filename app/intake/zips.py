@@ -1,0 +1,65 @@
+"""Zips, whose damage shows anywhere while they are read."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from app.intake.findings import FileRefusedError, readable
+from app.store.files import Source
+
+ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
+# zipfile raises these for what is damaged, locked, packed in an unknown way, or named in no known encoding
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(RuntimeError, NotImplementedError, ValueError, IndexError, OverflowError),
+)
+
+
+@contextmanager
+def refusing_damage(name: str, what: str = "a zip that cannot be unpacked") -> Iterator[None]:
+    """Turn what a damaged zip raises within the block into FileRefusedError."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise FileRefusedError("bad_zip", f"{name} is {what}: {error}", None, name) from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # of the disk; damage is a seek to nowhere, or bad bzip2
+            raise
+        raise FileRefusedError("bad_zip", f"{name} is {what}: {error}", None, name) from None
+
+
+class Member:
+    """A file in a zip, open for reading; damage that shows while it is read is FileRefusedError too."""
+
+    def __init__(self, content: IO[bytes], name: str) -> None:
+        self._content, self._name = content, name
+
+    def read(self, size: int = -1) -> bytes:
+        with refusing_damage(self._name, "damaged in its zip"):
+            return self._content.read(size)
+
+
+def members(source: Source) -> Iterator[Source]:
+    """The files in a zip, in the order of their names, without folders and hidden files.
+
+    Their content can be read, not sought. Raises FileRefusedError.
+    """
+    zip_name = readable(source.name)
+    with refusing_damage(zip_name):
+        archive = zipfile.ZipFile(source.content)
+    with archive:
+        for member in sorted(archive.infolist(), key=lambda member: member.filename):
+            hidden = any(part.startswith((".", "__MACOSX")) for part in member.filename.split("/"))
+            if member.is_dir() or hidden:
+                continue
+            with refusing_damage(zip_name):
+                content = archive.open(member)
+            with content:
+                yield Source(member.filename, Member(content, readable(member.filename)))  # type: ignore[arg-type]

@@ -1,0 +1,233 @@
+"""Documents as texts, each made here by hand; and what a text looks like."""
+
+import io
+import json
+import random
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from app.errors import UnusableTextError
+from app.intake.appearance import appearance
+from app.intake.text import Contents, read_text
+from tests.support.runs import small_text
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+MC = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+OASIS = "urn:oasis:names:tc:opendocument:xmlns"
+
+
+def read(tmp_path: Path, data: bytes, name: str) -> Contents:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return read_text(path)
+
+
+def zipped(files: dict[str, str | bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def docx(body: str) -> bytes:
+    return zipped({"word/document.xml": f"<w:document {W} {MC}><w:body>{body}</w:body></w:document>"})
+
+
+def odt(body: str) -> bytes:
+    content = (
+        f'<office:document-content xmlns:office="{OASIS}:office:1.0" xmlns:text="{OASIS}:text:1.0">'
+        f"<office:body><office:text>{body}</office:text></office:body></office:document-content>"
+    )
+    return zipped({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": content})
+
+
+def epub(chapters: dict[str, str]) -> bytes:
+    items = "".join(f'<item id="{name}" href="{name}"/>' for name in reversed(chapters))
+    spine = "".join(f'<itemref idref="{name}"/>' for name in chapters)
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf">'
+        f"<manifest>{items}</manifest><spine>{spine}</spine></package>"
+    )
+    container = (
+        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        '<rootfile full-path="OEBPS/book.opf"/></rootfiles></container>'
+    )
+    return zipped(
+        {"mimetype": "application/epub+zip", "META-INF/container.xml": container, "OEBPS/book.opf": package}
+        | {
+            f"OEBPS/{name}": f"<!DOCTYPE html><html><body>{body}</body></html>"
+            for name, body in chapters.items()
+        }
+    )
+
+
+def pdf(lines: list[str]) -> bytes:
+    drawn = " ".join(f"({line}) Tj T*" for line in lines)
+    stream = f"BT /F1 12 Tf 14 TL 72 700 Td {drawn} ET".encode()
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%b\nendstream" % (len(stream), stream),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    data, offsets = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%b\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    start = len(data)
+    data += b"xref\n0 6\n0000000000 65535 f \n" + table
+    return data + b"trailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % start
+
+
+WORD = (
+    "<w:p><w:pPr><w:tabs><w:tab w:val='left'/></w:tabs></w:pPr><w:r><w:t>Caf&#233; &amp; bar</w:t></w:r>"
+    "<w:r><w:tab/><w:t xml:space='preserve'> two</w:t><w:br/><w:t>three</w:t></w:r></w:p>"
+    "<w:p><w:r><w:instrText>PAGE</w:instrText><w:delText>gone</w:delText></w:r></w:p>"
+    "<mc:AlternateContent><mc:Choice><w:p><w:r><w:t>once</w:t></w:r></w:p></mc:Choice>"
+    "<mc:Fallback><w:p><w:r><w:t>once</w:t></w:r></w:p></mc:Fallback></mc:AlternateContent>"
+)
+OPEN = (
+    '<text:h>Title</text:h><text:p>one<text:s text:c="3"/>two<text:tab/><text:span>three</text:span>'
+    "<text:line-break/>four<office:annotation><text:p>a remark</text:p></office:annotation></text:p>"
+)
+PAGE = (
+    "<!DOCTYPE html><html><head><title>T</title><style>p {}</style></head><body><script>'<p>bad'</script>"
+    "<h1>Head</h1>\n<p>A  b\n c<br>d <i>e</i>.</p><pre>x\n  y</pre><ul><li>1<li>2</ul>"
+    "<table><tr><td>a<td>b</table>&eacute; &lt; é</body></html>"
+)
+PAGE_TEXT = "Head\n\nA b c\nd e.\n\nx\n  y\n\n1\n2\n\na b\n\né < é\n"
+SUBTITLES = (
+    "1\r\n00:00:01,000 --> 00:00:02,000\r\n<i>Hello</i> there,\r\nyou.\r\n\r\n"
+    "2\r\n00:00:03,000 --> 00:00:04,000\r\n1984\r\nBye.\r\n"
+)
+NOTEBOOK = {
+    "cells": [
+        {"cell_type": "markdown", "source": ["# Title\n", "words"]},
+        {"cell_type": "code", "source": "x = 1", "outputs": [{"text": "secret"}]},
+    ],
+    "nbformat": 4,
+}
+RTF = rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 Caf\'e9 \b bar\b0\par It\rquote s\par}"
+
+DOCUMENTS = {
+    "my.docx": (docx(WORD), "a Word document", "Café & bar\t two\nthree\n\nonce\n"),
+    "my.odt": (odt(OPEN), "an OpenDocument text", "Title\none   two\tthree\nfour\n"),
+    "my.epub": (
+        epub({"b.xhtml": "<p>first</p>", "a.xhtml": "<p>second</p>"}),
+        "an EPUB book",
+        "first\n\nsecond\n",
+    ),
+    "my.html": (PAGE.encode(), "an HTML page", PAGE_TEXT),
+    "my.srt": (SUBTITLES.encode(), "a file of subtitles", "Hello there,\nyou.\n1984\nBye.\n"),
+    "my.ipynb": (json.dumps(NOTEBOOK).encode(), "a Jupyter notebook", "# Title\nwords\n\nx = 1\n"),
+    "my.rtf": (RTF, "an RTF document", "Café bar\nIt’s\n"),
+    "my.pdf": (pdf(["Hello there", "and goodbye"]), "a PDF document", "Hello there\nand goodbye\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("how", ["by its name", "by its content", "in a zip"])
+def test_a_document_is_read_as_text_and_shown(tmp_path, name, how):
+    data, kind, expected = DOCUMENTS[name]
+    if how == "in a zip":
+        data = zipped({name: data})
+    contents = read(tmp_path, data, "file" if how != "by its name" else name)
+    assert contents.text == expected
+    shown = next(finding.message for finding in contents.findings if finding.code == "document")
+    assert f"is {kind}: {len(expected)} characters of text were taken, beginning '{expected[:4]}" in shown
+
+
+def test_a_page_is_read_in_the_encoding_that_it_declares(tmp_path):
+    page = "<html><head><meta charset='iso-8859-2'></head><body><p>žluťoučký kůň</p></body></html>"
+    assert read(tmp_path, page.encode("iso8859-2"), "my.html").text == "žluťoučký kůň\n"
+
+
+def refusal(tmp_path: Path, data: bytes, name: str) -> str:
+    with pytest.raises(UnusableTextError) as caught:
+        read(tmp_path, data, name)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name not in ("my.html", "my.srt")])
+def test_a_damaged_document_is_read_or_refused(tmp_path, name):
+    data = DOCUMENTS[name][0]
+    rng = random.Random(1)
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(8, len(data))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del damaged[rng.randrange(8, len(data)) :]
+        try:
+            read(tmp_path, bytes(damaged), name)
+        except UnusableTextError as error:
+            assert str(tmp_path) not in str(error)  # noqa: PT017 - most of them can still be read
+
+
+def test_a_document_without_text_is_refused(tmp_path):
+    assert "without text" in refusal(tmp_path, pdf([]), "my.pdf")
+    assert "without text" in refusal(tmp_path, docx(""), "my.docx")
+    assert "without text" in refusal(tmp_path, b"<html><script>x</script></html>", "my.html")
+
+
+def test_a_document_that_declares_entities_is_refused(tmp_path):
+    (tmp_path / "secret.txt").write_text("the secret")
+    entities = f'<!ENTITY a "aaaa"><!ENTITY b "&a;&a;"><!ENTITY f SYSTEM "{tmp_path}/secret.txt">'
+    body = "<w:p><w:r><w:t>text &b; &f; end</w:t></w:r></w:p>"
+    xml = f"<!DOCTYPE w [{entities}]><w:document {W}>{body}</w:document>"
+    assert "it declares entities" in refusal(tmp_path, zipped({"word/document.xml": xml}), "my.docx")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("unit", ["<!--", "<a b=", "<div>", "<b>", "<table><tr>"])
+def test_a_page_made_to_be_slow_is_read_quickly(tmp_path, unit):
+    assert "without text" in refusal(tmp_path, b"<html>" + unit.encode() * 200_000, "my.html")
+
+
+LIBRARIES = {"my.docx": "lxml", "my.html": "lxml", "my.rtf": "striprtf", "my.pdf": "pypdf"}
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_without_its_library_the_extra_is_named(tmp_path, monkeypatch, name):
+    library = LIBRARIES[name]
+    for module in [module for module in sys.modules if module.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    said = refusal(tmp_path, DOCUMENTS[name][0], name)
+    assert f"install {library} (pip install 'charloom[documents]')" in said
+
+
+ROW = "1,2024-01-02,red,0.5\n"
+CODE = (
+    'def area(radius):\n    if radius < 0:\n        raise ValueError("no")\n    return 3.14 * radius ** 2\n\n'
+)
+BRACES = (
+    "int main(void) {\n    int sum = 0;\n    for (int i = 0; i < 9; i++) {\n        sum += i;\n    }\n}\n"
+)
+PROSE = "It was the best of times, it was the worst of times; so they said, and went home.\n"
+LOOKS = {
+    "table": (ROW * 300, "looks_like_a_table"),
+    "tabs": ("a\tb\tc\n" * 500, "looks_like_a_table"),
+    "json": (json.dumps([{"name": "x", "value": 1}] * 300, indent=1), "looks_like_json"),
+    "markup": ("<row><cell>a</cell><cell>b</cell></row>\n" * 100, "looks_like_markup"),
+    "python": (CODE * 60, "looks_like_code"),
+    "c": (BRACES * 60, "looks_like_code"),
+    "random": ("".join(random.Random(1).choices("0123456789abcdef", k=50_000)), "looks_random"),
+    "prose": (PROSE * 60, None),
+    "words": (small_text(20_000), None),
+    "verse": ("ROMEO:\nBut soft, what light through yonder window breaks?\n\n" * 60, None),
+    "short": (ROW * 3, None),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_what_a_text_looks_like_is_said(name):
+    text, code = LOOKS[name]
+    looks = appearance(text)
+    assert (looks.code if looks else None) == code
