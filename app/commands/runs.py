@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from app.commands.options import with_run_options
 from model.config import PRESETS
+from model.errors import CharloomError
 
 app = typer.Typer(
     help="The runs of a store, here or behind a server: list, steer, fork, export, import, watch.",
@@ -18,7 +23,7 @@ app = typer.Typer(
 
 Url = Annotated[
     str | None,
-    typer.Option(envvar="CHARLOOM_URL", help="A server; without one, the store in this file system."),
+    typer.Option(help="A server (CHARLOOM_URL); without one, the store in this file system."),
 ]
 Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
 Name = Annotated[str, typer.Argument(help="Name of a run.")]
@@ -28,63 +33,85 @@ NewName = Annotated[str | None, typer.Option("--name", help="Name of the new run
 @app.callback()
 def runs(context: typer.Context, url: Url = None, store: Store = None) -> None:
     """List the runs, or do something with one."""
+    context.obj = (url, store)
     if context.invoked_subcommand is None:
-        list_(url, store)
+        list_(context, url, store)
+
+
+@contextmanager
+def connection(context: typer.Context, url: str | None, store: Path | None) -> Iterator[httpx.Client]:
+    """A client of the server or store named after the command, else of that before it, else of CHARLOOM_URL.
+
+    Raises CharloomError if a server and a store are named in one place, and as `connected`.
+    """
+    from app.commands.client import connected
+
+    for server, folder in ((url, store), context.obj or (None, None)):
+        if server is not None and folder is not None:
+            raise CharloomError(f"give --url or --store, not both. Given: --url {server} --store {folder}")
+        if server is not None or folder is not None:
+            break
+    else:
+        server = os.environ.get("CHARLOOM_URL")
+    with connected(server or None, folder) as client:
+        yield client
 
 
 @app.command("list")
-def list_(url: Url = None, store: Store = None) -> None:
+def list_(context: typer.Context, url: Url = None, store: Store = None) -> None:
     """List the runs, in the order of the queue."""
-    from app.commands.client import connected, list_runs
+    from app.commands.client import list_runs
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         list_runs(client)
 
 
 @app.command()
-def show(name: Name, url: Url = None, store: Store = None) -> None:
+def show(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
     """Show all that is known of a run, as JSON."""
-    from app.commands.client import connected, show_run
+    from app.commands.client import show_run
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         show_run(client, name)
 
 
 @app.command()
-def pause(name: Name, url: Url = None, store: Store = None) -> None:
+def pause(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
     """Hold a run until `resume`; others have their turn."""
-    _ask(name, "pause", url, store)
+    _ask(context, name, "pause", url, store)
 
 
 @app.command()
-def resume(name: Name, url: Url = None, store: Store = None) -> None:
+def resume(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
     """Take up a run that is paused, was stopped, or has failed."""
-    _ask(name, "resume", url, store)
+    _ask(context, name, "resume", url, store)
 
 
 @app.command()
-def stop(name: Name, url: Url = None, store: Store = None) -> None:
+def stop(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
     """End a run and keep what it has."""
-    _ask(name, "stop", url, store)
+    _ask(context, name, "stop", url, store)
 
 
 @app.command()
 def rm(
+    context: typer.Context,
     name: Name,
     force: Annotated[bool, typer.Option(help="Also if no other run can be served then.")] = False,
     url: Url = None,
     store: Store = None,
 ) -> None:
     """Remove all of a run, once its training has stopped."""
-    from app.commands.client import connected, remove
+    from app.commands.client import remove
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         remove(client, name, force)
 
 
 @app.command()
 @with_run_options
 def add(
+    context: typer.Context,
     texts: Annotated[list[Path], typer.Argument(help="Texts, or zips of texts, that become one.")],
     preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
     name: NewName = None,
@@ -95,16 +122,17 @@ def add(
     overrides: dict[str, Any],
 ) -> None:
     """Put a text into the queue; a worker trains on it in its turn."""
-    from app.commands.client import connected, send
+    from app.commands.client import send
 
     options = overrides | {"preset": preset, "name": name, "encoding": encoding}
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         send(client, "/runs", options, texts)
 
 
 @app.command()
 @with_run_options
 def fork(
+    context: typer.Context,
     run: Name,
     step: Annotated[str | None, typer.Option(help="A step, or best (default: the newest).")] = None,
     text: Annotated[list[Path] | None, typer.Option(help="Another text; may be given again.")] = None,
@@ -115,14 +143,15 @@ def fork(
     overrides: dict[str, Any],
 ) -> None:
     """Begin a run with the weights of another, with changed settings or another text."""
-    from app.commands.client import connected, send
+    from app.commands.client import send
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         send(client, f"/runs/{run}/fork", overrides | {"step": step, "name": name}, text or [])
 
 
 @app.command()
 def export(
+    context: typer.Context,
     name: Name,
     step: Annotated[str | None, typer.Option(help="A step, or best (default: the newest).")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write (default: NAME-STEP.zip).")] = None,
@@ -130,38 +159,38 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a run into one file: weights, settings, vocabulary, curve, and a card for people."""
-    from app.commands.client import connected, export_run
+    from app.commands.client import export_run
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         export_run(client, name, step, out)
 
 
 @app.command("import")
 def import_(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="What an export wrote.")],
     name: NewName = None,
     url: Url = None,
     store: Store = None,
 ) -> None:
     """Take in an exported run."""
-    from app.commands.client import connected, import_run
+    from app.commands.client import import_run
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         import_run(client, file, name)
 
 
 @app.command()
-def watch(name: Name, url: Url = None, store: Store = None) -> None:
+def watch(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
     """Follow a run until it ends: losses, samples, checkpoints. Ctrl-C ends only the watching."""
-    from app.commands.client import connected
     from app.commands.watch import watch_run
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         watch_run(client, name)
 
 
-def _ask(name: str, action: str, url: str | None, store: Path | None) -> None:
-    from app.commands.client import ask, connected
+def _ask(context: typer.Context, name: str, action: str, url: str | None, store: Path | None) -> None:
+    from app.commands.client import ask
 
-    with connected(url, store) as client:
+    with connection(context, url, store) as client:
         ask(client, name, action)

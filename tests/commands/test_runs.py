@@ -127,3 +127,38 @@ def test_watching_shows_a_run_as_it_trains(store, tmp_path):
     assert "mine is training" in said
     assert re.search(r"step +3,900 +loss \d", said)
     assert said.endswith("mine is finished\n")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_url_in_either_place_reaches_the_server_and_spares_the_store(place, store, serving, tmp_path, capsys):
+    add = ["add", "my text.txt", "--name", "mine", *SMALL.split()]
+    client = serving(tmp_path / "remote")
+    for door in ([], ["--url", str(client.base_url)]):
+        assert runs(*(door + add if place == "before" else add + door)) == 0
+    remove = ["rm", "mine", "--force"]
+    door = ["--url", str(client.base_url)]
+    assert runs(*(door + remove if place == "before" else remove + door)) == 0
+    assert client.get("/runs").json()["runs"] == []
+    assert [run.name for run in store.list()] == ["mine"]
+
+
+@pytest.mark.parametrize("command", ["list", "show mine", "pause mine", "export mine", "watch mine"])
+def test_store_before_a_command_reaches_it(command, store, tmp_path, capsys):
+    assert runs("--store", str(tmp_path / "empty"), *command.split()) == (0 if command == "list" else 2)
+    said = capsys.readouterr()
+    assert "There is no run" in said.out or "mine" in said.err
+    assert not store.root.exists(), "the store of the working directory was used"
+
+
+def test_option_of_the_command_wins_over_that_of_the_group(store, serving, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CHARLOOM_URL", "http://127.0.0.1:1")
+    client = serving(tmp_path / "remote")
+    assert runs("--store", "elsewhere", "list", "--url", str(client.base_url)) == 0
+    assert runs("list", "--store", "elsewhere") == 0
+    assert runs("list") == 2
+    assert "127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_url_and_store_together_are_refused(store, capsys):
+    assert runs("--url", "http://127.0.0.1:1", "--store", "here", "list") == 2
+    assert "give --url or --store, not both" in capsys.readouterr().err
