@@ -142,12 +142,11 @@ def test_url_in_either_place_reaches_the_server_and_spares_the_store(place, stor
     assert [run.name for run in store.list()] == ["mine"]
 
 
-@pytest.mark.parametrize("command", ["list", "show mine", "pause mine", "export mine", "watch mine"])
-def test_store_before_a_command_reaches_it(command, store, tmp_path, capsys):
-    assert runs("--store", str(tmp_path / "empty"), *command.split()) == (0 if command == "list" else 2)
-    said = capsys.readouterr()
-    assert "There is no run" in said.out or "mine" in said.err
-    assert not store.root.exists(), "the store of the working directory was used"
+@pytest.mark.parametrize("command", ["list", "show mine", "pause mine", "rm mine --force"])
+def test_store_before_a_command_reaches_it(command, store, capsys):
+    assert runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--store", "elsewhere") == 0
+    assert runs("--store", "elsewhere", *command.split()) == 0
+    assert "mine" in capsys.readouterr().out
 
 
 def test_option_of_the_command_wins_over_that_of_the_group(store, serving, tmp_path, monkeypatch, capsys):
