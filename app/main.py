@@ -54,7 +54,7 @@ from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of
 from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
 from app.settings import Settings, load_settings
-from app.slots import Slots, StreamSlots
+from app.slots import Downloads, Slots, StreamSlots
 from app.store.loss_curves import Curves
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
@@ -183,7 +183,7 @@ def build_services(settings: Settings) -> Services:
         assets=Assets(),
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
-        downloads=Slots(DOWNLOADS, "exports and reports are being sent"),
+        downloads=Downloads(DOWNLOADS),
         making=CapacityLimiter(1),
         changing=CapacityLimiter(1),
     )
@@ -218,8 +218,10 @@ def settle() -> None:
 
 
 def drain(services: Services, immediately: bool) -> None:
-    """Admits nothing new; texts have the grace to end, gradient checks have none."""
-    services.engine.drain(0.0 if immediately else services.settings.grace_seconds)
+    """Admits nothing new; texts and downloads have the grace to end, gradient checks have none."""
+    grace = 0.0 if immediately else services.settings.grace_seconds
+    services.engine.drain(grace)
+    services.downloads.end_within(grace)
     services.gradchecks.helper.stop()
     services.streams.closing = True
 

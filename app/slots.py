@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from app.errors import OverloadedError
+
+logger = logging.getLogger(__name__)
 
 
 class Slots:
@@ -31,3 +38,32 @@ class StreamSlots(Slots):
     def __init__(self, limit: int) -> None:
         super().__init__(limit, "streams are open")
         self.closing = False
+
+
+class Downloads(Slots):
+    """Bounds how many large answers are being sent, and how long each may take."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit, "exports and reports are being sent")
+        self._open: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def sending(self, seconds: float) -> AsyncIterator[None]:
+        """The block in which an answer is sent, cut after `seconds`; gives back the place that was taken."""
+        try:
+            async with asyncio.timeout(seconds) as timeout:
+                self._open.add(timeout)
+                try:
+                    yield
+                finally:
+                    self._open.discard(timeout)
+        except TimeoutError:
+            logger.warning("an answer was cut: it was not read in time")
+        finally:
+            self.give_back()
+
+    def end_within(self, seconds: float) -> None:
+        """The server stops: what is being sent has so long to end."""
+        latest = asyncio.get_running_loop().time() + seconds
+        for timeout in self._open:
+            timeout.reschedule(min(latest, timeout.when() or latest))

@@ -19,7 +19,7 @@ from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
 from app.settings import Settings
-from app.slots import Slots, StreamSlots
+from app.slots import Downloads, Slots, StreamSlots
 from app.store.checkpoints import parse_model_name
 from app.store.loss_curves import Curves
 from app.store.run import Run
@@ -49,7 +49,7 @@ class Services:
     assets: Assets
     reading: CapacityLimiter
     uploads: Slots
-    downloads: Slots
+    downloads: Downloads
     making: CapacityLimiter
     changing: CapacityLimiter
 

@@ -28,18 +28,42 @@ LINES = ("history.jsonl", "samples.jsonl")
 LARGEST_RECORD = 1 << 20
 
 
-def export(run: Run, at: str | None, with_text: bool, target: Path) -> str:
-    """Write `run` at a step into the zip `target`; the name that it should be given.
+def export_state(run: Run, at: str | None, with_text: bool) -> tuple[object, ...]:
+    """Equal while an export would give the same bytes; its last part is when its files changed, Unix seconds.
+
+    Raises NotReadyError, ModelNotFoundError.
+    """
+    found = find_checkpoint(run, at)
+    state: list[object] = [run.name, found.step]
+    changed = 0.0
+    for path in (run.path / RECORD, found.path, *(run.path / name for name in _lines(with_text))):
+        try:
+            stat = path.lstat()
+        except FileNotFoundError:
+            state.append(None)
+        else:
+            state.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+            changed = max(changed, stat.st_mtime)
+    return (*state, with_text, changed)
+
+
+def _lines(with_text: bool) -> tuple[str, ...]:
+    return (*LINES, CORPUS) if with_text else LINES
+
+
+def export(run: Run, at: str | None, with_text: bool, target: Path | IO[bytes]) -> str:
+    """Write `run` at a step as a zip into `target`; the name that it should be given. Same run, same bytes.
 
     Raises NotReadyError, ModelNotFoundError, CheckpointError, OSError.
     """
     step, path, _ = find_checkpoint(run, at)
     checkpoint = load(path)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(CARD, card(run, checkpoint))
-        archive.writestr(RECORD, run.spec.model_dump_json(indent=2))
+        # without a date: it would be the time of the export
+        archive.writestr(zipfile.ZipInfo(CARD), card(run, checkpoint))
+        archive.writestr(zipfile.ZipInfo(RECORD), run.spec.model_dump_json(indent=2))
         _pack(archive, path, WEIGHTS, zipfile.ZIP_STORED)
-        for name in (*LINES, CORPUS) if with_text else LINES:
+        for name in _lines(with_text):
             if os.path.lexists(run.path / name):
                 _pack(archive, run.path / name, name, zipfile.ZIP_DEFLATED)
     return f"{run.name}-{step}.zip"

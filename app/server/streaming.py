@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, cast
 
 from starlette.responses import StreamingResponse
@@ -25,41 +25,46 @@ logger = logging.getLogger(__name__)
 
 
 class BoundedStream(StreamingResponse):
-    """An answer in pieces; whatever ends it, what it holds is released.
-
-    Args:
-        pieces: the body.
-        close: called once, at the end.
-        seconds: longest it may take, so that a client that stops reading does not hold it indefinitely.
-    """
+    """An answer in pieces, sent within `bound`: a context that cuts it and releases what it holds."""
 
     def __init__(
         self,
         pieces: AsyncIterator[bytes],
-        close: Callable[[], object],
-        seconds: float,
+        bound: AbstractAsyncContextManager[None],
         media_type: str,
         headers: Mapping[str, str],
     ) -> None:
         super().__init__(pieces, media_type=media_type, headers=headers)
-        self._close, self._seconds = close, seconds
+        self._bound = bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout(self._seconds):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
-            logger.warning("a stream was cut: it was not read within %g s", self._seconds)
-        finally:
-            self._close()
+        async with self._bound:
+            await super().__call__(scope, receive, send)
 
 
 class EventStream(BoundedStream):
-    """Server-sent events as an answer; as BoundedStream."""
+    """Server-sent events; whatever ends them, their job ends too and their slot is free again.
+
+    Args:
+        events: the body, event by event.
+        close: called once, at the end.
+        seconds: longest it may take, so that a client that stops reading does not hold it indefinitely.
+    """
 
     def __init__(self, events: AsyncIterator[bytes], close: Callable[[], object], seconds: float) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(events, close, seconds, "text/event-stream", headers)
+        super().__init__(events, _within(seconds, close), "text/event-stream", headers)
+
+
+@asynccontextmanager
+async def _within(seconds: float, close: Callable[[], object]) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        logger.warning("a stream was cut: it was not read within %g s", seconds)
+    finally:
+        close()
 
 
 def open_stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import threading
@@ -38,17 +39,18 @@ class Curves:
         """The curve of a run, at most a second old. Raises RunFileError."""
         with self._lock:
             read_at, curve = self._curves.get(run.path, (-math.inf, None))
-            now = time.monotonic()
-            if curve is None or now - read_at > FRESH_SECONDS:
-                curve = self._read(run)
+            now, identity = time.monotonic(), f"{run.spec.created!r} {run.spec.corpus_sha256}"
+            if curve is None or now - read_at > FRESH_SECONDS or curve.identity != identity:
+                curve = self._read(run, identity)
                 self._curves[run.path] = (now, curve)
             return curve
 
-    def _read(self, run: Run) -> Curve:
+    def _read(self, run: Run, identity: str) -> Curve:
         status, latest = run.standing, run.latest()
         best = latest.best if latest else None
         return Curve(
             run=run.name,
+            identity=identity,
             state=status.state,
             step=status.step,
             steps=status.steps,
@@ -117,6 +119,7 @@ class Curve:
         overfitting_since: the step of the lowest held-out loss, if that has risen since.
         warnings: both in words.
         sequence_length: T of a run that sums its loss over a sequence; it is shown as that sum too.
+        identity: tells the run from an earlier or later one of the same name.
     """
 
     run: str
@@ -134,6 +137,7 @@ class Curve:
     overfitting_since: int | None = None
     characters_per_update: int = 0
     warnings: tuple[str, ...] = ()
+    identity: str = ""
 
     @property
     def version(self) -> str:
@@ -142,7 +146,8 @@ class Curve:
         newest = self.checkpoints[-1] if self.checkpoints else -1
         best = self.best[0] if self.best else -1
         marks = f"{len(self.baselines)}-{len(self.rollbacks)}-{self.overfitting_since}"
-        return f"{self.run}-{self.state}-{self.step}-{last}-{newest}-{best}-{marks}"
+        identity = hashlib.sha256(self.identity.encode()).hexdigest()[:12]
+        return f"{self.run}-{identity}-{self.state}-{self.step}-{last}-{newest}-{best}-{marks}"
 
     def drawn(self) -> Curve:
         """The same with as many points as a picture can show."""

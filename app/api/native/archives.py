@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import tempfile
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from app.api.native.run_info import describe
 from app.api.native.run_schemas import RunInfo
 from app.api.openapi import errors
 from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError
-from app.intake.archive import export, import_run
+from app.intake.archive import export, export_state, import_run
 from app.server.auth import Right, needs
+from app.server.etags import etag, not_modified
 from app.server.upload_body import received
 from app.store.run import Run
-from app.store.temporaries import TEMPORARY_PREFIX
 
 router = APIRouter(tags=["training"])
 ZIP = "application/zip"
+LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # an export may take so long, and a second more for so many bytes
+
+
+class ExportResponse(FileResponse):
+    """A file that has no name any more, sent within `bound`; whatever ends the answer, the file is gone."""
+
+    def __init__(
+        self, file: IO[bytes], bound: AbstractAsyncContextManager[None], filename: str, tag: str
+    ) -> None:
+        status = os.fstat(file.fileno())
+        path, headers = f"/dev/fd/{file.fileno()}", {"etag": tag, "cache-control": "no-cache"}
+        super().__init__(path, 200, headers, ZIP, filename=filename, stat_result=status)
+        self._file, self._bound = file, bound
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            async with self._bound:
+                await super().__call__(scope, receive, send)
 
 
 @router.get(
     "/runs/{name}/export",
     summary="A run as one file",
     response_class=Response,
-    responses=errors(404, 422, 503, 507) | {200: {"content": {ZIP: {}}}},
+    responses=errors(404, 422, 429, 503, 507) | {200: {"content": {ZIP: {}}}},
 )
 async def export_run(
+    request: Request,
     name: str,
     services: ServicesDep,
     step: Annotated[str | None, Query(description="A step, or `best`; by default the newest.")] = None,
@@ -41,17 +62,33 @@ async def export_run(
 ) -> Response:
     """A zip: weights, configuration, vocabulary, curve, samples, and a model card."""
     run = await run_in_threadpool(services.runs.get, name)
-    path, filename = await run_in_threadpool(_write, run, step, text)
-    return FileResponse(path, media_type=ZIP, filename=filename, background=BackgroundTask(path.unlink))
-
-
-def _write(run: Run, step: str | None, with_text: bool) -> tuple[Path, str]:
-    with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, suffix=".zip", delete=False) as file:
-        path = Path(file.name)
+    state = await run_in_threadpool(export_state, run, step, text)
+    if (known := not_modified(request, etag(*state))) is not None:
+        return known
+    services.downloads.take(LEAST_SECONDS)
     try:
-        return path, export(run, step, with_text, path)
+        file, filename, tag = await run_in_threadpool(_write, run, step, text)
+        seconds = LEAST_SECONDS + os.fstat(file.fileno()).st_size / LEAST_SPEED
+        return ExportResponse(file, services.downloads.sending(seconds), filename, tag)
     except BaseException:
-        path.unlink()
+        services.downloads.give_back()
+        raise
+
+
+def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str, str]:
+    """The zip in a file without a name, the name that it should be given, and its entity tag."""
+    before = export_state(run, step, with_text)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the answer
+    try:
+        filename = export(run, step, with_text, file)
+        file.flush()
+        after = export_state(run, step, with_text)
+        changed = float(str(after[-1]))
+        os.utime(file.fileno(), (changed, changed))
+        # in between the training may have written more
+        return file, filename, etag(*after) if after == before else etag(secrets.token_hex())
+    except BaseException:
+        file.close()
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,6 +15,7 @@ from app.api.services import Services, ServicesDep
 from app.errors import InvalidRequestError
 from app.reports.gradchecks import Cell, Method, Report
 from app.server.accept import preferred
+from app.server.etags import etag, not_modified
 
 router = APIRouter(tags=["proof"])
 
@@ -72,7 +74,7 @@ async def gradcheck(
     if kind == JSON:
         body = describe(report)
         return Response(body.model_dump_json(), media_type=JSON, headers=headers)
-    return await _picture(services, report, "svg" if kind == SVG else "png", (theme, shape))
+    return await _picture(request, services, report, "svg" if kind == SVG else "png", (theme, shape))
 
 
 @router.get(
@@ -82,6 +84,7 @@ async def gradcheck(
     responses=errors(404, 422, 503, 504) | {200: {"content": {"image/svg+xml": {}}}},
 )
 async def gradcheck_svg(
+    request: Request,
     services: ServicesDep,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
@@ -90,7 +93,9 @@ async def gradcheck_svg(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(services, await _report(services, method, model, cell), "svg", (theme, shape))
+    return await _picture(
+        request, services, await _report(services, method, model, cell), "svg", (theme, shape)
+    )
 
 
 @router.get(
@@ -100,6 +105,7 @@ async def gradcheck_svg(
     responses=errors(404, 422, 503, 504) | {200: {"content": {"image/png": {}}}},
 )
 async def gradcheck_png(
+    request: Request,
     services: ServicesDep,
     method: MethodQuery = "centred",
     model: CheckedModel = None,
@@ -108,7 +114,9 @@ async def gradcheck_png(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, beside their limits and the assignment's own figures."""
-    return await _picture(services, await _report(services, method, model, cell), "png", (theme, shape))
+    return await _picture(
+        request, services, await _report(services, method, model, cell), "png", (theme, shape)
+    )
 
 
 async def _report(services: Services, method: Method, model: str | None, cell: Cell | None) -> Report:
@@ -135,13 +143,20 @@ def describe(report: Report) -> GradcheckReport:
 
 
 async def _picture(
-    services: Services, report: Report, format: Literal["svg", "png"], style: tuple[str, str]
+    request: Request,
+    services: Services,
+    report: Report,
+    format: Literal["svg", "png"],
+    style: tuple[str, str],
 ) -> Response:
     rows = report.parameters
     columns = [
         [row[name] for row in rows] for name in ("name", "relative_error", "limit", "assignment_figure")
     ]
     title = f"{report.model} · {NAMES[report.method]} · h = {report.step_size:g}"
-    key = ("gradcheck", report.model, report.method, str(report.seconds), format, *style)
+    key = ("gradcheck", title, json.dumps(columns), format, *style)
+    tag = etag(*key)
+    if (known := not_modified(request, tag)) is not None:
+        return known
     picture = await services.renderer.picture(key, "draw_gradcheck", *columns, title, format, *style)
-    return picture_response(picture, SVG if format == "svg" else PNG, f'"{"-".join(key)}"')
+    return picture_response(picture, SVG if format == "svg" else PNG, tag)

@@ -14,6 +14,7 @@ from app.api.native.run_schemas import LossCurve
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
 from app.server.accept import preferred
+from app.server.etags import etag, not_modified
 from app.store.loss_curves import Curve
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
@@ -103,9 +104,9 @@ async def loss_curve_png(
 
 async def _points(request: Request, services: Services, model: str | None, points: int) -> Response:
     curve = await run_in_threadpool(_curve, services, model)
-    tag = f'"{curve.version}-{points}"'
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers={"etag": tag})
+    tag = etag("points", curve.version, points)
+    if (known := not_modified(request, tag)) is not None:
+        return known
     body = await run_in_threadpool(_curve_body, curve, points)
     return JSONResponse(body, headers={"etag": tag, "cache-control": "no-cache"})
 
@@ -114,10 +115,10 @@ async def _picture(
     request: Request, services: Services, model: str | None, media_type: str, style: tuple[str, str]
 ) -> Response:
     curve = await run_in_threadpool(_curve, services, model)
-    tag = f'"{curve.version}-{"-".join(style)}"'
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers={"etag": tag})
     format = "svg" if media_type == SVG else "png"
+    tag = etag("loss-curve", curve.version, format, *style)
+    if (known := not_modified(request, tag)) is not None:
+        return known
     thinned = await run_in_threadpool(curve.drawn)
     picture = await services.renderer.picture(
         ("loss-curve", curve.version, format, *style), "draw_loss_curve", thinned, format, *style

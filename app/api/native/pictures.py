@@ -9,6 +9,6 @@ PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
 def picture_response(picture: bytes, media_type: str, tag: str) -> Response:
-    """A picture that is asked for anew each time, and sent only if it has changed."""
+    """A picture that is asked for anew each time, and sent only if it has changed (`not_modified`)."""
     headers = {"etag": tag, "cache-control": "no-cache", "content-security-policy": PICTURE_POLICY}
     return Response(picture, media_type=media_type, headers=headers)

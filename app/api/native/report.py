@@ -79,7 +79,7 @@ async def report(
     headers = {"content-security-policy": policy(), "cache-control": "no-cache", "vary": "accept"}
     headers["x-accel-buffering"] = "no"  # a proxy that waits for the end would hold back the text
     pieces = _pieces(services, pages, reason)
-    return BoundedStream(pieces, services.downloads.give_back, seconds, f"text/{form}", headers)
+    return BoundedStream(pieces, services.downloads.sending(seconds), f"text/{form}", headers)
 
 
 @router.get("/derivation", summary="The derivation of the gradients", response_class=PlainTextResponse)

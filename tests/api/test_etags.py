@@ -1,0 +1,67 @@
+"""What has not changed is not sent again, and what another run shows is never taken for it."""
+
+import shutil
+
+import httpx
+import pytest
+
+from app.store.run_store import RunStore
+from app.training.trainer import train_run
+from tests.support.runs import gru_like, small_text
+
+CURVES = ("/loss-curve.json", "/loss-curve.svg", "/loss-curve.png")
+EXPORT = "/runs/gru/export"
+
+
+@pytest.mark.parametrize("path", [*CURVES, "/gradcheck.svg?model=classic@0", EXPORT])
+@pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"a",W/"b", W/{}', "*"])
+def test_tag_matches_alone_weak_in_a_list_and_as_a_star(client: httpx.Client, path, form):
+    first = client.get(path)
+    again = client.get(path, headers={"if-none-match": form.format(first.headers["etag"])})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+
+
+@pytest.mark.parametrize("path", CURVES)
+@pytest.mark.parametrize("form", ['"other"', "{}x", "", "W/"])
+def test_other_tags_do_not_match(client: httpx.Client, path, form):
+    tag = form.format(client.get(path).headers["etag"].strip('"'))
+    assert client.get(path, headers={"if-none-match": tag}).status_code == 200
+
+
+def test_svg_and_png_have_different_tags(client: httpx.Client):
+    paths = ("/loss-curve", "/gradcheck?model=classic@0")
+    for path in paths:
+        answers = [client.get(path, headers={"accept": kind}) for kind in ("image/svg+xml", "image/png")]
+        tags = [answer.headers["etag"] for answer in answers]
+        assert tags[0] != tags[1]
+        answer = client.get(path, headers={"accept": "image/png", "if-none-match": tags[0]})
+        assert answer.content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("path", [*CURVES, "/export"])
+def test_successor_of_a_deleted_run_has_another_tag(trained: RunStore, serving, path):
+    """Same name, same step, same state: only the text is another."""
+    client = serving(trained.root)
+    url = EXPORT if path == "/export" else f"{path}?model=gru"
+    tag = client.get(url).headers["etag"]
+    shutil.rmtree(trained.get("gru").path)
+    config = gru_like(seed=7)
+    run = RunStore(trained.root).create("gru", config, small_text()[::-1], "small.txt")
+    train_run(run, lambda: False)
+    answer = client.get(url, headers={"if-none-match": tag})
+    assert answer.status_code == 200
+    assert answer.headers["etag"] != tag
+
+
+def test_export_keeps_its_tag_and_bytes_until_the_run_changes(trained: RunStore, serving):
+    client = serving(trained.root)
+    first, again = client.get(EXPORT), serving(trained.root).get(EXPORT)
+    assert first.content == again.content
+    for name in ("etag", "last-modified"):
+        assert first.headers[name] == again.headers[name]
+    assert client.get(EXPORT, params={"text": True}).headers["etag"] != first.headers["etag"]
+    assert client.get(EXPORT, params={"step": 20}).headers["etag"] != first.headers["etag"]
+    with trained.get("gru").samples_path.open("ab") as file:
+        file.write(b'{"step": 60, "kind": "sample", "text": "more"}\n')
+    assert client.get(EXPORT).headers["etag"] != first.headers["etag"]

@@ -1,0 +1,103 @@
+"""An export leaves nothing on the disk, and holds a place for a bounded time, whatever the client does."""
+
+import contextlib
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.runs import wait_until
+
+EXPORT = "/runs/gru/export"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ("bytes=0-9", 206),
+        ("bytes=-5", 206),
+        ("bytes=0-1,5-6", 206),
+        ("bytes=999999999999-", 416),
+        ("bytes=9-1", 400),
+        ("lines=1", 400),
+        ("", 200),
+    ],
+)
+def test_no_range_leaves_a_file(client: httpx.Client, temporary: Path, given, status):
+    answer = client.get(EXPORT, headers={"range": given} if given else {})
+    assert answer.status_code == status
+    assert list(temporary.iterdir()) == []
+
+
+def test_range_is_a_part_of_the_whole(client: httpx.Client):
+    whole = client.get(EXPORT)
+    part = client.get(EXPORT, headers={"range": "bytes=10-29", "if-range": whole.headers["etag"]})
+    assert (part.status_code, part.content) == (206, whole.content[10:30])
+    changed = client.get(EXPORT, headers={"range": "bytes=10-29", "if-range": '"other"'})
+    assert changed.status_code == 200
+
+
+def reader_that_does_not_read(client: httpx.Client) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection.connect((client.base_url.host, client.base_url.port))
+    connection.sendall(f"GET {EXPORT}?text=true HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
+    return connection
+
+
+def open_files() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{name}"))
+    return found
+
+
+def test_readers_that_do_not_read_hold_bounded_places_for_a_bounded_time(
+    trained, serving, temporary: Path, monkeypatch
+):
+    monkeypatch.setattr("app.api.native.archives.LEAST_SECONDS", 1.0)
+    monkeypatch.setattr("app.api.native.archives.LEAST_SPEED", 1 << 40)
+    (trained.get("gru").path / "samples.jsonl").write_bytes(
+        b'{"step": 1, "kind": "sample", "text": "%s"}\n' % os.urandom(4_000_000).hex().encode()
+    )
+    client = serving(trained.root)
+    downloads = client.app.state.services.downloads
+    downloads.limit = 3
+    connections = [reader_that_does_not_read(client) for _ in range(3)]
+    try:
+        wait_until(lambda: downloads.taken == 3, "all places are taken")
+        refused = client.get(EXPORT)
+        assert (refused.status_code, refused.headers["retry-after"] > "0") == (429, True)
+        began = time.monotonic()
+        assert client.get("/runs").status_code == 200
+        assert time.monotonic() - began < 5
+        assert list(temporary.iterdir()) == []
+        wait_until(lambda: downloads.taken == 0, "the places are free again")
+        wait_until(lambda: not any(str(temporary) in path for path in open_files()), "the files are closed")
+        assert client.get(EXPORT).status_code == 200
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_export_that_fails_leaves_no_file_and_no_place(trained, serving, temporary: Path):
+    client = serving(trained.root)
+    assert client.get(EXPORT, params={"step": "7777"}).status_code == 404
+    run = trained.get("gru")
+    run.checkpoint_path(60).write_bytes(b"torn")
+    assert client.get(EXPORT).status_code >= 400
+    assert list(temporary.iterdir()) == []
+    assert client.app.state.services.downloads.taken == 0
