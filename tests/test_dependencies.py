@@ -29,8 +29,10 @@ UPLOT = {
 
 
 def declared() -> dict[str, Requirement]:
+    """The dependencies, and those of the extra that the image and the environment of `make` have."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = map(Requirement, project["dependencies"])
+    extra = project["optional-dependencies"]["documents"]
+    requirements = map(Requirement, [*project["dependencies"], *extra])
     return {canonicalize_name(one.name): one for one in requirements}
 
 
