@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.commands.progress import duration
+from app.intake.findings import printable_name
 from app.main import build_server
 from app.settings import load_settings
 from model.errors import CharloomError
@@ -29,6 +30,7 @@ from model.errors import CharloomError
 KEY_VARIABLE = "CHARLOOM_API_KEY"
 PIECE = 1 << 20
 START_SECONDS = 30.0
+LONGEST_FOLDER = 80  # bytes, of the 107 that the path of a socket may have
 PATIENCE = httpx.Timeout(60.0, connect=10.0)  # a run that is watched says something every 15 s
 
 
@@ -58,7 +60,7 @@ def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
 def _own_server(store: Path | None) -> Iterator[httpx.Client]:
     # who may read and write the folder may do everything
     settings = load_settings(store=store, api_keys="", rate_limit="", access_log=False, grace_seconds=0)
-    with tempfile.TemporaryDirectory(prefix="charloom-") as folder:
+    with tempfile.TemporaryDirectory(prefix="charloom-", dir=short_folder()) as folder:
         socket = str(Path(folder) / "socket")
         server = build_server(settings, uds=socket, lifespan=False)
         thread = threading.Thread(target=server.run, daemon=True)
@@ -73,6 +75,12 @@ def _own_server(store: Path | None) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def short_folder() -> str:
+    """A folder for temporary files whose path leaves room for a socket's, which the system bounds."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
 
 
 def checked(answer: httpx.Response) -> httpx.Response:
@@ -135,7 +143,9 @@ def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[P
     """Queue a run on texts, or without any on what it is forked from, and print what was found."""
     given = {name: value for name, value in options.items() if value is not None}
     with ExitStack() as stack:
-        files = [("file", (text.name, stack.enter_context(text.open("rb")))) for text in texts]
+        files = [
+            ("file", (printable_name(text.name), stack.enter_context(text.open("rb")))) for text in texts
+        ]
         answer = client.post(path, params=given, files=files or None)
     made = checked(answer).json()
     for finding in made["findings"]:
@@ -163,7 +173,9 @@ def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
     """Take in an exported run."""
     with file.open("rb") as content:
         given = {} if name is None else {"name": name}
-        answer = client.post("/runs/import", params=given, files={"file": (file.name, content)})
+        answer = client.post(
+            "/runs/import", params=given, files={"file": (printable_name(file.name), content)}
+        )
     print(f"run {checked(answer).json()['name']} is here")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from threadpoolctl import threadpool_limits
 
+from app.api.fields import LARGEST_SEED
 from app.engine.models import ModelStore
 from app.engine.unknown import readable
 from app.settings import Settings
@@ -14,6 +15,8 @@ from app.store.run_store import RunStore
 from model.errors import ConfigError
 from model.generation import generate as generate_text
 from model.sampling import SamplingConfig
+
+LONGEST = 1_000_000  # characters, which are held in memory until the text is whole
 
 
 def generate(
@@ -28,8 +31,10 @@ def generate(
 
     Raises ModelNotFoundError, NotReadyError, UnknownCharacterError, ConfigError.
     """
-    if length < 1:
-        raise ConfigError("length", f"must be at least 1. Given: {length}")
+    if not 1 <= length <= LONGEST:
+        raise ConfigError("length", f"must be between 1 and {LONGEST:,}. Given: {length}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError("seed", f"must be between 0 and {LARGEST_SEED}. Given: {seed}")
     models = ModelStore(RunStore(settings.store))
     models.refresh()
     loaded = models.get(settings.model or None)

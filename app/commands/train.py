@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from app.commands.progress import make_display
 from app.errors import ConflictError, RunExistsError, RunNotFoundError
 from app.intake.expectations import make_plan
-from app.intake.findings import Finding, as_details, readable
+from app.intake.findings import Finding, as_details, printable_name
 from app.intake.planning import PLANNED, check_length, make_config, usual
 from app.intake.text import read_text
 from app.settings import load_settings
@@ -117,7 +117,7 @@ def find_or_create(
         try:
             run = store.get(candidate)
         except RunNotFoundError:
-            corpus = readable(path.name)
+            corpus = printable_name(path.name)
             return store.create(candidate, config, text, corpus, findings=as_details(findings))
         if (run.config, run.spec.corpus_sha256) == (config, sha256):
             return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from app.intake.findings import as_details, readable
+from app.intake.findings import as_details, printable_name
 from app.intake.planning import check_length
 from app.intake.text import Contents, read_text
 from app.settings import Settings
@@ -23,7 +23,7 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
 
     Server and worker may both call this at once. Raises TextError or OSError if the text cannot be used.
     """
-    corpus = readable(settings.corpus.name)
+    corpus = printable_name(settings.corpus.name)
     with store.lock(store.root / ".defaults.lock", 60):
         runs = store.list()
         if runs:

@@ -18,7 +18,7 @@ from typing import IO
 from urllib.parse import unquote
 
 from app.intake.encodings import decoded
-from app.intake.findings import FileRefusedError, Finding, readable
+from app.intake.findings import FileRefusedError, Finding, printable_name
 from app.intake.markup import document_pieces, html_pieces, spine
 from app.intake.zips import DAMAGE, refusing_damage
 from app.store.files import Source
@@ -43,7 +43,7 @@ SUBTITLE_TAG = re.compile(r"</?[a-z][^<>]*>|\{\\[^}]*\}", re.I)
 
 def document_text(source: Source, kind: str, encoding: str, findings: list[Finding]) -> Iterator[str]:
     """The text of a document of that kind, lines ended by line feeds. Raises FileRefusedError."""
-    name = readable(source.name)
+    name = printable_name(source.name)
     with _library_faults(name, NAMES[kind]):
         pieces = READERS[kind](source, encoding, findings)
     while True:
@@ -75,27 +75,28 @@ def _library_faults(name: str, kind: str) -> Iterator[None]:
 
 
 def _damaged(name: str, kind: str, error: Exception) -> FileRefusedError:
-    reason = readable(str(error))[:150] or type(error).__name__
+    reason = printable_name(str(error))[:150] or type(error).__name__
     return FileRefusedError("bad_document", f"{name} is {kind} that cannot be read: {reason}", None, name)
 
 
 def _whole(source: Source) -> bytes:
     data = source.content.read(LARGEST_WHOLE + 1)
     if len(data) > LARGEST_WHOLE:
-        message = f"{readable(source.name)} has more than {LARGEST_WHOLE >> 20} MB: save it as plain text"
-        raise FileRefusedError("large_document", message, None, readable(source.name))
+        name = printable_name(source.name)
+        message = f"{name} has more than {LARGEST_WHOLE >> 20} MB: save it as plain text"
+        raise FileRefusedError("large_document", message, None, name)
     return data
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
     """A file of a zipped document, piece by piece."""
-    with refusing_damage(readable(name), "damaged in its document"), archive.open(name) as content:
+    with refusing_damage(printable_name(name), "damaged in its document"), archive.open(name) as content:
         size = 0
         while piece := content.read(PIECE):
             size += len(piece)
             if size > LARGEST_MEMBER:
                 raise FileRefusedError(
-                    "large_document", f"{readable(name)} is too large", None, readable(name)
+                    "large_document", f"{printable_name(name)} is too large", None, printable_name(name)
                 )
             yield piece
 
@@ -143,7 +144,7 @@ def _rtf(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str
 def _pdf(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
     from pypdf import PdfReader
 
-    name = readable(source.name)
+    name = printable_name(source.name)
     reader = PdfReader(source.content)
     if reader.is_encrypted and not reader.decrypt(""):
         message = f"{name} is a PDF document with a password: save it as plain text"

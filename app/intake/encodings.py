@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from charset_normalizer import from_bytes
 
-from app.intake.findings import FileRefusedError, Finding, readable, unusable
+from app.intake.findings import FileRefusedError, Finding, printable_name, unusable
 from app.store.files import Source
 
 PIECE = 1 << 20  # bytes read at once
@@ -50,7 +50,7 @@ def known_encoding(name: str) -> str:
     except (LookupError, ValueError):
         info = None
     if info is None or info.name in NOT_OF_FILES or not getattr(info, "_is_text_encoding", True):
-        given = readable(name)[:40]
+        given = printable_name(name)[:40]
         message = f"encoding must be one that Python knows, such as {', '.join(COMMON)}. Given: {given!r}"
         raise unusable([Finding("refusal", "unknown_encoding", message)])
     return info.name
@@ -61,7 +61,7 @@ def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[
 
     A Ctrl-Z at the end, as DOS wrote it, is left out and added to `findings`. Raises FileRefusedError.
     """
-    name = readable(source.name)
+    name = printable_name(source.name)
     decoder = _Decoder(name, encoding)
     held, started = "", False
     while True:
@@ -147,7 +147,7 @@ def _suggestion(data: bytes, index: int, tried: str) -> str:
         return f"Send it with the encoding that it has; {common}"
     before = len(sample[: index - start].decode(guess, "replace"))
     text = sample.decode(guess, "replace")
-    shown = " ".join(readable(text[max(0, before - SHOWN_BEFORE) : before + SHOWN]).split("\ufffd"))
+    shown = " ".join(printable_name(text[max(0, before - SHOWN_BEFORE) : before + SHOWN]).split("\ufffd"))
     return (
         f"It looks like {guess}, in which it reads {' '.join(shown.split())!r}: send it with "
         f"encoding={guess} (charloom train: --encoding {guess}); other {common}"

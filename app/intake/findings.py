@@ -42,6 +42,6 @@ def unusable(findings: list[Finding]) -> UnusableTextError:
     return UnusableTextError(findings[0].message, as_details(findings))
 
 
-def readable(name: str) -> str:
+def printable_name(name: str) -> str:
     """A file's name as it can be shown and stored: what is not UTF-8, and control characters, as U+FFFD."""
     return UNPRINTABLE.sub("\ufffd", name)[:LONGEST_NAME]

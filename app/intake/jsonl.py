@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
-from app.intake.findings import FileRefusedError, readable
+from app.intake.findings import FileRefusedError, printable_name
 from app.store.files import Source
 
 LONGEST_LINE = 1 << 20  # bytes
@@ -18,7 +18,7 @@ def example_texts(source: Source) -> Iterator[str]:
     A line is an object with `text`, with `prompt` and `completion`, or with `messages`, whose contents are
     joined by line breaks. Raises FileRefusedError with the line that is none of these.
     """
-    name = readable(source.name)
+    name = printable_name(source.name)
     for number, line in enumerate(_lines(source.content), 1):
         if line.strip():
             text = _text(line, number, name)

@@ -30,7 +30,7 @@ from app.store.checkpoints import find_checkpoint
 from app.store.files import Source, open_regular
 from app.store.records import Control
 from app.store.run import Run
-from app.store.run_store import RunStore, default_name
+from app.store.run_store import RunStore, default_name, name_from
 from app.store.space import Limits, workshop
 from model.checkpoint import load
 from model.config import DEFAULT_PRESET, RunConfig
@@ -67,8 +67,8 @@ def new_run(
     with workshop(store, limits) as folder:
         read, config = _read(options, sources, folder, limits)
         limits.budget.make_room(0)
-        name = suggested or read.text.name
-        run = _queue(store, config, options, read, known, default_name(name))
+        name = name_from(suggested) if suggested else default_name(read.text.name)
+        run = _queue(store, config, options, read, known, name)
     return _made(run, read)
 
 
@@ -146,7 +146,7 @@ def fork(
         if config.members > 1 and "members" not in begins.tensors:
             raise ConfigError("step", "must be one with the weights of every member: the best has not")
         known |= {"parent": f"{name}@{step}", "licence": options.licence or parent.spec.licence}
-        wanted = default_name(suggested) if suggested else f"{name[:50]}-fork"
+        wanted = name_from(suggested) if suggested else f"{name[:50]}-fork"
         run = _queue(store, config, options, read, known, wanted)
     return _made(run, read)
 

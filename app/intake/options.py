@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from app.errors import RunNameError
+from app.errors import InvalidRequestError, shortened
 from app.intake.planning import cadence
 from app.store.records import RUN_NAME
 from model.batches import windows_per_epoch
@@ -33,11 +33,15 @@ class Options(NamedTuple):
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Options:
-        """Raises ConfigError, RunNameError."""
+        """Raises ConfigError, InvalidRequestError."""
         values = dict(given)
         name = values.pop("name", None)
         if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
-            raise RunNameError(str(name))
+            raise InvalidRequestError(
+                "name",
+                "must have 1 to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit. "
+                f"Given: {shortened(name)}",
+            )
         texts = {key: values.pop(key, "") for key in ("preset", "encoding", "licence")}
         for key, value in texts.items():
             if not isinstance(value, str) or len(value) > LONGEST_LICENCE:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from app.errors import TooLargeError
 from app.intake.documents import NAMES, document_text, seekable
 from app.intake.encodings import decoded, known_encoding
-from app.intake.findings import FileRefusedError, Finding, readable, unusable
+from app.intake.findings import FileRefusedError, Finding, printable_name, unusable
 from app.intake.jsonl import example_texts
 from app.intake.kinds import kind_of
 from app.intake.scan import TextScan
@@ -68,7 +68,7 @@ def write_text(sources: Iterable[Source], encoding: str, target: Path, limit: in
                     raise TooLargeError(f"more than {MOST_FILES:,} files: join them into fewer")
                 if names and not scan.at_line_start:
                     scan.add("\n")
-                names.append(readable(source.name))
+                names.append(printable_name(source.name))
                 _add(source, encoding, scan)
         except FileRefusedError as error:  # a zip that cannot be read on
             scan.findings.append(error.finding)
@@ -83,7 +83,7 @@ def write_text(sources: Iterable[Source], encoding: str, target: Path, limit: in
 def _unpacked(sources: Iterable[Source]) -> Iterator[Source]:
     """The sources, each zip replaced by the files in it. Raises FileRefusedError."""
     for source in sources:
-        if kind_of(source.content, readable(source.name)) == "zip":
+        if kind_of(source.content, printable_name(source.name)) == "zip":
             yield from members(source)
         else:
             yield source
@@ -91,7 +91,7 @@ def _unpacked(sources: Iterable[Source]) -> Iterator[Source]:
 
 def _add(source: Source, encoding: str, scan: TextScan) -> None:
     """Add one file's text, or the finding that says why it has none."""
-    name = readable(source.name)
+    name = printable_name(source.name)
     try:
         with seekable(source) as file:
             kind = kind_of(file.content, name)
@@ -109,7 +109,7 @@ def _add(source: Source, encoding: str, scan: TextScan) -> None:
 
 
 def _add_document(source: Source, kind: str, encoding: str, scan: TextScan) -> None:
-    name, before, shown = readable(source.name), scan.characters, ""
+    name, before, shown = printable_name(source.name), scan.characters, ""
     for piece in document_text(source, kind, encoding, scan.findings):
         if len(shown) < PREVIEW:
             shown = f"{shown}{piece}"[: 4 * PREVIEW]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from app.intake.findings import FileRefusedError, readable
+from app.intake.findings import FileRefusedError, printable_name
 from app.store.files import Source
 
 ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -51,7 +51,7 @@ def members(source: Source) -> Iterator[Source]:
 
     Their content can be read, not sought. Raises FileRefusedError.
     """
-    zip_name = readable(source.name)
+    zip_name = printable_name(source.name)
     with refusing_damage(zip_name):
         archive = zipfile.ZipFile(source.content)
     with archive:
@@ -62,4 +62,4 @@ def members(source: Source) -> Iterator[Source]:
             with refusing_damage(zip_name):
                 content = archive.open(member)
             with content:
-                yield Source(member.filename, Member(content, readable(member.filename)))  # type: ignore[arg-type]
+                yield Source(member.filename, Member(content, printable_name(member.filename)))  # type: ignore[arg-type]

@@ -74,6 +74,12 @@ COMPARISONS = {
     "less_than": ("lt", "<"),
     "less_than_equal": ("le", "<="),
 }
+LENGTHS = {
+    "string_too_short": "character",
+    "string_too_long": "character",
+    "too_short": "item",
+    "too_long": "item",
+}
 DEMANDS = {
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
@@ -84,11 +90,9 @@ DEMANDS = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be a string",
-    "string_too_short": "must have at least 1 character",
     "list_type": "must be a list",
     "dict_type": "must be a JSON object",
     "none_required": "is not supported: leave it out",
-    "string_too_long": "must have exactly 1 character",
     "model_attributes_type": "must be a JSON object, sent with Content-Type: application/json",
 }
 
@@ -182,11 +186,21 @@ def explain(name: str, fault: Mapping[str, Any]) -> str:
     if kind in COMPARISONS:
         key, sign = COMPARISONS[kind]
         demand = f"must be {sign} {_plain(context[key])}"
+    elif kind in LENGTHS:
+        demand = _length_demand(context, LENGTHS[kind])
     elif kind in ("literal_error", "enum"):
         demand = f"must be one of {context['expected']}"
     else:
         demand = DEMANDS.get(kind, f"is not usable: {fault['msg']}")
     return f"{name} {demand}. Given: {shortened(fault.get('input'))}"
+
+
+def _length_demand(context: Mapping[str, Any], noun: str) -> str:
+    longest, shortest = context.get("max_length"), context.get("min_length")
+    if longest == 1 and noun == "character":
+        return "must have exactly 1 character"  # the key of a bias
+    limit, many = (shortest, "at least") if longest is None else (longest, "at most")
+    return f"must have {many} {limit} {noun}{'' if limit == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -41,16 +41,22 @@ from model.config import RunConfig
 
 CHANGE_SECONDS = 30.0  # longest that one change of the store waits for others
 
+EXTENSION = re.compile(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{0,9}$")  # not the digits of "draft-1.5"
+
 logger = logging.getLogger(__name__)
 
 
 Runs = list[Run]  # inside RunStore, `list` is its method
 
 
-def default_name(text_name: str) -> str:
-    """The name of a run on the text of a file of that name."""
-    stem = Path(text_name).stem.lower()[:200]
-    name = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("._-")[:50]
+def default_name(file_name: str) -> str:
+    """The name of a run on the text of a file of that name, which loses its extension."""
+    return name_from(EXTENSION.sub("", Path(file_name).name))
+
+
+def name_from(text: str) -> str:
+    """A name that a run can have, as close as possible to `text`."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()[:200]).strip("._-")[:50]
     return name if RUN_NAME.fullmatch(name) else "run"
 
 

@@ -138,8 +138,9 @@ def test_a_text_of_emoji_is_a_text(api, store):
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "X" * 80])
 def test_a_name_cannot_leave_the_store(api, store, name):
     answer = upload(api, name=name)
-    assert answer.status_code in (404, 422)
-    assert "cannot be the name of a run" in answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["field"]) == (422, "invalid_request", "name")
+    assert "name must have 1 to 64" in error["message"]
     assert store.list() == []
     assert left_behind(store) == []
 

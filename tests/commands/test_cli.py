@@ -175,7 +175,7 @@ def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
         ("generate", "no checkpoint"),
         ("generate --model ../x", r"\.\./x"),
         ("generate --model none", "none"),
-        ("generate --length 0", "length must be at least 1. Given: 0"),
+        ("generate --length 0", "length must be between 1 and 1,000,000. Given: 0"),
         ("generate --temperature -1", "temperature"),
         ("generate --top-p 2", "top_p"),
         ("generate --typical-p 0", "typical_p"),

@@ -1,0 +1,120 @@
+"""The names of new runs, and of what they are made of."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+from app.errors import InvalidRequestError
+from app.intake.new_runs import new_run
+from app.intake.options import Options
+from app.store.files import Source
+from app.store.run_store import RunStore, default_name, name_from
+from app.store.space import Budget, Limits
+from tests.support.runs import small_text
+
+SMALL = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("My Text.txt", "my-text"),
+        ("report.docx", "report"),
+        ("tuned-1.5.txt", "tuned-1.5"),
+        ("draft-1.5", "draft-1.5"),
+        ("a.tar.gz", "a.tar"),
+        ("caf\udce9.txt", "caf"),
+        ("...", "run"),
+    ],
+)
+def test_a_run_is_named_after_its_file_without_the_extension(file, name):
+    assert default_name(file) == name
+
+
+def test_a_suggested_name_is_not_a_file_name():
+    assert name_from("tuned-1.5") == "tuned-1.5"
+    assert name_from("My model.v2") == "my-model.v2"
+
+
+def test_a_suffix_with_a_dot_names_the_run(tmp_path):
+    store = RunStore(tmp_path / "store")
+    text = Source("text.txt", io.BytesIO(small_text().encode()))
+    limits = Limits(1_000_000, 10, Budget(store, 0))
+    assert new_run(store, SMALL, [text], limits, suggested="tuned-1.5").run.name == "tuned-1.5"
+
+
+@pytest.mark.parametrize("name", ["../x", "", "X", "a" * 65, 5, ".x"])
+def test_a_bad_name_of_a_new_run_is_an_invalid_request(name):
+    with pytest.raises(InvalidRequestError, match="name must have 1 to 64 of a-z") as caught:
+        Options.parse({"name": name})
+    assert caught.value.field == "name"
+
+
+@pytest.fixture
+def latin1_file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for variable in [name for name in os.environ if name.startswith("CHARLOOM_")]:
+        monkeypatch.delenv(variable)
+    path = Path("caf\udce9.txt")  # the bytes of café in Latin-1
+    path.write_text(small_text(), "utf-8")
+    return path
+
+
+def options() -> list[str]:
+    return [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
+
+
+def test_a_file_name_that_is_not_utf8_can_be_trained_on(latin1_file):
+    assert main(["train", str(latin1_file), *options()]) == 0
+    run = RunStore("checkpoints").get("caf")
+    assert run.spec.corpus_name == "caf\ufffd.txt"
+
+
+def test_a_file_name_that_is_not_utf8_can_be_added_and_imported(latin1_file, capsys):
+    assert main(["runs", "add", str(latin1_file), *options()]) == 0
+    assert RunStore("checkpoints").get("caf").spec.corpus_name == "caf\ufffd.txt"
+    assert main(["runs", "import", str(latin1_file)]) == 2
+    assert "not an exported run" in capsys.readouterr().err
+
+
+def test_a_missing_file_whose_name_is_not_utf8_is_one_line(latin1_file, capfd):
+    for command in (["train"], ["runs", "add"], ["runs", "import"], ["serve", "--port", "0", "--corpus"]):
+        assert main([*command, "n\udce9.txt"]) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert "Traceback" not in said
+
+
+def test_a_default_text_whose_name_is_not_utf8_is_queued(latin1_file, tmp_path):
+    from app.intake.default_runs import queue_defaults
+    from app.settings import load_settings
+
+    latin1_file.write_text(small_text(60_000), "utf-8")
+    store = RunStore(tmp_path / "store")
+    queue_defaults(store, load_settings(corpus=latin1_file))
+    assert {run.spec.corpus_name for run in store.list()} == {"caf\ufffd.txt"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--seed", "-1"], "seed must be between 0 and"),
+        (["--length", "1000000000"], "length must be between 1 and"),
+    ],
+)
+def test_generate_refuses_a_seed_or_length_out_of_range(trained, capsys, arguments, complaint):
+    assert main(["generate", "--store", str(trained.root), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+def test_runs_work_with_a_long_temporary_folder(latin1_file, tmp_path, monkeypatch, capsys):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert main(["runs", "list"]) == 0
+    assert "no run" in capsys.readouterr().out
