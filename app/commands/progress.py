@@ -50,16 +50,15 @@ class LineDisplay:
         self.run, self.console = run, console
         self._due = 0.0
         self._state = ""
-        self._samples = len(run.samples())
+        self._samples = run.files().samples
 
     def shown(self) -> AbstractContextManager[object]:
         return nullcontext()
 
     def show(self, status: Status) -> None:
-        samples = self.run.samples()
-        for sample in samples[self._samples :]:
+        for number, sample in self.run.samples_after(self._samples):
             self._print(f"{sample_title(sample)}:\n{indented(sample['text'])}")
-        self._samples = max(self._samples, len(samples))
+            self._samples = number
         now = time.monotonic()
         if now >= self._due or status.state != self._state:
             self._print(f"{self.run.name}: {summary(status)}")
@@ -91,9 +90,9 @@ class LiveDisplay:
         losses = [point["smooth_loss"] for point in self.run.history() if point["smooth_loss"] is not None]
         if len(losses) > 1:
             parts += [Text(), loss_chart(losses, self.console.width - 16)]
-        if samples := self.run.samples():
-            lines = samples[-1]["text"].splitlines()[:SAMPLE_LINES]
-            parts += [Text(), Text(sample_title(samples[-1]), style="dim")]
+        for _, sample in self.run.samples_after(0, most=1):
+            lines = sample["text"].splitlines()[:SAMPLE_LINES]
+            parts += [Text(), Text(sample_title(sample), style="dim")]
             parts += [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
         return Panel(Group(*parts), title=escape(self.run.name), title_align="left")
 

@@ -238,16 +238,17 @@ class ModelStore:
         return _loaded(run.name, path, checkpoint)
 
     def _by_last_trained(self, runs: list[Run]) -> list[tuple[Run, Latest | None]]:
-        """Runs with checkpoints, the one that trained last first; untrained ones only after all others."""
-        found: list[tuple[tuple[bool, float], Run, Latest | None]] = []
+        """Runs with checkpoints, the one that trained last here first; untrained ones after all others."""
+        found: list[tuple[tuple[bool, bool, float], Run, Latest | None]] = []
         for run in runs:
             with self._isolated(run):
                 latest = self._read_latest(run)
                 if latest is not None:
-                    found.append(((latest.newest.step > 0, latest.newest.time), run, latest))
+                    newest = latest.newest
+                    found.append(((newest.step > 0, not newest.imported, newest.time), run, latest))
                 elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
                     step, path = files.popitem()
-                    found.append(((step > 0, _identity(path).modified / 1e9), run, None))
+                    found.append(((step > 0, True, _identity(path).modified / 1e9), run, None))
         return [(run, latest) for _, run, latest in sorted(found, key=lambda item: item[0], reverse=True)]
 
     def _read_latest(self, run: Run) -> Latest | None:

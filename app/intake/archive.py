@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 import json
 import os
-import shutil
+import time
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
 from app.intake.options import Options
+from app.intake.planning import check_length
+from app.intake.zip_directory import check_directory
 from app.store.checkpoints import find_checkpoint
 from app.store.files import flush, open_regular
+from app.store.history import POINTS, SAMPLES
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
 from app.store.run import Run, Text
 from app.store.run_store import RunStore
 from app.store.space import Limits, workshop
 from model.checkpoint import Checkpoint, load
-from model.errors import CharloomError
 
 PIECE = 1 << 20
 WEIGHTS, RECORD, CARD, CORPUS = "model.safetensors", "run.json", "README.md", "corpus.txt"
-LINES = ("history.jsonl", "samples.jsonl")
-LARGEST_RECORD = 1 << 20
+LINES = {"history.jsonl": POINTS, "samples.jsonl": SAMPLES}
+LARGEST_RECORD, LARGEST_DIRECTORY = 1 << 20, 1 << 16
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others take any memory that a file asks for
+MAX_REASON = 300  # characters of a refusal that come from the file
 
 
 def export_state(run: Run, at: str | None, with_text: bool) -> tuple[object, ...]:
@@ -48,7 +54,7 @@ def export_state(run: Run, at: str | None, with_text: bool) -> tuple[object, ...
 
 
 def _lines(with_text: bool) -> tuple[str, ...]:
-    return (*LINES, CORPUS) if with_text else LINES
+    return (*LINES, CORPUS) if with_text else (*LINES,)
 
 
 def export(run: Run, at: str | None, with_text: bool, target: Path | IO[bytes]) -> str:
@@ -59,22 +65,28 @@ def export(run: Run, at: str | None, with_text: bool, target: Path | IO[bytes]) 
     step, path, _ = find_checkpoint(run, at)
     checkpoint = load(path)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        # without a date: it would be the time of the export
-        archive.writestr(zipfile.ZipInfo(CARD), card(run, checkpoint))
-        archive.writestr(zipfile.ZipInfo(RECORD), run.spec.model_dump_json(indent=2))
-        _pack(archive, path, WEIGHTS, zipfile.ZIP_STORED)
-        for name in _lines(with_text):
+        _pack(archive, CARD, [card(run, checkpoint).encode()])
+        _pack(archive, RECORD, [run.spec.model_dump_json(indent=2).encode()])
+        with open_regular(path) as content:
+            _pack(archive, WEIGHTS, iter(lambda: content.read(PIECE), b""))
+        for name, lines in LINES.items():
             if os.path.lexists(run.path / name):
-                _pack(archive, run.path / name, name, zipfile.ZIP_DEFLATED)
+                with open_regular(run.path / name) as content:
+                    _pack(archive, name, lines.valid(content), zipfile.ZIP_DEFLATED)
+        if with_text and os.path.lexists(run.path / CORPUS):
+            with open_regular(run.path / CORPUS) as content:
+                _pack(archive, CORPUS, iter(lambda: content.read(PIECE), b""), zipfile.ZIP_DEFLATED)
     return f"{run.name}-{step}.zip"
 
 
-def _pack(archive: zipfile.ZipFile, path: Path, name: str, compression: int) -> None:
-    """A file of the store, as `name`; not what a link points to."""
-    entry = zipfile.ZipInfo(name)
+def _pack(
+    archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes], compression: int = zipfile.ZIP_STORED
+) -> None:
+    entry = zipfile.ZipInfo(name)  # dated 1980, so that the same run is always the same bytes
     entry.compress_type = compression
-    with open_regular(path) as content, archive.open(entry, "w", force_zip64=True) as out:
-        shutil.copyfileobj(content, out, PIECE)
+    with archive.open(entry, "w", force_zip64=True) as out:
+        for piece in pieces:
+            out.write(piece)
 
 
 def card(run: Run, checkpoint: Checkpoint) -> str:
@@ -117,63 +129,113 @@ def import_run(store: RunStore, given: dict[str, Any], content: IO[bytes], limit
         raise InvalidRequestError(unknown[0][:80], "is not an option of an import: name is the only one")
     name = Options.parse(given).name
     with workshop(store, limits) as folder:
-        try:
-            with zipfile.ZipFile(content) as archive:
-                _unpack(archive, folder, limits.text)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise InvalidRequestError("file", f"is not an exported run: {error}") from None
+        _unpack(content, folder, limits.text)
         limits.budget.make_room(0)
         return _adopt(store, name, folder)
 
 
-def _unpack(archive: zipfile.ZipFile, folder: Path, limit: int) -> None:
-    """Write the files that an export has; names from the archive are never used as paths."""
-    present = set(archive.namelist())
-    for name in (RECORD, WEIGHTS):
-        if name not in present:
-            raise InvalidRequestError("file", f"is not an exported run: it has no {name}")
-    for name in (RECORD, WEIGHTS, *LINES, CORPUS):
-        if name in present:
-            with archive.open(name) as content, (folder / name).open("wb") as out:
-                for piece in _pieces(content, LARGEST_RECORD if name == RECORD else limit, name):
-                    out.write(piece)
-            flush(folder / name)
-
-
-def _pieces(content: IO[bytes], limit: int, name: str) -> Iterator[bytes]:
-    size = 0
-    while piece := content.read(PIECE):
-        size += len(piece)
-        if size > limit:
-            raise TooLargeError(f"{name} must have at most {limit:,} bytes unpacked; this one has more")
-        yield piece
-
-
-def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Whatever goes wrong with what was brought is a refusal. Nothing in the block writes to the store."""
     try:
+        yield
+    except (InvalidRequestError, TooLargeError):
+        raise
+    except Exception as error:
+        raise InvalidRequestError("file", f"is not an exported run: {error!s:.{MAX_REASON}}") from None
+
+
+def _unpack(content: IO[bytes], folder: Path, limit: int) -> None:
+    """Write the files that an export has; names from the archive are never used as paths."""
+    with _refusing():
+        check_directory(content, LARGEST_DIRECTORY)
+        archive = zipfile.ZipFile(content)
+    with archive:
+        present = set(archive.namelist())
+        for name in (RECORD, WEIGHTS):
+            if name not in present:
+                raise InvalidRequestError("file", f"is not an exported run: it has no {name}")
+        for name in (RECORD, WEIGHTS, *LINES, CORPUS):
+            if name in present:
+                with (folder / name).open("wb") as out:
+                    for piece in _pieces(archive, name, LARGEST_RECORD if name == RECORD else limit):
+                        out.write(piece)
+                flush(folder / name)
+
+
+def _pieces(archive: zipfile.ZipFile, name: str, limit: int) -> Iterator[bytes]:
+    with _refusing():
+        if archive.getinfo(name).compress_type not in PACKED:
+            raise ValueError(f"{name} is neither stored nor deflated")
+        member = archive.open(name)
+    size = 0
+    with member:
+        while True:
+            with _refusing():
+                piece = member.read(PIECE)
+            if not piece:
+                return
+            size += len(piece)
+            if size > limit:
+                raise TooLargeError(f"{name} must have at most {limit:,} bytes unpacked; this one has more")
+            yield piece
+
+
+def _check(folder: Path) -> tuple[RunSpec, Checkpoint]:
+    """Record and checkpoint of what was unpacked; all files fit each other. Raises InvalidRequestError."""
+    with _refusing():
         spec = RunSpec.read(folder / RECORD)
+        check_length(spec.config, spec.characters)
         checkpoint = load(folder / WEIGHTS)
-    except CharloomError as error:
-        reason = str(error).replace(f"{folder}/", "")
-        raise InvalidRequestError("file", f"is not an exported run: {reason}") from None
-    if (checkpoint.config, checkpoint.text_sha256) != (spec.config, spec.corpus_sha256):
-        raise InvalidRequestError("file", "is not an exported run: its weights are of another one")
-    losses = checkpoint.losses
+        if (checkpoint.config, checkpoint.text_sha256) != (spec.config, spec.corpus_sha256):
+            raise ValueError("its weights are of another one")
+        for name, lines in LINES.items():
+            if (folder / name).exists():
+                lines.check(folder / name)
+        if (folder / CORPUS).exists():
+            _check_text(folder / CORPUS, spec, checkpoint)
+    return spec, checkpoint
+
+
+def _check_text(path: Path, spec: RunSpec, checkpoint: Checkpoint) -> None:
+    """Raises ValueError."""
+    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    length, distinct = 0, set[str]()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            text = decoder.decode(piece)
+            length += len(text)
+            distinct.update(text)
+    decoder.decode(b"", final=True)
+    if (digest.hexdigest(), length) != (spec.corpus_sha256, spec.characters):
+        raise ValueError(f"{CORPUS} is not the text that {RECORD} describes")
+    if not distinct <= set(checkpoint.vocabulary.characters):
+        raise ValueError(f"{CORPUS} holds characters that the weights do not know")
+
+
+def _imported_status(spec: RunSpec, checkpoint: Checkpoint, with_text: bool) -> Status:
+    losses, progress = checkpoint.losses, checkpoint.progress
     held_out = losses["best_loss"] if spec.config.best_by == "validation_loss" else None
     finished = bool(spec.steps) and checkpoint.step >= spec.steps
-    reason = "imported" if (folder / CORPUS).exists() else "imported without its text: fork it to train on"
-    status = Status(
+    return Status(
         state="finished" if finished else "stopped",
         step=checkpoint.step,
         steps=spec.steps,
         fraction=min(1.0, checkpoint.step / spec.steps) if spec.steps else 0.0,
-        reason=reason,
+        reason="imported" if with_text else "imported without its text: fork it to train on",
         loss=losses["loss"],
         smooth_loss=losses["smooth_loss"],
         validation_loss=held_out,
-        validation_step=None if held_out is None else checkpoint.progress.get("best_step"),
-        seconds=checkpoint.progress.get("seconds", 0.0),
+        validation_step=None if held_out is None else progress.get("best_step"),
+        seconds=progress.get("seconds", 0.0),
     )
+
+
+def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
+    spec, checkpoint = _check(folder)
+    with _refusing():
+        status = _imported_status(spec, checkpoint, (folder / CORPUS).exists())
 
     def fill(target: Path) -> None:
         file = f"step-{checkpoint.step:09d}.safetensors"
@@ -181,8 +243,10 @@ def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
         for line_file in (*LINES, CORPUS):
             if (folder / line_file).exists():
                 (folder / line_file).rename(target / line_file)
-        written = max(1.0, spec.created)
-        entry = CheckpointEntry(file=file, step=checkpoint.step, digest=checkpoint.digest, time=written)
+        # the clock of where it was trained orders nothing here
+        entry = CheckpointEntry(
+            file=file, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), imported=True
+        )
         Latest(newest=entry).write(target / "latest.json")
         status.write(target / "status.json")
 

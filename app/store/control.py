@@ -38,7 +38,7 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
             raise ConflictError(f"run {run.name!r} is {state} and cannot be {WORDS[wanted]}{hint}")
         changes: dict[str, object] = {}
         if wanted is not None:
-            changes |= {"wanted": wanted, "asked": time.time()}
+            changes |= {"wanted": wanted, "asked": time.time(), "answers": run.status.heartbeat}
         if priority is not None:
             changes["priority"] = priority
         try:

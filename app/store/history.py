@@ -1,44 +1,151 @@
-"""Loss curve and samples as JSON lines: appended to while training, cut back on resume."""
+"""Loss curve and samples as JSON lines: appended to while training, cut back on resume.
+
+A line that is torn, or is not a record of its kind, costs that line: reading and exporting leave it out. An
+import is refused for it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from app.store.files import open_new
+from app.errors import RunFileError
+from app.store.files import open_new, open_regular, replacing
+from model.checkpoint import MAX_STEP
 
 Record = dict[str, Any]
+
+LONGEST_LINE = 1 << 20  # bytes; the longest sample takes seven tenths of it
+PIECE = 1 << 20
+HELD_BYTES = 1 << 24  # of the lines that `newest` returns
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
+
+
+class Lines:
+    """One kind of record: a `step`, numbers that may be null, and texts. Other fields are left out."""
+
+    def __init__(self, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
+        self._numbers, self._texts = tuple(numbers), tuple(texts)
+
+    def parse(self, line: bytes) -> Record | None:
+        """The record of one line; None if it is not one."""
+        try:
+            found = _decode(line.decode())
+            step = found["step"]
+            if type(step) is not int or not 0 <= step <= MAX_STEP:
+                return None
+            record: Record = {"step": step}
+            for name in self._numbers:
+                value = record[name] = found.get(name)
+                if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+                    return None
+            for name in self._texts:
+                text = record[name] = found[name]
+                text.encode()  # a lone surrogate could not be sent to anybody
+        except Exception:  # whatever the line holds, it costs no more than itself
+            return None
+        return record
+
+    def decode(self, data: bytes) -> list[Record]:
+        """The records of a file's bytes."""
+        return [record for line in data.split(b"\n") if line and (record := self.parse(line)) is not None]
+
+    def read(self, path: Path) -> list[Record]:
+        """The records of a file; none if it does not exist. Raises OSError, also for what is not a file."""
+        try:
+            with open_regular(path) as file:
+                return [record for line in _lines(file) if (record := self.parse(line)) is not None]
+        except FileNotFoundError:
+            return []
+
+    def newest(self, path: Path, after: int, most: int) -> list[tuple[int, Record]]:
+        """The last `most` records after line number `after`, with their numbers, which begin at 1.
+
+        Only lines that may be among them are parsed, and no more of them kept than HELD_BYTES.
+        """
+        after = max(after, count(path) - most)
+        found: deque[tuple[int, Record, int]] = deque(maxlen=most)
+        held = 0
+        try:
+            with open_regular(path) as file:
+                for number, line in enumerate(_lines(file), 1):
+                    if number > after and (record := self.parse(line)) is not None:
+                        found.append((number, record, len(line)))
+                        held += len(line)
+                    while held > HELD_BYTES:
+                        held -= found.popleft()[2]
+        except FileNotFoundError:
+            pass
+        return [(number, record) for number, record, _ in found]
+
+    def cut_back(self, path: Path, step: int) -> None:
+        """Keep the lines up to `step`, as they are: a run resumed from there writes the later ones again."""
+        try:
+            with open_regular(path) as file, replacing(path) as kept, kept.open("wb") as out:
+                for line in _lines(file):
+                    if (record := self.parse(line)) is not None and record["step"] <= step:
+                        out.write(line)
+        except FileNotFoundError:
+            with replacing(path):
+                pass
+
+    def valid(self, file: BinaryIO) -> Iterator[bytes]:
+        """The whole lines of a file that are records."""
+        return (line for line in _lines(file) if self.parse(line) is not None)
+
+    def check(self, path: Path) -> None:
+        """Raises RunFileError at the first whole line that is not a record, OSError."""
+        with open_regular(path) as file:
+            for number, line in enumerate(_lines(file), 1):
+                if self.parse(line) is None:
+                    fields = ", ".join(("step", *self._texts)) if self._texts else "step, and finite numbers"
+                    raise RunFileError(
+                        f"{path.name}: line {number:,} is not a record with {fields}. Given: {line[:80]!r}"
+                    )
+
+
+POINTS = Lines(
+    (
+        *("epoch", "characters", "seconds", "learning_rate"),
+        *("loss", "smooth_loss", "summed_smooth_loss", "validation_loss"),
+    )
+)
+SAMPLES = Lines(texts=("kind", "text"))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The whole lines of a file, a torn last one left out; of one that is too long only its end."""
+    while line := file.readline(LONGEST_LINE):
+        if line.endswith(b"\n"):
+            yield line
+
+
+def count(path: Path) -> int:
+    """The number of whole lines of a file, none of them parsed; 0 if it does not exist. Raises OSError."""
+    lines = 0
+    try:
+        with open_regular(path) as file:
+            while piece := file.read(PIECE):
+                lines += piece.count(b"\n")
+    except FileNotFoundError:
+        pass
+    return lines
 
 
 def encode(record: Record) -> bytes:
     """One record as one line."""
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def decode(data: bytes) -> list[Record]:
-    """All whole records of a file's bytes: a torn last line, left by a kill, ends the list."""
-    records = []
-    for line in data.split(b"\n"):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            if line:
-                break
-            continue
-        records.append(record)
-    return records
-
-
-def read(path: Path) -> list[Record]:
-    """The records of a file; none if it does not exist. Raises OSError for a link."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            return decode(file.read())
-    except FileNotFoundError:
-        return []
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
@@ -54,8 +161,3 @@ def last_measured(records: Iterable[Record], name: str) -> tuple[int, float] | N
         if record.get(name) is not None:
             found = (record["step"], record[name])
     return found
-
-
-def up_to(records: Iterable[Record], step: int) -> list[Record]:
-    """The records that a run resumed from `step` keeps; what came later will be written again."""
-    return [record for record in records if record["step"] <= step]

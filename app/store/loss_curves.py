@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import RunFileError
 from app.store import history
 from app.store.files import open_regular
 from app.store.run import Run
 
 Record = dict[str, Any]
 
+PIECE = 1 << 20
+KEPT_POINTS = 20_000  # of one run, at least, where it has recorded more
+HELD_POINTS = 200_000  # of all runs together; each takes about half a kilobyte
 DRAWN_POINTS = 3000  # of a picture: more than it has columns
 FRESH_SECONDS = 1.0  # however many people look, a curve is read and drawn this often at most
 
@@ -32,22 +37,44 @@ class Curves:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._readings: dict[Path, _Reading] = {}
+        self._readings: OrderedDict[Path, _Reading] = OrderedDict()
         self._curves: dict[Path, tuple[float, Curve]] = {}
 
     def get(self, run: Run) -> Curve:
-        """The curve of a run, at most a second old. Raises RunFileError."""
+        """The curve of a run, at most a second old. Raises RunFileError, FileNotFoundError if it is gone."""
         with self._lock:
             read_at, curve = self._curves.get(run.path, (-math.inf, None))
             now, identity = time.monotonic(), f"{run.spec.created!r} {run.spec.corpus_sha256}"
-            if curve is None or now - read_at > FRESH_SECONDS or curve.identity != identity:
+            if curve is not None and curve.identity != identity:
+                self._forget(run.path)  # the file of another run may have got the same inode
+                curve = None
+            if curve is None or now - read_at > FRESH_SECONDS:
                 curve = self._read(run, identity)
                 self._curves[run.path] = (now, curve)
+                self._release(run.path)
             return curve
+
+    def _release(self, read: Path) -> None:
+        """Forget deleted runs, and of the others the ones read longest ago where too many points are held."""
+        if read in self._readings:
+            self._readings.move_to_end(read)
+        held = sum(len(reading.records) for reading in self._readings.values())
+        for path in list(self._curves):
+            if path != read and not path.is_dir():
+                held -= self._forget(path)
+        for path in list(self._readings):
+            if held > HELD_POINTS and path != read:
+                held -= self._forget(path)
+
+    def _forget(self, path: Path) -> int:
+        self._curves.pop(path, None)
+        reading = self._readings.pop(path, None)
+        return len(reading.records) if reading else 0
 
     def _read(self, run: Run, identity: str) -> Curve:
         status, latest = run.standing, run.latest()
         best = latest.best if latest else None
+        points, recorded = self._points(run)
         return Curve(
             run=run.name,
             identity=identity,
@@ -55,7 +82,8 @@ class Curves:
             step=status.step,
             steps=status.steps,
             cell=run.config.cell,
-            points=self._points(run.history_path),
+            points=points,
+            recorded=recorded,
             checkpoints=list(run.checkpoints()),
             best=(best.step, best.loss) if best and best.loss is not None else None,
             baselines=run.baselines(),
@@ -67,25 +95,33 @@ class Curves:
             warnings=tuple(status.warnings),
         )
 
-    def _points(self, path: Path) -> list[Record]:
+    def _points(self, run: Run) -> tuple[list[Record], int]:
+        """The points of a run that are held, and how many it has recorded. Raises RunFileError."""
+        path = run.history_path
         try:
             with open_regular(path) as file:
-                return list(self._read_on(path, file.fileno()))
+                reading = self._read_on(path, file.fileno())
+                return list(reading.records), reading.recorded
         except FileNotFoundError:
-            self._readings.pop(path, None)
-            return []
+            self._readings.pop(path.parent, None)
+            return [], 0
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunFileError(f"history.jsonl of run {run.name!r} cannot be read: {reason}") from error
 
-    def _read_on(self, path: Path, descriptor: int) -> list[Record]:
+    def _read_on(self, path: Path, descriptor: int) -> _Reading:
         status = os.fstat(descriptor)
-        reading = self._readings.get(path)
+        reading = self._readings.get(path.parent)
         # a resumed run replaces its curve by a shorter one: another inode
         if reading is None or reading.inode != status.st_ino or status.st_size < reading.offset:
-            reading = self._readings[path] = _Reading(status.st_ino)
-        data = os.pread(descriptor, status.st_size - reading.offset, reading.offset)
-        whole = data[: data.rfind(b"\n") + 1]
-        reading.records += history.decode(whole)
-        reading.offset += len(whole)
-        return reading.records
+            reading = self._readings[path.parent] = _Reading(status.st_ino)
+        while reading.offset < status.st_size:
+            data = os.pread(descriptor, min(PIECE, status.st_size - reading.offset), reading.offset)
+            whole = data[: data.rfind(b"\n") + 1]
+            if not whole and len(data) < PIECE:
+                break  # a line that is being written
+            reading.take(whole or data)
+        return reading
 
 
 def _updates_per_epoch(run: Run) -> float:
@@ -100,7 +136,17 @@ class _Reading:
 
     inode: int = 0
     offset: int = 0
+    recorded: int = 0
     records: list[Record] = field(default_factory=list)
+
+    def take(self, data: bytes) -> None:
+        """Read on by `data`; of very many points only as many are kept as any picture needs."""
+        records = history.POINTS.decode(data)
+        self.offset += len(data)
+        self.recorded += len(records)
+        self.records += records
+        if len(self.records) > 2 * KEPT_POINTS:
+            self.records = thinned(self.records, KEPT_POINTS)
 
 
 @dataclass(frozen=True)
@@ -109,6 +155,7 @@ class Curve:
 
     Attributes:
         points: records of the training: step, loss, smooth_loss, validation_loss, seconds, …
+        recorded: how many of them the run has written; of very many, `points` are a part.
         checkpoints: steps whose weights are kept.
         best: (step, loss) of the best checkpoint.
         baselines: losses of models without a network on the same text: uniform, unigram, 5-gram; empty until
@@ -132,6 +179,7 @@ class Curve:
     best: tuple[int, float] | None
     baselines: dict[str, float]
     sequence_length: int | None
+    recorded: int = 0
     updates_per_epoch: float | None = None
     rollbacks: tuple[int, ...] = ()
     overfitting_since: int | None = None
@@ -155,16 +203,17 @@ class Curve:
 
     def thinned(self, limit: int) -> Curve:
         """The same with about `limit` points at most, the extremes of both losses among them."""
-        if len(self.points) <= limit:
-            return self
-        losses = np.array([_number(point.get("loss")) for point in self.points])
-        held_out = np.array([_number(point.get("validation_loss")) for point in self.points])
-        measured = np.flatnonzero(~np.isnan(held_out))
-        kept = set(extremes(losses, max(1, limit // 3)))
-        kept.update(
-            measured[extremes(held_out[measured], max(1, limit // 6))].tolist() if len(measured) else ()
-        )
-        return replace(self, points=[self.points[index] for index in sorted(kept)])
+        return self if len(self.points) <= limit else replace(self, points=thinned(self.points, limit))
+
+
+def thinned(points: list[Record], limit: int) -> list[Record]:
+    """About `limit` of the points at most, the extremes of both losses among them."""
+    losses = np.array([_number(point.get("loss")) for point in points])
+    held_out = np.array([_number(point.get("validation_loss")) for point in points])
+    measured = np.flatnonzero(~np.isnan(held_out))
+    kept = set(extremes(losses, max(1, limit // 3)))
+    kept.update(measured[extremes(held_out[measured], max(1, limit // 6))].tolist() if len(measured) else ())
+    return [points[index] for index in sorted(kept)]
 
 
 def extremes(values: NDArray[np.floating], stretches: int) -> list[int]:

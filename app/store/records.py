@@ -10,15 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import RunFileError
 from app.store.files import read_regular, write_atomic
+from model.checkpoint import MAX_STEP
 from model.config import RunConfig
 
 FORMAT = 1
 RECORD_LIMIT = 1 << 20
+MAX_TIME = 253_402_300_799.0  # the end of the year 9999, in Unix seconds
+MAX_COUNT = 10**15
+MAX_REASON = 300  # characters of a refusal that come from the file
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safetensors$")]
 State = Literal["queued", "training", "paused", "finished", "failed", "stopped"]
 Wanted = Literal["train", "pause", "stop"]
+Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Time = Annotated[float, Field(ge=0, le=MAX_TIME)]  # Unix seconds, or a duration
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 ENDED = ("finished", "failed", "stopped")  # states of a run that has ended, until a person resumes it
 
 
@@ -27,31 +36,47 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    format: int = FORMAT
+    format: Annotated[int, Field(ge=1, le=MAX_COUNT)] = FORMAT
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises FileNotFoundError where there is no file, and RunFileError for one that cannot be used."""
+        name = f"{path.parent.name}/{path.name}"
         try:
-            data = read_regular(path, RECORD_LIMIT)
+            return cls.parse(read_regular(path, RECORD_LIMIT), name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise RunFileError(f"{name} cannot be read: {error.strerror or error}") from error
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> Self:
+        """The record in a file's bytes; `name` is what a refusal calls it. Raises RunFileError."""
+        try:
             written = Record.model_validate_json(data).format
             if written > FORMAT:
                 raise RunFileError(
-                    f"{path} has format {written}; this version reads up to {FORMAT}: update Charloom"
+                    f"{name} has format {written}; this version reads up to {FORMAT}: update Charloom"
                 )
             return cls.model_validate_json(data)
-        except FileNotFoundError:
+        except RunFileError:
             raise
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RunFileError(f"{path} is damaged or not of this project: {where} {first['msg']}") from error
-        except OSError as error:
-            raise RunFileError(f"{path} cannot be read: {error}") from error
+            first = error.errors(include_url=False, include_input=False)[0]
+            reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+        except Exception as error:  # whatever the parser raises, the file cannot be used
+            reason = str(error)
+        raise RunFileError(f"{name} is damaged or not of this project: {reason:.{MAX_REASON}}")
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path`. Raises OSError."""
-        write_atomic(path, self.model_dump_json(indent=2).encode() + b"\n")
+        """Replace the file at `path`. Raises OSError, RunFileError for what could not be read again."""
+        data = self.model_dump_json(indent=2).encode() + b"\n"
+        if len(data) > RECORD_LIMIT:
+            raise RunFileError(
+                f"{path.name} would have {len(data):,} bytes; at most {RECORD_LIMIT:,} are read"
+            )
+        self.parse(data, path.name)
+        write_atomic(path, data)
 
 
 class TextFinding(BaseModel):
@@ -62,7 +87,7 @@ class TextFinding(BaseModel):
     level: Literal["refusal", "warning"]
     code: str
     message: str
-    position: int | None
+    position: Count | None
     file: str | None
 
 
@@ -79,9 +104,9 @@ class RunSpec(Record):
     config: RunConfig
     corpus_name: str
     corpus_sha256: str
-    characters: int
-    position: int
-    created: float
+    characters: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    position: Count
+    created: Time
     parent: str | None = None
     licence: str = ""
     training_file: str = ""
@@ -108,22 +133,22 @@ class Status(Record):
     """
 
     state: State = "queued"
-    step: int = 0
-    steps: int = 0
-    fraction: float = 0.0
-    heartbeat: float = 0.0
+    step: Step = 0
+    steps: Step = 0
+    fraction: Fraction = 0.0
+    heartbeat: Time = 0.0
     reason: str | None = None
-    retry_at: float | None = None
-    loss: float | None = None
-    smooth_loss: float | None = None
-    validation_loss: float | None = None
-    validation_step: int | None = None
-    characters_per_second: float | None = None
-    seconds: float = 0.0
-    expected_end: float | None = None
+    retry_at: Time | None = None
+    loss: Number | None = None
+    smooth_loss: Number | None = None
+    validation_loss: Number | None = None
+    validation_step: Step | None = None
+    characters_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    seconds: Time = 0.0
+    expected_end: Time | None = None
     warnings: list[str] = []
-    rollbacks: list[int] = []
-    overfitting_since: int | None = None
+    rollbacks: list[Step] = []
+    overfitting_since: Step | None = None
 
     @property
     def held(self) -> bool:
@@ -134,12 +159,15 @@ class Status(Record):
 class Control(Record):
     """What people ask of a run: the one file of it that servers write and the worker obeys.
 
-    `asked` is when, in Unix seconds; runs of higher `priority` go first.
+    `asked` is when, in Unix seconds; `answers` is the heartbeat of the status that it was asked about, which
+    tells whether the worker has obeyed since: the clocks of two machines may differ. Runs of a higher
+    `priority` go first.
     """
 
     wanted: Wanted | None = None
-    asked: float = 0.0
-    priority: int = 0
+    asked: Time = 0.0
+    answers: Time | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
     def applied_to(self, status: Status) -> Status:
         """Where a run stands, given what the worker wrote last; it trains until it has stopped."""
@@ -150,7 +178,9 @@ class Control(Record):
             changes = {"state": changed, "reason": reason, "retry_at": None, "expected_end": None}
             return status.model_copy(update=changes)
         waits = state in ("failed", "stopped") or status.held
-        if self.wanted == "train" and waits and self.asked > status.heartbeat:
+        # earlier versions wrote the time alone
+        due = self.asked > status.heartbeat if self.answers is None else self.answers == status.heartbeat
+        if self.wanted == "train" and waits and due:
             return status.model_copy(update={"state": "queued", "reason": None})
         return status
 
@@ -162,15 +192,19 @@ class Baselines(Record):
 
 
 class CheckpointEntry(BaseModel):
-    """One checkpoint file of a run: its name, update, content digest, and the Unix time it was written."""
+    """One checkpoint file of a run: its name, update, content digest, and the Unix time it was written here.
+
+    What was `imported` was not trained here: it is served by default only where nothing else is.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     file: CheckpointFile
-    step: int
+    step: Step
     digest: str
-    time: float
-    loss: float | None = None
+    time: Time
+    loss: Number | None = None
+    imported: bool = False
 
 
 class Latest(Record):

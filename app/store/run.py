@@ -16,7 +16,10 @@ from app.store.files import is_regular, read_regular
 from app.store.records import Baselines, Control, Latest, Record, RunSpec, Status
 from model.config import RunConfig
 
+RECORDS = ("latest.json", "status.json", "control.json", "baselines.json")
 CORPUS_LIMIT = 1 << 30
+MOST_SAMPLES = 1000  # that are read at once
+FILES = ("corpus.txt", "history.jsonl", "samples.jsonl", *RECORDS)
 UNSETTLED = 2_000_000_000  # nanoseconds
 STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
 
@@ -32,10 +35,11 @@ class Text(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Steps of the checkpoint files, ascending, and how many samples there are."""
+    """Steps of the checkpoint files, ascending; how many samples there are; which files cannot be used."""
 
     steps: tuple[int, ...]
     samples: int
+    faults: tuple[str, ...] = ()
 
 
 class Run:
@@ -57,9 +61,9 @@ class Run:
         try:
             spec = RunSpec.read(self.path / "run.json")
         except FileNotFoundError as error:
-            raise RunNotFoundError(f"{self.path} holds no run: it has no run.json") from error
+            raise RunNotFoundError(f"{self.name!r} is a folder without a run: it has no run.json") from error
         if spec.name != self.name:
-            raise RunFileError(f"{self.path} holds a run named {spec.name!r}: rename the folder to that")
+            raise RunFileError(f"folder {self.name!r} holds a run named {spec.name!r}: rename it to that")
         return spec
 
     @property
@@ -119,18 +123,29 @@ class Run:
         try:
             data = read_regular(path, CORPUS_LIMIT)
         except OSError as error:
-            raise RunFileError(f"{path} cannot be read: {error}") from error
+            reason = error.strerror or error
+            raise RunFileError(f"corpus.txt of run {self.name!r} cannot be read: {reason}") from error
         if hashlib.sha256(data).hexdigest() != self.spec.corpus_sha256:
-            raise RunFileError(f"{path} is not the text of this run: put that back, or make a new run")
+            raise RunFileError(
+                f"corpus.txt in {self.name!r} is not the text of this run: put that back, or make a new run"
+            )
         return data.decode("utf-8")
 
     def history(self) -> list[dict[str, Any]]:
-        """The recorded points of the loss curve, oldest first."""
-        return history.read(self.history_path)
+        """The recorded points of the loss curve, oldest first. Raises OSError."""
+        return history.POINTS.read(self.history_path)
 
     def samples(self) -> list[dict[str, Any]]:
-        """The texts written on the way, oldest first."""
-        return history.read(self.samples_path)
+        """The newest texts written on the way, oldest first. Raises RunFileError."""
+        return [sample for _, sample in self.samples_after(0)]
+
+    def samples_after(self, number: int, most: int = MOST_SAMPLES) -> list[tuple[int, dict[str, Any]]]:
+        """At most `most` samples after the `number`-th, with their numbers. Raises RunFileError."""
+        try:
+            return history.SAMPLES.newest(self.samples_path, number, most)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunFileError(f"samples.jsonl of run {self.name!r} cannot be read: {reason}") from error
 
     def baselines(self) -> dict[str, float]:
         """Losses of models without a network; empty until the worker has measured them."""
@@ -164,19 +179,37 @@ class Run:
         return dict(sorted(found.items()))
 
     def files(self) -> Files:
-        """What there is, looked at again only if the folder, or the samples, changed since."""
+        """What there is, looked at again only if the folder, or the samples, changed since.
+
+        Raises FileNotFoundError if the run was deleted meanwhile; what cannot be used is one of the faults.
+        """
         changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
         if self._files is None or self._files[0] != changed:
-            found = Files(tuple(self.checkpoints()), len(self.samples()))
+            found = self._look_at_files()
             if time.time_ns() - changed[0] < UNSETTLED:
                 return found  # another change may fall into the same tick of the file system's clock
             self._files = (changed, found)
         return self._files[1]
 
+    def _look_at_files(self) -> Files:
+        try:
+            steps = tuple(self.checkpoints())
+            faults = [
+                f"{name} is not a regular file: it is left out; remove it"
+                for name in FILES
+                if os.path.lexists(self.path / name) and not is_regular(self.path / name)
+            ]
+            samples = history.count(self.samples_path) if is_regular(self.samples_path) else 0
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            return Files((), 0, (f"its files cannot be read: {error.strerror or error}",))
+        return Files(steps, samples, tuple(faults))
+
     def _samples_size(self) -> int:
         try:
             return os.stat(f"{self._folder}/samples.jsonl").st_size
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     def checkpoint_path(self, step: int) -> Path:

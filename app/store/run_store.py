@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from app.errors import RunError, RunExistsError, RunNameError, RunNotFoundError
 from app.store.files import flush, inherited, make_folder, make_private, open_new, write_atomic
-from app.store.records import RUN_NAME, RunSpec
+from app.store.records import MAX_COUNT, RUN_NAME, RunSpec
 from app.store.run import Run, Text
 from app.store.temporaries import remove_temporaries, temporary_in
 from model.config import RunConfig
@@ -179,7 +179,7 @@ class RunStore:
                 corpus_name=text.name,
                 corpus_sha256=text.sha256,
                 characters=text.characters,
-                position=1 + max((run.spec.position for run in self.list()), default=0),
+                position=min(MAX_COUNT, 1 + max((run.spec.position for run in self.list()), default=0)),
                 created=time.time(),
                 **known,
             )
@@ -244,9 +244,9 @@ class RunStore:
             return
 
     def last_trained(self) -> float:
-        """Unix time of the newest checkpoint of all runs, by the clock of then; 0 without any."""
-        newest = (latest.newest.time for run in self.list() if (latest := run.usable_latest()))
-        return max(newest, default=0.0)
+        """Unix time of the newest checkpoint trained here, by the clock at that time; 0 without any."""
+        newest = (latest.newest for run in self.list() if (latest := run.usable_latest()))
+        return max((entry.time for entry in newest if not entry.imported), default=0.0)
 
     def _load(self, name: str) -> Run | None:
         # run.json is never rewritten, so a run read once stays valid while the file is the same one

@@ -20,7 +20,7 @@ import numpy as np
 from app.errors import RunFileError
 from app.store import history
 from app.store.files import flush, write_atomic
-from app.store.records import Baselines, CheckpointEntry, Latest, State, Status
+from app.store.records import MAX_TIME, Baselines, CheckpointEntry, Latest, State, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Budget
@@ -123,9 +123,8 @@ class RunWriter:
 
     def _cut_back(self) -> None:
         step = self.training.step or -1  # a training at step 0 reports step 0 again
-        for path in (self.run.history_path, self.run.samples_path):
-            records = history.up_to(history.read(path), step)
-            write_atomic(path, b"".join(history.encode(record) for record in records))
+        history.POINTS.cut_back(self.run.history_path, step)
+        history.SAMPLES.cut_back(self.run.samples_path, step)
         self.held_out = history.last_measured(self.run.history(), "validation_loss")
 
     def roll_back(self, error: DivergedError) -> None:
@@ -239,7 +238,7 @@ class RunWriter:
         return self._entry(path, checkpoint, loss)
 
     def _entry(self, path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:
-        written = max(time.time(), self._not_before)
+        written = min(MAX_TIME, max(time.time(), self._not_before))
         return CheckpointEntry(
             file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=written, loss=loss
         )
@@ -270,11 +269,11 @@ class RunWriter:
             heartbeat=now,
             loss=training.loss,
             smooth_loss=training.smooth_loss,
-            validation_loss=self.held_out[1] if self.held_out else None,
+            validation_loss=_finite(self.held_out[1]) if self.held_out else None,
             validation_step=self.held_out[0] if self.held_out else None,
             characters_per_second=self.speed,
             seconds=training.elapsed,
-            expected_end=now + left if left is not None and state == "training" else None,
+            expected_end=min(MAX_TIME, now + left) if left is not None and state == "training" else None,
             warnings=warnings(training),
             rollbacks=[rollback.to for rollback in training.rollbacks],
             overfitting_since=guard.step if guard.overfitting else None,
@@ -312,5 +311,9 @@ def point(progress: Progress) -> dict[str, Any]:
     fields = asdict(progress)
     for name in ("record", "samples", "finished"):
         del fields[name]
-    # JSON has no NaN: a held-out loss may overflow before the training loss does
-    return {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in fields.items()}
+    return {name: _finite(value) if isinstance(value, float) else value for name, value in fields.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    """None for what JSON does not have: a held-out loss may overflow before the training loss does."""
+    return value if value is not None and math.isfinite(value) else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from filelock import BaseFileLock, Timeout
@@ -21,6 +23,7 @@ from model.errors import CharloomError
 
 CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
 RANK_SECONDS = 1.0  # and whether another has become more important
+LONGEST_REASON = 1000  # characters that a run's status has of it
 CLEARING_SECONDS = 600.0  # between two looks for what killed processes left
 
 logger = logging.getLogger(__name__)
@@ -143,7 +146,7 @@ class Worker:
                 reason = f"{error.strerror}: free some space; tried again every {self.retry_seconds:g} s"
                 self._set_aside(run, "paused", reason)
             else:
-                self._set_aside(run, "failed", str(error))
+                self._set_aside(run, "failed", _without_folder(error))
         except CharloomError as error:
             self._set_aside(run, "failed", str(error))
         except Exception as error:
@@ -196,7 +199,7 @@ class Worker:
         retry_at = now + self.retry_seconds if state == "paused" else None
         changes = {
             "state": state,
-            "reason": reason,
+            "reason": reason[:LONGEST_REASON],
             "heartbeat": now,
             "retry_at": retry_at,
             "expected_end": None,
@@ -214,3 +217,10 @@ class Worker:
                 raise
             self._reserve.give_up()
             run.write_status(status)
+
+
+def _without_folder(error: OSError) -> str:
+    """What happened to which file; clients that read it must not learn where the store is."""
+    if error.strerror is None or error.filename is None:
+        return error.strerror or str(error)
+    return f"{Path(os.fsdecode(error.filename)).name}: {error.strerror}"

@@ -1,10 +1,14 @@
 """Reading a loss curve while it grows, and thinning it."""
 
 import math
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.errors import RunFileError
 from app.store import history
 from app.store import loss_curves as curves
 from app.store.loss_curves import Curve, Curves, extremes
@@ -36,8 +40,8 @@ def test_a_run_without_history_has_no_points(reader: Curves, run: Run):
 
 def test_lines_are_read_as_they_come_and_none_twice(reader: Curves, run: Run, monkeypatch):
     read: list[bytes] = []
-    decode = history.decode
-    monkeypatch.setattr(history, "decode", lambda data: (read.append(data), decode(data))[1])
+    decode = history.POINTS.decode
+    monkeypatch.setattr(history.POINTS, "decode", lambda data: (read.append(data), decode(data))[1])
     history.append(run.history_path, [record(0), record(1)])
     assert steps(reader.get(run)) == [0, 1]
     history.append(run.history_path, [record(2)])
@@ -115,3 +119,49 @@ def test_the_version_changes_with_what_is_shown(reader: Curves, run: Run):
     run.write_status(run.status.model_copy(update={"state": "paused"}))
     versions.append(reader.get(run).version)
     assert len(set(versions)) == 3
+
+
+def test_of_very_many_points_a_part_is_held(reader: Curves, run: Run, monkeypatch):
+    monkeypatch.setattr(curves, "KEPT_POINTS", 50)
+    monkeypatch.setattr(curves, "PIECE", 1000)
+    history.append(run.history_path, [record(step, loss=9.0 if step == 333 else 1.0) for step in range(1000)])
+    curve = reader.get(run)
+    assert curve.recorded == 1000
+    assert len(curve.points) <= 100 + 10
+    assert {0, 333, 999} <= set(steps(curve))
+
+
+def test_curves_of_deleted_runs_are_released(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "FRESH_SECONDS", -1.0)
+    store, reader = RunStore(tmp_path), Curves()
+    runs = [store.create(f"run-{number}", classic_like(), small_text(), "small.txt") for number in range(4)]
+    for run in runs:
+        history.append(run.history_path, [record(step) for step in range(10)])
+        reader.get(run)
+    shutil.rmtree(runs[0].path)
+    reader.get(runs[3])
+    assert set(reader._readings) == set(reader._curves) == {run.path for run in runs[1:]}
+    monkeypatch.setattr(curves, "HELD_POINTS", 25)
+    reader.get(runs[1])
+    assert list(reader._readings) == [runs[3].path, runs[1].path]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_a_history_that_is_not_a_file_is_a_fault_of_its_run(reader: Curves, run: Run, tmp_path, kind: str):
+    make = {"folder": Path.mkdir, "link": lambda path: path.symlink_to(tmp_path), "pipe": os.mkfifo}
+    make[kind](run.history_path)
+    with pytest.raises(RunFileError, match=r"history\.jsonl of run 'new' cannot be read") as raised:
+        reader.get(run)
+    assert str(tmp_path) not in str(raised.value)
+    assert run.files().faults == ("history.jsonl is not a regular file: it is left out; remove it",)
+
+
+def test_a_run_made_anew_under_the_same_name_has_its_own_curve(reader: Curves, run: Run):
+    """Its file may have the inode of the old one, and be longer."""
+    history.append(run.history_path, [record(step, loss=1.0) for step in range(10)])
+    assert len(reader.get(run).points) == 10
+    shutil.rmtree(run.path)
+    again = RunStore(run.path.parent).create("new", classic_like(), small_text(), "small.txt")
+    history.append(again.history_path, [record(step, loss=2.0) for step in range(20)])
+    points = reader.get(again).points
+    assert [point["loss"] for point in points] == [2.0] * 20

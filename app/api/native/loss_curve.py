@@ -137,7 +137,7 @@ def _curve_body(curve: Curve, points: int) -> dict[str, Any]:
         "state": curve.state,
         "step": curve.step,
         "steps": curve.steps,
-        "recorded": len(curve.points),
+        "recorded": curve.recorded,
         "points": [
             {name: point.get(name) for name in CURVE_FIELDS} | {"step": point["step"]}
             for point in thinned.points

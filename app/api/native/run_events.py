@@ -143,13 +143,13 @@ class Watch:
         count = self.run.files().samples
         if count == self.cursor.samples:
             return []
-        samples = self.run.samples()
-        begin = max(0, len(samples) - 1) if self._first else min(self.cursor.samples, len(samples))
+        # a run that was taken back, or made anew, has fewer
+        after = count - 1 if self._first else min(self.cursor.samples, count)
         told = []
-        for number, sample in enumerate(samples[begin:], begin + 1):
+        for number, sample in self.run.samples_after(after, MOST_POINTS):
             self.cursor = self.cursor._replace(samples=number)
             told.append(event(sample, "sample", str(self.cursor)))
-        self.cursor = self.cursor._replace(samples=len(samples))
+        self.cursor = self.cursor._replace(samples=max(count, self.cursor.samples if told else 0))
         return told
 
     def _checkpoint(self) -> list[bytes]:

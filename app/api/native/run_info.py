@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Annotated
 
@@ -9,9 +10,12 @@ from fastapi import Query
 
 from app.api.native.run_schemas import CheckpointInfo, RunInfo
 from app.api.services import Services
+from app.errors import RunFileError
 from app.healthcheck import SILENT_SECONDS
 from app.store.records import CheckpointEntry
-from app.store.run import Run
+from app.store.run import Files, Run
+
+logger = logging.getLogger(__name__)
 
 ModelQuery = Annotated[
     str | None, Query(description="A run; by default the one that trained last.", examples=["classic"])
@@ -26,6 +30,8 @@ def list_runs(services: Services) -> list[RunInfo]:
             found.append(describe(services, run))
         except FileNotFoundError:  # deleted meanwhile
             continue
+        except Exception:  # one run's fault ends no list
+            logger.exception("run %s cannot be described", run.name)
     return found
 
 
@@ -44,7 +50,7 @@ def describe(services: Services, run: Run) -> RunInfo:
         parent=run.spec.parent,
         stale=status.state == "training" and silent,
         reason=status.reason,
-        warnings=status.warnings,
+        warnings=[*status.warnings, *_faults(run, files)],
         preset=run.spec.preset,
         cell=config.cell,
         hidden=config.hidden,
@@ -68,6 +74,15 @@ def describe(services: Services, run: Run) -> RunInfo:
         checkpoints=list(files.steps),
         samples=files.samples,
     )
+
+
+def _faults(run: Run, files: Files) -> list[str]:
+    """What cannot be used of a run, for people."""
+    try:
+        run.latest()
+    except RunFileError as error:
+        return [*files.faults, str(error)]
+    return list(files.faults)
 
 
 def _checkpoint(entry: CheckpointEntry | None) -> CheckpointInfo | None:

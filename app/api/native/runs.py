@@ -73,7 +73,10 @@ async def remove(
 
 @router.get("/samples", summary="What a run wrote on the way", responses=errors(404, 422, 503))
 async def samples(services: ServicesDep, model: ModelQuery = None) -> SampleList:
-    """The passages that a run wrote while it was trained, oldest first, with the losses at those steps."""
+    """The passages that a run wrote while it was trained, oldest first, with the losses at those steps.
+
+    Of more than 1,000 the newest.
+    """
     return await run_in_threadpool(_list_samples, services, model)
 
 

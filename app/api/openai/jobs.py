@@ -5,6 +5,7 @@ Reads and writes files: not for an event loop.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from app.api.openai.job_schemas import (
     MethodUsed,
     SupervisedUsed,
 )
-from app.errors import NotFoundError, RunError, RunNotFoundError
+from app.errors import NotFoundError, RunNotFoundError
 from app.intake.new_runs import fork, new_run
 from app.store.checkpoints import parse_model_name
 from app.store.files import Source
@@ -43,6 +44,8 @@ STATUSES: dict[State, FineTuningStatus] = {
     "stopped": "cancelled",
 }
 LOSSES = {"loss": "train_loss", "smooth_loss": "smooth_train_loss", "validation_loss": "valid_loss"}
+logger = logging.getLogger(__name__)
+
 Points = Sequence[dict[str, Any]]  # of a loss curve
 
 
@@ -211,6 +214,8 @@ def described(runs: Sequence[Run]) -> list[FineTuningJob]:
     for run in runs:
         try:
             found.append(describe(run))
-        except (RunError, FileNotFoundError):
+        except FileNotFoundError:  # deleted meanwhile
             continue
+        except Exception:  # one run's fault ends no list
+            logger.exception("run %s cannot be described as a job", run.name)
     return found

@@ -1,0 +1,165 @@
+"""Runs with something wrong in their folder: each shows as that run's problem, and no list fails for it."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.store.run_store import RunStore
+from tests.support.servers import application
+
+LISTS = (
+    "/runs",
+    "/loss-curve.json",
+    "/samples",
+    "/v1/models",
+    "/v1/fine_tuning/jobs",
+    "/loss-curve?points=10",
+    "/healthz",
+)
+OF_THE_RUN = (
+    "/runs/bad",
+    "/samples?model=bad",
+    "/loss-curve.json?model=bad",
+    "/runs/bad/export",
+    "/v1/models/bad",
+    "/v1/fine_tuning/jobs/ftjob-bad",
+    "/v1/fine_tuning/jobs/ftjob-bad/events",
+    "/v1/fine_tuning/jobs/ftjob-bad/checkpoints",
+)
+FILES = (
+    "samples.jsonl",
+    "history.jsonl",
+    "latest.json",
+    "status.json",
+    "control.json",
+    "run.json",
+    "corpus.txt",
+)
+
+
+def as_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def as_link(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/etc/passwd")
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def as_content(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def as_changed(**changes: object) -> Callable[[Path], object]:
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+KINDS = {
+    "folder": as_folder,
+    "link": as_link,
+    "pipe": as_pipe,
+    "empty": as_content(b""),
+    "other JSON": as_content(b'[]\n{}\n{"loss": 1.0}\nnull\n7\n{"step": "x"}\n'),
+    "deep JSON": as_content(b"[" * 50_000 + b"\n"),
+    "bytes": as_content(bytes(range(256)) * 9),
+}
+CHANGES = {
+    ("run.json", "no characters"): as_changed(characters=0),
+    ("run.json", "one character"): as_changed(characters=1),
+    ("run.json", "created"): as_changed(created=1.797e308),
+    ("run.json", "a long name"): as_changed(corpus_name="x" * 100_000),
+    ("status.json", "infinity"): as_content(b'{"state": "training", "loss": Infinity}'),
+    ("status.json", "400 digits"): as_content(b'{"state": "training", "step": %s}' % (b"9" * 400)),
+    ("latest.json", "a time"): as_changed(
+        newest={"file": "step-000000060.safetensors", "step": 60, "digest": "", "time": 1e300}
+    ),
+}
+CASES = {(file, kind): make for file in FILES for kind, make in KINDS.items()} | CHANGES
+
+
+@pytest.fixture(scope="module")
+def server(trained_root: Path, tmp_path_factory) -> Iterator[httpx.Client]:
+    root = tmp_path_factory.mktemp("bad-runs") / "checkpoints"
+    shutil.copytree(trained_root, root)
+    with application(root) as client:
+        client.root = root
+        yield client
+
+
+@pytest.fixture
+def bad(server) -> Iterator[Path]:
+    path = server.root / "bad"
+    shutil.copytree(server.root / "classic", path)
+    as_changed(name="bad", created=time.time())(path / "run.json")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(("file", "kind"), CASES, ids=lambda value: value)
+def test_a_bad_file_is_the_problem_of_its_run(server, bad: Path, file: str, kind: str):
+    CASES[file, kind](bad / file)
+    for path in LISTS:
+        answer = server.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        assert str(server.root) not in answer.text
+    names = {run["name"] for run in server.get("/runs").json()["runs"]}
+    assert {"classic", "gru"} <= names
+    for path in OF_THE_RUN:
+        answer = server.get(path)
+        assert answer.status_code in (200, 400, 404, 422, 503), (path, answer.text)
+        assert str(server.root) not in answer.text, path
+        if answer.status_code == 503:
+            assert answer.json().get("error", answer.json())["message"]
+
+
+def test_a_file_that_cannot_be_used_is_a_warning_of_its_run(server, bad: Path):
+    as_folder(bad / "samples.jsonl")
+    as_content(b"{}")(bad / "latest.json")
+    told = server.get("/runs/bad").json()
+    assert told["samples"] == 0
+    assert told["warnings"][0] == "samples.jsonl is not a regular file: it is left out; remove it"
+    assert told["warnings"][1].startswith("bad/latest.json is damaged or not of this project")
+
+
+def test_a_bad_line_costs_that_line(server, bad: Path):
+    for name, record in (("history.jsonl", {"loss": 1.0}), ("samples.jsonl", {"step": 3, "text": 5})):
+        path = bad / name
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([lines[0], json.dumps(record).encode() + b"\n", *lines[1:]]))
+    good = server.get("/loss-curve.json?model=classic").json()["points"]
+    assert server.get("/loss-curve.json?model=bad").json()["points"] == good
+    good = server.get("/samples?model=classic").json()["samples"]
+    assert server.get("/samples?model=bad").json()["samples"] == good
+
+
+def test_a_run_that_cannot_be_described_does_not_end_the_list(server, monkeypatch, caplog):
+
+    from app.api.native import run_info
+
+    original = run_info.describe
+
+    def fail(services: object, run: object):
+        if run.name == "gru":
+            raise ZeroDivisionError
+        return original(services, run)
+
+    monkeypatch.setattr(run_info, "describe", fail)
+    assert [run["name"] for run in server.get("/runs").json()["runs"]] == ["classic"]
+    assert "run gru cannot be described" in caplog.text
+
+
+def test_samples_are_counted_without_being_parsed(trained: RunStore, monkeypatch):
+    monkeypatch.setattr("app.store.history.Lines.parse", None)
+    assert trained.get("classic").files().samples == 5

@@ -1,0 +1,173 @@
+"""What an import refuses, by reason, with bounded memory; and what an exported run comes back as."""
+
+import io
+import json
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.errors import InvalidRequestError, TooLargeError
+from app.intake.archive import export, import_run
+from app.store.history import POINTS
+from app.store.run_store import RunStore
+from app.store.space import Budget, Limits
+from tests.support.stores import refreshed
+
+LIMIT = 64_000_000
+
+
+def limits(store: RunStore) -> Limits:
+    return Limits(LIMIT, 100, Budget(store, 0))
+
+
+@pytest.fixture
+def members(trained: RunStore, tmp_path: Path) -> dict[str, bytes]:
+    """The files of an export of `classic`, with its text."""
+    export(trained.get("classic"), None, True, tmp_path / "classic.zip")
+    with zipfile.ZipFile(tmp_path / "classic.zip") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def taken(store: RunStore, data: bytes) -> None:
+    import_run(store, {"name": "again"}, io.BytesIO(data), limits(store))
+
+
+def changed(name: str, **changes: object) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda members: members | {name: json.dumps(json.loads(members[name]) | changes).encode()}
+
+
+def line(name: str, text: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    def add(members: dict[str, bytes]) -> dict[str, bytes]:
+        first, _, rest = members[name].partition(b"\n")
+        return members | {name: first + b"\n" + text + b"\n" + rest}
+
+    return add
+
+
+REFUSED = {
+    "created": (changed("run.json", created=1.797e308), "created"),
+    "no characters": (changed("run.json", characters=0), "characters"),
+    "too few characters": (changed("run.json", characters=3), "has 3 characters"),
+    "other length": (changed("run.json", characters=3999), "corpus.txt is not the text"),
+    "400 digits": (changed("run.json", position=10**400), "position"),
+    "other text": (lambda members: members | {"corpus.txt": b"x" * 4000}, "corpus.txt is not the text"),
+    "a point without a step": (line("history.jsonl", b'{"loss": 1.0}'), r"history.jsonl: line 2"),
+    "a point that is a list": (line("history.jsonl", b"[]"), r"history.jsonl: line 2"),
+    "an infinite loss": (line("history.jsonl", b'{"step": 1, "loss": Infinity}'), r"history.jsonl: line 2"),
+    "a sample without a text": (
+        line("samples.jsonl", b'{"step": 1, "kind": "sample"}'),
+        "samples.jsonl: line 2",
+    ),
+    "a sample with a surrogate": (
+        line("samples.jsonl", b'{"step": 1, "kind": "sample", "text": "\\ud800"}'),
+        r"samples.jsonl: line 2",
+    ),
+    "deep": (line("samples.jsonl", b"[" * 90_000), r"samples.jsonl: line 2"),
+    "no record": (lambda members: {"model.safetensors": members["model.safetensors"]}, r"no run.json"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_export_that_was_changed_is_refused_with_the_reason(trained: RunStore, members, kind: str):
+    change, reason = REFUSED[kind]
+    with pytest.raises(InvalidRequestError, match=reason) as raised:
+        taken(trained, zipped(change(members)))
+    assert len(str(raised.value)) < 1000
+    assert str(trained.root) not in str(raised.value)
+    assert [run.name for run in trained.list()] == ["classic", "gru"]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_of_packing_are_refused(trained: RunStore, members, compression: int):
+    with pytest.raises(InvalidRequestError, match="neither stored nor deflated"):
+        taken(trained, zipped(members, compression))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "history.jsonl"])
+def test_damage_within_a_member_is_refused(trained: RunStore, members, name: str):
+    data = bytearray(zipped(members))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entry = archive.getinfo(name)
+    for offset in range(entry.header_offset + 100, entry.header_offset + entry.compress_size, 97):
+        damaged = data.copy()
+        damaged[offset] ^= 0xFF
+        with pytest.raises(InvalidRequestError):
+            taken(trained, bytes(damaged))
+
+
+def peak(work: Callable[[], object]) -> tuple[int, float]:
+    """Most bytes of Python objects at once, and seconds."""
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises((InvalidRequestError, TooLargeError)):
+            work()
+        return tracemalloc.get_traced_memory()[1], time.monotonic() - began
+    finally:
+        tracemalloc.stop()
+
+
+def test_small_imports_that_would_unpack_to_much_cost_little(trained: RunStore, members):
+    header = b'{"__metadata__":' + b"[]," * 9_000_000
+    attacks = {
+        "lines": members | {"history.jsonl": b"{}\n" * 10_000_000},
+        "header": members | {"model.safetensors": struct.pack("<Q", len(header)) + header},
+        "record": members | {"run.json": b"[]," * 300_000},
+        "names": members | {f"{number:05d}": b"" for number in range(10_000)},
+    }
+    for kind, files in attacks.items():
+        data = zipped(files)
+        assert len(data) < 2_000_000
+        memory, seconds = peak(lambda data=data: taken(trained, data))
+        assert memory < 80_000_000, kind
+        assert seconds < 20, kind
+
+
+def test_many_lines_are_checked_without_being_held(tmp_path: Path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 1.5}\n' * 200_000)
+    tracemalloc.start()
+    POINTS.check(path)
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
+
+
+def test_an_export_comes_back_whole_and_is_always_the_same_bytes(trained: RunStore, tmp_path: Path):
+    run = trained.get("classic")
+    for name in ("one.zip", "two.zip"):
+        export(run, None, True, tmp_path / name)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    taken(trained, (tmp_path / "one.zip").read_bytes())
+    again = trained.get("again")
+    assert (again.history(), again.samples(), again.text()) == (run.history(), run.samples(), run.text())
+    assert again.latest().newest.digest == run.latest().newest.digest
+
+
+def test_an_export_leaves_bad_lines_out(trained: RunStore, tmp_path: Path):
+    run = trained.get("classic")
+    good = run.history()
+    with run.history_path.open("ab") as file:
+        file.write(b'{"loss": 1.0}\n[]\n{"step": ')
+    export(run, None, False, tmp_path / "run.zip")
+    taken(trained, (tmp_path / "run.zip").read_bytes())
+    assert trained.get("again").history() == good
+
+
+def test_an_import_does_not_become_the_default_whatever_its_times_say(trained: RunStore, members):
+    taken(trained, zipped(changed("run.json", created=250_000_000_000.0)(members)))
+    assert refreshed(trained).current.run == "gru"
+    assert trained.get("again").latest().newest.time <= time.time()
+    assert trained.get("again").spec.created <= time.time()
