@@ -9,7 +9,10 @@ WORKDIR /build
 COPY requirements/build.txt requirements/runtime.txt requirements/
 RUN python -m pip install --quiet --require-hashes --only-binary :all: --requirement requirements/build.txt \
     && python -m pip --python /opt/charloom/bin/python install --quiet --no-compile \
-        --require-hashes --only-binary :all: --requirement requirements/runtime.txt
+        --require-hashes --only-binary :all: --requirement requirements/runtime.txt \
+    && find /opt/charloom -type f \
+        \( -name '*.c' -o -name '*.h' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.pyx' \) -delete \
+    && find /opt/charloom -type d -name tests \( -path '*/numpy/*' -o -path '*/matplotlib/*' \) -prune -exec rm -rf {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY app app
