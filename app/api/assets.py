@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import distribution
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -29,6 +31,11 @@ class Asset:
     url: str
     media_type: str
     content: bytes
+
+    @cached_property
+    def compressed(self) -> bytes:
+        """The content in gzip."""
+        return gzip.compress(self.content, mtime=0)
 
 
 class Assets:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.intake.planning import suited
+from app.intake.planning import expected_speed, suited
 from model.batches import Ids, split
 from model.config import RunConfig
 from model.ngram import baselines
@@ -73,6 +73,19 @@ def make_plan(text: str, asked: Mapping[str, Any], cores: int, measured: Measure
     expected = ngram_loss * relative_loss(len(training_ids), seconds * speed)
     passes = seconds * speed / len(training_ids)
     return Plan(config, speed, passes, ngram_loss, expected, time.time() + seconds)
+
+
+def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) -> float:
+    """About what loss a run's best checkpoint reaches on held-out text, in nats per character.
+
+    `text` is the beginning of the run's, two characters or more, `characters` the length of the whole.
+    """
+    vocabulary = Vocabulary.from_text(text)
+    ngram_loss = baselines(vocabulary.encode(text), len(vocabulary), 0.0)["5-gram"]
+    read = float(config.steps * config.sequence_length * config.streams)
+    if config.minutes:
+        read = 60 * config.minutes * expected_speed(config, distinct)
+    return ngram_loss * relative_loss(characters * (1 - config.validation_fraction), read)
 
 
 def relative_loss(characters: float, read: float) -> float:

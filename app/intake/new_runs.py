@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.errors import InvalidRequestError
+from app.intake.expectations import expected_loss
 from app.intake.findings import Finding, as_details
 from app.intake.options import Options, by_epochs
 from app.intake.planning import (
@@ -37,6 +38,9 @@ from model.config import DEFAULT_PRESET, RunConfig
 from model.errors import ConfigError
 from model.warm_start import SIZES
 
+ESTIMATED = 300_000  # characters of a text that its expected loss is judged by
+BEGINNING = 300  # characters of a text that are shown
+
 
 @dataclass(frozen=True)
 class Made:
@@ -46,6 +50,15 @@ class Made:
     distinct: int
     findings: Sequence[Finding]
     seconds: float
+
+
+class Checked(NamedTuple):
+    """What was found in a text, what would be trained on it, the loss to expect, and how the text begins."""
+
+    read: ReadText
+    config: RunConfig
+    expected_loss: float
+    beginning: str
 
 
 def new_run(
@@ -72,12 +85,14 @@ def new_run(
     return _made(run, read)
 
 
-def check(
-    store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits
-) -> tuple[ReadText, RunConfig]:
+def check(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits) -> Checked:
     """What `new_run` would find and choose; nothing stays in the store. Raises as `new_run`."""
     with workshop(store, limits) as folder:
-        return _read(Options.parse(given), sources, folder, limits)
+        read, config = _read(Options.parse(given), sources, folder, limits)
+        with read.path.open(encoding="utf-8", newline="") as file:
+            text = file.read(ESTIMATED)
+        loss = expected_loss(text, read.text.characters, config, read.distinct)
+        return Checked(read, config, loss, text[:BEGINNING])
 
 
 def _read(

@@ -5,9 +5,9 @@ const theme = () => document.documentElement.classList.toggle("dark-mode", dark.
 dark.addEventListener("change", theme);
 theme();
 window.SwaggerUIBundle({
-  url: "/openapi.json",
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  tryItOutEnabled: true,
-  validatorUrl: null,
+	url: "/openapi.json",
+	dom_id: "#swagger-ui",
+	deepLinking: true,
+	tryItOutEnabled: true,
+	validatorUrl: null,
 });

@@ -3,35 +3,25 @@
 export const at = (id) => document.getElementById(id);
 
 export function setText(id, text) {
-  at(id).textContent = text;
+	at(id).textContent = text;
 }
 
 // An element with its text, its attributes, and its children.
 export function create(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === false || value === null || value === undefined) continue;
-    if (name === "onclick") element.addEventListener("click", value);
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children);
-  return element;
+	const element = document.createElement(tag);
+	for (const [name, value] of Object.entries(attributes)) {
+		if (value === false || value === null || value === undefined) continue;
+		if (name === "onclick") element.addEventListener("click", value);
+		else element.setAttribute(name, value === true ? "" : value);
+	}
+	element.append(...children);
+	return element;
 }
 
+// A cell is a text, or {text, className}.
 export function fillRows(body, rows) {
-  body.replaceChildren(
-    ...rows.map((cells) => {
-      const row = document.createElement("tr");
-      for (const cell of cells) {
-        const { text, className } = typeof cell === "object" ? cell : { text: cell };
-        const element = document.createElement("td");
-        element.textContent = text;
-        if (className) element.className = className;
-        row.append(element);
-      }
-      return row;
-    }),
-  );
+	const cell = (value) => create("td", { class: value?.className }, value?.text ?? value);
+	body.replaceChildren(...rows.map((cells) => create("tr", {}, ...cells.map(cell))));
 }
 
 export const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
@@ -39,25 +29,25 @@ export const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
 // Loads a picture as wide as it will be shown, in the colours of the page. The old one stays until the new one is
 // here, so that the page does not flicker.
 export function showPicture(image, url) {
-  const next = new Image();
-  next.onload = () => {
-    for (const source of image.parentElement.querySelectorAll("source")) source.remove();
-    image.src = next.src;
-  };
-  const shape = image.closest("figure, div").clientWidth < 600 ? "narrow" : "wide";
-  next.src = `${url}&shape=${shape}&theme=${darkScheme.matches ? "dark" : "light"}`;
+	const next = new Image();
+	next.onload = () => {
+		for (const source of image.parentElement.querySelectorAll("source")) source.remove();
+		image.src = next.src;
+	};
+	const shape = image.closest("figure, div").clientWidth < 600 ? "narrow" : "wide";
+	next.src = `${url}&shape=${shape}&theme=${darkScheme.matches ? "dark" : "light"}`;
 }
 
 // Calls `work` now, and again `pause()` milliseconds after it has ended, while the page is visible.
 // Returns a function that calls it immediately.
 export function repeat(work, pause) {
-  let timer;
-  const turn = async () => {
-    window.clearTimeout(timer);
-    if (!document.hidden) await work();
-    timer = window.setTimeout(turn, pause());
-  };
-  document.addEventListener("visibilitychange", () => document.hidden || turn());
-  turn();
-  return turn;
+	let timer;
+	const turn = async () => {
+		window.clearTimeout(timer);
+		if (!document.hidden) await work();
+		timer = window.setTimeout(turn, pause());
+	};
+	document.addEventListener("visibilitychange", () => document.hidden || turn());
+	turn();
+	return turn;
 }

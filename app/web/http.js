@@ -6,87 +6,87 @@ const KEY = "charloom.key";
 const asBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 export function credentials() {
-  const key = sessionStorage.getItem(KEY);
-  return key ? { Authorization: `Bearer ${asBytes(key)}` } : {};
+	const key = sessionStorage.getItem(KEY);
+	return key ? { Authorization: `Bearer ${asBytes(key)}` } : {};
 }
 
 export function useKey(key) {
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+	if (key) sessionStorage.setItem(KEY, key);
+	else sessionStorage.removeItem(KEY);
 }
 
 // Dispatches "key-refused" when the server wants another key: a page with a field for keys listens.
 function refused(message) {
-  document.dispatchEvent(new CustomEvent("key-refused", { detail: message }));
+	document.dispatchEvent(new CustomEvent("key-refused", { detail: message }));
 }
 
 // The answer, or an Error with `status` (0: no answer), `code`, `details` and `retryAfter` in seconds.
 export async function call(url, options = {}) {
-  let response;
-  try {
-    const headers = { Accept: "application/json", ...credentials(), ...options.headers };
-    response = await fetch(url, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw Object.assign(new Error("the server does not answer"), { status: 0, details: [] });
-  }
-  if (response.ok) return response;
-  const { error } = await response.json().catch(() => ({}));
-  const message = error ? error.message : response.statusText;
-  if (response.status === 401 || response.status === 403) refused(message);
-  throw Object.assign(new Error(message), {
-    status: response.status,
-    code: error ? error.code : "",
-    details: error ? error.details : [],
-    retryAfter: Number(response.headers.get("retry-after")) || 0,
-  });
+	let response;
+	try {
+		const headers = { Accept: "application/json", ...credentials(), ...options.headers };
+		response = await fetch(url, { ...options, headers });
+	} catch (error) {
+		if (error.name === "AbortError") throw error;
+		throw Object.assign(new Error("the server does not answer"), { status: 0, details: [] });
+	}
+	if (response.ok) return response;
+	const { error } = await response.json().catch(() => ({}));
+	const message = error ? error.message : response.statusText;
+	if (response.status === 401 || response.status === 403) refused(message);
+	throw Object.assign(new Error(message), {
+		status: response.status,
+		code: error ? error.code : "",
+		details: error ? error.details : [],
+		retryAfter: Number(response.headers.get("retry-after")) || 0,
+	});
 }
 
 export async function getJson(url, options = {}) {
-  return (await call(url, options)).json();
+	return (await call(url, options)).json();
 }
 
 export function post(url, body, options = {}) {
-  return call(url, {
-    ...options,
-    method: "POST",
-    headers: { "Content-Type": "application/json", ...options.headers },
-    body: JSON.stringify(body),
-  });
+	return call(url, {
+		...options,
+		method: "POST",
+		headers: { "Content-Type": "application/json", ...options.headers },
+		body: JSON.stringify(body),
+	});
 }
 
 // Sends a request again while the server is busy, a few times; `waiting(seconds)` counts down meanwhile.
 export async function patiently(work, waiting, signal) {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return await work();
-    } catch (error) {
-      if (error.status !== 429 || tries === 5) throw error;
-      for (let seconds = Math.min(Math.ceil(error.retryAfter) || 1, 60); seconds > 0; seconds -= 1) {
-        waiting(seconds);
-        await new Promise((resolve) => window.setTimeout(resolve, 1000));
-        signal?.throwIfAborted();
-      }
-    }
-  }
+	for (let tries = 0; ; tries += 1) {
+		try {
+			return await work();
+		} catch (error) {
+			if (error.status !== 429 || tries === 5) throw error;
+			for (let seconds = Math.min(Math.ceil(error.retryAfter) || 1, 60); seconds > 0; seconds -= 1) {
+				waiting(seconds);
+				await new Promise((resolve) => window.setTimeout(resolve, 1000));
+				signal?.throwIfAborted();
+			}
+		}
+	}
 }
 
 // Server-sent events of an answer as they arrive: {event, id, data}, the data parsed.
 export async function* readEvents(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const fields = { event: "message", data: "" };
-      for (const line of block.split("\n")) {
-        const colon = line.indexOf(":");
-        if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).replace(/^ /, "");
-      }
-      if (fields.data) yield { ...fields, data: JSON.parse(fields.data) };
-    }
-  }
+	const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+	let rest = "";
+	for (;;) {
+		const { value, done } = await reader.read();
+		if (done) return;
+		const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+		rest = blocks.pop();
+		for (const block of blocks) {
+			const fields = { event: "message", data: "" };
+			for (const line of block.split("\n")) {
+				const colon = line.indexOf(":");
+				if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).replace(/^ /, "");
+			}
+			if (fields.data) yield { ...fields, data: JSON.parse(fields.data) };
+		}
+	}
 }

@@ -1,15 +1,13 @@
-// The laboratory: each module sets up its own section.
+// The page: what every view needs, then the view of the address.
 
-import "./keys.js";
-import "./networks.js";
-import "./live.js";
-import "./play.js";
-import "./travel.js";
-import "./inside.js";
-import "./proof.js";
-import "./runs.js";
-import "./fork.js";
-import "./train.js";
+import "./events.js";
+import "./parts/chooser.js";
+import "./parts/dropping.js";
+import "./parts/glossary.js";
+import "./parts/keys.js";
+import "./parts/notices.js";
 import { lab } from "./lab.js";
+import { start } from "./views.js";
 
 lab.start();
+start();

@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from collections.abc import Set
 from html.parser import HTMLParser
 
 import httpx
@@ -100,11 +101,15 @@ def test_the_scripts_find_what_they_look_for(client: httpx.Client):
         assert wanted <= set(found.values("id")), path
 
 
-def imported(own: dict[str, Asset], name: str) -> set[str]:
+def imported(own: dict[str, Asset], name: str, found: Set[str] = frozenset()) -> Set[str]:
     """A script and all that it imports."""
-    found = {name}
-    for relative in re.findall(r'^(?:import|export) .*?"(\..*?)";$', own[name].content.decode(), re.M | re.S):
-        found |= imported(own, posixpath.normpath(posixpath.join(posixpath.dirname(name), relative)))
+    if name in found:
+        return found
+    found = {*found, name}
+    source = own[name].content.decode()
+    relatives = re.findall(r'^(?:import|export) [^;]*?"(\.[^"]*)";$', source, re.M)
+    for relative in relatives + re.findall(r'import\("(\.[^"]*)"\)', source):
+        found = imported(own, posixpath.normpath(posixpath.join(posixpath.dirname(name), relative)), found)
     return found
 
 
@@ -147,8 +152,22 @@ def test_our_scripts_never_make_markup_of_text_and_ask_nobody_else():
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", source)
 
 
-def test_the_pages_are_small():
-    assert sum(len(asset.content) for asset in Assets().own.values()) < 130_000
+def test_assets_are_sent_in_gzip_to_those_who_take_it(client: httpx.Client):
+    url = Assets().url("index.js")
+    packed, plain = (client.get(url, headers={"accept-encoding": coding}) for coding in ("gzip", "identity"))
+    assert packed.content == plain.content == Assets().own["index.js"].content
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
+
+
+def test_page_loads_less_than_60_kb_of_our_own(client: httpx.Client):
+    own = Assets().own
+    found = page(client, "/")
+    loaded = {url.split("/", 3)[3] for url in found.values("src") + found.values("href") if "/assets/" in url}
+    names = imported(own, "index.js") | (loaded & set(own))
+    assert {"live.css", "views/runs.js", "icon.svg"} <= names
+    assert sum(len(own[name].compressed) for name in names) < 60_000
 
 
 def test_names_are_escaped(client: httpx.Client):

@@ -62,15 +62,22 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert hosts <= {"127.0.0.1"}
 
 
+def go(page: Page, view: str) -> None:
+    """Opens a view by the navigation."""
+    page.click(f"header [data-view={view}]")
+    expect(page.locator(f"#{view}")).to_be_visible()
+
+
 def write(page: Page, prompt: str, **fields: str) -> str:
-    """Fills in the form, writes, and gives the text once it is whole."""
-    page.fill("#play-prompt", prompt)
+    """Fills in the form of Write, writes, and gives the text once it is whole."""
+    go(page, "write")
+    page.fill("#write-prompt", prompt)
     for name, value in fields.items():
-        field = page.locator(f"#play-form [name={name}]")
+        field = page.locator(f"#write-form [name={name}]")
         if field.evaluate("element => element.tagName") == "SELECT":
             field.select_option(value)
         else:
             field.fill(value)
-    page.click("#play-write")
-    expect(page.locator("#play-again")).to_be_visible()
-    return page.locator("#play-texts .text").first.text_content() or ""
+    page.click("#write-go")
+    expect(page.locator("#write-again")).to_be_visible()
+    return page.locator("#write-texts .text").first.text_content() or ""

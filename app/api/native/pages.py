@@ -44,4 +44,8 @@ async def asset(request: Request, services: ServicesDep) -> Response:
     found = services.assets.find(request.url.path)
     if found is None:
         raise HTTPException(404)
-    return Response(found.content, media_type=found.media_type, headers={"cache-control": IMMUTABLE})
+    headers = {"cache-control": IMMUTABLE, "vary": "accept-encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["content-encoding"] = "gzip"
+        return Response(found.compressed, media_type=found.media_type, headers=headers)
+    return Response(found.content, media_type=found.media_type, headers=headers)

@@ -88,6 +88,31 @@ class RunAccepted(BaseModel):
     findings: list[TextFinding]
 
 
+class Beginnings(BaseModel):
+    """Prompts taken from the text of a run."""
+
+    run: str
+    beginnings: list[str] = Field(
+        description="At most three; none of a run that was imported without its text."
+    )
+
+
+class WordsRequest(BaseModel):
+    """A passage whose words are looked up in the text of a run."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = Field(max_length=10_000, examples=["To know thee think, my lord that whock"])
+
+
+class WordCount(BaseModel):
+    """The words of a passage."""
+
+    run: str
+    words: int
+    real: int = Field(description="Of them, those that occur in the text of the run.")
+
+
 class TextChecked(BaseModel):
     """What was found about a text, and the network that would be trained on it."""
 
@@ -100,6 +125,10 @@ class TextChecked(BaseModel):
     layers: int
     members: int
     expected_seconds: float = Field(description="About how long the training would take.")
+    expected_loss: float = Field(
+        description="About what loss to expect on held-out text, nats per character."
+    )
+    beginning: str = Field(description="The first characters of the text, as it was read.")
     findings: list[TextFinding]
 
 

@@ -97,7 +97,8 @@ async def check_text(request: Request, services: ServicesDep) -> TextChecked:
     """The same upload as to `/runs`, only looked at: what was found, and what would be trained on it."""
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(check, services.runs, upload.options, upload.sources, services.limits)
-        read, config = await in_turn(services, work)
+        checked = await in_turn(services, work)
+    read, config = checked.read, checked.config
     return TextChecked(
         name=str(upload.options.get("name") or default_name(read.text.name)),
         corpus=read.text.name,
@@ -108,6 +109,8 @@ async def check_text(request: Request, services: ServicesDep) -> TextChecked:
         layers=config.layers,
         members=config.members,
         expected_seconds=round(expected_seconds(config, read.distinct), 1),
+        expected_loss=round(checked.expected_loss, 3),
+        beginning=checked.beginning,
         findings=as_details(read.findings),
     )
 

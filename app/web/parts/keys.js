@@ -1,0 +1,24 @@
+// The field for the key that requests of this tab carry: shown when the server refuses one.
+
+import { at, setText } from "../dom.js";
+import { useKey } from "../http.js";
+import { lab } from "../lab.js";
+
+document.addEventListener("key-refused", ({ detail: message }) => {
+	if (at("key").hidden || at("key-why").textContent !== message) setText("key-why", message);
+	at("key").hidden = false;
+});
+
+function use(key) {
+	useKey(key);
+	at("key-field").value = "";
+	at("key").hidden = true;
+	document.dispatchEvent(new Event("key-changed"));
+	lab.now();
+}
+
+at("key").addEventListener("submit", (event) => {
+	event.preventDefault();
+	use(at("key-field").value.trim());
+});
+at("key-forget").addEventListener("click", () => use(""));

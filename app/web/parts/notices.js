@@ -1,0 +1,32 @@
+// One line on top of the page when something is wrong: no answer, no worker, a worker that fell silent.
+
+import { at, setText } from "../dom.js";
+import { lab } from "../lab.js";
+import { number } from "../words.js";
+
+const PATIENCE = 10000; // milliseconds that a queued run may wait while nothing trains: a worker needs some to begin
+
+function notice() {
+	if (!lab.answers) return "The server does not answer. The page keeps trying.";
+	if (lab.refusal) return lab.refusal;
+	const silent = lab.runs.find((run) => run.stale);
+	if (silent) {
+		const step = number(silent.step, 0);
+		return `The worker that trained ${silent.name} has stopped answering, at update ${step}. Writing still works.`;
+	}
+	const waiting = lab.runs.find((run) => run.state === "queued");
+	if (waiting && lab.idleSince && Date.now() - lab.idleSince > PATIENCE) {
+		return `No worker is running, so ${waiting.name} is not being trained. Start one with: charloom worker`;
+	}
+	return "";
+}
+
+function show() {
+	const text = notice();
+	if (at("banner-text").textContent !== text) setText("banner-text", text);
+	at("banner").hidden = !text;
+	at("banner-now").hidden = lab.answers;
+}
+
+lab.onChange(show);
+at("banner-now").addEventListener("click", () => lab.now());

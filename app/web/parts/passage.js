@@ -1,0 +1,65 @@
+// A text that is written anew again and again: what has changed since the last time is tinted for a moment.
+
+import { create } from "../dom.js";
+
+const LEAST = 3; // characters in common that count as unchanged between two changes
+const REWRITTEN = 0.75; // from this share of changes on, single ones say nothing
+
+// For each character of `text` whether it is new, by the longest common subsequence with `before`.
+function changes(before, text) {
+	const width = text.length + 1;
+	const longest = new Uint16Array((before.length + 1) * width);
+	for (let i = before.length - 1; i >= 0; i -= 1) {
+		for (let j = text.length - 1; j >= 0; j -= 1) {
+			const at = i * width + j;
+			longest[at] =
+				before[i] === text[j] ? longest[at + width + 1] + 1 : Math.max(longest[at + width], longest[at + 1]);
+		}
+	}
+	const changed = new Array(text.length).fill(true);
+	for (let i = 0, j = 0; i < before.length && j < text.length; ) {
+		const at = i * width + j;
+		if (before[i] === text[j]) {
+			changed[j] = false;
+			i += 1;
+			j += 1;
+		} else if (longest[at + width] >= longest[at + 1]) i += 1;
+		else j += 1;
+	}
+	return changed;
+}
+
+// The text in pieces, changed and unchanged by turns: [[characters, changed], …].
+export function pieces(before, text) {
+	const characters = [...text];
+	const changed = changes([...before], characters);
+	const found = [];
+	for (const [index, character] of characters.entries()) {
+		if (found.length && found.at(-1)[1] === changed[index]) found.at(-1)[0].push(character);
+		else found.push([[character], changed[index]]);
+	}
+	const joined = [];
+	for (const [part, isNew] of found) {
+		const counts = isNew || (joined.length > 0 && part.length < LEAST);
+		if (joined.length && joined.at(-1)[1] === counts) joined.at(-1)[0].push(...part);
+		else joined.push([[...part], counts]);
+	}
+	return joined.map(([part, isNew]) => [part.join(""), isNew]);
+}
+
+// Shows prompt and text in `element`; `before` is the text it showed, or null if there is nothing to compare with.
+export function showPassage(element, prompt, text, before) {
+	const nodes = [create("span", { class: "prompt" }, prompt)];
+	const parts = before === null ? [[text, false]] : pieces(before, text);
+	const share = parts.reduce((sum, [part, isNew]) => sum + (isNew ? part.length : 0), 0) / (text.length || 1);
+	for (const [part, isNew] of parts) nodes.push(isNew && share < REWRITTEN ? create("em", {}, part) : part);
+	element.classList.remove("rewritten");
+	if (share >= REWRITTEN) requestAnimationFrame(() => element.classList.add("rewritten")); // begins the animation again
+	element.replaceChildren(...nodes);
+}
+
+// Programs, tables and other text whose columns matter is shown in a face of even width.
+export function looksLikeColumns(text) {
+	const signs = text.match(/[{}()[\]<>=;|\\/_\t]| {3,}/g)?.length ?? 0;
+	return signs > 0.04 * text.length;
+}

@@ -1,0 +1,24 @@
+// A text that is streamed from the server.
+
+import { patiently, post, readEvents } from "../http.js";
+
+// A seed that is drawn here, so that also a text that breaks off can be had again.
+export const drawnSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+// Streams the texts that `asked` asks for: `take(choice, text, ended)` for every piece. Returns the whole answer.
+export async function stream(asked, { signal, waiting, take }) {
+	const send = () => post("/generate", { ...asked, stream: true }, { signal });
+	const response = await patiently(send, waiting, signal);
+	for await (const { event, data } of readEvents(response)) {
+		if (event === "done") return data;
+		if (event === "error") throw Object.assign(new Error(data.error.message), { status: 500, details: [] });
+		take(data.choice, data.text, Boolean(data.finish_reason));
+	}
+	throw Object.assign(new Error("the connection was lost"), { status: 0, details: [] });
+}
+
+// Names the characters of a refusal that the network has never seen; "" for any other error.
+export function unseen(error) {
+	if (error.code !== "unknown_characters") return "";
+	return error.details.map(({ character }) => character).join(" ");
+}

@@ -1,0 +1,72 @@
+// The views of the page: which of them is shown, by the address.
+//
+// A view is a module below views/ that exports `view` with three functions, and a section of its name below
+// templates/views/. The module is loaded when its view is first opened.
+//
+//   open(params)        its address was opened: `params` is what stands behind "?" in it, but for the run
+//   update(run, runs)   after open, and whenever runs have changed or another is chosen: while it is shown
+//   close()             another view is opened
+//
+// `run` is the one run that the whole page is about (undefined without any); `#name?run=...` chooses it.
+
+import { addressOf, parseAddress } from "./address.js";
+import { at } from "./dom.js";
+import { lab } from "./lab.js";
+
+const MODULES = {
+	live: () => import("./views/live.js"),
+	write: () => import("./views/write.js"),
+	travel: () => import("./views/travel.js"),
+	curves: () => import("./views/curves.js"),
+	inside: () => import("./views/inside.js"),
+	proof: () => import("./views/proof.js"),
+	runs: () => import("./views/runs.js"),
+};
+const FORMER = { play: "write", train: "live" }; // names in links of earlier versions
+const links = document.querySelectorAll("[data-view]");
+
+let current = null; // the view that is shown, once its module is loaded
+let name = ""; // its name
+
+async function follow() {
+	const { view: asked, params } = parseAddress();
+	const known = Object.hasOwn(MODULES, FORMER[asked] ?? asked);
+	if (!known && name) return; // the skip link
+	const view = known ? (FORMER[asked] ?? asked) : "live";
+	const { run, ...more } = params;
+	if (run !== undefined) lab.chosen = run;
+	if (view !== name) {
+		current?.close();
+		current = null;
+		reveal(view);
+		const module = await MODULES[view]();
+		if (view !== name) return; // another was opened meanwhile
+		current = module.view;
+		current.open(more);
+	} else if (Object.keys(more).length) current?.open(more);
+	update();
+}
+
+function reveal(view) {
+	const first = name === "";
+	name = view;
+	for (const section of document.querySelectorAll("main > .view")) section.hidden = section.id !== view;
+	for (const link of links) {
+		if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+		else link.removeAttribute("aria-current");
+	}
+	if (first) return;
+	window.scrollTo(0, 0);
+	at(`${view}-title`).focus({ preventScroll: true });
+}
+
+function update() {
+	for (const link of links) link.href = addressOf(link.dataset.view);
+	current?.update(lab.shown(), lab.runs);
+}
+
+export function start() {
+	window.addEventListener("hashchange", follow);
+	lab.onChange(update);
+	follow();
+}

@@ -1,0 +1,189 @@
+// The runs of the store, each with its progress and what can be asked of it.
+
+import { chooseRun, go } from "../address.js";
+import { at, create, setText } from "../dom.js";
+import { call, getJson } from "../http.js";
+import { isBusy, lab } from "../lab.js";
+import { fork } from "../parts/fork.js";
+import { duration, heldOut, number, sizes, stateOf } from "../words.js";
+
+const items = new Map(); // run -> its element and what in it changes
+const say = (text) => setText("runs-made", text);
+const url = (name) => `/runs/${encodeURIComponent(name)}`;
+let deleting = null;
+
+const ACTIONS = [
+	["Watch", (run) => run.step > 0 || run.state === "training", (name) => watch(name)],
+	["Pause", (run) => ["queued", "training"].includes(run.state), (name) => change(name, "pause")],
+	["Resume", (run) => ["paused", "stopped", "failed"].includes(run.state), (name) => change(name, "resume")],
+	["Stop", (run) => ["queued", "training", "paused"].includes(run.state), (name) => change(name, "stop")],
+	["Put first", (run) => run.state === "queued" && rivals(run.name).length > 0, (name) => putFirst(name)],
+	["Fork", (run) => run.newest, (name) => fork(name)],
+	["Export", (run) => run.newest, (name) => save(name)],
+	["Delete", () => true, (name) => askToDelete(name)],
+];
+
+function list(runs) {
+	at("runs-empty").hidden = runs.length > 0;
+	for (const [name, item] of items) {
+		if (!lab.run(name)) {
+			item.element.remove();
+			items.delete(name);
+		}
+	}
+	// newest first: what one has just started stands at the top
+	const order = [...runs].reverse().map((run) => {
+		if (!items.has(run.name)) items.set(run.name, make(run.name));
+		show(items.get(run.name), run);
+		return items.get(run.name).element;
+	});
+	order.forEach((element, index) => {
+		const there = at("runs-list").children[index];
+		if (there !== element) at("runs-list").insertBefore(element, there ?? null);
+	});
+}
+
+function make(name) {
+	const parts = {
+		state: create("span", { class: "state" }),
+		facts: create("p", { class: "small faint" }),
+		reason: create("p", { class: "small bad" }),
+	};
+	parts.progress = create("progress", { max: "1", "aria-label": `Part of ${name} that is done` });
+	parts.buttons = ACTIONS.map(([label, , act]) =>
+		create("button", { type: "button", "aria-label": `${label} ${name}`, onclick: () => act(name) }, label),
+	);
+	const head = create("div", { class: "run-head" }, create("h4", {}, name), parts.state);
+	const actions = create("div", { class: "actions" }, ...parts.buttons);
+	parts.element = create("li", { "data-run": name }, head, parts.progress, parts.facts, parts.reason, actions);
+	return parts;
+}
+
+function show(parts, run) {
+	const set = (element, text) => {
+		if (element.textContent !== text) element.textContent = text;
+	};
+	set(parts.state, stateOf(run));
+	parts.state.className = `state ${run.stale ? "silent" : run.state}`;
+	parts.progress.hidden = !["training", "paused"].includes(run.state);
+	parts.progress.value = run.fraction;
+	set(parts.facts, facts(run).join(" · "));
+	set(parts.reason, [run.reason, ...run.warnings].filter(Boolean).join(". "));
+	parts.reason.hidden = !parts.reason.textContent;
+	for (const [index, [, possible]] of ACTIONS.entries()) parts.buttons[index].hidden = !possible(run);
+}
+
+function facts(run) {
+	const found = [
+		sizes(run),
+		`${run.corpus}, ${number(run.characters, 0)} characters`,
+		`${number(run.step, 0)} updates`,
+	];
+	if (run.validation_loss !== null) found.push(`held-out loss ${heldOut(run, 2)}`);
+	else if (run.smooth_loss !== null) found.push(`smooth loss ${number(run.smooth_loss, 2)}`);
+	if (run.state === "training" && run.expected_end)
+		found.push(`${duration(Math.max(0, run.expected_end - Date.now() / 1000))} left`);
+	if (run.parent) found.push(`forked from ${run.parent}`);
+	return found;
+}
+
+const rivals = (name) => lab.runs.filter((run) => run.name !== name && isBusy(run));
+
+const putFirst = (name) =>
+	change(name, "go first", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });
+
+async function change(name, action, body = { action }) {
+	say(`${name} is asked to ${action} …`);
+	try {
+		await call(url(name), {
+			method: "PATCH",
+			headers: { "Content-Type": "application/json" },
+			body: JSON.stringify(body),
+		});
+		say("");
+	} catch (error) {
+		say(error.message);
+	}
+	lab.now();
+}
+
+async function save(name) {
+	say(`${name} is being packed …`);
+	try {
+		const response = await call(`${url(name)}/export`, { headers: { Accept: "application/zip" } });
+		const filename = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "")?.[1] ?? `${name}.zip`;
+		const link = create("a", { href: URL.createObjectURL(await response.blob()), download: filename });
+		link.click();
+		window.setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+		say(`${filename} is yours to keep; “Import” takes it in again, here or elsewhere.`);
+	} catch (error) {
+		say(error.message);
+	}
+}
+
+function askToDelete(name, refusal = "") {
+	const run = lab.run(name);
+	deleting = { name, force: Boolean(refusal) };
+	setText("delete-title", `Delete ${name}?`);
+	setText(
+		"delete-what",
+		refusal || `Its text, its curve and ${number(run.checkpoints.length, 0)} checkpoints will be gone for good.`,
+	);
+	setText("delete-yes", refusal ? "Delete it all the same" : "Delete");
+	if (!at("delete").open) at("delete").showModal();
+}
+
+async function remove() {
+	const { name, force } = deleting;
+	at("delete-yes").disabled = true;
+	try {
+		await call(`${url(name)}${force ? "?force=true" : ""}`, { method: "DELETE" });
+		at("delete").close();
+		say(`${name} is deleted.`);
+	} catch (error) {
+		if (error.status === 409 && !force) askToDelete(name, `${error.message}.`);
+		else {
+			at("delete").close();
+			say(error.status === 404 ? `${name} was deleted already.` : error.message);
+		}
+	} finally {
+		at("delete-yes").disabled = false;
+		lab.now();
+	}
+}
+
+async function take(file) {
+	if (!file) return;
+	say(`${file.name} is being taken in …`);
+	const form = new FormData();
+	form.append("file", file);
+	try {
+		const run = await getJson("/runs/import", { method: "POST", body: form });
+		say(`${run.name} is here, at ${number(run.step, 0)} updates.`);
+	} catch (error) {
+		say(error.message);
+	}
+	lab.now();
+}
+
+at("delete-yes").addEventListener("click", remove);
+at("delete-no").addEventListener("click", () => at("delete").close());
+at("runs-import").addEventListener("change", async (event) => {
+	await take(event.target.files[0]);
+	event.target.value = "";
+});
+
+function watch(name) {
+	chooseRun(name);
+	go("live");
+}
+
+export const view = {
+	open() {},
+
+	update(_, runs) {
+		list(runs);
+	},
+
+	close() {},
+};

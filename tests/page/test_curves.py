@@ -1,0 +1,80 @@
+"""Curves in a real browser: they grow while a run trains, also after a restart of the server."""
+
+import contextlib
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.store.run_store import RunStore
+from tests.support.browser import LOST
+from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.servers import server_process
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> RunStore:
+    """A store with a run that takes longer than any test."""
+    store = RunStore(tmp_path / "checkpoints")
+    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
+    return store
+
+
+def steps(page: Page) -> int:
+    """Updates of the run that Curves shows."""
+    text = (page.locator("#curves-step").text_content() or "").split(" ")[0]
+    return int(text.replace(",", "") or -1)
+
+
+def test_curve_grows_while_the_worker_trains(opened, tmp_path):
+    store = RunStore(tmp_path / "checkpoints")
+    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
+    with server_process(store.root) as client:
+        page = opened(f"{client.base_url}#curves", expected=LOST)
+        expect(page.locator("#curves-empty")).to_be_visible()
+        with worker_process(store):
+            expect(page.locator("#curves-chart canvas")).to_be_visible()
+            expect(page.locator("#curves-state")).to_have_text("training")
+            step = page.locator("#curves-step").text_content() or ""
+            expect(page.locator("#curves-step")).not_to_have_text(step)
+
+
+def test_curve_continues_after_a_restart_of_the_server(opened, growing):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with contextlib.ExitStack() as server, worker_process(growing):
+        client = server.enter_context(server_process(growing.root, at=port))
+        page = opened(f"{client.base_url}#curves", expected=LOST)
+        asked = []
+        page.on("request", lambda request: asked.append(request) if request.url.endswith("/events") else None)
+        expect(page.locator("#curves-chart canvas")).to_be_visible()
+        server.close()
+        expect(page.locator("#banner")).to_contain_text("does not answer")
+        before, count = steps(page), len(asked)
+        with server_process(growing.root, at=port):
+            expect(page.locator("#banner")).to_be_hidden()
+            expect(page.locator("#curves-step")).not_to_have_text(re.compile(f"^{before:,} "))
+            assert steps(page) > before
+            places = [request.headers.get("last-event-id") for request in asked[count:]]
+            assert places
+            assert all(re.fullmatch(r"\d+\.\d+\.\d+", place or "") for place in places)
+
+
+def test_run_is_followed_by_events_instead_of_polling(opened, growing):
+    with server_process(growing.root) as client, worker_process(growing):
+        page = opened(f"{client.base_url}#curves", expected=LOST)
+        expect(page.locator("#curves-chart canvas")).to_be_visible()
+        client.patch("/runs/growing", json={"action": "pause"})  # no more checkpoints, which are asked for
+        expect(page.locator("#curves-state")).to_have_text("paused")
+        client.patch("/runs/growing", json={"action": "resume"})
+        expect(page.locator("#curves-state")).to_have_text("training")
+        # frames of the stream alone move the numbers, also where nothing else is answered any more
+        page.route(re.compile(r"/runs$|/loss-curve|/samples"), lambda route: route.abort())
+        step = steps(page)
+        page.wait_for_function(
+            "before => Number(document.getElementById('curves-step').textContent.split(' ')[0]"
+            ".replaceAll(',', '')) > before + 2",
+            arg=step,
+        )

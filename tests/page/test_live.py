@@ -1,0 +1,162 @@
+"""The first view in a real browser: a passage that is rewritten as a network learns, and your turn."""
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.store.run_store import RunStore
+from tests.support.browser import LOST, NARROW, WIDE, go
+from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.servers import server_process
+
+SHIFTS = """() => {
+    window.shifted = 0;
+    new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+    }).observe({type: "layout-shift", buffered: true});
+}"""
+
+
+def passage(client: httpx.Client, model: str) -> str:
+    """What the view shows of a checkpoint: prompt and text."""
+    prompt = client.get(f"/runs/{model.split('@')[0]}/beginnings").json()["beginnings"][0]
+    asked = {"model": model, "prompt": prompt, "length": 300, "temperature": 0.6, "seed": 1}
+    return prompt + client.post("/generate", json=asked).json()["text"]
+
+
+def shown(page: Page) -> str:
+    return page.locator("#live-text").text_content() or ""
+
+
+def test_passage_is_that_of_the_newest_checkpoint(client, opened):
+    page = opened(client.base_url, reduced_motion="reduce")
+    expect(page.locator("#live-title")).to_have_text("This network learned to write from small.txt")
+    expect(page.locator("#live-text")).to_have_text(passage(client, "gru@60"), use_inner_text=False)
+    expect(page.locator("#live-where")).to_contain_text("After update 60 of 60")
+    expect(page.locator("#live-real")).to_have_text(re.compile(r"\d+%"))
+    expect(page.locator("#live-real-then")).to_have_text(re.compile(r"\(\d+% at the start\)"))
+    expect(page.locator("#live-among")).to_have_text(re.compile(r"\d+\.\d"))
+
+
+def test_passage_is_replayed_from_noise_to_now(client, opened):
+    page = opened(client.base_url)
+    expect(page.locator("#live-where")).to_contain_text("After update 0 ")
+    assert shown(page) == passage(client, "gru@0")
+    expect(page.locator("#live-where")).to_contain_text("After update 60 ")
+    expect(page.locator("#live-play")).to_have_text("Replay")
+    assert shown(page) == passage(client, "gru@60")
+
+
+def test_slider_goes_back_and_returns_to_now(client, opened):
+    page = opened(client.base_url, reduced_motion="reduce")
+    expect(page.locator("#live-where")).to_contain_text("After update 60 ")
+    page.focus("#live-at")
+    page.keyboard.press("Home")
+    expect(page.locator("#live-where")).to_contain_text("After update 0 ")
+    assert shown(page) == passage(client, "gru@0")
+    page.keyboard.press("End")
+    expect(page.locator("#live-where")).to_contain_text("After update 60 ")
+
+
+def test_passage_is_rewritten_while_a_run_trains(opened, tmp_path):
+    store = RunStore(tmp_path / "checkpoints")
+    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=100), small_text(), "small.txt")
+    with server_process(store.root) as client, worker_process(store):
+        page = opened(client.base_url, expected=LOST)
+        expect(page.locator("#live-title")).to_have_text("This network is learning to write from small.txt")
+        expect(page.locator("#live-text em").first).to_be_attached()
+        before = shown(page)
+        page.wait_for_function(
+            "before => document.getElementById('live-text').textContent !== before", arg=before
+        )
+        expect(page).to_have_title("0% · growing · Charloom")
+
+
+def test_layout_does_not_shift_while_the_passage_changes(client, opened):
+    page = opened("about:blank")
+    page.add_init_script(f"({SHIFTS})()")
+    page.goto(str(client.base_url))
+    expect(page.locator("#live-where")).to_contain_text("After update 60 ")
+    assert page.evaluate("window.shifted") < 0.05
+
+
+def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
+    page = opened(client.base_url)
+    expect(page.locator("#turn-write")).to_be_enabled()
+    page.fill("#turn-prompt", "the ")
+    page.keyboard.press("Enter")
+    expect(page.locator("#turn-made a")).to_be_visible()
+    text = page.locator("#turn-answer").text_content()
+    assert len(text) == 304
+    page.click("#turn-made a")
+    expect(page.locator("#write-again")).to_be_visible()
+    assert page.locator("#write-texts .text").first.text_content() == text
+
+
+def test_beginning_from_the_text_is_one_click(client, opened):
+    page = opened(client.base_url)
+    page.locator("#turn-beginnings button").first.click()
+    expect(page.locator("#turn-made a")).to_be_visible()
+    assert page.locator("#turn-answer .prompt").text_content() == passage(client, "gru@0")[:-300]
+
+
+def test_unseen_character_is_named_and_not_in_the_text(client, opened):
+    page = opened(client.base_url, expected="422")
+    expect(page.locator("#turn-write")).to_be_enabled()
+    page.fill("#turn-prompt", "the €")
+    page.keyboard.press("Enter")
+    expect(page.locator("#turn-made")).to_have_text("It has never seen € in its text. Leave that out.")
+    assert page.locator("#turn-answer").text_content() == ""
+
+
+def test_run_is_chosen_once_for_all_views_and_kept_in_the_address(client, opened):
+    page = opened(client.base_url, reduced_motion="reduce")
+    page.select_option("#run", "classic")
+    expect(page.locator("#live-text")).to_have_text(passage(client, "classic@60"), use_inner_text=False)
+    go(page, "write")
+    assert page.url.endswith("#write?run=classic")
+    expect(page.locator("#write-form [name=model]")).to_have_value("classic")
+    page.reload()
+    expect(page.locator("#run")).to_have_value("classic")
+    page.go_back()
+    expect(page.locator("#live")).to_be_visible()
+
+
+def test_empty_store_invites_to_teach_it(opened, serving, tmp_path):
+    page = opened(serving(RunStore(tmp_path).root).base_url)
+    expect(page.locator("#live-title")).to_have_text("Teach a small neural network to write")
+    expect(page.locator("#turn-write")).to_be_disabled()
+    expect(page.locator("#run")).to_be_hidden()
+    expect(page.locator("#teach-drop")).to_be_visible()
+
+
+def test_word_is_explained_on_focus(client, opened):
+    page = opened(client.base_url, reduced_motion="reduce")
+    expect(page.locator("#live-text")).not_to_be_empty()
+    page.focus("[data-term=wavers]")
+    expect(page.get_by_role("tooltip")).to_contain_text("e to the power of the loss")
+    page.keyboard.press("Escape")
+    expect(page.locator("#tip")).to_be_hidden()
+
+
+def test_skip_link_is_the_first_stop_of_the_keyboard(client, opened):
+    page = opened(client.base_url, reduced_motion="reduce")
+    expect(page.locator("#live-text")).not_to_be_empty()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    expect(page.locator("#live")).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_long_name_of_a_run_fits(opened, tmp_path, viewport):
+    store = RunStore(tmp_path / "checkpoints")
+    store.create("n" * 64, gru_like(), small_text(), f"{'t' * 60}.txt")
+    with server_process(store.root) as client:
+        page = opened(client.base_url, viewport=viewport, expected=LOST)
+        expect(page.locator("#live-title")).to_contain_text("ttt")
+        for view in ("live", "write", "travel", "curves", "inside", "proof", "runs"):
+            go(page, view)
+            assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], view

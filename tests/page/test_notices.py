@@ -1,0 +1,93 @@
+"""What the page says, in a real browser, when something is wrong: no answer, no worker, a missing key."""
+
+import contextlib
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from app.store.run_store import RunStore
+from tests.support.browser import LOST, go, write
+from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.servers import server_process
+
+KEYS = "rita:read-secret,ada:admin-secret:admin"
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> RunStore:
+    """A store with a run that takes longer than any test."""
+    store = RunStore(tmp_path / "checkpoints")
+    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
+    return store
+
+
+def test_page_survives_a_restart_of_its_server(opened, trained_root: Path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(server_process(trained_root, at=port))
+        page = opened(client.base_url, expected=LOST)
+        before = write(page, "the ", length="30", seed="3")
+        stack.close()
+        expect(page.locator("#banner")).to_contain_text("does not answer")
+        page.click("#write-go")
+        expect(page.locator("#write-made")).to_contain_text("does not answer")
+        with server_process(trained_root, at=port):
+            expect(page.locator("#banner")).to_be_hidden()
+            assert write(page, "the ") == before
+
+
+def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunStore):
+    with server_process(growing.root) as client:
+        page = opened(client.base_url, expected=LOST)
+        with worker_process(growing) as worker:
+            expect(page.locator("#live-title")).to_contain_text("is learning")
+            expect(page.locator("#banner")).to_be_hidden()
+            worker.kill()
+        run = growing.get("growing")
+        # as it will be when the silence has lasted
+        run.write_status(run.status.model_copy(update={"heartbeat": time.time() - 60}))
+        expect(page.locator("#banner")).to_contain_text(
+            "The worker that trained growing has stopped answering"
+        )
+        write(page, "the ", length="30")
+
+
+def test_missing_worker_is_named_with_what_starts_one(opened, growing: RunStore):
+    with server_process(growing.root) as client:
+        page = opened(client.base_url, expected=LOST)
+        expect(page.locator("#live-title")).to_have_text("A network is about to read small.txt")
+        expect(page.locator("#banner")).to_have_text(re.compile("No worker is running.*charloom worker"))
+        with worker_process(growing):
+            expect(page.locator("#banner")).to_be_hidden()
+            expect(page.locator("#live-text")).not_to_be_empty()
+
+
+def test_key_is_asked_for_where_one_is_missing(opened, growing: RunStore):
+    with server_process(growing.root, api_keys=KEYS) as client, worker_process(growing):
+        page = opened(
+            client.base_url,
+            expected=f"{LOST}|40",
+            http_credentials={"username": "rita", "password": "read-secret"},
+        )
+        go(page, "runs")
+        pause = page.get_by_role("button", name="Pause growing", exact=True)
+        pause.click()
+        expect(page.locator("#key-why")).to_contain_text("right train")
+        page.fill("#key-field", "not a key: ключ")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-why")).to_contain_text("not known")
+        page.fill("#key-field", "admin-secret")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key")).to_be_hidden()
+        # also the stream of events carries the key
+        with page.expect_request(re.compile("/runs/.*/events")) as following:
+            page.reload()
+        assert following.value.headers["authorization"] == "Bearer admin-secret"
+        pause.click()
+        expect(page.locator("[data-run=growing] .state")).to_have_text("paused")
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]

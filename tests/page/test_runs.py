@@ -1,0 +1,92 @@
+"""Runs in a real browser: steered, forked, kept, deleted, imported."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.store.run_store import RunStore
+from tests.support.browser import LOST, go
+from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.servers import server_process
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    store = RunStore(tmp_path / "checkpoints")
+    store.root.mkdir()
+    return store
+
+
+def press(page: Page, action: str, name: str) -> None:
+    page.get_by_role("button", name=f"{action} {name}", exact=True).click()
+
+
+def state(page: Page, name: str):
+    return page.locator(f"[data-run='{name}'] .state")
+
+
+def test_run_is_steered(opened, store: RunStore):
+    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
+    with server_process(store.root) as client, worker_process(store):
+        page = opened(f"{client.base_url}#runs", expected=LOST)
+        expect(state(page, "growing")).to_contain_text("learning")
+        press(page, "Pause", "growing")
+        expect(state(page, "growing")).to_have_text("paused")
+        press(page, "Resume", "growing")
+        expect(state(page, "growing")).to_contain_text("learning")
+        press(page, "Stop", "growing")
+        expect(state(page, "growing")).to_have_text("stopped")
+        assert client.get("/runs/growing").json()["state"] == "stopped"
+        press(page, "Watch", "growing")
+        expect(page.locator("#live-title")).to_have_text("This network learned to write from small.txt")
+        assert page.url.endswith("#live?run=growing")
+
+
+def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunStore, tmp_path):
+    with server_process(trained.root) as client:
+        page = opened(f"{client.base_url}#runs", expected=f"{LOST}|409")
+        press(page, "Fork", "gru")
+        page.select_option("#fork-form [name=step]", "20")
+        page.fill("#fork-form [name=name]", "again")
+        page.fill("#fork-form [name=learning_rate]", "0.002")
+        page.fill("#fork-form [name=amount]", "50")
+        page.select_option("#fork-form [name=unit]", "steps")
+        page.locator("#fork-form [type=submit]").click()
+        expect(page.locator("#runs-made")).to_contain_text("again waits")
+        expect(page.locator("[data-run=again]")).to_contain_text("forked from gru@20")
+        assert trained.get("again").config.learning_rate == 0.002
+        with page.expect_download() as downloading:
+            press(page, "Export", "gru")
+        exported = tmp_path / downloading.value.suggested_filename
+        downloading.value.save_as(exported)
+        for name in ("again", "classic"):
+            press(page, "Delete", name)
+            page.click("#delete-yes")
+            expect(page.locator(f"[data-run={name}]")).to_have_count(0)
+        press(page, "Delete", "gru")
+        page.click("#delete-no")
+        press(page, "Delete", "gru")
+        page.click("#delete-yes")
+        expect(page.locator("#delete-what")).to_contain_text("only one that can be served")
+        page.click("#delete-yes")
+        expect(page.locator("#runs-empty")).to_be_visible()
+        assert not client.get("/runs").json()["runs"]
+        page.set_input_files("#runs-import", exported)
+        expect(page.locator("#runs-made")).to_contain_text("is here, at 60 updates")
+        assert len(client.get("/runs").json()["runs"]) == 1
+
+
+def test_deleted_run_leaves_the_page(opened, trained: RunStore):
+    with server_process(trained.root) as client:
+        page = opened(f"{client.base_url}#write?run=classic", expected=f"{LOST}|404")
+        expect(page.locator("#write-form [name=model] option")).not_to_have_count(0)
+        assert client.delete("/runs/classic").status_code == 200  # by another client
+        page.click("#write-go")
+        expect(page.locator("#write-made")).to_contain_text("deleted meanwhile")
+        expect(page.locator("#run option:checked")).to_have_text("classic (deleted)")
+        go(page, "runs")
+        expect(page.locator("[data-run=classic]")).to_have_count(0)
+        page.select_option("#run", "gru")
+        go(page, "write")
+        expect(page.locator("#write-form [name=model]")).to_have_value("gru")

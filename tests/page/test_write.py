@@ -1,0 +1,107 @@
+"""Write in a real browser: text streams in, can be had again, and can be copied."""
+
+import json
+import re
+
+from playwright.sync_api import expect
+
+from tests.support.browser import write
+
+HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
+
+
+def test_text_streams_in_and_its_link_gives_the_same_bytes(client, opened):
+    page = opened(f"{client.base_url}#write")
+    growing = """() => {
+        const lengths = window.lengths = [];
+        new MutationObserver(() => {
+            const text = document.querySelector("#write-texts .text");
+            if (text) lengths.push(text.textContent.length);
+        }).observe(
+            document.getElementById("write-texts"), {subtree: true, childList: true, characterData: true}
+        );
+    }"""
+    page.evaluate(growing)
+    text = write(page, "the ", length="3000", temperature="1.2")
+    assert len(text) == 3004
+    assert len(set(page.evaluate("window.lengths"))) > 2  # not all at once
+
+    code = page.locator("#write-code").text_content() or ""
+    again = opened(code.splitlines()[0])
+    expect(again.locator("#write-again")).to_be_visible()
+    assert again.locator("#write-texts .text").text_content() == text
+
+    body = code.split("-d '")[1].split("'\n")[0]
+    answer = client.post("/generate", json=json.loads(body)).json()
+    assert "the " + answer["text"] == text
+
+
+def test_variants_are_side_by_side(client, opened):
+    page = opened(client.base_url)
+    first = write(page, "the ", length="60", seed="7", n="3")
+    texts = page.locator("#write-texts .text").all_text_contents()
+    assert len(set(texts)) == 3
+    assert texts[0] == first == write(page, "the ", n="1")
+
+
+def test_hostile_prompt_is_text_and_unseen_characters_are_marked(client, opened):
+    page = opened(f"{client.base_url}#write", expected="422")
+    page.fill("#write-prompt", HOSTILE)
+    page.click("#write-go")
+    expect(page.locator("#write-unknown")).to_contain_text("has never seen")
+    box = page.locator("#write-form .marks")
+    assert (box.text_content() or "").startswith(HOSTILE)
+    assert box.locator("mark").first.text_content() == "<"
+    page.click("#write-unknown button")
+    assert not set("<>='") & set(page.input_value("#write-prompt"))
+    page.click("#write-go")
+    expect(page.locator("#write-again")).to_be_visible()
+    hostile = opened(
+        f"{client.base_url}#play?prompt={HOSTILE.replace('#', '%23')}&seed=1&model={HOSTILE}", expected="404"
+    )
+    expect(hostile.locator("#write-made")).to_contain_text("deleted meanwhile")
+    assert "hacked" not in page.title() + hostile.title()
+
+
+def test_prompt_that_is_too_long_is_marked_and_can_be_cut_off(opened, serving, trained_root):
+    page = opened(f"{serving(trained_root, max_prompt=40).base_url}#write")
+    page.fill("#write-prompt", "the cat sat " * 5)
+    expect(page.locator("#write-unknown")).to_contain_text("At most 40 characters can be read: 20 too many")
+    assert page.locator("#write-form .marks mark").text_content() == ("the cat sat " * 5)[40:]
+    page.click("#write-unknown button")
+    expect(page.locator("#write-unknown")).to_be_hidden()
+    assert page.input_value("#write-prompt") == ("the cat sat " * 5)[:40]
+    assert write(page, page.input_value("#write-prompt"), length="10000").startswith("the cat")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_busy_server_is_waited_for_as_long_as_it_asks(opened, serving, trained_root):
+    client = serving(trained_root, rate_limit="1/5seconds")
+    page = opened(client.base_url, expected="429")
+    write(page, "the ", length="30")
+    page.evaluate(
+        """() => {
+            const told = window.told = [];
+            new MutationObserver(() => told.push(document.getElementById("write-made").textContent)).observe(
+                document.getElementById("write-made"), {childList: true});
+        }"""
+    )
+    for _ in range(3):  # a window of the limit may end between two texts, but not between each two of four
+        write(page, "the ", length="30")
+        if told := page.evaluate("window.told.filter(text => text.includes('busy'))"):
+            break
+    waits = [int(re.search(r"in (\d+) s", text)[1]) for text in told]
+    assert waits
+    assert waits[-1] == 1  # counted down
+    assert max(waits) <= 5
+
+
+def test_text_to_copy_is_shown_and_selected_without_a_clipboard(client, opened):
+    page = opened(client.base_url)
+    write(page, "the ", length="30", seed="5")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#write-copied")).to_contain_text("copied by hand")
+    chosen = page.evaluate("getSelection().toString()")
+    assert chosen.startswith("curl -s http://127.0.0.1")
+    assert '"seed":5' in chosen
