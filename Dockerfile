@@ -17,7 +17,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY app app
 # importing compiles what will be imported, and leaves out the rest: a sixth of the image
-RUN python -m app.intake.corpus corpora/shakespeare.txt \
+RUN python -m app.intake.corpus corpora/shakespeare.txt && chmod 644 corpora/shakespeare.txt \
     && python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir wheels . \
     && python -m pip --python /opt/charloom/bin/python install --quiet --no-deps wheels/*.whl \
     && /opt/charloom/bin/python -P -c "import app.cli, app.commands.serve, app.reports.plots, app.worker"
