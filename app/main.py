@@ -57,6 +57,7 @@ from app.server.protocol import bounded_http
 from app.settings import Settings, load_settings
 from app.slots import Downloads, Slots, StreamSlots
 from app.store.loss_curves import Curves
+from app.store.recent import Recent
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
 from app.store.uploads import UploadedFiles
@@ -87,6 +88,7 @@ ROUTES = (
     pages,
 )
 
+LOOK_SECONDS, LOOKS = 0.25, 256  # that one look at a watched run is good for; runs looked at
 DOWNLOADS = 16  # exports and reports at once
 COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
 CLEARING_SECONDS = 600.0
@@ -180,6 +182,7 @@ def build_services(settings: Settings) -> Services:
         streams=StreamSlots(settings.max_streams),
         metrics=Metrics(engine, models),
         curves=Curves(),
+        looks=Recent(LOOK_SECONDS, LOOKS),
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(settings.gradcheck_seconds),
         assets=Assets(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter
@@ -22,6 +22,7 @@ from app.settings import Settings
 from app.slots import Downloads, Slots, StreamSlots
 from app.store.checkpoints import parse_model_name
 from app.store.loss_curves import Curves
+from app.store.recent import Recent
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Limits
@@ -44,6 +45,7 @@ class Services:
     streams: StreamSlots
     metrics: Metrics
     curves: Curves
+    looks: Recent[Any]
     renderer: Renderer
     gradchecks: GradientChecks
     assets: Assets

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from app.errors import RunFileError, RunNotFoundError
 from app.store import history
-from app.store.files import is_regular, read_regular
+from app.store.files import is_regular, open_regular, read_regular
 from app.store.records import Baselines, Control, Latest, Record, RunSpec, Status
 from model.config import RunConfig
 
@@ -130,6 +130,19 @@ class Run:
                 f"corpus.txt in {self.name!r} is not the text of this run: put that back, or make a new run"
             )
         return data.decode("utf-8")
+
+    def text_end(self, characters: int) -> str:
+        """The last characters of the text, without reading the rest, or proving it. Raises RunFileError."""
+        path = self.path / "corpus.txt"
+        try:
+            with open_regular(path) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 4 * characters))
+                data = file.read()
+        except OSError as error:
+            raise RunFileError(
+                f"{path.name} of run {self.name!r} cannot be read: {error.strerror}"
+            ) from error
+        return data.decode("utf-8", "ignore")[-characters:]  # it may begin within a character
 
     def history(self) -> list[dict[str, Any]]:
         """The recorded points of the loss curve, oldest first. Raises OSError."""

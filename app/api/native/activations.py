@@ -15,6 +15,7 @@ from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
 from model.units import activations, followers
 
 PASSAGE = 1_000  # characters of the model's own text
+LARGEST = 1 << 24  # characters times units that are read at once: 64 MB of outputs
 WAITING = 16  # requests that may wait for the one that is read
 
 router = APIRouter(tags=["text"])
@@ -28,7 +29,7 @@ router = APIRouter(tags=["text"])
 async def unit_activations(services: ServicesDep, asked: ActivationsRequest) -> ActivationsResponse:
     """The output of one hidden unit after every character of a text.
 
-    Besides, for what a reader could keep in mind (an open quotation, the position in the line, capitals, …),
+    Also, for what a reader could keep in mind (an open quotation, the position in the line, capitals, …),
     the unit of the whole network that follows it most closely along this very text.
     """
     limit = services.settings.max_prompt
@@ -46,8 +47,15 @@ def _read(services: Services, model: LoadedModel, asked: ActivationsRequest) -> 
     for name, value, size in (("layer", asked.layer, config.layers), ("unit", asked.unit, config.hidden)):
         if value is not None and value >= size:
             raise InvalidRequestError(name, f"must be from 0 to {size - 1} in {model.id}. Given: {value}")
+    longest = max(1, LARGEST // (config.layers * config.hidden))
     if text is None:
-        text = services.run(model.run).text()[-min(PASSAGE, services.settings.max_prompt) :]
+        text = services.run(model.run).text_end(min(PASSAGE, longest, services.settings.max_prompt))
+    elif len(text) > longest:
+        raise InvalidRequestError(
+            "text",
+            f"must have at most {longest:,} characters for the {config.layers * config.hidden:,} units of "
+            f"{model.id}. Given: {len(text):,}",
+        )
     if unknown := model.vocabulary.unknown(text):
         raise UnknownInFieldError(unknown, "text", model.id)
     values = activations(model.network, model.vocabulary.encode(text))

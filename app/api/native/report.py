@@ -96,7 +96,7 @@ async def _pages(
     picture = f"loss-curve.svg?model={quote(run.name)}"
     if form == "html":
         key = ("loss-curve", curve.version, "svg", "light", "wide")
-        drawn = (curve.drawn(), "svg", "light", "wide")
+        drawn = (await run_in_threadpool(curve.drawn), "svg", "light", "wide")
         picture = inlined(await services.renderer.picture(key, "draw_loss_curve", *drawn))
     checked: LoadedModel | None = None
     reason = ""

@@ -101,9 +101,11 @@ async def events(job_id: str, services: ServicesDep, after: After = None, limit:
 
     def found() -> JobEventList:
         run = tuning.run_of(services.runs, job_id)
-        told = tuning.events(run, services.curves.get(run).points)
-        shown, more = page(told, after, limit, lambda event: event.id)
-        return JobEventList(data=shown, has_more=more)
+        points = services.curves.get(run).points
+        moments, more = page(
+            tuning.moments(run, points), after, limit, lambda moment: tuning.event_id(run, moment)
+        )
+        return JobEventList(data=[tuning.event(run, points, moment) for moment in moments], has_more=more)
 
     return await run_in_threadpool(found)
 
@@ -116,8 +118,10 @@ async def checkpoints(
 
     def found() -> JobCheckpointList:
         run = tuning.run_of(services.runs, job_id)
-        every = tuning.checkpoints(run, services.curves.get(run).points)
-        shown, more = page(every, after, limit, lambda checkpoint: checkpoint.id)
+        points, newest_first = services.curves.get(run).points, reversed(run.checkpoints().items())
+        steps, more = page(newest_first, after, limit, lambda item: tuning.checkpoint_id(run, item[0]))
+        every = (tuning.checkpoint(run, points, *item) for item in steps)
+        shown = [checkpoint for checkpoint in every if checkpoint is not None]
         ends = (shown[0].id, shown[-1].id) if shown else (None, None)
         return JobCheckpointList(data=shown, first_id=ends[0], last_id=ends[1], has_more=more)
 

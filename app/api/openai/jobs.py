@@ -5,9 +5,12 @@ Reads and writes files: not for an event loop.
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections.abc import Sequence
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from app.api.openai.job_schemas import (
     FineTuningJob,
@@ -44,6 +47,7 @@ STATUSES: dict[State, FineTuningStatus] = {
     "stopped": "cancelled",
 }
 LOSSES = {"loss": "train_loss", "smooth_loss": "smooth_train_loss", "validation_loss": "valid_loss"}
+LOOKED_BACK = 1_000  # points before a checkpoint in which its losses are sought
 logger = logging.getLogger(__name__)
 
 Points = Sequence[dict[str, Any]]  # of a loss curve
@@ -147,35 +151,62 @@ def _used(run: Run) -> HyperparametersUsed:
     )
 
 
-def events(run: Run, points: Points) -> list[JobEvent]:
-    """What happened to a run, the newest first, from its curve and its checkpoints."""
-    spec, status = run.spec, run.standing
+class Moment(NamedTuple):
+    """Something that happened to a run at a step; `kind` tells several of one step apart."""
 
-    def event(step: int, kind: str, seconds: float, message: str, **more: Any) -> tuple[int, JobEvent]:
-        told = {"level": "info", "type": "message"} | more
-        at = int(spec.created + seconds)
-        return step, JobEvent(id=f"ftevent-{run.name}-{step}-{kind}", created_at=at, message=message, **told)
+    step: int
+    kind: str
+    data: Any = None
 
-    found = [event(-1, "made", 0.0, f"Queued on {spec.corpus_name}, {spec.characters:,} characters")]
-    times = {}
-    for point in points:
-        step, seconds = point["step"], point.get("seconds") or 0.0
-        times[step] = seconds
-        data = {"step": step} | metrics(point)
-        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in list(data.items())[1:])
-        found.append(event(step, "point", seconds, f"Step {step:,}: {text}", type="metrics", data=data))
-    for step in run.checkpoints():
-        seconds = max((value for at, value in times.items() if at <= step), default=0.0)
-        found.append(event(step, "saved", seconds, f"Checkpoint {run.name}@{step} written"))
-    last = max((step for step, _ in found), default=0) + 1
-    elapsed = max(0.0, status.heartbeat - spec.created)
-    for number, warning in enumerate(status.warnings):
-        found.append(event(last, f"warning{number}", elapsed, warning, level="warn"))
+
+def moments(run: Run, points: Points) -> Iterator[Moment]:
+    """What happened to a run, the newest first; nothing is made of a moment that nobody asks for."""
+    status, saved = run.standing, list(run.checkpoints())
+    last = max(points[-1]["step"] if points else -1, saved[-1] if saved else -1) + 1
     if status.state in ENDED or status.reason:
-        level = "error" if status.state == "failed" else "info"
-        ending = f"{STATUSES[status.state]}{f': {status.reason}' if status.reason else ''}"
-        found.append(event(last + 1, "state", elapsed, ending.capitalize(), level=level))
-    return [told for _, told in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        yield Moment(last + 1, "state", status)
+    for number, warning in enumerate(status.warnings):
+        yield Moment(last, f"warning{number}", warning)
+    yield from heapq.merge(
+        (Moment(point["step"], "point", point) for point in reversed(points)),
+        (Moment(step, "saved") for step in reversed(saved)),
+        key=lambda moment: -moment.step,
+    )
+    yield Moment(-1, "made")
+
+
+def event_id(run: Run, moment: Moment) -> str:
+    return f"ftevent-{run.name}-{moment.step}-{moment.kind}"
+
+
+def event(run: Run, points: Points, moment: Moment) -> JobEvent:
+    """One moment as an event."""
+    spec, (step, kind, data) = run.spec, moment
+    more: dict[str, Any] = {"level": "info", "type": "message"}
+    seconds = max(0.0, run.standing.heartbeat - spec.created)
+    if kind == "made":
+        seconds, message = 0.0, f"Queued on {spec.corpus_name}, {spec.characters:,} characters"
+    elif kind == "point":
+        found = metrics(data)
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+        seconds, message = data.get("seconds") or 0.0, f"Step {step:,}: {text}"
+        more |= {"type": "metrics", "data": {"step": step} | found}
+    elif kind == "saved":
+        before = _recorded(points, step)
+        seconds = (points[before - 1].get("seconds") or 0.0) if before else 0.0
+        message = f"Checkpoint {run.name}@{step} written"
+    elif kind == "state":
+        more["level"] = "error" if data.state == "failed" else "info"
+        message = f"{STATUSES[data.state]}{f': {data.reason}' if data.reason else ''}".capitalize()
+    else:
+        more["level"], message = "warn", data
+    at = int(spec.created + seconds)
+    return JobEvent(id=event_id(run, moment), created_at=at, message=message, **more)
+
+
+def _recorded(points: Points, step: int) -> int:
+    """How many points were recorded by `step`."""
+    return bisect_right(points, step, key=lambda point: point["step"])
 
 
 def metrics(point: dict[str, Any]) -> dict[str, float]:
@@ -183,29 +214,36 @@ def metrics(point: dict[str, Any]) -> dict[str, float]:
     return {name: point[ours] for ours, name in LOSSES.items() if point.get(ours) is not None}
 
 
-def checkpoints(run: Run, points: Points) -> list[JobCheckpoint]:
-    """The checkpoints of a run, the newest first, with the losses last recorded by then."""
-    found = []
-    for step, path in run.checkpoints().items():
-        try:
-            written = path.stat().st_mtime
-        except FileNotFoundError:  # made room meanwhile
-            continue
-        known: dict[str, float] = {}
-        for point in points:
-            if point["step"] <= step:
-                known |= metrics(point)
-        found.append(
-            JobCheckpoint(
-                id=f"ftckpt-{run.name}-{step}",
-                created_at=int(written),
-                fine_tuned_model_checkpoint=f"{run.name}@{step}",
-                fine_tuning_job_id=job_id(run),
-                step_number=step,
-                metrics={"step": step} | known,
-            )
-        )
-    return found[::-1]
+def checkpoint_id(run: Run, step: int) -> str:
+    return f"ftckpt-{run.name}-{step}"
+
+
+def checkpoint(run: Run, points: Points, step: int, path: Path) -> JobCheckpoint | None:
+    """One checkpoint, with the losses last recorded by then; None if it was removed meanwhile."""
+    try:
+        written = path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return JobCheckpoint(
+        id=checkpoint_id(run, step),
+        created_at=int(written),
+        fine_tuned_model_checkpoint=f"{run.name}@{step}",
+        fine_tuning_job_id=job_id(run),
+        step_number=step,
+        metrics={"step": step} | _metrics_at(points, step),
+    )
+
+
+def _metrics_at(points: Points, step: int) -> dict[str, float]:
+    """The losses last recorded by `step`; the held-out one with its step, as it is measured seldom."""
+    known: dict[str, float] = {}
+    number = _recorded(points, step)
+    for point in points[max(0, number - LOOKED_BACK) : number]:
+        found = metrics(point)
+        if "valid_loss" in found:
+            found["valid_step"] = point["step"]
+        known |= found
+    return known
 
 
 def described(runs: Sequence[Run]) -> list[FineTuningJob]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TypeVar
 
 from app.errors import InvalidRequestError
@@ -11,15 +12,14 @@ Item = TypeVar("Item")
 
 
 def page(
-    items: Sequence[Item], after: str | None, limit: int, id_of: Callable[[Item], str]
+    items: Iterable[Item], after: str | None, limit: int, id_of: Callable[[Item], str]
 ) -> tuple[list[Item], bool]:
     """At most `limit` of the items that come after the one whose id is `after`, and whether there are more.
 
-    Raises InvalidRequestError if there is none of that id.
+    No item is taken that comes later. Raises InvalidRequestError if there is none of that id.
     """
-    begin = 0
-    if after is not None:
-        begin = 1 + next((at for at, item in enumerate(items) if id_of(item) == after), -1)
-        if begin == 0:
-            raise InvalidRequestError("after", f"is not in this list. Given: {after[:80]!r}")
-    return list(items[begin : begin + limit]), begin + limit < len(items)
+    following = iter(items)
+    if after is not None and all(id_of(item) != after for item in following):
+        raise InvalidRequestError("after", f"is not in this list. Given: {after[:80]!r}")
+    found = list(islice(following, limit + 1))
+    return found[:limit], len(found) > limit

@@ -1,0 +1,176 @@
+"""However long a run is, and however many look at it, an answer costs what is shown of it."""
+
+import threading
+import time
+
+import httpx
+import pytest
+
+from app.api.native import run_info
+from app.api.native.run_events import Cursor, Watch
+from app.api.openai import jobs as tuning
+from app.api.openai.job_schemas import JobCheckpoint, JobEvent
+from app.store import history
+from app.store.recent import Recent
+from app.store.run import Run
+from app.store.run_store import RunStore
+
+JOB = "/v1/fine_tuning/jobs/ftjob-gru"
+
+
+@pytest.fixture
+def long(trained: RunStore) -> RunStore:
+    """The run `gru` with 20,000 points, of which every fifth has a held-out loss."""
+    run = trained.get("gru")
+    line = run.history()[-1]
+    points = (
+        line | {"step": step, "seconds": step / 10, "validation_loss": None if step % 5 else step / 1000}
+        for step in range(20_000)
+    )
+    run.history_path.write_bytes(b"".join(map(history.encode, points)))
+    return trained
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
+    made: list[object] = []
+
+    class Counted(kind):
+        def __init__(self, **values):
+            super().__init__(**values)
+            made.append(self)
+
+    monkeypatch.setattr(tuning, kind.__name__, Counted)
+    return made
+
+
+def test_one_event_of_a_long_run_is_made_alone(long, serving, monkeypatch):
+    client = serving(long.root)
+    made = counted(monkeypatch, JobEvent)
+    page = client.get(f"{JOB}/events", params={"limit": 1}).json()
+    assert (len(page["data"]), page["has_more"], len(made)) == (1, True, 1)
+    deep = client.get(f"{JOB}/events", params={"limit": 2, "after": "ftevent-gru-7000-point"}).json()
+    assert [event["id"] for event in deep["data"]] == ["ftevent-gru-6999-point", "ftevent-gru-6998-point"]
+    assert len(made) == 3
+
+
+def test_one_checkpoint_of_a_long_run_is_made_alone(long, serving, monkeypatch):
+    client = serving(long.root)
+    made = counted(monkeypatch, JobCheckpoint)
+    page = client.get(f"{JOB}/checkpoints", params={"limit": 1}).json()
+    assert (len(page["data"]), page["has_more"], len(made)) == (1, True, 1)
+    newest = page["data"][0]
+    assert newest["step_number"] == 60
+    assert newest["metrics"]["valid_loss"] == 0.06
+    second = client.get(f"{JOB}/checkpoints", params={"limit": 1, "after": newest["id"]}).json()["data"][0]
+    assert second["step_number"] < 60
+
+
+def test_held_out_loss_of_a_checkpoint_has_its_step(long, serving):
+    long.get("gru").checkpoint_path(60).rename(long.get("gru").checkpoint_path(63))
+    client = serving(long.root)
+    [newest] = client.get(f"{JOB}/checkpoints", params={"limit": 1}).json()["data"]
+    assert newest["metrics"]["step"] == 63
+    assert (newest["metrics"]["valid_step"], newest["metrics"]["valid_loss"]) == (60, 0.06)
+
+
+def test_pages_of_events_hold_each_event_once_and_the_newest_first(long, serving):
+    client = serving(long.root)
+    seen: list[str] = []
+    after = {"after": "ftevent-gru-130-point"}
+    while True:
+        page = client.get(f"{JOB}/events", params={"limit": 20, **after}).json()
+        seen += [event["id"] for event in page["data"]]
+        after = {"after": seen[-1]}
+        if not page["has_more"]:
+            break
+    assert len(seen) == len(set(seen))
+    steps = [int(name.split("-")[2]) for name in seen if "made" not in name]
+    assert steps == sorted(steps, reverse=True)
+    assert seen[-1] == "ftevent-gru--1-made"
+    assert "ftevent-gru-60-saved" in seen
+    assert seen.index("ftevent-gru-60-point") < seen.index("ftevent-gru-60-saved")
+
+
+def test_many_watchers_share_one_look(trained, serving, monkeypatch):
+    client = serving(trained.root)
+    services = client.app.state.services
+    services.looks.seconds = 30.0
+    described: list[str] = []
+    describe = run_info.describe
+    monkeypatch.setattr(
+        "app.api.native.run_events.describe",
+        lambda services, run: (described.append(run.name), describe(services, run))[1],
+    )
+    watches = [Watch(services, trained.get("gru"), None) for _ in range(30)]
+    for _ in range(3):
+        for watch in watches:
+            watch.look()
+    assert described == ["gru"]
+
+
+def test_watcher_of_a_long_run_reads_only_what_is_new(long, serving):
+    class Counting(dict):
+        def __getitem__(self, name):
+            looked.append(name)
+            return super().__getitem__(name)
+
+    looked: list[str] = []
+    services = serving(long.root).app.state.services
+    watch = Watch(services, long.get("gru"), Cursor(19_998, 0, 60))
+    services.curves.get(long.get("gru")).points[:] = [
+        Counting(point) for point in services.curves.get(long.get("gru")).points
+    ]
+    watch.look()
+    assert 0 < len(looked) < 200
+
+
+def test_result_is_shared_for_a_while_and_by_name():
+    made: list[int] = []
+
+    def make() -> int:
+        time.sleep(0.01)
+        made.append(len(made))
+        return len(made)
+
+    recent = Recent(30.0, 2)
+    threads = [threading.Thread(target=recent.get, args=("a", make)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert recent.get("b", make) == 2
+    assert recent.get("c", make) == 3
+    assert recent.get("a", make) == 4  # dropped: two are kept
+    recent.seconds = -1.0
+    assert recent.get("a", make) == 5
+
+
+def test_activations_of_a_long_text_read_its_end_alone(trained, serving, monkeypatch):
+    run = trained.get("gru")
+    expected = run.text()[-1000:]
+    client = serving(trained.root)
+
+    def refuse(run: Run) -> str:
+        raise AssertionError("the whole text was read")
+
+    monkeypatch.setattr(Run, "text", refuse)
+    answer = client.post("/activations", json={"model": "gru"})
+    assert answer.json()["text"] == expected
+
+
+@pytest.mark.parametrize("text", ["aé" * 10, "😀é" * 40, "", "x"])
+def test_end_of_a_text_is_whole_characters(trained: RunStore, text):
+    run = trained.get("gru")
+    (run.path / "corpus.txt").write_text(text, encoding="utf-8")
+    for count in (1, 3, 7, 100):
+        assert run.text_end(count) == text[-count:]
+
+
+def test_activations_are_bounded_by_characters_times_units(client: httpx.Client, monkeypatch):
+    monkeypatch.setattr("app.api.native.activations.LARGEST", 24 * 50)
+    answer = client.post("/activations", json={"model": "gru", "text": "a" * 51})
+    assert answer.status_code == 422
+    assert "at most 50 characters for the 24 units" in answer.json()["error"]["message"]
+    assert client.post("/activations", json={"model": "gru", "text": "a" * 50}).status_code == 200
+    assert len(client.post("/activations", json={"model": "gru"}).json()["text"]) == 50
