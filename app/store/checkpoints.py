@@ -53,14 +53,18 @@ def find_checkpoint(run: Run, at: Any = None) -> Found:
         return Found(step, path, None)
     wanted = str(at)[:13]
     step = int(wanted) if wanted.isascii() and wanted.isdecimal() else -1
+    if step in (kept := run.kept()):  # first: after a return to an earlier step another may have its number
+        return Found(step, kept[step], None)
     if step in steps:  # before the best of that step, which is another file
         return Found(step, steps[step], None)
     if best and (wanted == BEST or step == best.step):
         return Found(best.step, run.path / best.file, best.digest)
     shown = ", ".join(map(str, list(steps)[:LISTED])) + (", …" if len(steps) > LISTED else "")
     best_step = f", and its best is {best.step}" if best else ""
+    nearest = min({*steps, *kept}, key=lambda other: abs(other - step), default=None)
+    hint = f"; the nearest to {step} is {run.name}@{nearest}" if step >= 0 and nearest is not None else ""
     raise ModelNotFoundError(
-        f"run {run.name!r} has no checkpoint {wanted}; it has the steps {shown}{best_step}"
+        f"run {run.name!r} has no checkpoint {wanted}; it has the steps {shown}{best_step}{hint}"
     )
 
 

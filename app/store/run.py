@@ -22,6 +22,7 @@ MOST_SAMPLES = 1000  # that are read at once
 FILES = ("corpus.txt", "history.jsonl", "samples.jsonl", *RECORDS)
 UNSETTLED = 2_000_000_000  # nanoseconds
 STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
+KEPT_FILE = re.compile(r"kept-([0-9]{9,12})\.safetensors", re.ASCII)
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -35,7 +36,11 @@ class Text(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Steps of the checkpoint files, ascending; how many samples there are; which files cannot be used."""
+    """What a run has.
+
+    `steps` are those of the checkpoint files, ascending, the kept ones included; `samples` is how many there
+    are; the third says which files cannot be used.
+    """
 
     steps: tuple[int, ...]
     samples: int
@@ -185,9 +190,16 @@ class Run:
 
     def checkpoints(self) -> dict[int, Path]:
         """The checkpoint files by step, ascending. Links are left out: they could point out of the store."""
+        return self._by_step(STEP_FILE)
+
+    def kept(self) -> dict[int, Path]:
+        """The checkpoints by step that stay because somebody has a link to them (app/store/kept.py)."""
+        return self._by_step(KEPT_FILE)
+
+    def _by_step(self, names: re.Pattern[str]) -> dict[int, Path]:
         found = {}
         for path in self.path.iterdir():
-            if (match := STEP_FILE.fullmatch(path.name)) and is_regular(path):
+            if (match := names.fullmatch(path.name)) and is_regular(path):
                 found[int(match[1])] = path
         return dict(sorted(found.items()))
 
@@ -206,7 +218,7 @@ class Run:
 
     def _look_at_files(self) -> Files:
         try:
-            steps = tuple(self.checkpoints())
+            steps = tuple(sorted({*self.checkpoints(), *self.kept()}))
             faults = [
                 f"{name} is not a regular file: it is left out; remove it"
                 for name in FILES
@@ -227,6 +239,9 @@ class Run:
 
     def checkpoint_path(self, step: int) -> Path:
         return self.path / f"step-{step:09d}.safetensors"
+
+    def kept_path(self, step: int) -> Path:
+        return self.path / f"kept-{step:09d}.safetensors"
 
     def best_path(self, step: int) -> Path:
         return self.path / f"best-{step:09d}.safetensors"

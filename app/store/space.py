@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -64,10 +64,16 @@ class Budget:
             path.unlink(missing_ok=True)
 
     def _removable(self) -> list[tuple[Path, int]]:
-        """Checkpoints that are neither the newest nor the best of their run, oldest first; their sizes."""
+        """Checkpoints that are neither the newest nor the best of their run, oldest first; their sizes.
+
+        Those that somebody has a link to come last.
+        """
+        return self._by_age(_intermediate) + self._by_age(_kept)
+
+    def _by_age(self, choose: Callable[[Run], list[Path]]) -> list[tuple[Path, int]]:
         found = []
         for run in self.store.list():
-            for path in _intermediate(run):
+            for path in choose(run):
                 try:
                     stat = path.lstat()
                 except FileNotFoundError:  # its own worker was quicker
@@ -84,6 +90,13 @@ def _intermediate(run: Run) -> list[Path]:
     latest = run.usable_latest()
     kept = {latest.newest.file} if latest else set()
     return [path for path in list(checkpoints.values())[:-1] if path.name not in kept]
+
+
+def _kept(run: Run) -> list[Path]:
+    try:
+        return list(run.kept().values())
+    except FileNotFoundError:  # deleted meanwhile
+        return []
 
 
 def size_of(folder: Path) -> int:

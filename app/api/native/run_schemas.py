@@ -132,6 +132,22 @@ class TextChecked(BaseModel):
     findings: list[TextFinding]
 
 
+class KeepRequest(BaseModel):
+    """The checkpoint to keep."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"step": 4000}]})
+
+    step: int = Field(ge=0, lt=10**12, strict=True)
+
+
+class Kept(BaseModel):
+    """A checkpoint that stays although training goes on."""
+
+    model: str = Field(description="What to ask for: `run@step`.")
+    kept: int = Field(description="Checkpoints of the run that are kept so.")
+    limit: int = Field(description="At most so many; then the earliest goes.")
+
+
 class Deleted(BaseModel):
     """Gone, with all its files."""
 

@@ -14,6 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from app.api.native.run_info import ModelQuery, describe, list_runs
 from app.api.native.run_schemas import (
     Deleted,
+    KeepRequest,
+    Kept,
     RunChange,
     RunInfo,
     RunList,
@@ -24,6 +26,7 @@ from app.api.openapi import errors
 from app.api.services import Services, ServicesDep, change_in_turn
 from app.server.auth import Right, needs
 from app.store.control import RETRY_SECONDS, STOP_SECONDS, ask, begin_deletion, finish_deletion
+from app.store.kept import MOST, keep
 from app.store.records import Wanted
 
 router = APIRouter(tags=["training"])
@@ -50,6 +53,26 @@ async def one(name: str, services: ServicesDep) -> RunInfo:
 async def change(name: str, body: RunChange, services: ServicesDep) -> RunInfo:
     """Ask something of a run. What is being trained is in state `training` until the worker has obeyed."""
     return await change_in_turn(services, partial(_change, services, name, body))
+
+
+@router.post(
+    "/runs/{name}/keep",
+    summary="Keep a checkpoint that a link names",
+    responses=errors(400, 404, 413, 422, 503, 507),
+)
+async def keep_checkpoint(name: str, body: KeepRequest, services: ServicesDep) -> Kept:
+    """Training removes most checkpoints after some minutes; one that is kept gives the same texts later, too.
+
+    For clients that copy a request which names a step. Of each run at most 16 are kept, the earliest is
+    released first, and all of them when the store needs their room for new checkpoints.
+    """
+
+    def kept() -> Kept:
+        run = services.runs.get(name)
+        count = keep(run, body.step, services.limits.budget)
+        return Kept(model=f"{run.name}@{body.step}", kept=count, limit=MOST)
+
+    return await run_in_threadpool(kept)
 
 
 @router.delete(
