@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from app.commands.progress import make_display
 from app.errors import ConflictError, RunExistsError, RunNotFoundError
-from app.intake.expectations import make_plan
+from app.intake.expectations import NO_QUEUE, make_plan, queue_of
 from app.intake.findings import Finding, as_details, printable_name
 from app.intake.planning import PLANNED, check_length, make_config, usual
 from app.intake.text import read_text
@@ -92,10 +92,20 @@ def planned(
         if named and same and run.config.preset == PLANNED and run.spec.corpus_sha256 == sha256:
             return run.config
     console.print("Looking at the text and at the speed of this machine …", highlight=False)
-    plan = make_plan(text, overrides, len(os.sched_getaffinity(0)), measure)
+    queue = queue_of(store) if is_busy(store) else NO_QUEUE
+    plan = make_plan(text, overrides, len(os.sched_getaffinity(0)), measure, queue)
     for line in plan.described():
         console.print(line, highlight=False, soft_wrap=True)
     return plan.config
+
+
+def is_busy(store: RunStore) -> bool:
+    """Whether a worker holds the store, and trains its runs in turn."""
+    try:
+        with hold(store, lambda: True, wait=False):
+            return False
+    except StoreBusyError:
+        return True
 
 
 def find_or_create(

@@ -1,27 +1,47 @@
-"""What to expect of a run before it is trained: its loss, and when it ends."""
+"""What to expect of a run before it is trained: a range for its loss, and when it ends."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.intake.planning import expected_speed, suited
+from app.intake.planning import expected_seconds, expected_speed, suited
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
 from model.batches import Ids, split
 from model.config import RunConfig
-from model.ngram import baselines
+from model.ngram import ORDER, SHARE, ngram_losses
 from model.vocabulary import Vocabulary
 
 MEMORISED = 12  # times a text is read before its held-out loss rises
-# millions of characters read by each network, of a text of a million -> their loss over the 5-gram's; of two
-# networks, but the last, for which there is time enough to train six
-RELATIVE = ((0.1, 1.38), (0.3, 1.14), (0.9, 0.99), (5.6, 0.87), (10.9, 0.835))
+USUAL_CHARACTERS = 80  # distinct ones of a text that is not looked at
+# Measured on Shakespeare, Python's standard library and random words (docs/experiments.md), for millions of
+# characters read by each network. A network that has read little is as good as n-grams counted on fewer
+# characters: at least and at most so many.
+COUNTED_LEAST = ((0.01, 10.0), (0.03, 60.0), (0.1, 5e3), (0.3, 1e5), (0.9, 9e5))
+COUNTED_MOST = ((0.01, 100.0), (0.03, 3e3), (0.1, 6e4), (0.3, 6e5), (0.9, 1e9))
+# One that has read more is better than n-grams counted on the whole text: its loss over theirs.
+RATIO_LOW = ((0.1, 1.0), (0.3, 0.96), (0.9, 0.9), (2.7, 0.83), (5.6, 0.80), (10.9, 0.77))
+RATIO_HIGH = ((0.9, 1.0), (2.7, 0.98), (10.9, 0.97))
 
+Points = Sequence[tuple[float, float]]
 MeasuredSpeed = Callable[[RunConfig, Vocabulary, Ids], float]
+
+
+class Queue(NamedTuple):
+    """What a new run waits for: so many runs, and about so many seconds."""
+
+    runs: int
+    seconds: float
+
+
+NO_QUEUE = Queue(0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -32,8 +52,9 @@ class Plan:
         config: of the run.
         characters_per_second: measured here, of each network.
         passes: how often each network reads the text it learns from.
-        ngram_loss, expected_loss: of a 5-gram, and of the best checkpoint, on the held-out text, in nats per
-            character.
+        ngram_loss: of a 5-gram on the held-out text, in nats per character.
+        expected_loss: the lowest and the highest that the best checkpoint is likely to have there.
+        queue: what a worker trains before this run.
         ends_at: Unix time.
     """
 
@@ -41,7 +62,8 @@ class Plan:
     characters_per_second: float
     passes: float
     ngram_loss: float
-    expected_loss: float
+    expected_loss: tuple[float, float]
+    queue: Queue
     ends_at: float
 
     def described(self) -> list[str]:
@@ -49,17 +71,24 @@ class Plan:
         config = self.config
         many = f"{config.members} networks side by side, each of" if config.members > 1 else "One network of"
         read = self.characters_per_second * config.minutes * 60
+        low, high = self.expected_loss
         end = time.strftime("%H:%M:%S", time.localtime(self.ends_at))
-        return [
+        lines = [
             f"{many} {config.hidden} {config.cell.upper()} units, reading {read / 1e6:.1f} million "
             f"characters: the text {self.passes:.1f} times.",
             f"On the part held out, a 5-gram reaches {self.ngram_loss:.2f} nats per character; "
-            f"expect about {self.expected_loss:.2f}.",
-            f"It ends at about {end}.",
+            f"expect {low:.2f} to {high:.2f}.",
         ]
+        if self.queue.runs:
+            others = "another run" if self.queue.runs == 1 else f"{self.queue.runs} other runs"
+            minutes = self.queue.seconds / 60
+            lines.append(f"The worker of this store trains {others} first, for about {minutes:.1f} minutes.")
+        return [*lines, f"It ends at about {end}."]
 
 
-def make_plan(text: str, asked: Mapping[str, Any], cores: int, measured: MeasuredSpeed) -> Plan:
+def make_plan(
+    text: str, asked: Mapping[str, Any], cores: int, measured: MeasuredSpeed, queue: Queue = NO_QUEUE
+) -> Plan:
     """A plan for `text` and `asked["minutes"]` on so many cores; other fields in `asked` stay as they are.
 
     `measured` tells how many characters a second each network of a configuration reads here.
@@ -69,32 +98,73 @@ def make_plan(text: str, asked: Mapping[str, Any], cores: int, measured: Measure
     config, speed = suited(len(ids), asked, cores, lambda config: measured(config, vocabulary, ids))
     seconds = 60 * config.minutes
     training_ids, _ = split(ids, config.validation_fraction)
-    ngram_loss = baselines(ids, len(vocabulary), config.validation_fraction)["5-gram"]
-    expected = ngram_loss * relative_loss(len(training_ids), seconds * speed)
-    passes = seconds * speed / len(training_ids)
-    return Plan(config, speed, passes, ngram_loss, expected, time.time() + seconds)
+    return Plan(
+        config=config,
+        characters_per_second=speed,
+        passes=seconds * speed / len(training_ids),
+        ngram_loss=ngram_losses(ids, _learnt(ids, config), len(vocabulary), ORDER)[-1],
+        expected_loss=loss_range(ids, _learnt(ids, config), len(vocabulary), seconds * speed),
+        queue=queue,
+        ends_at=time.time() + queue.seconds + seconds,
+    )
+
+
+def _learnt(ids: Ids, config: RunConfig) -> int:
+    """How many characters are learnt from; the rest is what a loss is measured on."""
+    return min(len(split(ids, config.validation_fraction or SHARE)[0]), len(ids) - 1)
 
 
 def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) -> float:
-    """About what loss a run's best checkpoint reaches on held-out text, in nats per character.
+    """About what loss a run's best checkpoint reaches on held-out text: the middle of the range.
 
     `text` is the beginning of the run's, two characters or more, `characters` the length of the whole.
     """
     vocabulary = Vocabulary.from_text(text)
-    ngram_loss = baselines(vocabulary.encode(text), len(vocabulary), 0.0)["5-gram"]
+    ids = vocabulary.encode(text)
     read = float(config.steps * config.sequence_length * config.streams)
     if config.minutes:
         read = 60 * config.minutes * expected_speed(config, distinct)
-    return ngram_loss * relative_loss(characters * (1 - config.validation_fraction), read)
+    whole = characters * (1 - config.validation_fraction)
+    return math.sqrt(math.prod(loss_range(ids, _learnt(ids, config), len(vocabulary), read, whole)))
 
 
-def relative_loss(characters: float, read: float) -> float:
-    """The expected loss on held-out text in units of a 5-gram's, as measured (docs/experiments.md).
+def loss_range(ids: Ids, learnt: int, distinct: int, read: float, whole: float = 0.0) -> tuple[float, float]:
+    """The range of the loss on ids[learnt:] of networks that each read `read` characters of ids[:learnt].
 
-    `characters` is the text to learn from, `read` what each network reads of it. A text that is read often
-    enough is memorised; and a 5-gram needs more text than a network to become good.
+    It is measured by the text's own n-grams: on a regular text they become good after few characters, and so
+    does a network. A text that is read too often is memorised, so that more reading does not help; `whole` is
+    the length of what is learnt from, where ids[:learnt] is only its beginning.
     """
-    millions = min(read, MEMORISED * characters) / 1e6
-    points, losses = np.log([x for x, _ in RELATIVE]), [loss for _, loss in RELATIVE]
-    loss = float(np.interp(math.log(millions), points, losses))
-    return loss * math.pow(characters / 1e6, 0.04)
+    millions = min(read, MEMORISED * max(learnt, whole)) / 1e6
+
+    def of_ngrams(counted: float) -> float:
+        used = min(int(counted), learnt)
+        shorter = np.concatenate((ids[:used], ids[learnt:]))
+        return min(ngram_losses(shorter, used, distinct, ORDER))
+
+    high = of_ngrams(_at(millions, COUNTED_LEAST)) * _at(millions, RATIO_HIGH)
+    low = of_ngrams(_at(millions, COUNTED_MOST)) * _at(millions, RATIO_LOW)
+    return low, high
+
+
+def _at(x: float, points: Points) -> float:
+    """The value at `x` between points, on logarithmic scales."""
+    logarithms = np.log(np.array(points))
+    return math.exp(float(np.interp(math.log(x), logarithms[:, 0], logarithms[:, 1])))
+
+
+def queue_of(store: RunStore) -> Queue:
+    """What the worker of a store trains before a new run."""
+    before = [
+        (run, status)
+        for run in store.list()
+        if run.control.priority >= 0
+        and ((status := run.standing).state in ("queued", "training") or status.retry_at is not None)
+    ]
+    return Queue(len(before), sum(_seconds_left(run, status) for run, status in before))
+
+
+def _seconds_left(run: Run, status: Status) -> float:
+    if status.state == "training" and status.expected_end is not None:
+        return max(0.0, status.expected_end - time.time())
+    return expected_seconds(run.config, USUAL_CHARACTERS) * (1.0 - status.fraction)

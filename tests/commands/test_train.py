@@ -14,6 +14,8 @@ from app.store.files import Source
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
+from app.training.worker import hold
+from model.config import PRESETS
 from tests.support.runs import small_text
 
 FINISHED = Status(state="finished")
@@ -84,3 +86,15 @@ def test_train_and_an_upload_choose_the_same_settings(store, length, monkeypatch
     limits = Limits(1_000_000, 10, Budget(store, 0))
     made = new_run(store, {"steps": 3}, [Source("text.txt", io.BytesIO(text.encode()))], limits)
     assert store.get("text").config == made.run.config
+
+
+def test_train_beside_a_worker_plans_with_the_queue(store, monkeypatch, capsys):
+    store.create("first", PRESETS["gru"].replace(minutes=5.0), small_text(), "first.txt")
+    monkeypatch.setattr("app.commands.train.measure", lambda *_: 40_000.0)
+    monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
+    with hold(store, lambda: False, wait=False):
+        assert main(["train", "text.txt", "--minutes", "1", "--name", "second"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The worker of this store trains another run first, for about 5.0 minutes." in said
+    assert main(["train", "text.txt", "--minutes", "2", "--name", "third"]) == 0
+    assert "first, for about" not in capsys.readouterr().out

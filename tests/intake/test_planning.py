@@ -1,9 +1,17 @@
 """What is chosen for a text, a time and a machine."""
 
+import random
+import time
+
+import numpy as np
 import pytest
 
-from app.intake.expectations import make_plan, relative_loss
+from app.intake.expectations import Queue, expected_loss, loss_range, make_plan, queue_of
 from app.intake.planning import MEMBERS, PLANNED, rounded, sizes
+from app.store.records import Control, Status
+from app.store.run_store import RunStore
+from model.config import PRESETS
+from model.vocabulary import Vocabulary
 from tests.support.runs import small_text
 
 SPEED = 45_000.0
@@ -57,7 +65,7 @@ def test_a_plan_can_be_trained_and_says_what_to_expect():
     text = " ".join(plan.described())
     assert f"{config.members} networks side by side, each of 256 GRU units" in text
     assert f"reaches {plan.ngram_loss:.2f} nats" in text
-    assert f"expect about {plan.expected_loss:.2f}" in text
+    assert f"expect {plan.expected_loss[0]:.2f} to {plan.expected_loss[1]:.2f}" in text
 
 
 @pytest.mark.parametrize(
@@ -95,10 +103,77 @@ def test_of_a_long_text_a_bounded_part_is_held_out():
     assert plan_for(small_text(20_000)).config.validation_fraction == 0.1
 
 
+def ids_of(text: str) -> tuple[np.ndarray, int]:
+    vocabulary = Vocabulary.from_text(text)
+    return vocabulary.encode(text), len(vocabulary)
+
+
 def test_more_reading_is_expected_to_give_a_lower_loss():
-    losses = [relative_loss(1e6, read) for read in (1e4, 1e5, 1e6, 3e6, 1e9)]
-    assert losses == sorted(losses, reverse=True)
-    assert relative_loss(4.5e4, 1e6) == relative_loss(4.5e4, 1e8)  # a short text is soon known by heart
+    ids, characters = ids_of(small_text(50_000))
+    ranges = [loss_range(ids, 45_000, characters, read) for read in (1e4, 1e5, 5e5)]
+    assert ranges == sorted(ranges, reverse=True)
+    assert all(low < high for low, high in ranges)
+    often, oftener = (loss_range(ids, 45_000, characters, read) for read in (1e6, 1e8))
+    assert often == oftener  # a short text is soon memorised
+
+
+def regular_text(length: int) -> str:
+    """Sentences of random words: as regular as a text can be that is not a repetition."""
+    rng = random.Random(1)
+    words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "who", "but", "home"]
+    words += ["see", "there", "was", "nobody", "came", "to", "and"]
+    sentences, size = [], 0
+    while size < length:
+        chosen = " ".join(rng.choice(words) for _ in range(rng.randint(3, 8)))
+        sentences.append(chosen.capitalize() + rng.choice(".!?") + "\n")
+        size += len(sentences[-1])
+    return "".join(sentences)[:length]
+
+
+# the best held-out loss that one GRU reached on it, by the characters that it read
+REACHED = {1e5: 0.8589, 3e5: 0.8001, 9e5: 0.7955, 2.7e6: 0.7956}
+
+
+@pytest.mark.parametrize("read", REACHED)
+def test_the_loss_reached_on_a_regular_text_is_in_the_range(read):
+    ids, characters = ids_of(regular_text(200_000))
+    low, high = loss_range(ids, 180_000, characters, read)
+    assert low <= REACHED[read] <= high
+    assert high / low < 1.25
+
+
+def test_the_loss_of_an_upload_is_expected_in_the_middle_of_the_range():
+    text = regular_text(20_000)
+    ids, characters = ids_of(text)
+    config = PRESETS["gru"].replace(steps=200)
+    low, high = loss_range(ids, 18_000, characters, 200 * 64 * 32, 180_000)
+    assert expected_loss(text, 200_000, config, characters) == pytest.approx((low * high) ** 0.5)
+    assert loss_range(ids, 18_000, characters, 200 * 64 * 32) > (low, high)  # memorised sooner
+
+
+def test_a_plan_beside_a_busy_worker_waits_for_the_queue(tmp_path):
+    store = RunStore(tmp_path / "store")
+    timed = PRESETS["gru"].replace(minutes=2.0)
+    for name, status in {
+        "running": Status(state="training", heartbeat=time.time(), expected_end=time.time() + 90),
+        "queued": Status(state="queued"),
+        "half": Status(state="training", fraction=0.5),
+        "retried": Status(state="paused", retry_at=time.time() + 5),
+        "paused": Status(state="paused"),
+        "finished": Status(state="finished"),
+        "failed": Status(state="failed"),
+    }.items():
+        store.create(name, timed, small_text(), "small.txt").write_status(status)
+    store.get("queued").write_control(Control(priority=-1))
+    queue = queue_of(store)
+    assert queue.runs == 3
+    assert queue.seconds == pytest.approx(90 + 60 + 120, abs=5)
+    store.get("queued").write_control(Control(priority=1))
+    assert queue_of(store).runs == 4
+    plan = make_plan(small_text(50_000), {"minutes": 3}, 2, lambda *_: SPEED, Queue(4, 390.0))
+    assert plan.ends_at == pytest.approx(time.time() + 390 + 180, abs=5)
+    said = " ".join(plan.described())
+    assert "The worker of this store trains 4 other runs first, for about 6.5 minutes." in said
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.3, 10), (14.0, 10), (99.0, 90), (4321.0, 4000)])
