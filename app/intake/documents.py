@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from app.intake.encodings import decoded
 from app.intake.findings import FileRefusedError, Finding, printable_name
 from app.intake.markup import document_pieces, html_pieces, spine
-from app.intake.zips import DAMAGE, refusing_damage
+from app.intake.zips import DAMAGE, open_zip, refusing_damage
 from app.store.files import Source
 
 LARGEST_WHOLE = 32 << 20  # bytes of a file that is read whole
@@ -102,17 +102,17 @@ def _member(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
 
 
 def _docx(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    with zipfile.ZipFile(source.content) as archive:
+    with open_zip(source.content) as archive:
         yield from document_pieces(_member(archive, "word/document.xml"))
 
 
 def _odt(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    with zipfile.ZipFile(source.content) as archive:
+    with open_zip(source.content) as archive:
         yield from document_pieces(_member(archive, "content.xml"))
 
 
 def _epub(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    with zipfile.ZipFile(source.content) as archive:
+    with open_zip(source.content) as archive:
         package, chapters = spine(lambda name: b"".join(_member(archive, name)))
         folder = posixpath.dirname(package)
         for number, chapter in enumerate(chapters):

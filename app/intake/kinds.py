@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from typing import IO
 
-from app.intake.zips import ZIP_MARKS, refusing_damage
+from app.intake.zips import ZIP_MARKS, open_zip, refusing_damage
 
 HEAD = 4096  # bytes that a kind is told by
 
@@ -120,7 +119,7 @@ def _is_binary(head: bytes) -> bool:
 
 
 def _zipped(content: IO[bytes], name: str) -> str:
-    with refusing_damage(name), zipfile.ZipFile(content) as archive:
+    with refusing_damage(name), open_zip(content) as archive:
         names = set(archive.namelist())
         for member, kind in ZIPPED.items():
             if member in names:

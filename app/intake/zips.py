@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import IO
 
 from app.intake.findings import FileRefusedError, printable_name
+from app.intake.zip_directory import check_directory
 from app.store.files import Source
 
+LARGEST_DIRECTORY = 4 << 20  # bytes of the list of files
 ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 # zipfile raises these for what is damaged, locked, packed in an unknown way, or named in no known encoding
 DAMAGE = (
@@ -35,6 +37,12 @@ def refusing_damage(name: str, what: str = "a zip that cannot be unpacked") -> I
         raise FileRefusedError("bad_zip", f"{name} is {what}: {error}", None, name) from None
 
 
+def open_zip(content: IO[bytes]) -> zipfile.ZipFile:
+    """A zip, once the list of its files is known to fit into memory. Raises what DAMAGE lists."""
+    check_directory(content, LARGEST_DIRECTORY)
+    return zipfile.ZipFile(content)
+
+
 class Member:
     """A file in a zip, open for reading; damage that shows while it is read is FileRefusedError too."""
 
@@ -53,7 +61,7 @@ def members(source: Source) -> Iterator[Source]:
     """
     zip_name = printable_name(source.name)
     with refusing_damage(zip_name):
-        archive = zipfile.ZipFile(source.content)
+        archive = open_zip(source.content)
     with archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             hidden = any(part.startswith((".", "__MACOSX")) for part in member.filename.split("/"))

@@ -272,3 +272,9 @@ def test_other_zipped_documents_are_refused_by_kind(tmp_path):
         assert kind in str(refusal(tmp_path, zipped(**{name: b"<x/>"}), "my.zip")["message"])
     nested = zipped(**{"inner.zip": zipped(**{"a.txt": b"a text"})})
     assert "a zip in a zip" in str(refusal(tmp_path, nested, "my.zip")["message"])
+
+
+def test_a_zip_whose_list_of_files_is_too_long_is_refused(tmp_path):
+    data = zipped(zipfile.ZIP_STORED, **{f"{number:0>500}": b"" for number in range(9_000)})
+    found = refusal(tmp_path, data, "my.zip")
+    assert "the directory of the zip must have at most 4,194,304 bytes" in str(found["message"])
