@@ -189,7 +189,10 @@ def _is_loss(value: Any) -> bool:
 
 
 def _is_guard(value: Any) -> bool:
-    return isinstance(value, dict) and all(type(part) is bool or _is_loss(part) for part in value.values())
+    return isinstance(value, dict) and all(
+        _is_number(part) if name in ("sum", "step") else type(part) is bool or _is_loss(part)
+        for name, part in value.items()
+    )
 
 
 def _is_rollbacks(value: Any) -> bool:

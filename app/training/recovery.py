@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from app.errors import RunFileError
 from app.store.run import Run
+from model.batches import Ids
 from model.checkpoint import Checkpoint, load
-from model.errors import CheckpointError
+from model.errors import CharloomError, CheckpointError
 from model.guards import Rollback, block_start
 from model.training import Training
 from model.vocabulary import Vocabulary
@@ -31,7 +33,7 @@ def start_or_resume(run: Run) -> Training:
             checkpoint = load(path)
             if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
                 raise CheckpointError(path, "is of another run: its settings or its text differ")
-            training = Training.resume(checkpoint, ids)
+            training = _resumed(checkpoint, path, vocabulary, ids)
         except CheckpointError as error:
             logger.warning("checkpoint refused: %s", error)
             refused.append(error)
@@ -50,6 +52,20 @@ def start_or_resume(run: Run) -> Training:
     if initial:
         training.begin_with(initial)
     return training
+
+
+def _resumed(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, ids: Ids) -> Training:
+    """The training as of a checkpoint. Raises CheckpointError for whatever keeps it from being resumed."""
+    if checkpoint.vocabulary != vocabulary:
+        raise CheckpointError(path, "knows other characters than the text of the run has")
+    try:
+        return Training.resume(checkpoint, ids)
+    except CheckpointError as error:
+        raise CheckpointError(path, error.reason) from None
+    except CharloomError:
+        raise  # of the text or the settings, whatever the checkpoint
+    except Exception as error:
+        raise CheckpointError(path, f"cannot be resumed: {error!r:.200}") from None
 
 
 def initial_checkpoint(run: Run) -> Checkpoint | None:

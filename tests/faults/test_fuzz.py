@@ -1,0 +1,20 @@
+"""Some seconds of the fuzzer; `python -m tests.faults.fuzz --seconds 600` is ten minutes of it."""
+
+import logging
+
+from tests.faults.fuzz import TARGETS, fuzz
+
+CASES = 600
+
+
+def test_mutations_of_what_comes_from_outside_are_accepted_or_refused():
+    logging.disable(logging.CRITICAL)
+    try:
+        counts, findings = fuzz(lambda count: count == CASES)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert not findings, "\n".join(findings.values())
+    assert counts.total() == CASES
+    for target in TARGETS:  # or it would test nothing
+        assert counts[f"{target} accepted"] > 0, counts
+        assert counts[f"{target} refused"] > 0 or target == "run", counts
