@@ -13,7 +13,7 @@ from email.message import Message
 from typing import IO, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -73,8 +73,18 @@ async def received(request: Request, body_limit: int, slots: Slots) -> AsyncIter
             source.content.close()
 
 
+class _FormParser(MultiPartParser):
+    def close_unfinished(self, form: FormData) -> bool:
+        """Close the files that have a beginning in the form and no end; whether there are any."""
+        whole = {id(value.file) for _, value in form.multi_items() if isinstance(value, UploadFile)}
+        unfinished = [file for file in self._files_to_close_on_error if id(file) not in whole]
+        for file in unfinished:
+            file.close()
+        return bool(unfinished)
+
+
 async def _take_form(request: Request, upload: Upload) -> None:
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers,
         request.stream(),
         max_files=MOST_FILES,
@@ -86,6 +96,11 @@ async def _take_form(request: Request, upload: Upload) -> None:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from None
+    if parser.close_unfinished(form):
+        for _, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                value.file.close()
+        raise HTTPException(400, "the form ends in the middle of a file: send it whole")
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             upload.sources.append(Source((value.filename or "text.txt")[:200], value.file))
