@@ -16,7 +16,7 @@ import typer
 
 from app.commands import runs
 from app.commands.options import with_run_options
-from app.streams import have_standard_streams
+from app.streams import have_standard_streams, replace_what_cannot_be_encoded, visible
 from model.config import PRESETS
 from model.errors import CharloomError
 
@@ -205,6 +205,7 @@ def open_store(path: Path | None) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. Errors for people become one line on standard error."""
     have_standard_streams()
+    replace_what_cannot_be_encoded()
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="charloom", standalone_mode=False)
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str) -> int:
-    print(f"charloom: {' '.join(message.split())}", file=sys.stderr)
+    print(f"charloom: {visible(' '.join(message.split()))}", file=sys.stderr)
     return USAGE_ERROR
 
 

@@ -7,9 +7,10 @@ import logging.config
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from app.settings import Settings
+from app.streams import visible
 
 
 def configure_logging(settings: Settings) -> None:
@@ -34,7 +35,8 @@ def configure_logging(settings: Settings) -> None:
         renderers = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
-        renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        renderers = [without_controls, console]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -43,3 +45,15 @@ def configure_logging(settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+def without_controls(logger: object, method: str, event: EventDict) -> EventDict:
+    """Every text of a log line with its control characters as escapes: a request's path may hold any.
+
+    A line end too, but in a traceback, or a path could forge a line of its own.
+    """
+    for key, value in event.items():
+        if isinstance(value, str):
+            shown = visible(value)
+            event[key] = shown if key == "exception" else shown.replace("\n", "\\n")
+    return event

@@ -1,9 +1,14 @@
-"""The standard streams of a process, which may have been started without them."""
+"""The standard streams of a process: that they are there, and that what is printed to them does no harm."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
+
+# controls but line feed and tab, marks that turn the direction of what follows, and lone surrogates
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def have_standard_streams() -> None:
@@ -22,3 +27,20 @@ def have_standard_streams() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def replace_what_cannot_be_encoded() -> None:
+    """Prints a question mark for a character that the terminal's encoding lacks, instead of failing.
+
+    What is shown must never end the work that it is about.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def visible(text: str) -> str:
+    """`text` with control characters as escapes (`\\x1b`), for a terminal or a log.
+
+    A file's name, a request's path or a sample can hold sequences that clear a terminal or set its clipboard.
+    """
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

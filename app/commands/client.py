@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.commands.progress import duration
+from app.commands.terminal import cell, say
 from app.intake.findings import printable_name
 from app.main import build_server
 from app.settings import load_settings
@@ -99,13 +100,13 @@ def list_runs(client: httpx.Client) -> None:
     """Print the runs in the order of the queue."""
     runs = checked(client.get("/runs")).json()["runs"]
     if not runs:
-        print("There is no run; make one with: charloom train my.txt")
+        say("There is no run; make one with: charloom train my.txt")
         return
     table = Table("run", "state", "step", "of", "loss", "held-out", "left", "text", box=box.SIMPLE)
     table.columns[0].overflow = "fold"  # a name cut short could not be typed again
     for run in runs:
         end = run["expected_end"]
-        table.add_row(
+        values = (
             run["name"],
             "interrupted" if run["stale"] else run["state"],
             f"{run['step']:,}",
@@ -115,28 +116,29 @@ def list_runs(client: httpx.Client) -> None:
             "" if end is None else duration(end - time.time()),
             run["corpus"],
         )
+        table.add_row(*map(cell, values))
     Console().print(table)
     for run in runs:
         if run["reason"]:
-            print(f"{run['name']}: {run['reason']}")
+            say(f"{run['name']}: {run['reason']}")
 
 
 def show_run(client: httpx.Client, name: str) -> None:
     """Print all that is known of a run."""
-    print(json.dumps(checked(client.get(f"/runs/{name}")).json(), indent=2, ensure_ascii=False))
+    say(json.dumps(checked(client.get(f"/runs/{name}")).json(), indent=2, ensure_ascii=False))
 
 
 def ask(client: httpx.Client, name: str, action: str) -> None:
     """Ask a run to pause, resume or stop."""
     run = checked(client.patch(f"/runs/{name}", json={"action": action})).json()
     obeys = ", and the worker will obey within a second" if run["state"] == "training" else ""
-    print(f"run {name} is {run['state']}{obeys}")
+    say(f"run {name} is {run['state']}{obeys}")
 
 
 def remove(client: httpx.Client, name: str, force: bool) -> None:
     """Remove all of a run."""
     checked(client.delete(f"/runs/{name}", params={"force": force}))
-    print(f"run {name} is gone")
+    say(f"run {name} is gone")
 
 
 def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[Path]) -> None:
@@ -150,9 +152,9 @@ def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[P
     made = checked(answer).json()
     for finding in made["findings"]:
         place = "" if finding["position"] is None else f" (at {finding['position']:,})"
-        print(f"{finding['level']}: {finding['message']}{place}")
+        say(f"{finding['level']}: {finding['message']}{place}")
     about = duration(made["expected_seconds"])
-    print(f"run {made['name']} is queued: {made['characters']:,} characters, about {about} of training")
+    say(f"run {made['name']} is queued: {made['characters']:,} characters, about {about} of training")
 
 
 def export_run(client: httpx.Client, name: str, step: str | None, out: Path | None) -> None:
@@ -166,7 +168,7 @@ def export_run(client: httpx.Client, name: str, step: str | None, out: Path | No
         with target.open("xb") as file:
             for piece in answer.iter_bytes(PIECE):
                 file.write(piece)
-    print(f"{target} is written")
+    say(f"{target} is written")
 
 
 def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
@@ -176,7 +178,7 @@ def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
         answer = client.post(
             "/runs/import", params=given, files={"file": (printable_name(file.name), content)}
         )
-    print(f"run {checked(answer).json()['name']} is here")
+    say(f"run {checked(answer).json()['name']} is here")
 
 
 def _held_out(run: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from app.commands.terminal import say
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
 from app.settings import Settings
@@ -242,8 +243,8 @@ def doctor(settings: Settings) -> bool:
     """Print the findings as they come; say whether there is no fault among them."""
     healthy = True
     for finding in examine(settings):
-        print(f"{MARKS[finding.state]} {finding.name}: {finding.message}", flush=True)
+        say(f"{MARKS[finding.state]} {finding.name}: {finding.message}")
         if finding.advice:
-            print(f"     -> {finding.advice}", flush=True)
+            say(f"     -> {finding.advice}")
         healthy &= finding.state != "fault"
     return healthy

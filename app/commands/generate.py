@@ -12,6 +12,7 @@ from app.engine.models import ModelStore
 from app.engine.unknown import readable
 from app.settings import Settings
 from app.store.run_store import RunStore
+from app.streams import visible
 from model.errors import ConfigError
 from model.generation import generate as generate_text
 from model.sampling import SamplingConfig
@@ -41,6 +42,7 @@ def generate(
     prompt, changed = readable(prompt, loaded.vocabulary, settings.unknown)
     with threadpool_limits(1):
         result = generate_text(loaded.network, loaded.vocabulary, prompt, length, sampling, seed, stop)
-    print(result.text)
+    # into a file or a pipe the text goes as it is
+    print(visible(result.text) if sys.stdout.isatty() else result.text)
     told = f", {changed} characters of the prompt changed" if changed else ""
     print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}{told}", file=sys.stderr)

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from app.store.records import Status
 from app.store.run import Run
+from app.streams import visible
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 CHART_ROWS = 8
@@ -66,7 +67,7 @@ class LineDisplay:
 
     def _print(self, text: str) -> None:
         # as it is: no markup, no colours, no wrapping, for those who read it by program
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveDisplay:
@@ -86,14 +87,14 @@ class LiveDisplay:
         """The whole picture, no wider than the terminal."""
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_row(ProgressBar(total=1.0, completed=status.fraction), Text(f"{status.fraction:.0%}"))
-        parts: list[RenderableType] = [bar, Text(summary(status))]
+        parts: list[RenderableType] = [bar, Text(visible(summary(status)))]
         losses = [point["smooth_loss"] for point in self.run.history() if point["smooth_loss"] is not None]
         if len(losses) > 1:
             parts += [Text(), loss_chart(losses, self.console.width - 16)]
         for _, sample in self.run.samples_after(0, most=1):
             lines = sample["text"].splitlines()[:SAMPLE_LINES]
             parts += [Text(), Text(sample_title(sample), style="dim")]
-            parts += [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
+            parts += [Text(visible(line), no_wrap=True, overflow="ellipsis") for line in lines]
         return Panel(Group(*parts), title=escape(self.run.name), title_align="left")
 
 

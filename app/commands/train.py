@@ -8,6 +8,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from app.signals import Stop, stop_on_signals
 from app.store.records import ENDED, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
+from app.streams import visible
 from app.training.speed import measure
 from app.training.worker import StoreBusyError, Worker, hold
 from model.config import RunConfig
@@ -48,10 +50,10 @@ def train(
     CharloomError with the run's reason if it failed.
     """
     text, findings = read_text(path, encoding or "utf-8")
-    console = Console()
+    console = Console(markup=False, highlight=False)
     for finding in findings:
         place = "" if finding.position is None else f" (at {finding.position:,})"
-        console.print(f"{finding.level}: {finding.message}{place}", markup=False, highlight=False)
+        console.print(visible(f"{finding.level}: {finding.message}{place}"))
     config = make_config(preset, overrides) if preset else usual(len(text), overrides)
     if preset is None and config.minutes:
         config = planned(store, name, text, path, overrides, console)
@@ -59,9 +61,7 @@ def train(
     run = find_or_create(store, name, config, text, path, findings)
     handler = RichHandler(console=console, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    console.print(
-        f"run {run.name} in {store.root}: {len(text):,} characters", highlight=False, soft_wrap=True
-    )
+    console.print(visible(f"run {run.name} in {store.root}: {len(text):,} characters"), soft_wrap=True)
     stop = Stop()
     with stop_on_signals(stop):
         follow(store, run, console, stop)
@@ -69,14 +69,14 @@ def train(
     if status.state == "failed":
         raise CharloomError(f"run {run.name} failed: {status.reason}")
     if status.state == "finished":
-        console.print(f"Write with it: charloom generate --model {run.name}", highlight=False)
+        console.print(f"Write with it: charloom generate --model {run.name}")
         return True
     if status.state == "stopped" or status.held:
         raise ConflictError(
             f"run {run.name} is {status.state} at step {status.step:,}: resume it with "
             f"`{resume_command(store, run)}`, then run the same command again"
         )
-    console.print(f"Stopped at step {status.step:,}; the same command goes on from there.", highlight=False)
+    console.print(f"Stopped at step {status.step:,}; the same command goes on from there.")
     return False
 
 
@@ -91,11 +91,11 @@ def planned(
         named = run.name in (name, default_name(path.name))
         if named and same and run.config.preset == PLANNED and run.spec.corpus_sha256 == sha256:
             return run.config
-    console.print("Looking at the text and at the speed of this machine …", highlight=False)
+    console.print("Looking at the text and at the speed of this machine ...")
     queue = queue_of(store) if is_busy(store) else NO_QUEUE
     plan = make_plan(text, overrides, len(os.sched_getaffinity(0)), measure, queue)
     for line in plan.described():
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return plan.config
 
 
@@ -155,7 +155,13 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
     Raises RunNotFoundError if it is deleted meanwhile.
     """
     display = make_display(run, console)
-    worker = Worker(store, stop, display.show)
+
+    def show(status: Status) -> None:
+        # a reader that has gone must not end the training; rich raises SystemExit for it
+        with suppress(OSError, UnicodeError, SystemExit):
+            display.show(status)
+
+    worker = Worker(store, stop, show)
     following = False
     if run.status.state == "failed":
         run.write_status(run.status.model_copy(update={"state": "queued", "reason": None}))
@@ -163,7 +169,7 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
         while True:
             store.get(run.name)
             status = run.standing
-            display.show(status)
+            show(status)
             if stop() or settled(status):
                 return
             try:
@@ -175,7 +181,6 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
                     console.print(
                         "A worker holds this store and will train the run in its turn. Its progress is shown "
                         "here; Ctrl-C ends only the display.",
-                        highlight=False,
                     )
                 following = True
             if not settled(run.standing):

@@ -10,6 +10,7 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
 from app.commands.client import checked
+from app.commands.terminal import say
 from app.store.records import ENDED
 
 TRIES, PAUSE_SECONDS = 30, 1.0  # after a lost connection
@@ -48,13 +49,13 @@ def tell(event: ServerSentEvent) -> bool:
             for name, label in (("smooth_loss", "loss"), ("validation_loss", "held-out"))
             if data.get(name) is not None
         ]
-        print(f"step {data['step']:>9,}  {'  '.join(losses)}", flush=True)
+        say(f"step {data['step']:>9,}  {'  '.join(losses)}")
     elif event.event == "sample":
-        print(f"--- step {data['step']:,} ---\n{data['text']}\n---", flush=True)
+        say(f"--- step {data['step']:,} ---\n{data['text']}\n---")
     elif event.event == "checkpoint":
-        print(f"checkpoint {data['model']}", flush=True)
+        say(f"checkpoint {data['model']}")
     elif event.event == "state":
         reason = f": {data['reason']}" if data.get("reason") else ""
-        print(f"{data['name']} is {data['state']}{reason}", flush=True)
+        say(f"{data['name']} is {data['state']}{reason}")
         return data["state"] in (*ENDED, DELETED)
     return False
