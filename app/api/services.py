@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.assets import Assets
 from app.engine.engine import Engine
-from app.engine.models import LoadedModel, ModelStore
+from app.engine.loaded_model import LoadedModel
+from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from rich.console import Console
 
-from app.engine.models import LoadedModel, ModelStore
+from app.engine.loaded_model import LoadedModel
+from app.engine.models import ModelStore
 from app.reports.gradchecks import GradientChecks
 from app.reports.plots import draw_loss_curve
 from app.reports.report import (

@@ -15,64 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from app.engine.loaded_model import Identity, LoadedModel, identity_of, laid_out
 from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError
 from app.store.checkpoints import find_checkpoint, no_checkpoint, parse_model_name
 from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
-from model.checkpoint import Checkpoint, load
-from model.config import RunConfig
+from model.checkpoint import load
 from model.errors import CheckpointError
-from model.generation import Decoder
-from model.network import Network
-from model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-
-class Identity(NamedTuple):
-    """Tells a file from an earlier or later one of the same name; all 0 where there is none."""
-
-    path: str
-    inode: int
-    modified: int
-    size: int
-
-    @property
-    def run(self) -> str:
-        """The name of the folder that the file is in."""
-        return Path(self.path).parent.name
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A checkpoint in memory; never changed, so a request that holds one is not disturbed by a newer.
-
-    Attributes:
-        decoder: the network laid out for generation.
-        progress: losses (nats per character) and training seconds as of `step`.
-    """
-
-    run: str
-    step: int
-    path: Path
-    digest: str
-    network: Network
-    decoder: Decoder
-    vocabulary: Vocabulary
-    config: RunConfig
-    progress: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        return f"{self.run}@{self.step}"
-
-    @property
-    def size(self) -> int:
-        """Bytes of the weights, as they came and as they are laid out."""
-        return self.network.flat.nbytes + self.decoder.size
 
 
 @dataclass(frozen=True)
@@ -221,7 +174,7 @@ class ModelStore:
         raise reason or NotReadyError(no_checkpoint(run))
 
     def _load_cached(self, run: Run, path: Path, digest: str | None) -> LoadedModel:
-        identity = _identity(path)
+        identity = identity_of(path)
         model = self._named.pop(identity, None) or self._load(run, path, digest)
         self._named[identity] = model
         size = sum(known.size for known in self._named.values())
@@ -235,7 +188,7 @@ class ModelStore:
         if digest is not None and checkpoint.digest != digest:
             raise CheckpointError(path, "is whole, but not the one that latest.json announces")
         self.loads += 1
-        return _loaded(run.name, path, checkpoint)
+        return laid_out(run.name, path, checkpoint)
 
     def _by_last_trained(self, runs: list[Run]) -> list[tuple[Run, Latest | None]]:
         """Runs with checkpoints, the one that trained last here first; untrained ones after all others."""
@@ -248,12 +201,12 @@ class ModelStore:
                     found.append(((newest.step > 0, not newest.imported, newest.time), run, latest))
                 elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
                     step, path = files.popitem()
-                    found.append(((step > 0, True, _identity(path).modified / 1e9), run, None))
+                    found.append(((step > 0, True, identity_of(path).modified / 1e9), run, None))
         return [(run, latest) for _, run, latest in sorted(found, key=lambda item: item[0], reverse=True)]
 
     def _read_latest(self, run: Run) -> Latest | None:
         """What latest.json says, the same object while the file is the same; None if it cannot be used."""
-        identity = _identity(run.path / "latest.json")
+        identity = identity_of(run.path / "latest.json")
         known = self._latest.get(run.name)
         if known is None or known[0] != identity:
             try:
@@ -284,7 +237,7 @@ class ModelStore:
             found = find_checkpoint(run, at)
         except (ModelNotFoundError, NotReadyError):
             return None
-        identity = _identity(found.path)
+        identity = identity_of(found.path)
         if identity in self._refused:
             return None
         if self._current is not None and identity == self._default_file:
@@ -299,7 +252,7 @@ class ModelStore:
 
     def _try(self, run: Run, path: Path, latest: Latest | None) -> LoadedModel | None:
         """Load a checkpoint, or note why not; one refused before is not tried again until it changes."""
-        identity = _identity(path)
+        identity = identity_of(path)
         if identity in self._refused:
             return None
         try:
@@ -312,7 +265,7 @@ class ModelStore:
 
     def _refuse(self, run: Run, path: Path, error: CheckpointError) -> None:
         """Notes why a checkpoint cannot be used, once for each state of its file."""
-        identity = _identity(path)
+        identity = identity_of(path)
         if identity not in self._refused:
             self._refused.add(identity)
             self._note(Refusal(run.name, path.name, error.reason))
@@ -332,30 +285,3 @@ class ModelStore:
         if self.default is not None:
             return f"the default model is {self.default} (CHARLOOM_MODEL), which the store does not have"
         return "no checkpoint in the store yet: start a worker with `charloom worker`"
-
-
-def _identity(path: Path) -> Identity:
-    try:
-        status = path.lstat()
-    except OSError:
-        return Identity(str(path), 0, 0, 0)
-    return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-def _loaded(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
-    """Without what only a resume needs; the weights are made read-only."""
-    checkpoint.parameters.flags.writeable = False
-    network = checkpoint.network()
-    progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}
-    progress |= checkpoint.losses
-    return LoadedModel(
-        run=run,
-        step=checkpoint.step,
-        path=path,
-        digest=checkpoint.digest,
-        network=network,
-        decoder=Decoder(network),
-        vocabulary=checkpoint.vocabulary,
-        config=checkpoint.config,
-        progress=progress,
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.engine.job import Job
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.engine.unknown import Unknown, plain, readable
 from app.errors import InvalidRequestError, PromptTooLongError, UnknownInFieldError, shortened
 from app.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.reports.helper import Helper
 from model.cells import Array
 from model.config import PRESETS

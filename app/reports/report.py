@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 
 import jinja2
 
-from app.engine.models import LoadedModel, ModelStore
+from app.engine.loaded_model import LoadedModel
+from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError, NotReadyError
 from app.reports.gradchecks import Method
 from app.reports.word_counts import Findings, Known, compare, learn

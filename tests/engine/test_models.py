@@ -279,8 +279,8 @@ def test_a_model_that_cannot_be_laid_out_does_not_end_the_look_at_others(trained
             raise MemoryError
         return loaded(run, path, checkpoint)
 
-    loaded = models_module._loaded
-    monkeypatch.setattr(models_module, "_loaded", fail)
+    loaded = models_module.laid_out
+    monkeypatch.setattr(models_module, "laid_out", fail)
     assert refreshed(trained).current.id == "gru@60"
 
 

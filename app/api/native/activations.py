@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from app.api.native.text_schemas import ActivationsRequest, ActivationsResponse, FollowerInfo
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
 from model.units import activations, followers
 

@@ -15,7 +15,7 @@ from app.api.services import Services, ServicesDep
 from app.api.tgi.routes import answer_tgi
 from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.engine.job import Chunk
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.engine.order import SAMPLING, Order
 from app.errors import InvalidRequestError, shortened
 from app.server.error_formats import Family

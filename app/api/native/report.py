@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from app.api.native.run_info import ModelQuery
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.errors import RenderError
 from app.reports.gradchecks import Method
 from app.reports.report import (

@@ -12,7 +12,7 @@ from app.api.answering import gone, write_all
 from app.api.native.text_schemas import ModelScore, ScoreRequest, ScoreResponse
 from app.api.openapi import errors
 from app.api.services import ServicesDep
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.engine.order import Order
 from app.engine.unknown import readable
 from app.errors import InvalidRequestError, UnknownInFieldError

@@ -14,7 +14,7 @@ from app.api.answering import gone, stream, write
 from app.api.openai.schemas import Message, WritingRequest
 from app.api.services import Services
 from app.engine.job import Chunk
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.engine.order import SAMPLING, Order, Prompt
 from app.errors import InvalidRequestError, shortened
 from app.server.error_formats import Family

@@ -14,7 +14,7 @@ from app.api.openai.answers import joined
 from app.api.openai.schemas import CHANGED, DEFAULT_ONLY, FORBIDDING, NO_EFFECT, Message
 from app.api.openapi import openai_errors
 from app.api.services import ServicesDep
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.engine.unknown import Unknown, readable
 from app.errors import InvalidRequestError, UnknownInFieldError
 from app.settings import Settings

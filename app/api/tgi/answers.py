@@ -16,7 +16,7 @@ from app.api.tgi.schemas import (
     TgiToken,
 )
 from app.engine.job import Chunk
-from app.engine.models import LoadedModel
+from app.engine.loaded_model import LoadedModel
 from app.engine.order import Order
 from app.errors import InvalidRequestError
 from app.settings import Settings

@@ -1,0 +1,83 @@
+"""A checkpoint in memory, laid out for generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from model.checkpoint import Checkpoint
+from model.config import RunConfig
+from model.generation import Decoder
+from model.network import Network
+from model.vocabulary import Vocabulary
+
+
+class Identity(NamedTuple):
+    """Tells a file from an earlier or later one of the same name; all 0 where there is none."""
+
+    path: str
+    inode: int
+    modified: int
+    size: int
+
+    @property
+    def run(self) -> str:
+        """The name of the folder that the file is in."""
+        return Path(self.path).parent.name
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory; never changed, so a request that holds one is not disturbed by a newer.
+
+    Attributes:
+        decoder: the network laid out for generation.
+        progress: losses (nats per character) and training seconds as of `step`.
+    """
+
+    run: str
+    step: int
+    path: Path
+    digest: str
+    network: Network
+    decoder: Decoder
+    vocabulary: Vocabulary
+    config: RunConfig
+    progress: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return f"{self.run}@{self.step}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights, as they came and as they are laid out."""
+        return self.network.flat.nbytes + self.decoder.size
+
+
+def identity_of(path: Path) -> Identity:
+    try:
+        status = path.lstat()
+    except OSError:
+        return Identity(str(path), 0, 0, 0)
+    return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def laid_out(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
+    """Without what only a resume needs; the weights are made read-only."""
+    checkpoint.parameters.flags.writeable = False
+    network = checkpoint.network()
+    progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}
+    progress |= checkpoint.losses
+    return LoadedModel(
+        run=run,
+        step=checkpoint.step,
+        path=path,
+        digest=checkpoint.digest,
+        network=network,
+        decoder=Decoder(network),
+        vocabulary=checkpoint.vocabulary,
+        config=checkpoint.config,
+        progress=progress,
+    )
