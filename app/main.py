@@ -90,6 +90,7 @@ ROUTES = (
 
 LOOK_SECONDS, LOOKS = 0.25, 256  # that one look at a watched run is good for; runs looked at
 DOWNLOADS = 16  # exports and reports at once
+LARGE_ANSWERS = 64  # each may hold some megabytes of log-probabilities until it is read
 COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
 CLEARING_SECONDS = 600.0
 TELEMETRY_OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
@@ -188,7 +189,8 @@ def build_services(settings: Settings) -> Services:
         assets=Assets(),
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
-        downloads=Downloads(DOWNLOADS),
+        downloads=Downloads(DOWNLOADS, "exports and reports are being sent"),
+        answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent"),
         making=CapacityLimiter(1),
         changing=CapacityLimiter(1),
     )
@@ -227,6 +229,7 @@ def drain(services: Services, immediately: bool) -> None:
     grace = 0.0 if immediately else services.settings.grace_seconds
     services.engine.drain(grace)
     services.downloads.end_within(grace)
+    services.answers.end_within(grace)
     services.gradchecks.helper.stop()
     services.streams.closing = True
 

@@ -82,6 +82,12 @@ class Settings(BaseSettings):
         description="What happens to characters of a prompt that the model has never seen, where a request "
         "does not say: `refuse`, `drop`, or `replace` by the nearest one it knows.",
     )
+    max_logprobs: int = Field(
+        500_000,
+        ge=1,
+        description="Most log-probabilities that one answer may list: characters, read and written, of all "
+        "texts and models, each with its alternatives.",
+    )
     max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
 

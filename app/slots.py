@@ -43,8 +43,8 @@ class StreamSlots(Slots):
 class Downloads(Slots):
     """Bounds how many large answers are being sent, and how long each may take."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit, "exports and reports are being sent")
+    def __init__(self, limit: int, what: str) -> None:
+        super().__init__(limit, what)
         self._open: set[asyncio.Timeout] = set()
 
     @asynccontextmanager

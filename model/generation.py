@@ -187,8 +187,7 @@ class Batch:
             if place is not None:
                 end = min(self.ticks, place.end)
                 ids = self._ids[begin + 1 - self._base : end + 1 - self._base, lane]
-                of_prompt = min(len(ids), max(0, place.first_written - begin - 1))
-                place.row.tell(logits[: len(ids), index], ids, of_prompt)
+                place.row.tell(logits[: len(ids), index], ids)
 
     def _hand_over(self, place: _Place, lane: int) -> None:
         """Brings a row up to date."""

@@ -21,10 +21,8 @@ class Row:
         ids: what it has written; `finish_reason`: None, "length" or "stop".
         watched: whether ids and text are kept up to date after every block; else they are at the end.
         read: characters fed to the network; up to date when `ids` are.
-        prompt_logprobs: log p of each prompt character after the first, if `logprobs` is given.
-        logprobs_of: log p of each character written, before temperature and filters.
-        top: for both, in order, the `logprobs` likeliest (id, log p) at that place.
-        ranks: for both, in order, how many characters were likelier, plus 1.
+        told: characters whose log-probability is known, the prompt's after its first and then those written;
+            0 unless `logprobs` is given.
     """
 
     def __init__(
@@ -48,10 +46,13 @@ class Row:
         self.uniforms = draw_uniforms(random_stream(seed, choice), self.sampling, length)
         self.ids: list[int] = []
         self.finish_reason: str | None = None
-        self.prompt_logprobs: list[float] = []
-        self.logprobs_of: list[float] = []
-        self.top: list[list[tuple[int, float]]] = []
-        self.ranks: list[int] = []
+        self.told = 0
+        places = len(self.prompt) - 1 + length if logprobs is not None else 0
+        alternatives = min(logprobs or 0, len(vocabulary))
+        self._logprobs = np.empty(places, np.float32)
+        self._ranks = np.empty(places, np.int32)
+        self._likeliest = np.empty((places, alternatives), np.int32)
+        self._likeliest_logprobs = np.empty((places, alternatives), np.float32)
         self.read = 0
         self.watched = bool(stop)
         self._text = ""
@@ -68,6 +69,32 @@ class Row:
     def text(self) -> str:
         """What it has written, without the stop string that ended it."""
         return self._text
+
+    @property
+    def prompt_logprobs(self) -> Array:
+        """log p of each prompt character after the first, as far as it has been read."""
+        return self._logprobs[: min(self.told, len(self.prompt) - 1)]
+
+    @property
+    def all_logprobs(self) -> Array:
+        """log p of the `told` characters."""
+        return self._logprobs[: self.told]
+
+    @property
+    def logprobs_of(self) -> Array:
+        """log p of each character written, before temperature and filters."""
+        return self._logprobs[len(self.prompt) - 1 : self.told]
+
+    @property
+    def ranks(self) -> NDArray[np.int32]:
+        """For each of the `told` characters how many were likelier at its place, plus 1."""
+        return self._ranks[: self.told]
+
+    def likeliest(self, begin: int, end: int) -> list[list[tuple[int, float]]]:
+        """The `logprobs` likeliest (id, log p) at the places `begin` to `end` of the `told` characters."""
+        ids = self._likeliest[begin:end].tolist()
+        logprobs = self._likeliest_logprobs[begin:end].tolist()
+        return [list(zip(*pair, strict=True)) for pair in zip(ids, logprobs, strict=True)]
 
     def release(self) -> str:
         """What has been written since the last call and can no longer turn out to begin a stop string."""
@@ -90,25 +117,24 @@ class Row:
         elif len(self.ids) >= self.length and self.steps_left == 0:
             self.finish_reason = "length"
 
-    def tell(self, logits: Array, ids: NDArray[np.integer], of_prompt: int) -> None:
-        """Takes the logits (T, K) that `ids` (T,) followed from, the first `of_prompt` being the prompt's."""
+    def tell(self, logits: Array, ids: NDArray[np.integer]) -> None:
+        """Takes the logits (T, K) that the next `ids` (T,), of the prompt or written, followed from."""
         logprobs = log_softmax(logits)
         of_ids = np.take_along_axis(logprobs, ids[:, None], axis=1)
-        chosen = of_ids[:, 0].tolist()
-        self.prompt_logprobs.extend(chosen[:of_prompt])
-        self.logprobs_of.extend(chosen[of_prompt:])
-        self.ranks.extend((1 + np.count_nonzero(logprobs > of_ids, axis=1)).tolist())
-        likeliest = np.argsort(-logprobs, axis=1, kind="stable")[:, : self.logprobs]
-        values = np.take_along_axis(logprobs, likeliest, axis=1)
-        self.top.extend(
-            list(zip(*pair, strict=True)) for pair in zip(likeliest.tolist(), values.tolist(), strict=True)
-        )
+        now = slice(self.told, self.told + len(ids))
+        self._logprobs[now] = of_ids[:, 0]
+        self._ranks[now] = 1 + np.count_nonzero(logprobs > of_ids, axis=1)
+        if self.logprobs:
+            likeliest = np.argsort(-logprobs, axis=1, kind="stable")[:, : self.logprobs]
+            self._likeliest[now] = likeliest
+            self._likeliest_logprobs[now] = np.take_along_axis(logprobs, likeliest, axis=1)
+        self.told = now.stop
 
     def _end_at(self, count: int) -> None:
         self.finish_reason = "stop"
         self._text = self._text[:count]
-        told = len(self.prompt_logprobs) + count
-        del self.ids[count:], self.logprobs_of[count:], self.top[told:], self.ranks[told:]
+        self.told = min(self.told, len(self.prompt) - 1 + count)
+        del self.ids[count:]
 
     def _held_back(self) -> int:
         """Length of the longest end of the text that begins a stop string."""

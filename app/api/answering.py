@@ -7,24 +7,60 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
+from app.api.pieces import Dumps, pieces
 from app.api.services import Services
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family
-from app.server.streaming import EventStream, open_stream
+from app.server.streaming import BoundedStream, EventStream, open_stream
 from model.generation import Row
 
 CLIENT_GONE = 499  # nobody reads it; for the log
+JSON = "application/json"
+LARGE_BYTES = 100_000  # of an answer, roughly; one that is larger is not made on the event loop
+LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # it may take so long, and a second more for so many bytes
 
 
-async def write(request: Request, services: Services, job: Job) -> list[Row] | None:
-    """The finished rows; None, and the work cancelled, if the client goes away. Raises as Engine.run."""
-    rows = await write_all(request, services, [job])
-    return rows[0] if rows else None
+async def answer(
+    request: Request,
+    services: Services,
+    size: int,
+    jobs: Callable[[], Sequence[Job]],
+    build: Callable[[list[list[Row]]], Any],
+    dumps: Dumps,
+) -> Response:
+    """Runs jobs and answers with what `build` makes of their rows, as JSON. Raises as `write_all` does.
+
+    A large answer is made in other threads and sent in pieces; there are only so many at once.
+
+    Args:
+        size: bytes of the answer, roughly.
+        jobs: makes the jobs.
+        build: the answer, with `Items` for its long lists.
+    """
+    if size <= LARGE_BYTES:
+        rows = await write_all(request, services, jobs())
+        return gone() if rows is None else Response(b"".join(pieces(build(rows), dumps)), media_type=JSON)
+    services.answers.take(1.0)
+    sending = False
+    try:
+        rows = await write_all(request, services, await run_in_threadpool(jobs))
+        if rows is None:
+            return gone()
+        parts = iterate_in_threadpool(pieces(await run_in_threadpool(build, rows), dumps))
+        sending = True
+        return BoundedStream(parts, services.answers.sending(LEAST_SECONDS + size / LEAST_SPEED), JSON, {})
+    finally:
+        if not sending:
+            services.answers.give_back()
 
 
 async def write_all(request: Request, services: Services, jobs: Sequence[Job]) -> list[list[Row]] | None:
-    """The same for several jobs at once: all of them, or none."""
+    """The finished rows of all jobs; None, and the work cancelled, if the client goes away.
+
+    Raises as Engine.run.
+    """
     watching = asyncio.ensure_future(_cancel_if_gone(request, services, jobs))
     try:
         if len(jobs) == 1:  # a task less

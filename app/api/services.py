@@ -53,6 +53,7 @@ class Services:
     reading: CapacityLimiter
     uploads: Slots
     downloads: Downloads
+    answers: Downloads
     making: CapacityLimiter
     changing: CapacityLimiter
 

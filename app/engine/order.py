@@ -22,6 +22,8 @@ from model.sampling import RANGES, SamplingConfig
 SAMPLING = tuple(RANGES)  # fields of the same name in every interface that has them
 SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
 
+LOGPROB_BYTES = 50  # that one takes in an answer
+
 Prompt = str | Sequence[int]
 
 
@@ -106,6 +108,31 @@ class Order:
             order._check_prompts(settings)
         return order
 
+    def check_logprobs(self, settings: Settings, models: int = 1) -> None:
+        """Raises InvalidRequestError if so many models would list too many log-probabilities."""
+        if self.logprobs is None:
+            return
+        texts, each = len(self.prompts) * self.best_of * models, 1 + self.logprobs
+        characters = self.characters * models
+        if characters * each > settings.max_logprobs:
+            raise self._refusal(
+                "logprobs",
+                f"must ask for at most {settings.max_logprobs} log-probabilities in all. Given: "
+                f"{characters * each}, of {characters} characters read and written in {texts} texts, with "
+                f"{self.logprobs} alternatives each. Ask for fewer texts, characters or alternatives",
+            )
+
+    @property
+    def characters(self) -> int:
+        """To be read and written in all texts, if no stop string ends one."""
+        return self.best_of * (sum(map(len, self.prompts)) + len(self.prompts) * self.length)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its answer, roughly."""
+        told = 0 if self.logprobs is None else self.characters * (1 + self.logprobs)
+        return self.characters + LOGPROB_BYTES * told
+
     @property
     def told_changed(self) -> dict[str, int]:
         """How many characters were changed, for an answer; nothing where none may be."""
@@ -161,6 +188,7 @@ class Order:
         if texts > room:
             raise self._refusal("prompt", f"must ask for at most {room} texts at once. Given: {texts}")
         self._check_prompts(settings)
+        self.check_logprobs(settings)
         if len(self.stop) > settings.max_stop:
             raise self._refusal(
                 "stop", f"must hold at most {settings.max_stop} strings. Given: {len(self.stop)}"
@@ -198,4 +226,4 @@ class Order:
 
 
 def _mean_logprob(row: Row) -> float:
-    return sum(row.logprobs_of) / max(1, len(row.logprobs_of))
+    return float(sum(row.logprobs_of.tolist())) / max(1, len(row.logprobs_of))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ from app.server.problems import problem_of
 from app.slots import StreamSlots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
+PLAIN_CHARACTERS = 1 << 14  # whose events are made in one turn of the event loop
+TOLD_CHARACTERS = 128  # the same where each has its log-probabilities
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,8 @@ def open_stream(
         slots.give_back()
         raise
     seconds = (job.seconds or 0.0) + SLACK_SECONDS
-    return EventStream(_events(chunks, encode, end, family), close, seconds)
+    most = PLAIN_CHARACTERS if job.rows[0].logprobs is None else TOLD_CHARACTERS
+    return EventStream(_events(chunks, encode, end, family, most), close, seconds)
 
 
 async def _events(
@@ -105,12 +108,15 @@ async def _events(
     encode: Callable[[Chunk], Iterable[Any]],
     end: Callable[[], Iterable[bytes]],
     family: Family,
+    most: int,
 ) -> AsyncIterator[bytes]:
-    """All that is news at once goes out at once. An error ends the events in the family's shape."""
+    """Sends the news in events of at most `most` characters. An error ends them in the family's shape."""
     try:
         async with aclosing(cast(AsyncGenerator[list[Chunk]], chunks)) as source:
             async for news in source:
-                yield b"".join(event(data) for chunk in news for data in encode(chunk))
+                for group in _bounded(news, most):
+                    yield b"".join(event(data) for chunk in group for data in encode(chunk))
+                    await asyncio.sleep(0)  # what a slow reader has let pile up is not made in one turn
         for last in end():
             yield last
     except Exception as error:
@@ -120,6 +126,23 @@ async def _events(
         yield event(body_of(problem, family), "error" if family is Family.NATIVE else None)
         if family is Family.OPENAI:
             yield DONE
+
+
+def _bounded(news: list[Chunk], most: int) -> Iterator[list[Chunk]]:
+    """The chunks in groups of together at most `most` characters; longer ones are cut."""
+    group: list[Chunk] = []
+    room = most
+    for chunk in news:
+        while len(chunk.text) > room:
+            if room:
+                group.append(chunk._replace(text=chunk.text[:room], finish_reason=None))
+                chunk = chunk._replace(start=chunk.start + room, text=chunk.text[room:])
+            yield group
+            group, room = [], most
+        group.append(chunk)
+        room -= len(chunk.text)
+    if group:
+        yield group
 
 
 def event(data: Any, name: str | None = None, cursor: str | None = None) -> bytes:

@@ -330,9 +330,9 @@ def test_log_probabilities_are_the_network_s(company):
     logits, _ = network.forward(text[:-1, None], network.zero_state(1))
     expected = log_softmax(logits[:, 0])
     chosen = np.take_along_axis(expected, text[1:, None], axis=1)[:, 0]
-    np.testing.assert_allclose(row.prompt_logprobs + row.logprobs_of, chosen, atol=1e-4)
+    np.testing.assert_allclose([*row.prompt_logprobs, *row.logprobs_of], chosen, atol=1e-4)
     assert (len(row.prompt_logprobs), len(row.logprobs_of)) == (len(prompt) - 1, 40)
-    for place, likeliest in zip(expected, row.top, strict=True):
+    for place, likeliest in zip(expected, row.likeliest(0, row.told), strict=True):
         ids, values = zip(*likeliest, strict=True)
         np.testing.assert_allclose(values, np.sort(place)[::-1][:3], atol=1e-4)
         np.testing.assert_allclose(place[list(ids)], values, atol=1e-4)
@@ -343,14 +343,14 @@ def test_log_probabilities_end_where_a_stop_string_does():
     for seed in range(20):
         row = finish(decoder, Row(VOCABULARY, "ab", 80, seed=seed, stop=["e"], logprobs=0), block=50)
         assert len(row.logprobs_of) == len(row.ids) == len(row.text)
-        assert len(row.top) == len(row.prompt_logprobs) + len(row.ids)
+        assert row.told == len(row.prompt_logprobs) + len(row.ids)
 
 
 def test_a_text_of_no_length_is_a_prompt_that_was_read():
     network = random_network()
     row = finish(Decoder(network, widest=2), Row(VOCABULARY, "the cat", 0, logprobs=2))
     assert (row.text, row.ids, row.finish_reason) == ("", [], "length")
-    assert len(row.prompt_logprobs) == len(row.top) == 6
+    assert len(row.prompt_logprobs) == row.told == len(row.likeliest(0, 6)) == 6
     assert Row(VOCABULARY, "a", 0).finish_reason == "length"
 
 

@@ -102,7 +102,7 @@ def test_an_error_in_mid_stream_is_an_event_in_the_shape_of_the_route(serving, t
     name, data = events(client, length=3_000_000)[-1]
     assert (name, data["error"]["code"]) == ("error", "deadline_exceeded")
     assert client.post("/generate", json={"length": 3_000_000, "stream": True}).status_code == 504
-    client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000)
+    client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000, max_logprobs=4_000_000)
     body = {"inputs": "a", "parameters": {"max_new_tokens": 3_000_000}}
     with client.stream("POST", "/generate_stream", json=body) as answer:
         last = [line for line in answer.iter_lines() if line.startswith("data: ")][-1]

@@ -58,4 +58,5 @@ def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
 
 def outcome(row: Row) -> tuple[object, ...]:
     """All that a row has come to."""
-    return row.text, row.ids, row.finish_reason, row.prompt_logprobs, row.logprobs_of, row.top
+    told = row.prompt_logprobs.tolist(), row.logprobs_of.tolist(), row.ranks.tolist()
+    return row.text, row.ids, row.finish_reason, *told, row.likeliest(0, row.told)

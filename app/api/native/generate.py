@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import Discriminator, Tag
 
-from app.api.answering import gone, stream, write
+from app.api.answering import answer, stream
 from app.api.native.text_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.api.openapi import errors, errors_of_both, streamed
+from app.api.pieces import utf8_json
 from app.api.services import Services, ServicesDep
 from app.api.tgi.routes import answer_tgi
 from app.api.tgi.schemas import TgiRequest, TgiResponse
@@ -99,22 +100,23 @@ async def _answer(
         asked.n,
         unknown=asked.unknown,
     ).read_by(model, services.settings)
-    job = order.job(model, services.settings.deadline_seconds, streamed=bool(asked.stream))
+    seconds = services.settings.deadline_seconds
 
     # most ask for one text, and need not read it twice
     exclude = {"choices"} if order.n == 1 else set()
     exclude |= {"changed_characters"} - order.told_changed.keys()
     if asked.stream:
+        job = order.job(model, seconds, streamed=True)
 
         def end() -> list[bytes]:
             return [event(describe(order, model, job.rows).model_dump(exclude=exclude), "done")]
 
         return stream(services, job, _events, end, Family.NATIVE)
-    rows = await write(request, services, job)
-    if rows is None:
-        return gone()
-    content = describe(order, model, rows).model_dump_json(exclude=exclude)
-    return Response(content, media_type="application/json")
+
+    def build(rows: list[list[Row]]) -> Any:
+        return describe(order, model, rows[0]).model_dump(exclude=exclude)
+
+    return await answer(request, services, order.size, lambda: [order.job(model, seconds)], build, utf8_json)
 
 
 def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> GenerateResponse:

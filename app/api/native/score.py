@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.answering import gone, write_all
+from app.api.answering import answer
 from app.api.native.text_schemas import ModelScore, ScoreRequest, ScoreResponse
 from app.api.openapi import errors
+from app.api.pieces import Items, utf8_json
 from app.api.services import ServicesDep
+from app.engine.job import Job
 from app.engine.loaded_model import LoadedModel
 from app.engine.order import Order
 from app.engine.unknown import readable
@@ -21,7 +24,8 @@ from app.settings import Settings
 from model.errors import CharloomError, UnknownCharacterError
 from model.generation import Row
 
-NAMES = {"prompt": "text"}
+CHANGED = {"text", "changed_characters"}  # fields of a score that only some have
+NAMES = {"prompt": "text", "logprobs": "top"}
 
 router = APIRouter(tags=["text"])
 
@@ -47,29 +51,33 @@ async def score(request: Request, services: ServicesDep, asked: ScoreRequest) ->
         names=NAMES,
         unknown=asked.unknown,
     )
+    order.check_logprobs(services.settings, len(names))
     models = [await services.model(name) for name in names]
     readings = [_Reading(asked, model, order) for model in models]
     able = [reading for reading in readings if reading.refusal is None]
     if not able and readings[0].refusal:
         raise readings[0].refusal
     seconds = services.settings.deadline_seconds
-    rows = await write_all(request, services, [reading.order.job(reading.model, seconds) for reading in able])
-    if rows is None:
-        return gone()
-    scored = iter(rows)
-    scores = [
-        _described(reading, asked.top or 0, next(scored)[0])
-        if reading.refusal is None
-        else _unable(reading.model, reading.refusal)
-        for reading in readings
-    ]
-    answer = ScoreResponse(
-        text=asked.text, prompt=asked.prompt or "", likeliest=_likeliest(scores), scores=scores
-    )
-    # of every score, as these fields are those of the request's own mode
-    changed = () if order.unknown != "refuse" else ("text", "changed_characters")
-    exclude = {"scores": {"__all__": set(changed)}}
-    return Response(answer.model_dump_json(exclude=exclude), media_type="application/json")
+
+    def jobs() -> list[Job]:
+        return [reading.order.job(reading.model, seconds) for reading in able]
+
+    def build(rows: list[list[Row]]) -> dict[str, Any]:
+        scored = iter(rows)
+        scores = [
+            _described(reading, asked.top or 0, next(scored)[0])
+            if reading.refusal is None
+            else _unable(reading.model, reading.refusal)
+            for reading in readings
+        ]
+        return {
+            "text": asked.text,
+            "prompt": asked.prompt or "",
+            "likeliest": _likeliest(scores),
+            "scores": scores,
+        }
+
+    return await answer(request, services, order.size * len(names), jobs, build, utf8_json)
 
 
 class _Reading:
@@ -110,36 +118,47 @@ def _names(asked: ScoreRequest, settings: Settings) -> Sequence[str | None]:
     return asked.models
 
 
-def _unable(model: LoadedModel, refusal: CharloomError) -> ModelScore:
-    return ModelScore(model=model.id, step=model.step, digest=model.digest, error=problem_of(refusal).message)
+def _unable(model: LoadedModel, refusal: CharloomError) -> dict[str, Any]:
+    told = {"model": model.id, "step": model.step, "digest": model.digest}
+    return ModelScore(**told, error=problem_of(refusal).message).model_dump(exclude=CHANGED)
 
 
-def _described(reading: _Reading, alternatives: int, row: Row) -> ModelScore:
+def _described(reading: _Reading, alternatives: int, row: Row) -> dict[str, Any]:
+    """A ModelScore, its lists as Items."""
     model, before = reading.model, len(reading.prompt)
-    logprobs: list[float | None] = [None, *row.prompt_logprobs][before:]
-    known = [value for value in logprobs if value is not None]
+    known = row.prompt_logprobs[max(0, before - 1) :].tolist()
     bits = -math.fsum(known) / math.log(2)
-    top = None
-    if alternatives:
-        top = [
-            None if at == 0 else {row.vocabulary.decode([i]): value for i, value in row.top[at - 1]}
-            for at in range(before, before + len(reading.text))
-        ]
-    return ModelScore(
+    score = ModelScore(
         model=model.id,
         step=model.step,
         digest=model.digest,
         bits=bits,
         bits_per_character=bits / len(known) if known else None,
         nats_per_character=-math.fsum(known) / len(known) if known else None,
-        logprobs=logprobs,
-        ranks=[None, *row.ranks][before:],
-        top=top,
-        text=reading.text if reading.changed else None,
-        changed_characters=reading.changed,
-    )
+    ).model_dump(exclude=CHANGED)
+
+    def told(values: Callable[[int, int], list[Any]]) -> Items:
+        """The values of places before `begin` to `end`; nothing comes before the very first character."""
+
+        def make(begin: int, end: int) -> list[Any]:
+            first = before + begin - 1
+            return [*([None] if first < 0 else []), *values(max(0, first), before + end - 1)]
+
+        return Items(len(reading.text), make)
+
+    def likeliest(begin: int, end: int) -> list[dict[str, float]]:
+        characters = row.vocabulary.characters
+        return [{characters[i]: value for i, value in others} for others in row.likeliest(begin, end)]
+
+    score["logprobs"] = told(lambda begin, end: row.prompt_logprobs[begin:end].tolist())
+    score["ranks"] = told(lambda begin, end: row.ranks[begin:end].tolist())
+    score["top"] = told(likeliest) if alternatives else None
+    if reading.order.unknown != "refuse":
+        score["text"] = reading.text if reading.changed else None
+        score["changed_characters"] = reading.changed
+    return score
 
 
-def _likeliest(scores: Sequence[ModelScore]) -> str | None:
-    scored = [(one.bits, one.model) for one in scores if one.bits is not None]
-    return min(scored)[1] if scored else None
+def _likeliest(scores: Sequence[dict[str, Any]]) -> str | None:
+    scored = [(one["bits"], one["model"]) for one in scores if one["bits"] is not None]
+    return str(min(scored)[1]) if scored else None

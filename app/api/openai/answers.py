@@ -10,10 +10,11 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from app.api.answering import gone, stream, write
+from app.api.answering import answer, stream
 from app.api.openai.schemas import Message, WritingRequest
+from app.api.pieces import ascii_json
 from app.api.services import Services
-from app.engine.job import Chunk
+from app.engine.job import Chunk, Job
 from app.engine.loaded_model import LoadedModel
 from app.engine.order import SAMPLING, Order, Prompt
 from app.errors import InvalidRequestError, shortened
@@ -111,12 +112,16 @@ async def answer_whole(
 ) -> Response:
     """All texts at once."""
     order = envelope.order
-    rows = await write(request, services, order.job(envelope.model, services.settings.deadline_seconds))
-    if rows is None:
-        return gone()
-    chosen = [row for group in order.chosen(rows) for row in group]
-    choices = [choice(index, row) for index, row in enumerate(chosen)]
-    return OpenAIResponse(envelope.around(choices, usage=envelope.usage(rows)))
+
+    def jobs() -> list[Job]:
+        return [order.job(envelope.model, services.settings.deadline_seconds)]
+
+    def build(rows: list[list[Row]]) -> dict[str, Any]:
+        chosen = [row for group in order.chosen(rows[0]) for row in group]
+        choices = [choice(index, row) for index, row in enumerate(chosen)]
+        return envelope.around(choices, usage=envelope.usage(rows[0]))
+
+    return await answer(request, services, order.size, jobs, build, ascii_json)
 
 
 def answer_stream(
@@ -136,15 +141,6 @@ def answer_stream(
         yield DONE
 
     return stream(services, job, encode, end, Family.OPENAI)
-
-
-class OpenAIResponse(Response):
-    """JSON of ASCII, as the events of a stream are."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return event(content)[len("data: ") :].strip()
 
 
 def bounded(logprob: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,12 +19,13 @@ from app.api.openai.answers import (
 )
 from app.api.openai.schemas import ChatCompletion, ChatRequest
 from app.api.openapi import openai_errors, streamed
+from app.api.pieces import Items
 from app.api.services import ServicesDep
 from app.engine.job import Chunk
 from app.errors import InvalidRequestError
 from model.generation import Row
 
-NAMES = {"length": "max_tokens", "prompt": "messages"}
+NAMES = {"length": "max_tokens", "prompt": "messages", "logprobs": "top_logprobs"}
 ERRORS = openai_errors(400, 404, 413, 503, 504)
 
 router = APIRouter(tags=["OpenAI"])
@@ -61,7 +63,9 @@ def _choice(index: int, row: Row) -> dict[str, Any]:
     return {
         "index": index,
         "message": {"role": "assistant", "content": row.text, "refusal": None},
-        "logprobs": _logprobs(row, 0, len(row.text)),
+        "logprobs": None
+        if row.logprobs is None
+        else {"content": Items(len(row.ids), partial(_entries, row)), "refusal": None},
         "finish_reason": row.finish_reason,
     }
 
@@ -74,7 +78,8 @@ def _deltas(chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
     if chunk.start == 0:
         yield _delta(chunk, {"role": "assistant", "content": ""})
     if chunk.text:
-        logprobs = _logprobs(row, chunk.start, chunk.start + len(chunk.text))
+        content = None if row.logprobs is None else _entries(row, chunk.start, chunk.start + len(chunk.text))
+        logprobs = None if content is None else {"content": content, "refusal": None}
         yield _delta(chunk, {"content": chunk.text}, logprobs)
     if chunk.finish_reason is not None:
         yield _delta(chunk, {}, None, chunk.finish_reason)
@@ -89,15 +94,19 @@ def _delta(
     return {"index": chunk.choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def _logprobs(row: Row, begin: int, end: int) -> dict[str, Any] | None:
-    if row.logprobs is None:
-        return None
-    content = []
-    for at in range(begin, end):
-        likeliest = row.top[len(row.prompt_logprobs) + at]
-        others = [_entry(row.vocabulary.decode([i]), value) for i, value in likeliest]
-        content.append(_entry(row.text[at], row.logprobs_of[at]) | {"top_logprobs": others})
-    return {"content": content, "refusal": None}
+def _entries(row: Row, begin: int, end: int) -> list[dict[str, Any]]:
+    """Characters `begin` to `end` of the text with their log-probabilities and alternatives."""
+    before, characters = len(row.prompt_logprobs), row.vocabulary.characters
+    return [
+        _entry(character, logprob)
+        | {"top_logprobs": [_entry(characters[other], value) for other, value in likeliest]}
+        for character, logprob, likeliest in zip(
+            row.text[begin:end],
+            row.logprobs_of[begin:end].tolist(),
+            row.likeliest(before + begin, before + end),
+            strict=True,
+        )
+    ]
 
 
 def _entry(character: str, logprob: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.openai.answers import Envelope, answer_stream, answer_whole, bounded, include_usage, order_of
 from app.api.openai.schemas import Completion, CompletionRequest
 from app.api.openapi import openai_errors, streamed
+from app.api.pieces import Items
 from app.api.services import ServicesDep
 from app.engine.job import Chunk
 from app.engine.order import Order, Prompt
@@ -39,6 +40,9 @@ async def completions(request: Request, services: ServicesDep, asked: Completion
     return await answer_whole(request, services, envelope, choices.of_row)
 
 
+Make = Callable[[int, int], Sequence[Any]]
+
+
 class _Choices:
     """Rows, and chunks of rows, as choices."""
 
@@ -48,13 +52,15 @@ class _Choices:
 
     def of_row(self, index: int, row: Row) -> dict[str, Any]:
         begin = -self._echoed(index)
-        return self._choice(index, row, begin, len(row.ids), row.finish_reason)
+        part = _Part(row, begin, len(row.ids), -begin)
+        return self._choice(index, part, row.finish_reason, lambda make: Items(part.count, make))
 
     def of_chunk(self, chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
         """The text, then the reason of the end without text."""
-        begin, end = chunk.start or -self._echoed(chunk.choice), chunk.start + len(chunk.text)
-        if begin < end:
-            yield self._choice(chunk.choice, row, begin, end, None)
+        echoed = self._echoed(chunk.choice)
+        part = _Part(row, chunk.start or -echoed, chunk.start + len(chunk.text), echoed)
+        if part.count:
+            yield self._choice(chunk.choice, part, None, lambda make: make(0, part.count))
         if chunk.finish_reason is not None:
             yield {
                 "index": chunk.choice,
@@ -68,37 +74,59 @@ class _Choices:
         return len(self._prompts[index // self._n]) if self.echo else 0
 
     def _choice(
-        self, index: int, row: Row, begin: int, end: int, finish_reason: str | None
+        self, index: int, part: _Part, finish_reason: str | None, listed: Callable[[Make], Any]
     ) -> dict[str, Any]:
-        """Characters `begin` to `end` of the text; its prompt's are those before 0."""
-        prompt = row.vocabulary.decode(row.prompt[begin:]) if begin < 0 else ""
-        text = prompt + row.text[max(0, begin) : end]
-        offset = begin + self._echoed(index)
-        logprobs = None if self.logprobs is None else self._logprobs(row, text, begin, offset)
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+        logprobs = None
+        if self.logprobs is not None:
+            logprobs = {
+                "tokens": listed(part.tokens),
+                "token_logprobs": listed(part.logprobs),
+                "top_logprobs": listed(part.top) if self.logprobs else None,
+                "text_offset": listed(part.offsets),
+            }
+        return {"index": index, "text": part.text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def _logprobs(self, row: Row, text: str, begin: int, offset: int) -> dict[str, Any]:
-        read = len(row.prompt_logprobs)
-        known: list[float | None] = [None, *row.prompt_logprobs, *row.logprobs_of]
-        places = range(begin + read + 1, begin + read + 1 + len(text))  # in `known`
-        values = [None if (value := known[at]) is None else bounded(value) for at in places]
-        top = None
-        if self.logprobs:
-            top = [
-                {
-                    **{row.vocabulary.decode([i]): bounded(other) for i, other in row.top[at - 1]},
-                    character: value,
-                }
-                if value is not None
-                else None
-                for character, value, at in zip(text, values, places, strict=True)
-            ]
-        return {
-            "tokens": list(text),
-            "token_logprobs": values,
-            "top_logprobs": top,
-            "text_offset": list(range(offset, offset + len(text))),
-        }
+
+class _Part:
+    """Characters `begin` to `end` of a text, its prompt's being those before 0, and what is known of them.
+
+    Args:
+        echoed: characters of the prompt in the whole text.
+    """
+
+    def __init__(self, row: Row, begin: int, end: int, echoed: int) -> None:
+        self.row, self.begin, self.echoed = row, begin, echoed
+        prompt = row.vocabulary.decode(row.prompt[begin:]) if begin < 0 else ""
+        self.text = prompt + row.text[max(0, begin) : end]
+        self.count = len(self.text)
+        # of the first character of this part, among those with a log-probability
+        self._place = begin + len(row.prompt) - 1
+
+    def tokens(self, begin: int, end: int) -> list[str]:
+        """Characters `begin` to `end` of this part; the other methods tell what is known of them."""
+        return list(self.text[begin:end])
+
+    def logprobs(self, begin: int, end: int) -> list[float | None]:
+        known = self.row.all_logprobs[max(0, self._place + begin) : self._place + end].tolist()
+        unknown = [None] if self._place + begin < 0 else []  # nothing comes before the first character
+        return [*unknown, *map(bounded, known)]
+
+    def top(self, begin: int, end: int) -> list[dict[str, float] | None]:
+        characters = self.row.vocabulary.characters
+        likeliest = self.row.likeliest(max(0, self._place + begin), self._place + end)
+        of_first = [None] if self._place + begin < 0 else []
+        return [
+            None
+            if others is None or value is None
+            else {**{characters[other]: bounded(logprob) for other, logprob in others}, character: value}
+            for character, value, others in zip(
+                self.text[begin:end], self.logprobs(begin, end), [*of_first, *likeliest], strict=True
+            )
+        ]
+
+    def offsets(self, begin: int, end: int) -> list[int]:
+        first = self.begin + self.echoed
+        return list(range(first + begin, first + end))
 
 
 def _prompts(asked: CompletionRequest) -> list[Prompt]:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
 from typing import Any
 
-from app.api.tgi.schemas import (
-    TgiDetails,
-    TgiParameters,
-    TgiPrefillToken,
-    TgiRequest,
-    TgiResponse,
-    TgiSequence,
-    TgiToken,
-)
+from app.api.pieces import Items
+from app.api.tgi.schemas import TgiParameters, TgiRequest
 from app.engine.job import Chunk
 from app.engine.loaded_model import LoadedModel
 from app.engine.order import Order
@@ -24,7 +17,7 @@ from model.generation import Row
 
 CHOOSING = ("temperature", "top_k", "top_p", "typical_p")
 SAMPLING = (*CHOOSING, "repetition_penalty", "frequency_penalty")
-NAMES = {"prompt": "inputs", "length": "max_new_tokens"}
+NAMES = {"prompt": "inputs", "length": "max_new_tokens", "logprobs": "top_n_tokens"}
 
 
 class TgiOrder:
@@ -54,23 +47,23 @@ class TgiOrder:
             unknown=given.unknown,
         ).read_by(model, settings)
 
-    def answer(self, rows: list[Row]) -> TgiResponse:
-        """For finished rows, the likeliest text first."""
+    def answer(self, rows: list[Row]) -> dict[str, Any]:
+        """A TgiResponse for finished rows, the likeliest text first."""
         best = self.order.chosen(rows)[0][0]
         given = self.parameters
-        response = TgiResponse(generated_text=self.whole(best), **self.order.told_changed)
+        response: dict[str, Any] = {"generated_text": self.whole(best)}
         if given.details or given.decoder_input_details:
-            response.details = TgiDetails(**self._details(best))
-            others = [self._sequence(row) for row in rows if row is not best]
-            response.details.best_of_sequences = others or None
-        return response
+            details = response["details"] = self._details(best)
+            others = [row for row in rows if row is not best]
+            if others:
+                details["best_of_sequences"] = [
+                    {"generated_text": self.whole(row), **self._details(row)} for row in others
+                ]
+        return response | self.order.told_changed
 
     def events(self, row: Row) -> TgiStream:
         """The events of a stream of `row`."""
         return TgiStream(self, row)
-
-    def _sequence(self, row: Row) -> TgiSequence:
-        return TgiSequence(generated_text=self.whole(row), **self._details(row))
 
     def whole(self, row: Row) -> str:
         """The text, after the prompt where that is asked for."""
@@ -78,12 +71,14 @@ class TgiOrder:
 
     def _details(self, row: Row) -> dict[str, Any]:
         given = self.parameters
-        details: dict[str, Any] = self.summary(row)
-        details["tokens"] = [self.token(row, at) for at in range(len(row.ids))]
-        if given.decoder_input_details:
-            details["prefill"] = list(_prefill(row)) if self.order.prompts[0] else []
+        read = len(row.prompt) if given.decoder_input_details and self.order.prompts[0] else 0
+        details: dict[str, Any] = {
+            **self.summary(row),
+            "prefill": Items(read, partial(_prefill, row)),
+            "tokens": Items(len(row.ids), partial(self.tokens, row)),
+        }
         if given.top_n_tokens:
-            details["top_tokens"] = [self.alternatives(row, at) for at in range(len(row.ids))]
+            details["top_tokens"] = Items(len(row.ids), partial(self.alternatives, row))
         return details
 
     def summary(self, row: Row) -> dict[str, Any]:
@@ -94,14 +89,18 @@ class TgiOrder:
             "seed": self.order.seed,
         }
 
-    def token(self, row: Row, at: int) -> TgiToken:
-        """The character written at place `at`."""
-        return TgiToken(id=row.ids[at], text=row.text[at], logprob=row.logprobs_of[at])
+    def tokens(self, row: Row, begin: int, end: int) -> list[dict[str, Any]]:
+        """The characters `begin` to `end` of the text, each a TgiToken."""
+        logprobs = row.logprobs_of[begin:end].tolist()
+        return list(map(_token, row.ids[begin:end], row.text[begin:end], logprobs))
 
-    def alternatives(self, row: Row, at: int) -> list[TgiToken]:
-        """The likeliest characters at place `at` of the text."""
-        likeliest = row.top[len(row.prompt_logprobs) + at]
-        return [TgiToken(id=i, text=row.vocabulary.decode([i]), logprob=value) for i, value in likeliest]
+    def alternatives(self, row: Row, begin: int, end: int) -> list[list[dict[str, Any]]]:
+        """For each of these characters the likeliest at its place."""
+        before, characters = len(row.prompt_logprobs), row.vocabulary.characters
+        return [
+            [_token(other, characters[other], logprob) for other, logprob in likeliest]
+            for likeliest in row.likeliest(before + begin, before + end)
+        ]
 
 
 class TgiStream:
@@ -113,32 +112,40 @@ class TgiStream:
     def encode(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         """The events that a chunk allows."""
         known = chunk.start + len(chunk.text)
-        for at in range(self._told, known - 1):
-            yield self._event(at)
+        yield from self._events(self._told, known - 1)
         self._told = max(self._told, known - 1)
         if chunk.finish_reason is not None:
             yield self._last()
 
-    def _event(self, at: int) -> dict[str, Any]:
-        token = self._order.token(self._row, at).model_dump()
-        event = {"index": at + 1, "token": token, "generated_text": None, "details": None}
-        if self._order.parameters.top_n_tokens:
-            event["top_tokens"] = [other.model_dump() for other in self._order.alternatives(self._row, at)]
-        return event
+    def _events(self, begin: int, end: int) -> Iterator[dict[str, Any]]:
+        for at, token in enumerate(self._order.tokens(self._row, begin, end), begin):
+            event = {"index": at + 1, "token": token, "generated_text": None, "details": None}
+            if self._order.parameters.top_n_tokens:
+                event["top_tokens"] = self._order.alternatives(self._row, at, at + 1)[0]
+            yield event
 
     def _last(self) -> dict[str, Any]:
         row = self._row
         if self._told < len(row.ids):
-            event = self._event(self._told)
+            event = next(self._events(self._told, self._told + 1))
         else:  # a stop string came before any character
-            nothing = TgiToken(id=0, text="", logprob=None, special=True).model_dump()
+            nothing = _token(0, "", None) | {"special": True}
             event = {"index": self._told + 1, "token": nothing}
         summary = self._order.summary(row) | {"input_length": len(self._order.order.prompts[0])}
         whole = {"generated_text": self._order.whole(row), "details": summary}
         return event | whole | self._order.order.told_changed
 
 
-def _prefill(row: Row) -> Iterator[TgiPrefillToken]:
-    yield TgiPrefillToken(id=int(row.prompt[0]), text=row.vocabulary.decode(row.prompt[:1]), logprob=None)
-    for i, value in zip(islice(row.prompt.tolist(), 1, None), row.prompt_logprobs, strict=True):
-        yield TgiPrefillToken(id=i, text=row.vocabulary.decode([i]), logprob=value)
+def _token(number: int, text: str, logprob: float | None) -> dict[str, Any]:
+    return {"id": number, "text": text, "logprob": logprob, "special": False}
+
+
+def _prefill(row: Row, begin: int, end: int) -> list[dict[str, Any]]:
+    """Characters of the prompt; the first has no log-probability."""
+    texts = [
+        {"id": number, "text": row.vocabulary.characters[number]} for number in row.prompt[begin:end].tolist()
+    ]
+    logprobs = row.prompt_logprobs[max(0, begin - 1) : end - 1].tolist()
+    for text, logprob in zip(texts[len(texts) - len(logprobs) :], logprobs, strict=True):
+        text["logprob"] = logprob
+    return texts

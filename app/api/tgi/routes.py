@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
-from app.api.answering import gone, stream, write
+from app.api.answering import answer, stream
 from app.api.openapi import streamed, tgi_errors
+from app.api.pieces import utf8_json
 from app.api.services import Services, ServicesDep
 from app.api.tgi.answers import TgiOrder
 from app.api.tgi.schemas import TgiRequest, TgiResponse
 from app.server.error_formats import Family, mark
+from model.generation import Row
 
 ERRORS = tgi_errors(400, 404, 413, 422, 424, 503)
 
@@ -42,11 +46,15 @@ async def answer_tgi(
     mark(request.scope, Family.TGI)
     model = await services.model_of_client(body.model, tgi=True)
     asked = TgiOrder(body, model, services.settings, streamed=bool(body.stream))
-    job = asked.order.job(model, services.settings.deadline_seconds, streamed=bool(body.stream))
+    seconds = services.settings.deadline_seconds
     if body.stream:
+        job = asked.order.job(model, seconds, streamed=True)
         return stream(services, job, asked.events(job.rows[0]).encode, tuple, Family.TGI)
-    rows = await write(request, services, job)
-    if rows is None:
-        return gone()
-    content = asked.answer(rows).model_dump_json(exclude_none=True)
-    return Response(f"[{content}]" if in_list else content, media_type="application/json")
+
+    def build(rows: list[list[Row]]) -> Any:
+        content = asked.answer(rows[0])
+        return [content] if in_list else content
+
+    return await answer(
+        request, services, asked.order.size, lambda: [asked.order.job(model, seconds)], build, utf8_json
+    )

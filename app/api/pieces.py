@@ -1,0 +1,68 @@
+"""JSON answers in pieces: long lists are made a part at a time, while what came before them is being sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from pydantic_core import to_json
+
+PART = 256  # items of a list that are made together
+PIECE_BYTES = 1 << 16
+
+Dumps = Callable[[Any], bytes]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of `count` items; `make(begin, end)` gives those of a range."""
+
+    count: int
+    make: Callable[[int, int], Sequence[Any]]
+
+
+def ascii_json(value: Any) -> bytes:
+    """Compact JSON of ASCII characters, as the events of a stream are."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def utf8_json(value: Any) -> bytes:
+    """Compact JSON of UTF-8, with null for what is no finite number."""
+    return to_json(value, inf_nan_mode="null")
+
+
+def pieces(value: Any, dumps: Dumps) -> Iterator[bytes]:
+    """`value`, which may hold `Items`, as JSON in pieces of about PIECE_BYTES."""
+    piece = bytearray()
+    for part in _parts(value, dumps):
+        piece += part
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _parts(value: Any, dumps: Dumps) -> Iterator[bytes]:
+    if isinstance(value, Items):
+        ranges = ((begin, min(begin + PART, value.count)) for begin in range(0, value.count, PART))
+        yield from _between(b"[", ((dumps(value.make(*each))[1:-1],) for each in ranges), b"]")
+    elif isinstance(value, dict):
+        members = (chain((dumps(name), b":"), _parts(item, dumps)) for name, item in value.items())
+        yield from _between(b"{", members, b"}")
+    elif isinstance(value, list):
+        yield from _between(b"[", (_parts(item, dumps) for item in value), b"]")
+    else:
+        yield dumps(value)
+
+
+def _between(opening: bytes, entries: Iterable[Iterable[bytes]], closing: bytes) -> Iterator[bytes]:
+    yield opening
+    for number, entry in enumerate(entries):
+        if number:
+            yield b","
+        yield from entry
+    yield closing

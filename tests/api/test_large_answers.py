@@ -1,0 +1,235 @@
+"""Answers whose size is a product of what is asked for: bounded, made off the event loop, sent in pieces."""
+
+import json
+import socket
+
+import pytest
+
+from app.api import answering
+from app.api.openai import chat
+from app.api.pieces import PART, Items, ascii_json, pieces, utf8_json
+from app.engine.job import Chunk
+from app.server import streaming
+from tests.support.runs import wait_until
+
+CHAT = {"messages": [{"role": "user", "content": "the "}], "seed": 8}
+LARGE = CHAT | {"max_tokens": 3000, "logprobs": True, "top_logprobs": 20}
+REQUESTS = [
+    ("/v1/chat/completions", LARGE | {"n": 2}),
+    (
+        "/v1/completions",
+        {"prompt": ["the ", "naïve"], "max_tokens": 900, "logprobs": 5, "echo": True, "seed": 1},
+    ),
+    (
+        "/v1/completions",
+        {"prompt": "the ", "max_tokens": 900, "logprobs": 0, "n": 3, "best_of": 5, "seed": 1},
+    ),
+    (
+        "/",
+        {"inputs": "naïve", "parameters": {"max_new_tokens": 900, "seed": 5, "details": True, "best_of": 3}},
+    ),
+    (
+        "/generate",
+        {
+            "inputs": "naïve",
+            "parameters": {
+                "max_new_tokens": 900,
+                "seed": 5,
+                "details": True,
+                "decoder_input_details": True,
+                "top_n_tokens": 5,
+                "stop": ["xyz"],
+            },
+        },
+    ),
+    ("/generate", {"prompt": "naïve", "length": 3000, "n": 3, "seed": 2}),
+    ("/score", {"text": "the naïve cat\n" * 60, "models": ["gru", "classic"], "top": 5}),
+    ("/score", {"text": "cat", "prompt": "the naïve " * 60, "top": 1}),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "asked"),
+    [
+        ("/v1/chat/completions", LARGE | {"n": 16, "max_tokens": 10_000}, "top_logprobs", 16 * 10_004 * 21),
+        (
+            "/v1/completions",
+            {"prompt": ["the "] * 20, "max_tokens": 10_000, "logprobs": 5, "n": 2},
+            "logprobs",
+            40 * 10_004 * 6,
+        ),
+        (
+            "/",
+            {
+                "inputs": "the ",
+                "parameters": {"max_new_tokens": 10_000, "best_of": 16, "details": True, "top_n_tokens": 5},
+            },
+            "top_n_tokens",
+            16 * 10_004 * 6,
+        ),
+        ("/score", {"text": "a" * 10_000, "models": ["gru"] * 8, "top": 6 - 1, "prompt": ""}, "top", 480_000),
+    ],
+    ids=["chat", "completions", "tgi", "score"],
+)
+def test_a_product_over_the_budget_is_refused_with_its_figures(
+    serving, trained_root, path, body, field, asked
+):
+    client = serving(trained_root, max_logprobs=400_000)
+    answer = client.post(path, json=body)
+    assert answer.status_code in (400, 422)
+    assert f"{field} must ask for at most 400000 log-probabilities in all. Given: {asked}, of " in answer.text
+    assert "Ask for fewer texts, characters or alternatives" in answer.text
+
+
+def test_the_default_budget_refuses_what_one_request_could_ask_for_at_most(client):
+    answer = client.post("/v1/chat/completions", json=LARGE | {"n": 16, "max_tokens": 10_000})
+    assert "at most 500000 log-probabilities" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("path", "body"), REQUESTS, ids=[path for path, _ in REQUESTS])
+def test_an_answer_in_pieces_is_the_answer_at_once(client, monkeypatch, path, body):
+    whole = client.post(path, json=body)
+    at_once = anonymous(whole.text)
+    for large in (0, 10**9):
+        monkeypatch.setattr(answering, "LARGE_BYTES", large)
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        assert ("content-length" in answer.headers) == (large > 0)
+        assert answer.headers["content-type"] == "application/json"
+        assert anonymous(answer.text) == at_once
+
+
+def anonymous(text):
+    """An answer without what differs from one request to the next."""
+    answer = json.loads(text)
+    if isinstance(answer, dict):
+        answer.pop("id", None)
+        answer.pop("created", None)
+    return json.dumps(answer)
+
+
+def test_large_answers_are_made_off_the_event_loop_a_part_at_a_time(client, monkeypatch):
+    calls = record_entries(monkeypatch)
+    assert client.post("/v1/chat/completions", json=LARGE).status_code == 200
+    assert sum(size for size, _ in calls) == 3000
+    assert max(size for size, _ in calls) <= PART
+    assert not any(on_loop for _, on_loop in calls)
+
+
+def test_a_stream_that_piled_up_is_made_in_parts(client, monkeypatch):
+    """All that the engine has written while the stream was held up comes in one call for news."""
+    calls = record_entries(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("app.engine.scheduler.CHUNK_SECONDS", 1000.0)
+        answer = client.post("/v1/chat/completions", json=LARGE | {"max_tokens": 2000, "stream": True})
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert sum(size for size, _ in calls) == 2000
+    assert max(size for size, _ in calls) <= streaming.TOLD_CHARACTERS
+
+
+def record_entries(monkeypatch):
+    """(characters, whether in the event loop) of each time that entries of a chat's answer are made."""
+    calls, entries = [], chat._entries
+
+    def recorded(row, begin, end):
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+            on_loop = True
+        except RuntimeError:
+            on_loop = False
+        calls.append((end - begin, on_loop))
+        return entries(row, begin, end)
+
+    monkeypatch.setattr(chat, "_entries", recorded)
+    return calls
+
+
+def unread(client, body):
+    """A connection that sends a request and does not read its answer."""
+    content = json.dumps(body).encode()
+    connection = socket.create_connection((client.base_url.host, client.base_url.port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n"
+    connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + content)
+    return connection
+
+
+HUGE = LARGE | {"n": 2, "max_tokens": 10_000}  # 400,000 log-probabilities, some 25 MB
+
+
+def test_a_large_answer_that_nobody_reads_is_cut_and_its_place_is_free(serving, trained_root, monkeypatch):
+    monkeypatch.setattr(answering, "LEAST_SECONDS", 0.3)
+    monkeypatch.setattr(answering, "LEAST_SPEED", 10**9)
+    client = serving(trained_root)
+    answers = client.app.state.services.answers
+    with unread(client, HUGE):
+        wait_until(lambda: answers.taken == 1, "the answer has its place")
+        wait_until(lambda: answers.taken == 0, "the answer was cut")
+    assert client.post("/generate", json={"length": 5}).status_code == 200
+
+
+def test_large_answers_have_so_many_places_and_small_ones_need_none(serving, trained_root, monkeypatch):
+    monkeypatch.setattr("app.main.LARGE_ANSWERS", 1)
+    client = serving(trained_root)
+    answers = client.app.state.services.answers
+    with unread(client, HUGE):
+        wait_until(lambda: answers.taken == 1, "the answer has its place")
+        refused = client.post("/v1/chat/completions", json=LARGE)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        small = CHAT | {"max_tokens": 20, "logprobs": True, "top_logprobs": 20}
+        assert client.post("/v1/chat/completions", json=small).status_code == 200
+    wait_until(lambda: answers.taken == 0, "a client that goes away gives the place back")
+    assert client.post("/v1/chat/completions", json=LARGE).status_code == 200
+    wait_until(lambda: answers.taken == 0, "so does one that has read it all")
+
+
+def test_a_large_request_that_is_refused_takes_no_place(client):
+    answers = client.app.state.services.answers
+    taken = answers.taken
+    assert client.post("/v1/chat/completions", json=LARGE | {"stop": ["a"] * 9}).status_code == 400
+    assert client.post("/score", json={"text": "a€" * 4000, "top": 5}).status_code == 422
+    assert answers.taken == taken
+
+
+@pytest.mark.parametrize("dumps", [ascii_json, utf8_json])
+def test_pieces_are_the_json_of_the_whole(dumps):
+    numbers = [float(n) / 7 for n in range(PART * 3 + 5)]
+    lazy = Items(len(numbers), lambda begin, end: numbers[begin:end])
+    value = {
+        "a": [{"ü": "\u2028é", "n": None}, [], {}, [1, [2]]],
+        "list": lazy,
+        "empty": Items(0, lambda *_: []),
+    }
+    eager = value | {"list": numbers, "empty": []}
+    assert b"".join(pieces(value, dumps)) == dumps(eager)
+    one = Items(1, lambda begin, end: ["x"][begin:end])
+    assert list(pieces({"one": one}, dumps)) == [b'{"one":["x"]}']
+
+
+def test_pieces_are_made_as_they_are_taken():
+    made = []
+
+    def make(begin, end):
+        made.append(end)
+        return ["x" * 1000] * (end - begin)
+
+    parts = pieces(Items(100_000, make), ascii_json)
+    assert not made
+    assert len(next(parts)) < 1_000_000
+    assert made == [PART]
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 100])
+def test_news_of_a_stream_is_cut_without_loss(most):
+    news = [Chunk(0, 5, "abcdefgh", "length"), Chunk(1, 0, "", "stop"), Chunk(2, 0, "xyz", None)]
+    groups = list(streaming._bounded(news, most))
+    assert all(sum(len(chunk.text) for chunk in group) <= most for group in groups)
+    for chunk in news:
+        parts = [part for group in groups for part in group if part.choice == chunk.choice]
+        assert "".join(part.text for part in parts) == chunk.text
+        assert [part.finish_reason for part in parts] == [None] * (len(parts) - 1) + [chunk.finish_reason]
+        assert [part.start for part in parts] == [
+            chunk.start + sum(len(before.text) for before in parts[:at]) for at in range(len(parts))
+        ]
+        assert all(part.text for part in parts) or len(parts) == 1
