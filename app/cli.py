@@ -17,6 +17,7 @@ import typer
 from app.commands import runs
 from app.commands.options import with_run_options
 from app.streams import have_standard_streams, replace_what_cannot_be_encoded, visible
+from model.cells import CELLS
 from model.config import PRESETS
 from model.errors import CharloomError
 
@@ -139,7 +140,7 @@ def generate(
 
 @app.command()
 def gradcheck(
-    cell: Annotated[str, typer.Option(help="elman, gru or lstm.")] = "elman",
+    cell: Annotated[str, typer.Option(help="Recurrent cell.", metavar="|".join(CELLS))] = "elman",
     layers: Annotated[int, typer.Option(help="Stacked layers.")] = 1,
     hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = 100,
     method: Annotated[str | None, typer.Option(help="centred or complex-step (default: both).")] = None,

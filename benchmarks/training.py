@@ -21,13 +21,13 @@ from benchmarks.own_training import CHARACTERS, ours, random_text
 from benchmarks.plain_numpy import PlainRNN
 from benchmarks.quiet import quietest
 from benchmarks.torch_training import torch_update
+from model.cells import CELLS
 from model.config import PRESETS, RunConfig
 from model.training import Training
 
 SIZES = [
     (cell, hidden, streams) for cell in ("gru", "lstm") for hidden in (128, 256, 512) for streams in (32, 64)
 ]
-GATES = {"elman": 1, "gru": 3, "lstm": 4}
 TURN_SECONDS = 0.6  # that each contender works at a time
 
 
@@ -73,7 +73,7 @@ def measure(contenders, rounds):
 def product_flops(config):
     """Floating-point operations of the matrix products of one update: forward once, backward twice."""
     characters = config.sequence_length * config.streams
-    width = GATES[config.cell] * config.hidden
+    width = CELLS[config.cell].gates * config.hidden
     return characters * 2 * (3 * config.hidden * width + 3 * config.hidden * CHARACTERS + CHARACTERS * width)
 
 

@@ -18,17 +18,21 @@ LINE = 64  # bytes of a line of the cache
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An array of this shape, its elements not set, that begins on a line of the cache."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return _on_a_line(np.empty(_bytes(shape, dtype) + LINE, np.uint8), shape, dtype)
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """The same, all 0."""
-    array = empty(shape, dtype)
-    array[...] = 0
-    return array
+    return _on_a_line(np.zeros(_bytes(shape, dtype) + LINE, np.uint8), shape, dtype)
+
+
+def _bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _on_a_line(memory: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + _bytes(shape, dtype)].view(dtype).reshape(shape)
 
 
 def skewed(shape: tuple[int, int], dtype: DTypeLike) -> Array:

@@ -5,106 +5,123 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
+from model.cells import CELLS
 from model.errors import ConfigError
 
-CELL_NAMES = ("elman", "gru", "lstm")
-OPTIMIZERS = ("adagrad", "adam", "adamw")
-CHOICES: dict[str, tuple[str, ...]] = {
-    "cell": CELL_NAMES,
-    "initialisation": ("normal", "uniform"),
-    "reduction": ("sum", "mean"),
-    "optimizer": OPTIMIZERS,
-    "clip": ("none", "value", "norm"),
-    "schedule": ("constant", "cosine"),
-    "best_by": ("smooth_loss", "validation_loss"),
-}
-RANGES: dict[str, tuple[float, float]] = {
-    "hidden": (1, 4096),
-    "layers": (1, 8),
-    "embedding": (0, 4096),
-    "members": (1, 16),
-    "sequence_length": (1, 4096),
-    "streams": (1, 1024),
-    "shards": (1, 64),
-    "steps": (0, 1_000_000_000),
-    "minutes": (0, 100_000),
-    "learning_rate": (0, 10),
-    "beta1": (0, 0.9999),
-    "beta2": (0, 0.999999),
-    "weight_decay": (0, 10),
-    "clip_at": (0, 1e6),
-    "warmup": (0, 1),
-    "final_learning_rate": (0, 1),
-    "initial_scale": (0, 10),
-    "validation_fraction": (0, 0.5),
-    "validate_every": (0, 1_000_000_000),
-    "smoothing": (0, 0.99999),
-    "record_every": (1, 1_000_000),
-    "checkpoint_every": (1, 1_000_000_000),
-    "sample_every": (0, 1_000_000_000),
-    "sample_temperature": (0, 2),
-    "sample_length": (1, 100_000),
-    "best_sample_length": (0, 100_000),
-    "seed": (0, 2**63 - 1),
-}
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a field of a run. The command line, the HTTP schema and the page derive from it.
+
+    Attributes:
+        kind: int, float or str.
+        help: what it sets, without a full stop.
+        low, high: the range of a number, both included.
+        choices: the possible values of a string; any, if there are none.
+        label: its name in the page's form; a field without one is not offered there.
+    """
+
+    kind: type
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: Collection[str] = ()
+    label: str = ""
+
+    def convert(self, name: str, value: Any) -> Any:
+        """`value`, perhaps a text from a command line, as the field's kind. Raises ConfigError."""
+        if self.kind is str and isinstance(value, str):
+            return value
+        if self.kind is not str and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError, OverflowError):  # not a number, or more than a float holds
+                number = value if self.kind is int and isinstance(value, int) else float(value)
+                if self.kind is float or float(number).is_integer():
+                    return self.kind(number)
+        raise ConfigError(name, f"must be of type {self.kind.__name__}. Given: {value!r:.80}")
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises ConfigError for a value outside the range or the choices."""
+        if self.choices and value not in self.choices:
+            raise ConfigError(name, f"must be one of {', '.join(self.choices)}. Given: {value!r:.80}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(name, f"must be a finite number. Given: {value}")
+        if self.kind is not str and not self.low <= value <= self.high:
+            raise ConfigError(name, f"must be between {self.low:g} and {self.high:g}. Given: {value!r:.80}")
+
+
+def setting(default: Any, help: str, low: float = -math.inf, high: float = math.inf, **more: Any) -> Any:
+    """A field of RunConfig with all that is known of it."""
+    known = Setting(type(default), help, low, high, **more)
+    return dataclasses.field(default=default, metadata={"setting": known})
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that determines a training run, apart from its text.
 
-    Lengths are in characters, losses in nats per character, `minutes` in minutes of training time.
-    `warmup` and `final_learning_rate` are fractions: of the whole run, and of `learning_rate`.
-    `shards` is the number of parts of a batch that can be worked on at once, each on a core of its own.
-    `embedding` is the length of the vector learnt for each character, 0 for one-hot input. `members` networks
-    are trained, each reading every batch, and their logits averaged.
-    `smoothing` is the share of the old value in the running mean of the loss. Either `steps` or `minutes`
-    ends the run: `minutes` > 0 takes precedence. A field that a stored configuration lacks has its default,
-    so the defaults of fields that came later are what there was before them.
+    Lengths are in characters, losses in nats per character. A field that a stored configuration lacks has its
+    default, so the defaults of fields that came later are what there was before them.
     """
 
-    preset: str = "gru"
-    cell: str = "gru"
-    hidden: int = 256
-    layers: int = 1
-    embedding: int = 0
-    members: int = 1
-    initialisation: str = "uniform"
-    initial_scale: float = 1.0
-    sequence_length: int = 64
-    streams: int = 32
-    shards: int = 2
-    steps: int = 4000
-    minutes: float = 0.0
-    reduction: str = "mean"
-    optimizer: str = "adamw"
-    learning_rate: float = 6e-3
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.1
-    clip: str = "norm"
-    clip_at: float = 1.0
-    schedule: str = "cosine"
-    warmup: float = 0.03
-    final_learning_rate: float = 0.02
-    validation_fraction: float = 0.1
-    validate_every: int = 250
-    record_every: int = 10
-    smoothing: float = 0.98
-    checkpoint_every: int = 500
-    best_by: str = "validation_loss"
-    sample_every: int = 500
-    sample_length: int = 400
-    sample_temperature: float = 0.8
-    best_sample_length: int = 1000
-    seed: int = 0
+    preset: str = setting("gru", "Preset that the other settings start from")
+    cell: str = setting("gru", "Recurrent cell", choices=CELLS, label="Cell")
+    hidden: int = setting(256, "Hidden units per layer", 1, 4096, label="Units")
+    layers: int = setting(1, "Stacked layers", 1, 8, label="Layers")
+    embedding: int = setting(0, "Length of each character's learnt vector, 0 for one-hot input", 0, 4096)
+    members: int = setting(1, "Networks trained side by side, whose logits are averaged", 1, 16)
+    initialisation: str = setting(
+        "uniform", "Distribution that weights are drawn from", choices=("normal", "uniform")
+    )
+    initial_scale: float = setting(
+        1.0, "Standard deviation (normal), or factor of 1/sqrt(hidden) (uniform)", 0, 10
+    )
+    sequence_length: int = setting(64, "Truncated BPTT length, in characters", 1, 4096)
+    streams: int = setting(32, "Positions in the text read in parallel", 1, 1024)
+    shards: int = setting(
+        2, "Parts of a batch that can be worked on in parallel, each on its own core", 1, 64
+    )
+    steps: int = setting(4000, "Number of updates, 0 to end by minutes", 0, 1_000_000_000)
+    minutes: float = setting(
+        0.0, "Minutes of training; above 0, they end the run in place of steps", 0, 100_000
+    )
+    reduction: str = setting(
+        "mean", "Whether the loss of a sequence is summed or averaged", choices=("sum", "mean")
+    )
+    optimizer: str = setting("adamw", "Optimizer", choices=("adagrad", "adam", "adamw"))
+    learning_rate: float = setting(6e-3, "Highest learning rate", 0, 10, label="Learning rate")
+    beta1: float = setting(0.9, "Adam's decay of the mean gradient", 0, 0.9999)
+    beta2: float = setting(0.99, "Adam's decay of the mean squared gradient", 0, 0.999999)
+    weight_decay: float = setting(0.1, "Decoupled weight decay of AdamW", 0, 10)
+    clip: str = setting("norm", "How gradients are clipped", choices=("none", "value", "norm"))
+    clip_at: float = setting(1.0, "Limit at which gradients are clipped", 0, 1e6)
+    schedule: str = setting("cosine", "Course of the learning rate", choices=("constant", "cosine"))
+    warmup: float = setting(0.03, "Fraction of the run in which the learning rate rises", 0, 1)
+    final_learning_rate: float = setting(0.02, "Fraction of the learning rate that is left at the end", 0, 1)
+    validation_fraction: float = setting(0.1, "Fraction of the text held out", 0, 0.5)
+    validate_every: int = setting(250, "Steps between held-out losses, 0 for none", 0, 1_000_000_000)
+    record_every: int = setting(10, "Steps between points of the loss curve", 1, 1_000_000)
+    smoothing: float = setting(0.98, "Share of the old value in the running mean of the loss", 0, 0.99999)
+    checkpoint_every: int = setting(500, "Steps between checkpoints", 1, 1_000_000_000)
+    best_by: str = setting(
+        "validation_loss",
+        "Loss by which the best model is chosen",
+        choices=("smooth_loss", "validation_loss"),
+    )
+    sample_every: int = setting(500, "Steps between samples, 0 for none", 0, 1_000_000_000)
+    sample_length: int = setting(400, "Characters per sample", 1, 100_000)
+    sample_temperature: float = setting(0.8, "Temperature of the samples", 0, 2)
+    best_sample_length: int = setting(
+        1000, "Characters of the best model's sample at the end, 0 for none", 0, 100_000
+    )
+    seed: int = setting(0, "Seed of weights and samples", 0, 2**63 - 1, label="Seed")
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_field(field.name, getattr(self, field.name))
+        for name, known in SETTINGS.items():
+            known.check(name, getattr(self, name))
         if self.steps == 0 and self.minutes == 0:
             raise ConfigError("steps", "is 0 and minutes is 0: give one of them, so that the run ends")
         if self.best_by == "validation_loss" and not (self.validation_fraction and self.validate_every):
@@ -123,36 +140,16 @@ class RunConfig:
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed, converted to each field's own type."""
-        hints = get_type_hints(RunConfig)
         for name, value in changes.items():
-            if name not in hints:
-                raise ConfigError(name, f"is not a field of a run; the fields are: {', '.join(hints)}")
-            changes[name] = _convert(name, value, hints[name])
+            if name not in SETTINGS:
+                raise ConfigError(name, f"is not a field of a run; the fields are: {', '.join(SETTINGS)}")
+            changes[name] = SETTINGS[name].convert(name, value)
         return dataclasses.replace(self, **changes)
 
 
-def _convert(name: str, value: Any, kind: type) -> Any:
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is not str and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # not a number, or more than a float holds
-            number = value if kind is int and isinstance(value, int) else float(value)
-            if kind is float or float(number).is_integer():
-                return kind(number)
-    raise ConfigError(name, f"must be of type {kind.__name__}. Given: {value!r:.80}")
-
-
-def _check_field(name: str, value: Any) -> None:
-    if name in CHOICES and value not in CHOICES[name]:
-        raise ConfigError(name, f"must be one of {', '.join(CHOICES[name])}. Given: {value!r:.80}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(name, f"must be a finite number. Given: {value}")
-    if name in RANGES:
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            raise ConfigError(name, f"must be between {low:g} and {high:g}. Given: {value!r:.80}")
-
-
+SETTINGS: dict[str, Setting] = {
+    field.name: field.metadata["setting"] for field in dataclasses.fields(RunConfig)
+}
 PRESETS: dict[str, RunConfig] = {
     # The KTH DD2424 assignment 4, exactly.
     "classic": RunConfig(

@@ -81,7 +81,7 @@ def _picker(sampler: Sampler, multiplied: int) -> Callable[[float], int]:
     likeliest, inverse = sampler.likeliest[0, 0, ...], sampler.inverse_temperature[0, 0, ...]
     read, cumulative = _numbers(weights), _numbers(sampler.cumulative[0])
     shift, threshold = _numbers(sampler.likeliest[0]), _numbers(sampler.thresholds[0])
-    last = len(cumulative) - 1
+    characters, last = len(weights), len(cumulative) - 1
 
     def pick(uniform: float) -> int:
         shift[0] = read[weights.argmax()]
@@ -91,7 +91,8 @@ def _picker(sampler: Sampler, multiplied: int) -> Callable[[float], int]:
         np.exp(weights, weights)
         cumulate()
         threshold[0] = cumulative[last] * uniform
-        return bisect_right(cumulative, threshold[0])
+        chosen = bisect_right(cumulative, threshold[0])
+        return chosen if chosen < characters else 0  # none, where logits are not numbers
 
     return pick
 

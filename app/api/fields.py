@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
+from model.cells import CELLS
 from model.sampling import ABOVE_ZERO, RANGES
 
 LARGEST_SEED = 2**63 - 1
@@ -23,6 +24,15 @@ def unknown_mode() -> Any:
         description="What happens to characters that the model has never seen; `replace` takes the nearest "
         "one that it knows. The answer then says how many were changed. Default: CHARLOOM_UNKNOWN.",
     )
+
+
+def _cell_name(given: str) -> str:
+    if given not in CELLS:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(CELLS)})
+    return given
+
+
+CellName = Annotated[str, AfterValidator(_cell_name), Field(json_schema_extra={"enum": list(CELLS)})]
 
 
 class Only:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from model.batches import windows_per_epoch
+from model.cells import CELLS
 from model.config import DEFAULT_PRESET, PRESETS, RunConfig
 from model.errors import ConfigError
 
@@ -133,7 +134,7 @@ def expected_seconds(config: RunConfig, distinct: int) -> float:
 
 def expected_speed(config: RunConfig, distinct: int) -> float:
     """About how many characters a second each network reads, as measured on two cores of a common machine."""
-    gates = {"elman": 1, "gru": 3, "lstm": 4}[config.cell]
+    gates = CELLS[config.cell].gates
     products = (2 * config.layers - 1) * gates * config.hidden**2 + config.hidden * distinct
     calls = CALL_SECONDS * config.layers * gates / config.streams
     alone = min(config.shards, CORES) / (calls + 6 * products / FLOPS)

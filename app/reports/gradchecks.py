@@ -28,7 +28,6 @@ from model.gradcheck import (
 from model.network import Network, NetworkConfig
 
 Method = Literal["centred", "complex-step"]
-Cell = Literal["elman", "gru", "lstm"]
 
 ASSIGNMENT = "assignment"
 ELEMENTS = 100  # compared of each tensor of other networks than that, which would take minutes whole
@@ -46,7 +45,7 @@ class CheckTask:
     """What a helper is asked to check: a copy of a checkpoint's network, a fresh one, or the assignment's."""
 
     method: Method
-    cell: Cell | None = None
+    cell: str | None = None
     network: NetworkConfig | None = None
     parameters: Array | None = None
     length: int = 0
@@ -82,7 +81,7 @@ class GradientChecks:
     def __init__(self, seconds: float) -> None:
         self.helper = Helper("gradient check", seconds, nice=NICE, waiting=WAITING, cached=CACHED)
 
-    async def report(self, model: LoadedModel | None, method: Method, cell: Cell | None = None) -> Report:
+    async def report(self, model: LoadedModel | None, method: Method, cell: str | None = None) -> Report:
         """The check of a checkpoint, of a fresh network of that cell, or of the assignment's, fresh.
 
         Results are kept by the checkpoint's digest. Raises as `Helper.result`.
@@ -94,7 +93,7 @@ class GradientChecks:
         return report if report.model == name else dataclasses.replace(report, model=name)
 
 
-def task_of(model: LoadedModel | None, method: Method, cell: Cell | None = None) -> CheckTask:
+def task_of(model: LoadedModel | None, method: Method, cell: str | None = None) -> CheckTask:
     """The network itself goes along, since the run's training may replace the checkpoint at any moment."""
     if model is None:
         return CheckTask(method, cell)

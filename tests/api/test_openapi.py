@@ -11,6 +11,8 @@ from schemathesis import GenerationMode
 from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from model.cells import CELLS
+from model.config import SETTINGS
 from tests.support.servers import application
 
 EXAMPLES = 20  # for each operation, of each kind
@@ -55,3 +57,19 @@ def check(operation: APIOperation, mode: GenerationMode) -> None:
         requests()
     except Unsatisfiable:
         assert mode is GenerationMode.NEGATIVE, operation.path  # nothing to get wrong
+
+
+def test_settings_of_a_run_are_documented_and_offered_with_their_limits(client):
+    parameters = client.get("/openapi.json").json()["paths"]["/runs"]["post"]["parameters"]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
+    page = client.get("/").text
+    for name, known in SETTINGS.items():
+        schema = schemas[name]
+        assert schema["description"] == f"{known.help}."
+        if known.kind is not str:
+            assert (schema["minimum"], schema["maximum"]) == (known.low, known.high)
+        elif known.choices:
+            assert schema["enum"] == list(known.choices)
+        assert (f'name="{name}" data-setting' in page) == bool(known.label)
+    assert f'min="{SETTINGS["hidden"].low}" max="{SETTINGS["hidden"].high}"' in page
+    assert all(f"<option>{cell}</option>" in page for cell in CELLS)

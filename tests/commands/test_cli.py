@@ -12,13 +12,12 @@ import pytest
 from rich.logging import RichHandler
 
 from app.cli import main
-from app.commands.options import DESCRIPTIONS
 from app.commands.progress import LineDisplay
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.training.worker import hold
 from model.checkpoint import load
-from model.config import RunConfig
+from model.config import SETTINGS, RunConfig
 from model.generation import generate
 from model.sampling import SamplingConfig
 from tests.support.runs import locked, outcome, small_text, wait_until, worker_process
@@ -41,10 +40,10 @@ def folder(tmp_path: Path, monkeypatch) -> Iterator[Path]:
 
 
 def test_every_field_of_a_run_is_an_option(capsys):
-    assert {"preset", *DESCRIPTIONS} == {field.name for field in dataclasses.fields(RunConfig)}
+    assert set(SETTINGS) == {field.name for field in dataclasses.fields(RunConfig)}
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name in DESCRIPTIONS:
+    for name in set(SETTINGS) - {"preset"}:
         assert f"--{name.replace('_', '-')}" in shown
 
 

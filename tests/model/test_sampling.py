@@ -236,6 +236,16 @@ def test_one_row_alone_chooses_the_same(characters, temperature):
         np.testing.assert_array_equal(sampler.cumulative[0], cumulative)
 
 
+def test_logits_that_are_not_numbers_choose_the_first_character():
+    sampler, chosen = Sampler(K, 2), np.full(2, -1)
+    one = SingleRow([], [((), lambda u: None)], sampler, 2).pick
+    sampler.logits[:] = np.nan
+    sampler.picker(2)(np.full(2, 0.5, np.float32), chosen)
+    assert chosen.tolist() == [0, 0]
+    sampler.logits[:] = np.nan
+    assert one(0.5) == 0
+
+
 def test_a_moved_row_keeps_its_settings_and_counts():
     sampler = Sampler(K, 3)
     sampler.put(0, SamplingConfig(), np.array([1]))

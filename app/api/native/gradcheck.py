@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app.api.fields import CellName
 from app.api.native.loss_curve import HTML, JSON, PNG, SVG, Shape, Theme
 from app.api.native.pictures import picture_response
 from app.api.native.run_schemas import GradcheckReport, ParameterReport
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
 from app.errors import InvalidRequestError
-from app.reports.gradchecks import Cell, Method, Report
+from app.reports.gradchecks import Method, Report
 from app.server.accept import preferred
 from app.server.etags import etag, not_modified
+from model.cells import CELLS
 
 router = APIRouter(tags=["proof"])
 
@@ -32,7 +34,7 @@ CheckedModel = Annotated[
     ),
 ]
 CheckedCell = Annotated[
-    Cell | None,
+    CellName | None,
     Query(description="A fresh network of this cell, two layers of 20 units, instead of a model."),
 ]
 NAMES = {"centred": "centred differences", "complex-step": "complex step"}
@@ -68,7 +70,7 @@ async def gradcheck(
     headers = {"vary": "accept"}
     if kind == HTML:
         return services.assets.page(
-            "gradcheck.html", method=method, model=model, cell=cell, methods=NAMES, cells=get_args(Cell)
+            "gradcheck.html", method=method, model=model, cell=cell, methods=NAMES, cells=list(CELLS)
         )
     report = await _report(services, method, model, cell)
     if kind == JSON:
@@ -119,7 +121,7 @@ async def gradcheck_png(
     )
 
 
-async def _report(services: Services, method: Method, model: str | None, cell: Cell | None) -> Report:
+async def _report(services: Services, method: Method, model: str | None, cell: str | None) -> Report:
     if model and cell:
         raise InvalidRequestError("cell", f"cannot be given together with model. Given: {cell}")
     return await services.gradchecks.report(await services.model(model) if model else None, method, cell)

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from app.api.services import ServicesDep
-from model.config import CHOICES, PRESETS
+from model.cells import CELLS
+from model.config import PRESETS, SETTINGS
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 
@@ -22,7 +23,8 @@ async def index(services: ServicesDep) -> Response:
         max_prompt=settings.max_prompt,
         max_length=settings.max_length,
         presets=list(PRESETS),
-        cells=CHOICES["cell"],
+        cells=list(CELLS),
+        settings={name: setting for name, setting in SETTINGS.items() if setting.label},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -17,11 +16,11 @@ from app.intake.planning import expected_seconds
 from app.server.auth import Right, needs
 from app.server.upload_body import received
 from app.store.run_store import default_name
-from model.config import CHOICES, RunConfig
+from model.config import SETTINGS, Setting
 
 router = APIRouter(tags=["training"], dependencies=[Depends(needs(Right.TRAIN))])
 
-KINDS = {"int": "integer", "float": "number", "str": "string"}
+KINDS = {int: "integer", float: "number", str: "string"}
 
 
 def option_schemas() -> dict[str, dict[str, Any]]:
@@ -36,12 +35,17 @@ def option_schemas() -> dict[str, dict[str, Any]]:
         "priority": {"type": "integer", "description": "Higher goes first."},
         "epochs": {"type": "number", "description": "Times that the text is read, instead of `steps`."},
     }
-    for field in dataclasses.fields(RunConfig):
-        schema: dict[str, Any] = {"type": KINDS[str(field.type)]}
-        if field.name in CHOICES:
-            schema["enum"] = list(CHOICES[field.name])
-        schemas[field.name] = schema
-    return schemas
+    return schemas | {name: setting_schema(setting) for name, setting in SETTINGS.items()}
+
+
+def setting_schema(setting: Setting) -> dict[str, Any]:
+    """JSON schema of one setting of a run."""
+    schema: dict[str, Any] = {"type": KINDS[setting.kind], "description": f"{setting.help}."}
+    if setting.kind is not str:
+        schema |= {"minimum": setting.low, "maximum": setting.high}
+    elif setting.choices:
+        schema["enum"] = list(setting.choices)
+    return schema
 
 
 def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:

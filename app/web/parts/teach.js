@@ -7,7 +7,8 @@ import { isBusy, lab } from "../lab.js";
 import { duration, number, percent, sizes } from "../words.js";
 
 const form = at("teach");
-const OPTIONS = ["name", "preset", "cell", "hidden", "layers", "learning_rate", "seed", "encoding"];
+const settings = [...form.querySelectorAll("[data-setting]")].map((field) => field.name);
+const OPTIONS = ["name", "preset", "encoding", ...settings];
 const INVITATION = at("teach-chosen").textContent;
 const PROMISE = at("teach-made").textContent;
 const MINUTES = 3; // of one more training

@@ -2,15 +2,11 @@
 
 import { at, darkScheme, fillRows, setText, showPicture } from "../dom.js";
 import { getJson } from "../http.js";
-import { exponential, number } from "../words.js";
+import { cellName, exponential, number } from "../words.js";
 
 const form = at("proof-form");
-const FRESH = [
-	["", "the assignment's own"],
-	["cell=elman", "a fresh Elman"],
-	["cell=gru", "a fresh GRU"],
-	["cell=lstm", "a fresh LSTM"],
-];
+const cells = form.network.dataset.cells.split(" ");
+const FRESH = [["", "the assignment's own"], ...cells.map((cell) => [`cell=${cell}`, `a fresh ${cellName(cell)}`])];
 let picture = null;
 let listed = "";
 

@@ -1,0 +1,96 @@
+"""A cell that is added in one place, to CELLS, and then has to pass what every cell has to pass."""
+
+import numpy as np
+import pytest
+from numpy import add, multiply, subtract, tanh
+
+from model.cells import CELLS
+from model.checkpoint import decode, encode
+from model.config import RunConfig
+from model.errors import ConfigError
+from model.gradcheck import check
+from model.training import Training, train
+from model.vocabulary import Vocabulary
+from tests.model import test_generation, test_gradcheck, test_network
+
+TEXT = "the cat sat on the mat; the dog sat on the log. " * 30
+VOCABULARY = Vocabulary.from_text(TEXT)
+
+
+class Leaky:
+    """h = (h_prev + tanh(u + v)) / 2."""
+
+    gates, states, cached = 1, 1, 1
+    scales, biases = (1,), (0,)
+    halves, kept, slopes, gradients = (0,), (0,), (0,), (0,)
+    half = np.array(0.5, np.float32)
+
+    def step(self, u, v, previous, state, cache, scratch):
+        a = tanh(add(u[0], v[0], cache[0]), cache[0])
+        multiply(add(previous[0], a, state[0]), self.half, state[0])
+
+    def local_derivatives(self, previous, state, cache):
+        """From a to dh/dv = (1 - a^2) / 2."""
+        squared = multiply(cache[0], cache[0], cache[0])
+        multiply(subtract(np.float32(1), squared, cache[0]), self.half, cache[0])
+
+    def step_backward(self, dstate, cache, dv, dprevious, scratch):
+        multiply(dstate[0], cache[0], dv[0])
+        add(dprevious[0], multiply(dstate[0], self.half, scratch), dprevious[0])
+
+    def input_gradient(self, dh, cache, dv):
+        """du = dv."""
+
+
+@pytest.fixture(autouse=True)
+def leaky(monkeypatch):
+    monkeypatch.setitem(CELLS, "leaky", Leaky())
+
+
+def test_new_cell_is_known_to_a_configuration():
+    assert RunConfig(cell="leaky").cell == "leaky"
+    with pytest.raises(ConfigError, match="elman, gru, lstm, leaky"):
+        RunConfig(cell="gpt")
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_new_cell_passes_the_battery_of_networks(layers):
+    test_network.test_twelve_steps_are_three_times_four_with_carried_state("leaky", layers)
+    test_network.test_nothing_is_left_over_between_calls("leaky", layers)
+    for test in (
+        test_network.test_a_pass_changes_neither_parameters_nor_state_nor_inputs,
+        test_network.test_rows_do_not_see_each_other,
+        test_network.test_the_gradient_is_linear_in_the_upstream_gradient,
+        test_network.test_single_steps_are_the_sequence,
+        test_network.test_float32_stays_float32,
+    ):
+        test("leaky")
+
+
+@pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 0), (3, 4)])
+def test_new_cell_has_the_right_gradients(layers, embedding):
+    test_gradcheck.test_every_parameter_and_the_initial_state_by_complex_step("leaky", layers, embedding)
+
+
+def test_wrong_gradient_of_a_new_cell_is_caught(monkeypatch):
+    monkeypatch.setitem(CELLS, "leaky", test_gradcheck.Wrong(Leaky(), ("derivative", 0, 1e-6)))
+    assert not all(result.passed for result in check(test_gradcheck.make("leaky", 2), "complex-step"))
+
+
+def test_new_cell_writes_the_same_bytes_in_any_company():
+    test_generation.test_rows_write_the_same_bytes_in_any_company("leaky", lambda decoder: decoder)
+
+
+def test_new_cell_trains_and_resumes_to_the_bit():
+    config = RunConfig(
+        cell="leaky", hidden=8, streams=4, sequence_length=8, steps=20, validate_every=10, sample_length=20
+    )
+    ids = VOCABULARY.encode(TEXT)
+    whole = Training(config, VOCABULARY, ids, clock=lambda: 0.0)
+    losses = [event.validation_loss for event in train(whole) if event.validation_loss is not None]
+    assert losses[-1] < losses[0]
+    first = Training(config, VOCABULARY, ids, clock=lambda: 0.0)
+    next(event for event in train(first) if event.step == 7)
+    second = Training.resume(decode(encode(first.checkpoint())), ids, clock=lambda: 0.0)
+    list(train(second))
+    assert encode(second.checkpoint()) == encode(whole.checkpoint())
