@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.engine.loaded_model import Identity, LoadedModel, identity_of, laid_out
-from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError
+from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError, RunNotFoundError
 from app.store.checkpoints import find_checkpoint, no_checkpoint, parse_model_name
 from app.store.records import Latest
 from app.store.run import Run
@@ -99,7 +99,7 @@ class ModelStore:
         """Whatever goes wrong with one run is logged once, and the look goes on to the next."""
         try:
             yield
-        except FileNotFoundError:
+        except (RunNotFoundError, FileNotFoundError):
             pass  # deleted meanwhile
         except Exception as error:
             told = f"{type(error).__name__}: {error}"

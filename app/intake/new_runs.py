@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from app.errors import InvalidRequestError
 from app.intake.expectations import expected_loss
@@ -150,7 +150,7 @@ def fork(
         if sources:
             read = write_text(sources, options.encoding, target, limits.text)
         else:
-            with open_regular(parent.path / "corpus.txt") as file:
+            with _text_of(parent) as file:
                 read = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
         limits.budget.make_room(0)
         config = by_epochs(config, options, read.text.characters)
@@ -164,6 +164,14 @@ def fork(
         wanted = name_from(suggested) if suggested else f"{name[:50]}-fork"
         run = _queue(store, config, options, read, known, wanted)
     return _made(run, read)
+
+
+def _text_of(parent: Run) -> BinaryIO:
+    """Raises InvalidRequestError where an import came without its text, OSError."""
+    try:
+        return open_regular(parent.path / "corpus.txt")
+    except FileNotFoundError:
+        raise InvalidRequestError("text", f"is missing: run {parent.name!r} has no text here") from None
 
 
 def _queue(

@@ -188,6 +188,12 @@ class Run:
     def samples_path(self) -> Path:
         return self.path / "samples.jsonl"
 
+    def _entries(self) -> list[Path]:
+        try:
+            return list(self.path.iterdir())
+        except FileNotFoundError:
+            raise RunNotFoundError(f"run {self.name!r} was deleted meanwhile") from None
+
     def checkpoints(self) -> dict[int, Path]:
         """The checkpoint files by step, ascending. Links are left out: they could point out of the store."""
         return self._by_step(STEP_FILE)
@@ -198,7 +204,7 @@ class Run:
 
     def _by_step(self, names: re.Pattern[str]) -> dict[int, Path]:
         found = {}
-        for path in self.path.iterdir():
+        for path in self._entries():
             if (match := names.fullmatch(path.name)) and is_regular(path):
                 found[int(match[1])] = path
         return dict(sorted(found.items()))
@@ -206,9 +212,12 @@ class Run:
     def files(self) -> Files:
         """What there is, looked at again only if the folder, or the samples, changed since.
 
-        Raises FileNotFoundError if the run was deleted meanwhile; what cannot be used is one of the faults.
+        Raises RunNotFoundError if the run was deleted meanwhile; what cannot be used is one of the faults.
         """
-        changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
+        try:
+            changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
+        except FileNotFoundError:
+            raise RunNotFoundError(f"run {self.name!r} was deleted meanwhile") from None
         if self._files is None or self._files[0] != changed:
             found = self._look_at_files()
             if time.time_ns() - changed[0] < UNSETTLED:
@@ -225,8 +234,6 @@ class Run:
                 if os.path.lexists(self.path / name) and not is_regular(self.path / name)
             ]
             samples = history.count(self.samples_path) if is_regular(self.samples_path) else 0
-        except FileNotFoundError:
-            raise
         except OSError as error:
             return Files((), 0, (f"its files cannot be read: {error.strerror or error}",))
         return Files(steps, samples, tuple(faults))

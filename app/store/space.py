@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from app.errors import ConflictError
+from app.errors import ConflictError, RunNotFoundError
 from app.store.files import is_regular, make_folder, write_atomic
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -85,7 +85,7 @@ class Budget:
 def _intermediate(run: Run) -> list[Path]:
     try:
         checkpoints = run.checkpoints()
-    except FileNotFoundError:  # deleted meanwhile
+    except RunNotFoundError:  # deleted meanwhile
         return []
     latest = run.usable_latest()
     kept = {latest.newest.file} if latest else set()
@@ -95,7 +95,7 @@ def _intermediate(run: Run) -> list[Path]:
 def _kept(run: Run) -> list[Path]:
     try:
         return list(run.kept().values())
-    except FileNotFoundError:  # deleted meanwhile
+    except RunNotFoundError:  # deleted meanwhile
         return []
 
 

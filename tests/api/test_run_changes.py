@@ -112,6 +112,29 @@ def test_a_run_that_vanishes_before_it_is_changed_is_404(
     assert str(trained.root) not in answer.text
 
 
+@pytest.mark.parametrize("path", ["/runs/classic", "/runs/classic/export", "/v1/models/classic@60"])
+def test_a_run_that_vanishes_before_it_is_shown_is_404(serving, trained: RunStore, monkeypatch, path: str):
+    checkpoints = Run.checkpoints
+
+    def vanish(run: Run):
+        if run.name == "classic":
+            shutil.rmtree(run.path, ignore_errors=True)
+        return checkpoints(run)
+
+    api = serving(trained.root)
+    monkeypatch.setattr(Run, "checkpoints", vanish)
+    answer = api.get(path)
+    assert answer.status_code == 404, answer.text
+    assert [run["name"] for run in api.get("/runs").json()["runs"]] == ["gru"]
+
+
+def test_a_fork_of_a_run_without_its_text_is_refused_with_the_reason(serving, trained: RunStore):
+    (trained.root / "classic" / "corpus.txt").unlink()
+    answer = serving(trained.root).post("/runs/classic/fork")
+    assert answer.status_code == 422, answer.text
+    assert "run 'classic' has no text here" in answer.json()["error"]["message"]
+
+
 def test_a_lock_whose_file_was_replaced_is_not_held(trained: RunStore, monkeypatch):
     """Another that waited for the lock of a deleted run must not train a new run of that name."""
     path = trained.root / ".locks" / "classic.lock"

@@ -10,7 +10,7 @@ from fastapi import Query
 
 from app.api.native.run_schemas import CheckpointInfo, RunInfo
 from app.api.services import Services
-from app.errors import RunFileError
+from app.errors import RunFileError, RunNotFoundError
 from app.healthcheck import SILENT_SECONDS
 from app.store.records import CheckpointEntry
 from app.store.run import Files, Run
@@ -28,7 +28,7 @@ def list_runs(services: Services) -> list[RunInfo]:
     for run in services.runs.list():
         try:
             found.append(describe(services, run))
-        except FileNotFoundError:  # deleted meanwhile
+        except RunNotFoundError:  # deleted meanwhile
             continue
         except Exception:  # one run's fault ends no list
             logger.exception("run %s cannot be described", run.name)
@@ -36,7 +36,7 @@ def list_runs(services: Services) -> list[RunInfo]:
 
 
 def describe(services: Services, run: Run) -> RunInfo:
-    """One run as its answer. Reads the disk. Raises FileNotFoundError if it was deleted meanwhile."""
+    """One run as its answer. Reads the disk. Raises RunNotFoundError if it was deleted meanwhile."""
     control, latest, config = run.control, run.usable_latest(), run.config
     status = control.applied_to(run.status)
     serving = services.models.current if services.models.ready else None

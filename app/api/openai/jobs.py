@@ -113,7 +113,7 @@ def job_id(run: Run) -> str:
 
 
 def describe(run: Run) -> FineTuningJob:
-    """A run as a job. Raises RunError, FileNotFoundError if it was deleted meanwhile."""
+    """A run as a job. Raises RunError."""
     spec, config, status = run.spec, run.config, run.standing
     ended = status.state in ENDED
     used = _used(run)
@@ -252,7 +252,7 @@ def described(runs: Sequence[Run]) -> list[FineTuningJob]:
     for run in runs:
         try:
             found.append(describe(run))
-        except FileNotFoundError:  # deleted meanwhile
+        except RunNotFoundError:  # deleted meanwhile
             continue
         except Exception:  # one run's fault ends no list
             logger.exception("run %s cannot be described as a job", run.name)
