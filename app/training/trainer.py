@@ -43,8 +43,9 @@ class Cadence:
     """How often a run is written down besides its own cadence of steps, and how many checkpoints stay.
 
     Attributes:
-        checkpoint_seconds: longest time without a checkpoint. Where writing one takes long, they are spaced
-            so that at most a twentieth of the time goes into them.
+        checkpoint_seconds: longest time without a checkpoint; a run begins with one a second, so that one can
+            watch it learn. Where writing one takes long, they are spaced so that at most a twentieth of the
+            time goes into them.
         status_seconds: time between heartbeats.
         keep: newest checkpoints that stay, besides step 0, the sampled ones and the best.
         store_bytes: most bytes that the whole store may take, 0 for no limit.
@@ -210,7 +211,9 @@ class RunWriter:
         self._prune()
         self._saved_step = training.step
         ended = time.monotonic()
-        self._save_due = ended + max(self.cadence.checkpoint_seconds, 20 * (ended - began))
+        # one a second while the text changes most, ever fewer as it changes less
+        pause = min(self.cadence.checkpoint_seconds, max(1.0, training.elapsed / 20))
+        self._save_due = ended + max(pause, 20 * (ended - began))
 
     def _keep_best(self) -> None:
         training = self.training

@@ -3,21 +3,59 @@
 from playwright.sync_api import expect
 
 
-def test_slider_goes_through_the_ages_of_a_network(client, opened):
+def text_of(client, model: str, prompt: str, seed: int) -> str:
+    asked = {"model": model, "prompt": prompt, "seed": seed, "temperature": 0.7, "length": 400}
+    return prompt + client.post("/generate", json=asked).json()["text"]
+
+
+def test_slider_goes_through_the_samples_of_a_training(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
     page.focus("#travel-at")
     page.keyboard.press("Home")
-    expect(page.locator("#travel-step")).to_contain_text("after 0 updates")
+    expect(page.locator("#travel-step")).to_contain_text("classic after 0 updates")
     samples = client.get("/samples", params={"model": "classic"}).json()["samples"]
     assert page.locator("#travel-text").text_content() == samples[0]["text"]
-    page.get_by_text("Your prompt, each time").click()
-    page.locator("#travel-form [name=prompt]").fill("the ")
-    page.locator("#travel-form [name=seed]").fill("5")
+
+
+def test_own_beginning_is_written_at_every_age(client, opened):
+    page = opened(f"{client.base_url}#travel?run=classic")
+    page.get_by_text("Your beginning, each time").click()
+    page.fill("#travel-form [name=prompt]", "the ")
+    page.fill("#travel-form [name=seed]", "5")
+    page.click("#travel-form .go")
     page.focus("#travel-at")
     page.keyboard.press("Home")
-    request = {"model": "classic@0", "prompt": "the ", "seed": 5, "temperature": 0.7, "length": 400}
-    expected = client.post("/generate", json=request).json()["text"]
-    expect(page.locator("#travel-text")).to_have_text(f"the {expected}", use_inner_text=False)
-    page.keyboard.press("ArrowRight")
-    expect(page.locator("#travel-step")).not_to_contain_text("after 0 updates")
+    expect(page.locator("#travel-step")).to_contain_text("after 0 updates")
+    first = text_of(client, "classic@0", "the ", 5)
+    expect(page.locator("#travel-text")).to_have_text(first, use_inner_text=False)
+    page.keyboard.press("End")
+    last = text_of(client, "classic@60", "the ", 5)
+    expect(page.locator("#travel-text")).to_have_text(last, use_inner_text=False)
+
+
+def test_refusal_is_not_in_the_box_of_the_network(client, opened):
+    page = opened(f"{client.base_url}#travel?run=classic", expected="422")
+    page.get_by_text("Your beginning, each time").click()
+    expect(page.locator("#travel-text .prompt")).not_to_be_empty()
+    before = page.locator("#travel-text").text_content()
+    page.fill("#travel-form [name=prompt]", "the €")
+    page.click("#travel-form .go")
+    expect(page.locator("#travel-refused")).to_contain_text("It has never seen € in its text")
+    assert page.locator("#travel-text").text_content() == before
+
+
+def test_address_with_a_step_opens_that_age(client, opened):
+    page = opened(f"{client.base_url}#travel?run=classic&step=20")
+    expect(page.locator("#travel-step")).to_contain_text("classic after 20 updates")
+
+
+def test_box_keeps_its_height_at_every_age(client, opened):
+    page = opened(f"{client.base_url}#travel?run=classic")
+    expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
+    box = page.locator("#travel-text")
+    height = box.bounding_box()["height"]
+    page.focus("#travel-at")
+    page.keyboard.press("Home")
+    expect(page.locator("#travel-step")).to_contain_text("after 0 updates")
+    assert box.bounding_box()["height"] == height

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 from playwright.sync_api import expect
 
@@ -105,3 +107,49 @@ def test_text_to_copy_is_shown_and_selected_without_a_clipboard(client, opened):
     chosen = page.evaluate("getSelection().toString()")
     assert chosen.startswith("curl -s http://127.0.0.1")
     assert '"seed":5' in chosen
+
+
+def test_two_temperatures_are_compared_with_one_seed(client, opened):
+    page = opened(f"{client.base_url}#write")
+    page.select_option("#write-form [name=against]", "temperature")
+    page.locator("#write-form [name=second]").fill("0")
+    write(page, "the ", length="40", seed="7")
+    texts = page.locator("#write-texts .text").all_text_contents()
+    asked = {"model": "gru", "prompt": "the ", "length": 40, "seed": 7}
+    for text, temperature in zip(texts, (0.8, 0), strict=True):
+        answer = client.post("/generate", json=asked | {"temperature": temperature}).json()
+        assert text == "the " + answer["text"]
+
+
+def test_python_to_copy_gives_every_variant(client, opened, tmp_path):
+    page = opened(f"{client.base_url}#write")
+    write(page, "the ", length="40", seed="7", n="3")
+    texts = page.locator("#write-texts .text").all_text_contents()
+    code = page.locator("#write-code").text_content()
+    program = tmp_path / "program.py"
+    program.write_text(code[code.index("import httpx") :])
+    printed = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == "".join(f"{text}\n" for text in texts)
+
+
+def test_text_is_continued_from_where_it_ends(client, opened):
+    page = opened(f"{client.base_url}#write")
+    text = write(page, "the ", length="40", seed="7")
+    page.click("#write-on")
+    expect(page.locator("#write-again")).to_be_visible()
+    longer = page.locator("#write-texts .text").text_content()
+    assert longer.startswith(text)
+    assert len(longer) == len(text) + 40
+
+
+def test_other_characters_are_shown_where_one_points(client, opened):
+    page = opened(f"{client.base_url}#write")
+    write(page, "the ", length="40", seed="7")
+    box = page.locator("#write-texts .text").bounding_box()
+    page.mouse.move(box["x"] + 12, box["y"] + 12)
+    expect(page.get_by_role("tooltip")).to_contain_text("had")
+    expect(page.get_by_role("tooltip")).to_contain_text("Instead:")
+    page.mouse.move(0, 0)
+    expect(page.locator("#tip")).to_be_hidden()

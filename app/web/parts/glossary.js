@@ -29,26 +29,30 @@ export function term(name, text) {
 	return create("dfn", { "data-term": name, tabindex: "0" }, text);
 }
 
-function show(element) {
-	const text = TERMS[element.dataset.term];
-	if (!text) return;
-	hide();
-	shown = element;
+// Shows a text next to a place on the screen.
+export function showTip(place, text) {
 	tip.textContent = text;
 	tip.hidden = false;
-	element.setAttribute("aria-describedby", "tip");
-	const word = element.getBoundingClientRect();
 	const box = tip.getBoundingClientRect();
-	const left = Math.max(8, Math.min(word.left + word.width / 2 - box.width / 2, window.innerWidth - box.width - 8));
-	const above = word.top - box.height - 8;
-	tip.style.left = `${left}px`;
-	tip.style.top = `${above > 4 ? above : word.bottom + 8}px`;
+	const left = place.left + place.width / 2 - box.width / 2;
+	const above = place.top - box.height - 8;
+	tip.style.left = `${Math.max(8, Math.min(left, window.innerWidth - box.width - 8))}px`;
+	tip.style.top = `${above > 4 ? above : place.bottom + 8}px`;
 }
 
-function hide() {
+export function hideTip() {
 	shown?.removeAttribute("aria-describedby");
 	shown = null;
 	tip.hidden = true;
+}
+
+function show(element) {
+	const text = TERMS[element.dataset.term];
+	if (!text) return;
+	hideTip();
+	shown = element;
+	element.setAttribute("aria-describedby", "tip");
+	showTip(element.getBoundingClientRect(), text);
 }
 
 const termOf = (event) => (event.target instanceof Element ? event.target.closest("[data-term]") : null);
@@ -57,11 +61,11 @@ for (const event of ["pointerover", "focusin", "click"]) {
 	document.addEventListener(event, (e) => {
 		const element = termOf(e);
 		if (element) show(element);
-		else if (event === "click") hide();
+		else if (event === "click") hideTip();
 	});
 }
 for (const event of ["pointerout", "focusout"]) {
-	document.addEventListener(event, (e) => termOf(e) === shown && e.relatedTarget !== shown && hide());
+	document.addEventListener(event, (e) => termOf(e) === shown && e.relatedTarget !== shown && hideTip());
 }
-document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
-window.addEventListener("scroll", hide, { passive: true });
+document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+window.addEventListener("scroll", hideTip, { passive: true });

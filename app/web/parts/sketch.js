@@ -33,6 +33,7 @@ export function sketch(svg, curve, fraction, step) {
 	const parts = [line("path", { d: path.join(""), class: "curve" })];
 	if (ngram) parts.unshift(line("line", { x1: 0, x2: WIDTH, y1: y(ngram), y2: y(ngram), class: "yardstick" }));
 	const marked = points.findLast((point) => point.step <= (step ?? last)) ?? points[0];
-	parts.push(line("circle", { cx: x(marked.step), cy: y(marked[name]), r: 3.5, class: "now" }));
+	// a line without length, with round ends: a dot that is not stretched with the picture
+	parts.push(line("path", { d: `M${x(marked.step)} ${y(marked[name])}h0`, class: "now" }));
 	svg.replaceChildren(...parts);
 }

@@ -1,0 +1,71 @@
+// What else a character might have been: shown where one points at a text that a network has written.
+
+import { post } from "../http.js";
+import { visible } from "../words.js";
+import { hideTip, showTip } from "./glossary.js";
+
+const LONGEST = 10000; // characters that are scored
+
+const scores = new WeakMap(); // element -> {text, promise of its score}
+
+const percent = (logprob) => {
+	const share = 100 * Math.exp(logprob);
+	return share < 0.1 ? "<0.1%" : `${share.toFixed(share < 10 ? 1 : 0)}%`;
+};
+
+async function scoreOf(element, model) {
+	const text = element.textContent;
+	if (scores.get(element)?.text !== text) {
+		const answer = post("/score", { model, text: [...text].slice(0, LONGEST).join(""), top: 4 });
+		scores.set(element, { text, score: answer.then((found) => found.json()).then((found) => found.scores[0]) });
+	}
+	return scores.get(element).score;
+}
+
+// The place of the character under a point: its number in the text, and where it is on the screen.
+function placeOf(element, x, y) {
+	const caret = document.caretPositionFromPoint?.(x, y);
+	const range = caret ? null : document.caretRangeFromPoint?.(x, y);
+	const node = caret?.offsetNode ?? range?.startContainer;
+	const offset = caret?.offset ?? range?.startOffset;
+	if (!node || node.nodeType !== Node.TEXT_NODE || !element.contains(node)) return null;
+	const character = document.createRange();
+	for (const start of [offset, offset - 1]) {
+		if (start < 0 || start >= node.length) continue;
+		character.setStart(node, start);
+		character.setEnd(node, start + 1);
+		const box = character.getBoundingClientRect();
+		if (x < box.left || x > box.right || y < box.top || y > box.bottom) continue;
+		const before = document.createRange();
+		before.setStart(element, 0);
+		before.setEnd(node, start);
+		return { index: [...before.toString()].length, box };
+	}
+	return null;
+}
+
+// `modelOf(element)` is the network that wrote the text of an element in `container`, null while there is none.
+export function alternatives(container, modelOf) {
+	let turn = 0;
+	container.addEventListener("pointermove", async (event) => {
+		const element = event.target.closest("pre");
+		const model = element && modelOf(element);
+		const place = model && placeOf(element, event.clientX, event.clientY);
+		turn += 1;
+		const mine = turn;
+		if (!place) return hideTip();
+		const score = await scoreOf(element, model).catch(() => null);
+		if (mine !== turn || !score?.top?.[place.index]) return;
+		const likely = Object.entries(score.top[place.index]).sort((one, other) => other[1] - one[1]);
+		const character = [...element.textContent][place.index];
+		const own = `“${visible(character)}” had ${percent(score.logprobs[place.index])}`;
+		const rest = likely
+			.filter(([one]) => one !== character)
+			.map(([one, value]) => `“${visible(one)}” ${percent(value)}`);
+		showTip(place.box, `${own}. Instead: ${rest.slice(0, 4).join(", ")}`);
+	});
+	container.addEventListener("pointerleave", () => {
+		turn += 1;
+		hideTip();
+	});
+}
