@@ -189,7 +189,7 @@ def build_services(settings: Settings) -> Services:
         assets=Assets(),
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
-        downloads=Downloads(DOWNLOADS, "exports and reports are being sent"),
+        downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent"),
         answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent"),
         making=CapacityLimiter(1),
         changing=CapacityLimiter(1),

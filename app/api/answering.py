@@ -13,13 +13,12 @@ from app.api.pieces import Dumps, pieces
 from app.api.services import Services
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family
-from app.server.streaming import BoundedStream, EventStream, open_stream
+from app.server.streaming import LEAST_SECONDS, LEAST_SPEED, BoundedStream, EventStream, open_stream
 from model.generation import Row
 
 CLIENT_GONE = 499  # nobody reads it; for the log
 JSON = "application/json"
 LARGE_BYTES = 100_000  # of an answer, roughly; one that is larger is not made on the event loop
-LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # it may take so long, and a second more for so many bytes
 
 
 async def answer(

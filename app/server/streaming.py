@@ -9,18 +9,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, cast
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.engine.engine import Engine
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family, body_of
 from app.server.problems import problem_of
-from app.slots import StreamSlots
+from app.slots import Downloads, StreamSlots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
 PLAIN_CHARACTERS = 1 << 14  # whose events are made in one turn of the event loop
 TOLD_CHARACTERS = 128  # the same where each has its log-probabilities
+LARGE_BYTES = 1 << 18  # what a connection may hold that nobody reads
+SLICE = 1 << 16
+LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # a download may take so long, and a second more for so many bytes
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,24 @@ class BoundedStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._bound:
             await super().__call__(scope, receive, send)
+
+
+def bounded_answer(data: bytes, media_type: str, headers: Mapping[str, str], places: Downloads) -> Response:
+    """An answer whose bytes are known: a large one takes a place, and is cut if it is not read in time.
+
+    Raises OverloadedError.
+    """
+    if len(data) <= LARGE_BYTES:
+        return Response(data, media_type=media_type, headers=headers)
+    places.take(LEAST_SECONDS)
+    bound = places.sending(LEAST_SECONDS + len(data) / LEAST_SPEED)
+    return BoundedStream(_slices(data), bound, media_type, {**headers, "content-length": str(len(data))})
+
+
+async def _slices(data: bytes) -> AsyncIterator[bytes]:
+    view = memoryview(data)
+    for begin in range(0, len(view), SLICE):
+        yield bytes(view[begin : begin + SLICE])
 
 
 class EventStream(BoundedStream):

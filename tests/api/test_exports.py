@@ -49,11 +49,11 @@ def test_range_is_a_part_of_the_whole(client: httpx.Client):
     assert changed.status_code == 200
 
 
-def reader_that_does_not_read(client: httpx.Client) -> socket.socket:
+def reader_that_does_not_read(client: httpx.Client, path: str) -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.connect((client.base_url.host, client.base_url.port))
-    connection.sendall(f"GET {EXPORT}?text=true HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
     return connection
 
 
@@ -65,29 +65,50 @@ def open_files() -> set[str]:
     return found
 
 
-def test_readers_that_do_not_read_hold_bounded_places_for_a_bounded_time(
-    trained, serving, temporary: Path, monkeypatch
-):
-    monkeypatch.setattr("app.api.native.archives.LEAST_SECONDS", 1.0)
-    monkeypatch.setattr("app.api.native.archives.LEAST_SPEED", 1 << 40)
-    (trained.get("gru").path / "samples.jsonl").write_bytes(
-        b'{"step": 1, "kind": "sample", "text": "%s"}\n' % os.urandom(4_000_000).hex().encode()
-    )
+@pytest.fixture
+def large(trained, serving) -> httpx.Client:
+    """Everything that can be asked of the run `gru` is large."""
+    path = trained.get("gru").path
+    line = b'{"step": %d, "kind": "sample", "text": "%s"}\n'
+    samples = (line % (step, os.urandom(200_000).hex().encode()) for step in range(20))
+    (path / "samples.jsonl").write_bytes(b"".join(samples))
     client = serving(trained.root)
-    downloads = client.app.state.services.downloads
+    file = {"file": ("large.txt", os.urandom(4_000_000).hex())}
+    uploaded = client.post("/v1/files", files=file, data={"purpose": "fine-tune"}).json()
+    client.paths = {  # type: ignore[attr-defined]
+        "export": EXPORT,
+        "samples": "/samples?model=gru",
+        "file": f"/v1/files/{uploaded['id']}/content",
+    }
+    return client
+
+
+@pytest.mark.parametrize("kind", ["export", "samples", "file"])
+def test_readers_that_do_not_read_hold_bounded_places_for_a_bounded_time(
+    large: httpx.Client, temporary: Path, monkeypatch, kind
+):
+    for module in ("server.streaming", "api.native.archives", "api.openai.files"):
+        monkeypatch.setattr(f"app.{module}.LEAST_SECONDS", 8.0)
+        monkeypatch.setattr(f"app.{module}.LEAST_SPEED", 1 << 40)
+    path = large.paths[kind]  # type: ignore[attr-defined]
+    whole = large.get(path)
+    assert len(whole.content) == int(whole.headers["content-length"]) > 1_000_000
+    services = large.app.state.services
+    downloads = services.answers if kind == "samples" else services.downloads
+    wait_until(lambda: downloads.taken == 0, "the answer has been read")
     downloads.limit = 3
-    connections = [reader_that_does_not_read(client) for _ in range(3)]
+    connections = [reader_that_does_not_read(large, path) for _ in range(3)]
     try:
         wait_until(lambda: downloads.taken == 3, "all places are taken")
-        refused = client.get(EXPORT)
+        refused = large.get(path)
         assert (refused.status_code, refused.headers["retry-after"] > "0") == (429, True)
         began = time.monotonic()
-        assert client.get("/runs").status_code == 200
+        assert large.get("/runs").status_code == 200
         assert time.monotonic() - began < 5
         assert list(temporary.iterdir()) == []
         wait_until(lambda: downloads.taken == 0, "the places are free again")
         wait_until(lambda: not any(str(temporary) in path for path in open_files()), "the files are closed")
-        assert client.get(EXPORT).status_code == 200
+        assert large.get(path).content == whole.content
     finally:
         for connection in connections:
             connection.close()

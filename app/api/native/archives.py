@@ -22,12 +22,12 @@ from app.errors import InvalidRequestError
 from app.intake.archive import export, export_state, import_run
 from app.server.auth import Right, needs
 from app.server.etags import etag, not_modified
+from app.server.streaming import LEAST_SECONDS, LEAST_SPEED
 from app.server.upload_body import received
 from app.store.run import Run
 
 router = APIRouter(tags=["training"])
 ZIP = "application/zip"
-LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # an export may take so long, and a second more for so many bytes
 
 
 class ExportResponse(FileResponse):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from app.api.native.pictures import picture_response
@@ -15,6 +15,7 @@ from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
 from app.server.accept import preferred
 from app.server.etags import etag, not_modified
+from app.server.streaming import bounded_answer
 from app.store.loss_curves import Curve
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
@@ -107,8 +108,8 @@ async def _points(request: Request, services: Services, model: str | None, point
     tag = etag("points", curve.version, points)
     if (known := not_modified(request, tag)) is not None:
         return known
-    body = await run_in_threadpool(_curve_body, curve, points)
-    return JSONResponse(body, headers={"etag": tag, "cache-control": "no-cache"})
+    body = await run_in_threadpool(_curve_json, curve, points)
+    return bounded_answer(body, JSON, {"etag": tag, "cache-control": "no-cache"}, services.answers)
 
 
 async def _picture(
@@ -128,6 +129,10 @@ async def _picture(
 
 def _curve(services: Services, model: str | None) -> Curve:
     return services.curves.get(services.run(model))
+
+
+def _curve_json(curve: Curve, points: int) -> bytes:
+    return to_json(_curve_body(curve, points), inf_nan_mode="null")
 
 
 def _curve_body(curve: Curve, points: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api.native.run_info import ModelQuery, describe, list_runs
@@ -25,6 +25,7 @@ from app.api.native.run_schemas import (
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep, change_in_turn
 from app.server.auth import Right, needs
+from app.server.streaming import bounded_answer
 from app.store.control import RETRY_SECONDS, STOP_SECONDS, ask, begin_deletion, finish_deletion
 from app.store.kept import MOST, keep
 from app.store.records import Wanted
@@ -94,13 +95,19 @@ async def remove(
     return Deleted(name=name)
 
 
-@router.get("/samples", summary="What a run wrote on the way", responses=errors(404, 422, 503))
-async def samples(services: ServicesDep, model: ModelQuery = None) -> SampleList:
-    """The passages that a run wrote while it was trained, oldest first, with the losses at those steps.
+@router.get(
+    "/samples",
+    summary="What a run wrote on the way",
+    response_model=SampleList,
+    responses=errors(404, 422, 429, 503),
+)
+async def samples(services: ServicesDep, model: ModelQuery = None) -> Response:
+    """The passages that a run wrote while it was trained, oldest first, with the losses at those steps."""
 
-    Of more than 1,000 the newest.
-    """
-    return await run_in_threadpool(_list_samples, services, model)
+    def body() -> bytes:
+        return _list_samples(services, model).model_dump_json().encode()
+
+    return bounded_answer(await run_in_threadpool(body), "application/json", {}, services.answers)
 
 
 def _change(services: Services, name: str, body: RunChange) -> RunInfo:

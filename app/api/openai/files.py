@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import IO, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from app.api.openai.job_schemas import FileDeleted, FileList, FileObject
 from app.api.openai.paging import page
@@ -16,6 +16,7 @@ from app.api.openapi import openai_errors
 from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError, shortened
 from app.server.auth import Right, needs
+from app.server.streaming import LEAST_SECONDS, LEAST_SPEED, BoundedStream
 from app.server.upload_body import received
 from app.store.uploads import UploadedFile
 
@@ -91,13 +92,21 @@ async def file(file_id: str, services: ServicesDep) -> FileObject:
     "/v1/files/{file_id}/content",
     summary="Its content",
     response_class=Response,
-    responses=openai_errors(404, 503) | {200: {"content": {"application/octet-stream": {}}}},
+    responses=openai_errors(404, 429, 503) | {200: {"content": {"application/octet-stream": {}}}},
 )
 async def content(file_id: str, services: ServicesDep) -> Response:
     """The bytes, as they came."""
     opened = await run_in_threadpool(services.files.open, file_id)
-    headers = {"content-disposition": "attachment"}
-    return StreamingResponse(_pieces(opened), media_type="application/octet-stream", headers=headers)
+    size = os.fstat(opened.fileno()).st_size
+    try:
+        services.downloads.take(LEAST_SECONDS)
+    except BaseException:
+        opened.close()
+        raise
+    bound = services.downloads.sending(LEAST_SECONDS + size / LEAST_SPEED)
+    headers = {"content-disposition": "attachment", "content-length": str(size)}
+    pieces = iterate_in_threadpool(_pieces(opened))
+    return BoundedStream(pieces, bound, "application/octet-stream", headers)
 
 
 def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
