@@ -18,7 +18,7 @@ from app.commands import runs
 from app.commands.options import with_run_options
 from app.streams import have_standard_streams, replace_what_cannot_be_encoded, visible
 from model.cells import CELLS
-from model.config import PRESETS
+from model.config import DEFAULT_PRESET, PRESETS
 from model.errors import CharloomError
 
 USAGE_ERROR = 2
@@ -85,8 +85,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="What all other settings start from (default: gru-pair; with --minutes, what suits text, "
-            "time and machine).",
+            help=f"What all other settings start from (default: {DEFAULT_PRESET}; with --minutes, what suits "
+            "text, time and machine).",
             metavar="|".join(PRESETS),
         ),
     ] = None,

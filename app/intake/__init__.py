@@ -1,1 +1,1 @@
-"""From what a person brings (a text, a zip, options) to a queued run."""
+"""From what a person brings (a text, a document, a zip, options) to a queued run."""
