@@ -76,7 +76,7 @@ def _epochs(values: dict[str, Any]) -> float | None:
             raise ConfigError("epochs", f"cannot be given with {other}: either ends the run")
     try:
         epochs = math.nan if isinstance(given, bool) else float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # not a number, or more than a float holds
         epochs = math.nan
     if not 0 < epochs <= MOST_EPOCHS:
         raise ConfigError(

@@ -63,6 +63,9 @@ def members(source: Source) -> Iterator[Source]:
     with refusing_damage(zip_name):
         archive = open_zip(source.content)
     with archive:
+        with refusing_damage(zip_name):
+            if not all(member.filename for member in archive.infolist()):
+                raise ValueError("a file in it has no name")
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             hidden = any(part.startswith((".", "__MACOSX")) for part in member.filename.split("/"))
             if member.is_dir() or hidden:

@@ -230,6 +230,15 @@ def test_a_member_with_a_wrong_checksum_is_refused_by_name(tmp_path):
     assert (found["code"], found["file"]) == ("bad_zip", "a.txt")
 
 
+def test_a_zip_with_a_file_without_a_name_is_refused(tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a.txt", "one")
+        archive.writestr(zipfile.ZipInfo(""), "two")
+    with pytest.raises((UnusableTextError, FileRefusedError), match="a file in it has no name"):
+        read(tmp_path, content.getvalue(), "a.zip")
+
+
 def test_a_zip_with_a_name_that_is_not_utf8_is_refused(tmp_path):
     data = zipped(zipfile.ZIP_STORED, **{"é.txt": b"hello world " * 5})
     assert refusal(tmp_path, data.replace("é".encode(), b"\xff\xff"), "my.zip")["code"] == "bad_zip"

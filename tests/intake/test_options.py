@@ -1,0 +1,16 @@
+"""Options of a new run that are not what they should be."""
+
+import pytest
+
+from app.intake.options import Options
+from model.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ["epochs", "priority", "licence"])
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), float("inf"), float("nan"), "9" * 400, [[]], {}, True]
+)
+def test_an_option_of_any_size_is_a_refusal(name: str, value: object):
+    with pytest.raises(ConfigError, match=name) as raised:
+        Options.parse({name: value})
+    assert len(str(raised.value)) < 300
