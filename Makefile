@@ -27,6 +27,7 @@ help: ## List the targets
 	@echo 'CHARLOOM_* configures it:    CHARLOOM_CORPUS=my.txt make serve'
 
 serve: $(ENV)/.runtime $(if $(CHARLOOM_CORPUS),,$(CORPUS)) ## Train, and serve at http://127.0.0.1:8000
+	@echo 'Starting Charloom ...'
 	@exec $(ENV)/bin/python -m app.cli serve $(ARGS)
 
 test: $(ENV)/.dev ## Run the tests; those of the page need Chromium, and say so
@@ -135,6 +136,7 @@ $(RELEASE_ENV)/.release: requirements/release.txt $(RELEASE_ENV)/bin/python
 # The first Python that really runs (a shim of pyenv may not), is new enough and can make environments.
 # If the environment cannot be finished nothing is left of it, or the next try would take it for whole.
 %/bin/python:
+	@echo 'Making a Python environment in $* ...'
 	@lacking=; \
 	for python in $(or $(PYTHON),$(PYTHONS)); do \
 	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \

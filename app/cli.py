@@ -35,6 +35,24 @@ app = typer.Typer(
 
 app.add_typer(runs.app, name="runs")
 
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"charloom {version('charloom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
 Corpus = Annotated[Path | None, typer.Option(help="Text that a fresh store trains on (CHARLOOM_CORPUS).")]
 
@@ -96,7 +114,10 @@ def train(
     *,
     overrides: dict[str, Any],
 ) -> None:
-    """Train on your own text. Ctrl-C saves; the same command again goes on from there."""
+    """Train on your own text: `charloom train my.txt --minutes 3`.
+
+    Ctrl-C saves; the same command goes on from there.
+    """
     from app.commands.train import train as run
 
     if not run(open_store(store), text, preset, name, encoding, overrides):

@@ -20,6 +20,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _without_second_message,
         structlog.processors.TimeStamper(fmt="iso", utc=settings.log_format == "json"),
     ]
     structlog.configure(
@@ -56,4 +57,10 @@ def without_controls(logger: object, method: str, event: EventDict) -> EventDict
         if isinstance(value, str):
             shown = visible(value)
             event[key] = shown if key == "exception" else shown.replace("\n", "\\n")
+    return event
+
+
+def _without_second_message(logger: object, method: str, event: EventDict) -> EventDict:
+    """uvicorn sends each message twice, the second time with escapes for a terminal."""
+    event.pop("color_message", None)
     return event

@@ -36,7 +36,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address the server listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the server listens on; 0 takes a free one.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="Least level logged. `charloom serve` in a terminal logs warnings only unless it is set.",
+    )
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people or for machines."
     )
@@ -59,7 +62,7 @@ class Settings(BaseSettings):
         False, description="Whether requests are traced with OpenTelemetry, by its own configuration."
     )
 
-    access_log: bool = Field(True, description="Whether each request gets a log line.")
+    access_log: bool = Field(True, description="Whether each request gets a log line, at level debug.")
 
     poll_seconds: float = Field(
         0.25, ge=0.01, le=0.5, description="How often the server looks for a new checkpoint."

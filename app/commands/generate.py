@@ -28,7 +28,7 @@ def generate(
     seed: int,
     stop: Sequence[str],
 ) -> None:
-    """Print a text, and on standard error what wrote it.
+    """Print the prompt and the text that goes on from it, and on standard error what wrote it.
 
     Raises ModelNotFoundError, NotReadyError, UnknownCharacterError, ConfigError.
     """
@@ -43,6 +43,7 @@ def generate(
     with threadpool_limits(1):
         result = generate_text(loaded.network, loaded.vocabulary, prompt, length, sampling, seed, stop)
     # into a file or a pipe the text goes as it is
-    print(visible(result.text) if sys.stdout.isatty() else result.text)
+    text = prompt + result.text
+    print(visible(text) if sys.stdout.isatty() else text)
     told = f", {changed} characters of the prompt changed" if changed else ""
     print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}{told}", file=sys.stderr)

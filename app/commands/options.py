@@ -11,7 +11,8 @@ import typer
 
 from model.config import PRESETS, SETTINGS
 
-PANEL = "The run's settings (default: the preset's)"
+FIRST = "minutes"  # what a beginner needs; it is listed before all others
+PANEL = "Details of network and training (default: the preset's)"
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,11 +28,13 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [p for p in signature.parameters.values() if p.name != "overrides"]
     for name, setting in settings.items():
         choices = "|".join(setting.choices) or None
-        option = typer.Option(help=describe(name), metavar=choices, rich_help_panel=PANEL)
+        first = name == FIRST
+        option = typer.Option(help=describe(name), metavar=choices, rich_help_panel=None if first else PANEL)
         annotation = Annotated[setting.kind | None, option]  # type: ignore[name-defined]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
+        place = inspect.Parameter.POSITIONAL_OR_KEYWORD if first else inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, place, default=None, annotation=annotation))
+    empty = inspect.Parameter.empty
+    parameters.sort(key=lambda one: (one.kind, one.default is not empty, one.name != FIRST))
     vars(with_overrides)["__signature__"] = signature.replace(parameters=parameters)
     with_overrides.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_overrides
@@ -39,5 +42,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def describe(name: str) -> str:
     """What the option sets, and each preset's value."""
+    if name == FIRST:
+        return "Train for this many minutes, with settings that suit the text and this machine."
     presets = ", ".join(f"{preset} {getattr(config, name)}" for preset, config in PRESETS.items())
     return f"{SETTINGS[name].help} ({presets})."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import ExitStack, suppress
 
+from app.commands.narration import Narrator, say
 from app.commands.supervisor import Supervisor
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
@@ -18,11 +18,10 @@ from app.store.run_store import RunStore
 
 WORKER_NICE = 5  # a third of the server's share of a busy core
 
-logger = logging.getLogger(__name__)
-
 
 def serve(settings: Settings, with_worker: bool) -> None:
     """Serve until a signal. Raises AddressError, ConfigError, OSError, TextError (a fresh store, no text)."""
+    settings = with_level_for_people(settings)
     configure_logging(settings)
     raise_descriptor_limit()
     with (
@@ -32,15 +31,27 @@ def serve(settings: Settings, with_worker: bool) -> None:
         ExitStack() as stack,
     ):
         server = build_server(settings)
+        store = RunStore(settings.store)
+        narrator = Narrator(store)
         if with_worker:
-            queue_defaults(RunStore(settings.store), settings)
+            queue_defaults(store, settings)
+            stack.callback(narrator.say_goodbye)
             for _ in range(settings.workers):
                 worker = Supervisor(worker_command(), worker_environment(settings))
                 worker.start()
                 stack.callback(worker.stop)
         host, port = listener.getsockname()[:2]
-        logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        say(f"Open http://{f'[{host}]' if ':' in host else host}:{port}")
+        if with_worker and settings.log_format == "console":
+            stack.enter_context(narrator)
         server.run(sockets=handles(listener))
+
+
+def with_level_for_people(settings: Settings) -> Settings:
+    """In a terminal the lines about the training take the place of the log's, unless its level is set."""
+    if settings.log_format == "json" or "log_level" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"log_level": "warning"})
 
 
 def worker_command() -> list[str]:

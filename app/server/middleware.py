@@ -46,7 +46,7 @@ def id_of(given: str) -> str:
 def log_request(scope: Scope, status: int, seconds: float) -> None:
     """A line in the log for a request and its answer."""
     extra = {"method": scope["method"], "path": scope["path"], "status": status}
-    logger.info("request", extra=extra | {"milliseconds": round(1000 * seconds, 2)})
+    logger.debug("request", extra=extra | {"milliseconds": round(1000 * seconds, 2)})
 
 
 class RequestContext:

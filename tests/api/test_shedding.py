@@ -81,7 +81,7 @@ def test_what_needs_no_place_is_answered(server, full, path):
 
 
 def test_refusals_are_counted_and_logged_with_the_name_of_the_key(trained_root, full, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     with application(trained_root, access_log=True, api_keys="ann:s3cret") as client:
         ann = {"authorization": "Bearer s3cret"}
         assert client.post("/generate", json=NATIVE, headers=ann).status_code == 429

@@ -78,7 +78,7 @@ def test_train_generate_and_list(folder: Path, capsys):
     checkpoint = load(run.checkpoint_path(30))
     sampling = SamplingConfig(temperature=0.7, top_k=5)
     expected = generate(checkpoint.network(), checkpoint.vocabulary, "the", 40, sampling, 3, ("zzz",))
-    assert captured.out == expected.text + "\n"
+    assert captured.out == "the" + expected.text + "\n"
     assert captured.err == "my-text@30, seed 3, ended by length\n"
     assert main(["generate", "--model", "my-text@10", "--length", "5"]) == 0
     assert "my-text@10" in capsys.readouterr().err
@@ -268,3 +268,15 @@ def test_generate_takes_the_configured_model(trained, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("classic@0, ")
     assert main([*command, "--model", "gru"]) == 0
     assert capsys.readouterr().err.startswith("gru@60, ")
+
+
+def test_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"charloom \d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_help_of_train_lists_a_beginners_options_first(capsys):
+    assert main(["train", "--help"]) == 0
+    lines = capsys.readouterr().out
+    places = [lines.index(word) for word in ("--minutes", "--preset", "--name", "Details of", "--hidden")]
+    assert places == sorted(places)

@@ -81,6 +81,11 @@ def test_serve_trains_and_serves_and_ends_both(tmp_path: Path, number: int):
         assert not locked(store)
     assert classic.status.state == "queued"
     assert "Traceback" not in log.read_text()
+    if number == signal.SIGINT:
+        assert "Open http://127.0.0.1" in log.read_text()
+        assert re.search(
+            r"classic is saved at update [\d,]+ of [\d,]+\.\nStopped\. The same", log.read_text()
+        )
 
 
 def address(log: Path) -> str:

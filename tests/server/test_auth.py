@@ -78,7 +78,7 @@ def test_no_secret_is_ever_told(guarded):
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
-    logging.getLogger("app.requests").setLevel(logging.INFO)
+    logging.getLogger("app.requests").setLevel(logging.DEBUG)
     try:
         answers = [
             guarded.post("/generate", json={"length": 5}, headers=BOB),
@@ -136,7 +136,7 @@ def logged(client, paths) -> str:
     handler.setFormatter(logging.Formatter("%(message)s %(path)s", defaults={"path": ""}))
     requests = logging.getLogger("app.requests")
     requests.addHandler(handler)
-    requests.setLevel(logging.INFO)
+    requests.setLevel(logging.DEBUG)
     try:
         for path in paths:
             client.get(path)

@@ -1,0 +1,112 @@
+"""What `charloom serve` prints for a person: where to open the page, how the training goes, what was saved.
+
+Read from the files of the runs, as everything else is, so that it does not matter which process trains.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from types import TracebackType
+
+from app.commands.progress import duration
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.streams import visible
+from model.errors import CharloomError
+
+FIRST_SECONDS, SECONDS = 2.0, 10.0  # until the first line, and between two of the following ones
+LAST_WORDS = 48  # characters of the newest sample
+
+
+class Narrator:
+    """Prints a line about each run that has moved since the last one; used as a context manager."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._seen = {run.name: run.standing for run in self._runs()}
+        self._began = dict(self._seen)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_telling, name="narrator", daemon=True)
+
+    def __enter__(self) -> Narrator:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _keep_telling(self) -> None:
+        pause = FIRST_SECONDS
+        while not self._stopping.wait(pause):
+            moved = self.tell()
+            pause = SECONDS if moved else FIRST_SECONDS
+
+    def tell(self) -> bool:
+        """Print a line about each run that has moved; whether one has."""
+        moved = False
+        for run in self._runs():
+            status, before = run.standing, self._seen.get(run.name, Status())
+            if (status.state, status.step) == (before.state, before.step) or status.state == "queued":
+                continue
+            self._seen[run.name] = status
+            say(line_of(run, status))
+            moved = True
+        return moved
+
+    def say_goodbye(self) -> None:
+        """Say what is saved and how to go on; to be called after the workers have ended."""
+        trained = [(run, run.standing) for run in self._runs()]
+        trained = [(run, now) for run, now in trained if now.step != self._began.get(run.name, Status()).step]
+        for run, now in trained:
+            say(f"{run.name} is {now.state if now.state == 'finished' else 'saved'} at {updates(now)}.")
+        waiting = any(now.state in ("queued", "training") for _, now in trained)
+        say("Stopped. The same command goes on from there." if waiting else "Stopped.")
+
+    def _runs(self) -> list[Run]:
+        try:
+            return self._store.list()
+        except (CharloomError, OSError):  # said by the server's log
+            return []
+
+
+def line_of(run: Run, status: Status) -> str:
+    """`notes  12%  update 1,250 of 4,000  loss 1.83, as if among 6.2 characters  2:10 left  “…king”`."""
+    loss = status.smooth_loss if status.validation_loss is None else status.validation_loss
+    parts = [
+        run.name,
+        f"{status.fraction:.0%}" if status.state == "training" else status.state,
+        updates(status),
+    ]
+    if loss is not None and loss < math.log(sys.maxunicode):
+        parts.append(f"loss {loss:.2f}, as if among {math.exp(loss):.1f} characters")
+    if status.state == "training" and status.expected_end is not None:
+        parts.append(f"{duration(status.expected_end - status.heartbeat)} left")
+    if status.reason and status.state in ("failed", "paused"):
+        parts.append(status.reason)
+    return "  ".join([*parts, *last_words(run)])
+
+
+def updates(status: Status) -> str:
+    return f"update {status.step:,}" + (f" of {status.steps:,}" if status.steps else "")
+
+
+def last_words(run: Run) -> list[str]:
+    """The end of the newest sample in quotes; nothing without a sample."""
+    try:
+        samples = run.samples_after(0, most=1)
+    except CharloomError:
+        return []
+    text = " ".join(samples[-1][1]["text"].split()) if samples else ""
+    return [f"“…{visible(text[-LAST_WORDS:])}”"] if text else []
+
+
+def say(text: str) -> None:
+    """A line on standard error, where the log is; characters that the terminal lacks become escapes."""
+    encoding = sys.stderr.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)

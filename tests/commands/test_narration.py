@@ -1,0 +1,57 @@
+"""What `charloom serve` prints of the training for a person."""
+
+from pathlib import Path
+
+import pytest
+
+from app.commands.narration import Narrator, last_words, line_of
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
+from tests.support.runs import gru_like, small_text
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return RunStore(tmp_path).create("notes", gru_like(steps=4000), small_text(), "notes.txt")
+
+
+def moved(run: Run, **changes: object) -> Status:
+    facts = {"state": "training", "step": 1250, "steps": 4000, "fraction": 0.3125, "heartbeat": 100.0}
+    status = Status(**(facts | changes))
+    run.write_status(status)
+    return status
+
+
+def test_line_names_run_percent_loss_and_time_left(run: Run):
+    status = moved(run, validation_loss=1.5, expected_end=230.0)
+    assert line_of(run, status) == (
+        "notes  31%  update 1,250 of 4,000  loss 1.50, as if among 4.5 characters  2:10 left"
+    )
+
+
+def test_line_ends_with_the_last_words_without_control_characters(run: Run):
+    run.samples_path.write_text(
+        '{"step": 10, "kind": "sample", "text": "to be\\n\\u001b[2Jor not", "time": 1.0}\n', "utf-8"
+    )
+    assert last_words(run) == ["“…to be \\x1b[2Jor not”"]
+
+
+def test_only_runs_that_moved_are_told_and_none_twice(run: Run, capsys):
+    narrator = Narrator(RunStore(run.path.parent))
+    assert not narrator.tell()
+    moved(run)
+    assert narrator.tell()
+    assert not narrator.tell()
+    assert capsys.readouterr().err.count("notes  31%") == 1
+
+
+def test_goodbye_says_what_was_saved_and_how_to_go_on(run: Run, capsys):
+    narrator = Narrator(RunStore(run.path.parent))
+    narrator.say_goodbye()
+    assert capsys.readouterr().err == "Stopped.\n"
+    moved(run, state="queued")
+    narrator.say_goodbye()
+    assert capsys.readouterr().err == (
+        "notes is saved at update 1,250 of 4,000.\nStopped. The same command goes on from there.\n"
+    )
