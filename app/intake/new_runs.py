@@ -146,6 +146,9 @@ def fork(
             )
     step, path, _ = find_checkpoint(parent, at)
     with workshop(store, limits) as folder:
+        # at once: while the text is read, the parent's training may remove the checkpoint
+        initial = folder / "initial.safetensors"
+        shutil.copyfile(path, initial, follow_symlinks=False)
         target = folder / "corpus.txt"
         if sources:
             read = write_text(sources, options.encoding, target, limits.text)
@@ -155,8 +158,6 @@ def fork(
         limits.budget.make_room(0)
         config = by_epochs(config, options, read.text.characters)
         check_length(config, read.text.characters)
-        initial = folder / "initial.safetensors"
-        shutil.copyfile(path, initial, follow_symlinks=False)
         begins = load(initial)
         if config.members > 1 and "members" not in begins.tensors:
             raise ConfigError("step", "must be one with the weights of every member: the best has not")

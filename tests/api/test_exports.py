@@ -122,3 +122,26 @@ def test_export_that_fails_leaves_no_file_and_no_place(trained, serving, tempora
     assert client.get(EXPORT).status_code >= 400
     assert list(temporary.iterdir()) == []
     assert client.app.state.services.downloads.taken == 0
+
+
+def test_export_during_training_takes_the_checkpoint_that_replaced_the_one_it_found(
+    trained, serving, monkeypatch
+):
+    from app.intake import archive
+
+    run = trained.get("gru")
+    latest, load, gone = run.latest(), archive.load, []
+
+    def replaced(path: Path):
+        if not gone:
+            gone.append(path)
+            target = run.checkpoint_path(61)
+            path.rename(target)
+            newest = latest.newest.model_copy(update={"file": target.name, "step": 61})
+            run.write_latest(latest.model_copy(update={"newest": newest}))
+        return load(path)
+
+    monkeypatch.setattr(archive, "load", replaced)
+    answer = serving(trained.root).get(EXPORT)
+    assert (answer.status_code, len(gone)) == (200, 1)
+    assert "gru-61.zip" in answer.headers["content-disposition"]

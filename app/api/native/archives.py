@@ -25,6 +25,7 @@ from app.server.etags import etag, not_modified
 from app.server.streaming import LEAST_SECONDS, LEAST_SPEED
 from app.server.upload_body import received
 from app.store.run import Run
+from model.errors import CheckpointError
 
 router = APIRouter(tags=["training"])
 ZIP = "application/zip"
@@ -77,10 +78,9 @@ async def export_run(
 
 def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str, str]:
     """The zip in a file without a name, the name that it should be given, and its entity tag."""
-    before = export_state(run, step, with_text)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the answer
     try:
-        filename = export(run, step, with_text, file)
+        filename, before = _export(run, step, with_text, file)
         file.flush()
         after = export_state(run, step, with_text)
         changed = float(str(after[-1]))
@@ -90,6 +90,20 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str,
     except BaseException:
         file.close()
         raise
+
+
+def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tuple[str, tuple[object, ...]]:
+    """Name and state of the export, made again if its checkpoint was replaced before it was read."""
+    before = export_state(run, step, with_text)
+    while True:
+        try:
+            return export(run, step, with_text, file), before
+        except (CheckpointError, FileNotFoundError):
+            tried, before = before, export_state(run, step, with_text)
+            if tried == before:
+                raise
+            file.seek(0)
+            file.truncate()
 
 
 @router.post(
