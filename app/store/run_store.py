@@ -5,6 +5,7 @@
                       history.jsonl       the loss curve
                       samples.jsonl       texts written on the way
                       step-000010000.safetensors, best-000009500.safetensors
+                      kept-000004000.safetensors  which copied links name: written by servers
                       latest.json         which file is newest, which best (Latest)
                       status.json         queued, training, … (Status)
                       control.json        what people ask of it (Control): written by servers
