@@ -98,8 +98,8 @@ def test_busy_server_is_waited_for_as_long_as_it_asks(opened, serving, trained_r
     assert max(waits) <= 5
 
 
-def test_text_to_copy_is_shown_and_selected_without_a_clipboard(client, opened):
-    page = opened(client.base_url)
+def test_text_to_copy_is_shown_and_selected_without_a_clipboard(trained, serving, opened):
+    page = opened(serving(trained.root).base_url)
     write(page, "the ", length="30", seed="5")
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.get_by_role("button", name="Copy as curl").click()
@@ -107,6 +107,23 @@ def test_text_to_copy_is_shown_and_selected_without_a_clipboard(client, opened):
     chosen = page.evaluate("getSelection().toString()")
     assert chosen.startswith("curl -s http://127.0.0.1")
     assert '"seed":5' in chosen
+
+
+def test_copied_link_keeps_its_checkpoint_and_says_so(trained, serving, opened):
+    page = opened(serving(trained.root).base_url)
+    write(page, "the ", length="30", seed="5")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#write-kept")).to_contain_text("The server keeps this checkpoint")
+    assert list(trained.get("gru").kept()) == [60]
+
+
+def test_copied_link_whose_checkpoint_is_gone_says_so(trained, serving, opened):
+    page = opened(serving(trained.root).base_url, expected="404")
+    write(page, "the ", length="30", seed="5")
+    for path in trained.get("gru").path.glob("*-000000060.safetensors"):
+        path.unlink()
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#write-kept")).to_contain_text("may be removed as training goes on")
 
 
 def test_two_temperatures_are_compared_with_one_seed(client, opened):

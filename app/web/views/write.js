@@ -2,7 +2,7 @@
 
 import { chooseRun, go } from "../address.js";
 import { at, create, setText } from "../dom.js";
-import { credentials } from "../http.js";
+import { credentials, post } from "../http.js";
 import { lab } from "../lab.js";
 import { alternatives } from "../parts/alternatives.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
@@ -123,6 +123,7 @@ function begin() {
 	at("write-stop").hidden = false;
 	at("write-go").hidden = true;
 	setText("write-copied", "");
+	setText("write-kept", "");
 	setText("write-made", "");
 }
 
@@ -175,8 +176,22 @@ const again = {
 		].join("\n"),
 };
 
+// Training removes most checkpoints after some minutes; those that a copied request names are kept.
+async function keep() {
+	try {
+		for (const model of new Set(made.map((asked) => asked.model))) {
+			const [run, step] = model.split("@");
+			await post(`/runs/${encodeURIComponent(run)}/keep`, { step: Number(step) });
+		}
+		setText("write-kept", "The server keeps this checkpoint, so that the same text can be written later.");
+	} catch (error) {
+		setText("write-kept", `This checkpoint may be removed as training goes on: ${error.message}.`);
+	}
+}
+
 async function copy(kind) {
 	const text = again[kind]();
+	if (kind !== "text") keep();
 	try {
 		await navigator.clipboard.writeText(text);
 		setText("write-copied", kind === "text" ? "" : "Copied.");
