@@ -155,7 +155,9 @@ def start_character(vocabulary: Vocabulary) -> str:
 def _prompt_ids(vocabulary: Vocabulary, prompt: str | Sequence[int]) -> NDArray[np.integer]:
     if isinstance(prompt, str):
         return vocabulary.encode(prompt or start_character(vocabulary))
-    ids = np.asarray(prompt if len(prompt) else vocabulary.encode(start_character(vocabulary)), np.int64)
-    if ids.min() < 0 or ids.max() >= len(vocabulary):
+    if not len(prompt):
+        return vocabulary.encode(start_character(vocabulary))
+    # before there is an array, which holds no number of more than 64 bits
+    if min(prompt) < 0 or max(prompt) >= len(vocabulary):
         raise ConfigError("prompt", f"must hold ids from 0 to {len(vocabulary) - 1}")
-    return ids
+    return np.asarray(prompt, np.int64)

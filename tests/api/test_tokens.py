@@ -76,3 +76,26 @@ def test_health_is_readiness_and_needs_no_key(client, tmp_path):
     with application(tmp_path / "empty", api_keys="ann:secret") as empty:
         assert empty.get("/health").status_code == 503
         assert empty.get("/info").status_code == 401
+
+
+@pytest.mark.parametrize("digits", [20, 310, 4000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_ids_of_any_number_of_digits_are_refused(client, digits, sign):
+    number = sign + "9" * digits
+    for path, body in (
+        ("/detokenize", '{"tokens": [1, %s]}'),
+        ("/v1/completions", '{"prompt": [1, %s]}'),
+        ("/v1/completions", '{"prompt": [[1], [%s]]}'),
+    ):
+        answer = client.post(path, content=body % number, headers={"content-type": "application/json"})
+        assert answer.status_code == 400
+        assert "must hold ids from 0 to 15" in answer.json()["error"]["message"]
+
+
+def test_a_bias_may_name_an_id_twice_and_the_last_one_counts(client):
+    request = {"prompt": "the ", "max_tokens": 40, "seed": 4}
+    texts = [
+        client.post("/v1/completions", json=request | {"logit_bias": bias}).json()["choices"][0]["text"]
+        for bias in ({"3": 5.0, "03": -100, "003": 50}, {"3": 50})
+    ]
+    assert texts[0] == texts[1]

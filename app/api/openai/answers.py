@@ -42,12 +42,12 @@ def order_of(
 ) -> Order:
     """The order of a request, as the model reads it. Raises InvalidRequestError, UnknownInFieldError."""
     sampling = {name: getattr(asked, name) for name in SAMPLING}
-    bias = tuple((_id_of(key), value) for key, value in (asked.logit_bias or {}).items())
+    bias = {_id_of(key): value for key, value in (asked.logit_bias or {}).items()}  # "1" and "01" are one
     order = Order.of(
         settings,
         prompts,
         length,
-        sampling | {"logit_bias": bias},
+        sampling | {"logit_bias": tuple(bias.items())},
         asked.seed,
         asked.stop,
         asked.n,

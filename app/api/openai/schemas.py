@@ -135,6 +135,7 @@ class ChatRequest(WritingRequest):
     reasoning_effort: str | None = Field(None, description=NO_EFFECT)
     verbosity: str | None = Field(None, description=NO_EFFECT)
     parallel_tool_calls: bool | None = Field(None, description=f"{NO_EFFECT} There are no tools.")
+    tool_prompt: str | None = Field(None, description=f"{NO_EFFECT} There are no tools.")
     add_generation_prompt: bool | None = Field(None, description=NO_EFFECT)
     tools: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
     tool_choice: Annotated[Any, Only("none", "auto")] = Field(None, description=DEFAULT_ONLY)
@@ -148,6 +149,7 @@ class ChatRequest(WritingRequest):
     continue_final_message: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
     chat_template: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
     chat_template_kwargs: Annotated[Any, Only({})] = Field(None, description=DEFAULT_ONLY)
+    guideline: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
     documents: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
 
 

@@ -16,7 +16,7 @@ from app.api.openapi import openai_errors
 from app.api.services import ServicesDep
 from app.engine.loaded_model import LoadedModel
 from app.engine.unknown import Unknown, readable
-from app.errors import InvalidRequestError, UnknownInFieldError
+from app.errors import InvalidRequestError, UnknownInFieldError, shortened
 from app.settings import Settings
 from model.errors import UnknownCharacterError
 from model.generation import start_character
@@ -96,13 +96,7 @@ async def tokenize(services: ServicesDep, asked: TokenizeRequest) -> Response:
 async def detokenize(services: ServicesDep, asked: DetokenizeRequest) -> DetokenizeResponse:
     """As vLLM's clients ask."""
     model = await services.model_of_client(asked.model)
-    size = len(model.vocabulary)
-    for token in asked.tokens:
-        if not 0 <= token < size:
-            raise InvalidRequestError(
-                "tokens", f"must hold ids from 0 to {size - 1}, of {model.id}. Given: {token}"
-            )
-    return DetokenizeResponse(prompt=model.vocabulary.decode(asked.tokens))
+    return await run_in_threadpool(_detokenize, model, asked.tokens)
 
 
 @router.get("/tokenizer_info", summary="About the tokenizer", responses=ERRORS)
@@ -138,6 +132,15 @@ def _tokenize(settings: Settings, model: LoadedModel, asked: TokenizeRequest) ->
     if how != "refuse":
         content["changed_characters"] = changed
     return Response(to_json(content), media_type="application/json")
+
+
+def _detokenize(model: LoadedModel, tokens: list[int]) -> DetokenizeResponse:
+    size = len(model.vocabulary)
+    for token in tokens:
+        if not 0 <= token < size:
+            limit = f"must hold ids from 0 to {size - 1}, of {model.id}"
+            raise InvalidRequestError("tokens", f"{limit}. Given: {shortened(token)}")
+    return DetokenizeResponse(prompt=model.vocabulary.decode(tokens))
 
 
 def _longest(settings: Settings) -> int:
