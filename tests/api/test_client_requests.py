@@ -24,6 +24,7 @@ CHAT_DEFAULTS = [
     {"modalities": ["text"], "audio": None, "prediction": None, "web_search_options": None},
     {"reasoning_effort": "medium", "verbosity": "medium"},
     {"tools": [], "tool_choice": "none", "parallel_tool_calls": True},
+    {"tool_prompt": "Given the tools:", "guideline": None},  # of TGI's clients
     {"functions": [], "function_call": "auto"},
     {"logprobs": False, "top_logprobs": 0},
     {"echo": False, "add_generation_prompt": True, "continue_final_message": False, "documents": None},

@@ -265,3 +265,42 @@ def test_an_error_within_an_openai_stream_ends_it_with_done(serving, trained_roo
     assert lines[-1] == "data: [DONE]"
     error = json.loads(lines[-2].removeprefix("data: "))["error"]
     assert (error["code"], error["type"]) == ("deadline_exceeded", "server_error")
+
+
+def test_huggingface_hub_chats_with_nothing_but_a_url(client, tgi):
+    messages = [{"role": "user", "content": "the cat "}]
+    expected = native(client, prompt="the cat ", length=30, seed=8)["text"]
+    whole = tgi.chat_completion(messages, max_tokens=30, seed=8)
+    assert whole.choices[0].message.content == expected
+    parts = [part.choices[0] for part in tgi.chat_completion(messages, max_tokens=30, seed=8, stream=True)]
+    assert "".join(part.delta.content or "" for part in parts) == expected
+    assert [part.finish_reason for part in parts[-2:]] == [None, "length"]
+
+
+def test_huggingface_hub_sends_typical_p(client, tgi):
+    expected = native(client, prompt="the ", length=30, seed=6, typical_p=0.3)["text"]
+    assert tgi.text_generation("the ", max_new_tokens=30, seed=6, typical_p=0.3) == expected
+
+
+def test_openai_s_stream_helper_sums_up_what_is_answered_whole(ai):
+    messages = [{"role": "user", "content": "the cat "}]
+    # it raises at a finish reason of "length"
+    request = {"model": "gru", "messages": messages, "max_tokens": 2000, "seed": 8, "n": 2, "stop": "\n"}
+    request |= {"logprobs": True, "top_logprobs": 2}
+    whole = ai.chat.completions.create(**request)
+    with ai.chat.completions.stream(**request) as stream:
+        summed = stream.get_final_completion()
+    for choice, expected in zip(summed.choices, whole.choices, strict=True):
+        assert choice.message.content == expected.message.content
+        assert choice.finish_reason == expected.finish_reason
+        assert choice.logprobs.content == expected.logprobs.content
+
+
+def test_openai_stops_at_the_reason_without_losing_text(ai):
+    request = {"model": "gru", "prompt": "the ", "max_tokens": 60, "seed": 3}
+    text = ""
+    for chunk in ai.completions.create(**request, stream=True):
+        if chunk.choices[0].finish_reason:
+            break
+        text += chunk.choices[0].text
+    assert text == ai.completions.create(**request).choices[0].text

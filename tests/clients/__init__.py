@@ -1,0 +1,1 @@
+"""Other people's clients, each in a throwaway environment, against this server: `python -m tests.clients`."""
