@@ -65,7 +65,7 @@ def test_a_link_for_a_checkpoint_is_refused_with_the_reason(trained: RunStore, o
         load(path)
 
 
-@pytest.mark.parametrize("write", [history.read, lambda path: history.append(path, [{"step": 1}])])
+@pytest.mark.parametrize("write", [history.POINTS.read, lambda path: history.append(path, [{"step": 1}])])
 def test_a_link_for_a_curve_is_neither_read_nor_written(tmp_path: Path, write: Callable[[Path], object]):
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "history.jsonl").symlink_to(tmp_path / "secret")

@@ -19,6 +19,7 @@ from app.intake.encodings import NOT_OF_FILES, decoded, known_encoding
 from app.intake.findings import FileRefusedError
 from app.intake.text import Contents, read_text
 from app.store.files import Source
+from model.vocabulary import MOST_CHARACTERS
 from tests.support.runs import small_text
 
 # what a plain text may hold, but for a mark at its start, and carriage returns, which have tests of their own
@@ -158,6 +159,13 @@ def test_an_empty_text_is_refused(tmp_path, data):
 
 def test_a_text_of_one_character_is_refused(tmp_path):
     assert refusal(tmp_path, b"a" * 5000)["code"] == "one_character"
+
+
+def test_more_characters_than_a_network_can_have_are_refused(tmp_path):
+    text = "".join(map(chr, range(0x10000, 0x10001 + MOST_CHARACTERS)))
+    found = refusal(tmp_path, text.encode())
+    assert found["code"] == "too_many_characters"
+    assert "65,537 distinct characters" in found["message"]
 
 
 def test_the_end_mark_of_dos_is_left_out(tmp_path):

@@ -17,7 +17,7 @@ from app.api.native.run_info import describe
 from app.api.native.run_schemas import RunInfo
 from app.api.openapi import errors, streamed
 from app.api.services import Services, ServicesDep
-from app.errors import RunError
+from app.errors import RunError, RunFileError
 from app.server.streaming import EventStream, event
 from app.store.records import ENDED
 from app.store.run import Run
@@ -89,6 +89,8 @@ async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool])
         await asyncio.sleep(LOOK_SECONDS)
         try:
             news = await run_in_threadpool(watch.look)
+        except RunFileError:
+            return  # who comes back gets the reason
         except (RunError, FileNotFoundError):
             yield event({"name": watch.run.name, "state": "deleted"}, "state", str(watch.cursor))
             return
