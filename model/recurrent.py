@@ -92,13 +92,13 @@ def _project(weights: LayerWeights, inputs: Array, tape: LayerTape) -> None:
 
 def _weight_gradients(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
     """dW = sum h_prev^T dv;  dU = sum x^T du;  db = sum du, over all steps and rows."""
-    d = tape.dv_rows
-    tape.previous_rows.T.dot(d, gradients.W)
+    tape.previous_rows.T.dot(tape.dv_rows, gradients.W)
     tape.cell.input_gradient(*tape.whole)
+    du = tape.dv_rows  # which held dv until here
     if inputs.ndim == 2:
-        one_hot_gradient(inputs, d, gradients.U)
+        one_hot_gradient(inputs, du, gradients.U)
         # each du went into exactly one row of dU
-        np.ones(len(gradients.U), d.dtype).dot(gradients.U, gradients.b)
+        np.ones(len(gradients.U), du.dtype).dot(gradients.U, gradients.b)
     else:
-        flat(inputs).T.dot(d, gradients.U)
-        np.ones(len(d), d.dtype).dot(d, gradients.b)
+        flat(inputs).T.dot(du, gradients.U)
+        np.ones(len(du), du.dtype).dot(du, gradients.b)

@@ -208,7 +208,8 @@ def test_a_second_worker_may_be_told_not_to_wait(folder: Path, capfd):
 
 
 def test_gradcheck(folder: Path, capsys):
-    command = "gradcheck --cell lstm --layers 2 --hidden 4 --elements 5"
+    # 5 elements of a tensor may all be so small that a difference of losses is mostly rounding
+    command = "gradcheck --cell lstm --layers 2 --hidden 4 --elements 10"
     assert main(command.split()) == 0
     out = capsys.readouterr().out
     assert out.count("passed") == 2 * (2 * 3 + 2 + 1)  # methods x (layers x (U, W, b) + V, c + initial state)
