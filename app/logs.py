@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import logging.config
+import os
 import sys
+from typing import TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from app.streams import visible
 
 
@@ -35,9 +38,8 @@ def configure_logging(settings: Settings) -> None:
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderers = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.plain_traceback
-        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-        renderers = [without_controls, console]
+        colors = sys.stderr.isatty()
+        renderers = [without_controls, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback)]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -46,6 +48,8 @@ def configure_logging(settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    for message in unknown_variables(os.environ):
+        logging.getLogger(__name__).warning("%s", message)
 
 
 def without_controls(logger: object, method: str, event: EventDict) -> EventDict:
@@ -64,3 +68,10 @@ def _without_second_message(logger: object, method: str, event: EventDict) -> Ev
     """uvicorn sends each message twice, the second time with escapes for a terminal."""
     event.pop("color_message", None)
     return event
+
+
+def traceback(stream: TextIO, exception: ExcInfo) -> None:
+    """A plain traceback, in which the error's message may hold what came from outside."""
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, exception)
+    stream.write(visible(written.getvalue()))

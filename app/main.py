@@ -51,6 +51,7 @@ from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
+from app.server.origins import Origins
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
@@ -138,6 +139,8 @@ def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool =
         access_log=False,
         http=http,
         ws="none",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         lifespan="on" if lifespan else "off",
         # the application ends what is left after the grace; this is for connections that hang
         timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
@@ -153,7 +156,8 @@ def add_middleware(app: FastAPI, services: Services) -> None:
         app.add_middleware(RateLimit, limits=limits)
     if keys := read_keys(settings.api_keys.get_secret_value()):
         app.add_middleware(ApiKeys, keys=keys)
-    if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
+    origins = listed(settings.cors_origins)
+    if origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
@@ -161,7 +165,13 @@ def add_middleware(app: FastAPI, services: Services) -> None:
             allow_headers=["*"],
             expose_headers=[REQUEST_ID, "retry-after", "retry-after-ms"],
         )
+    app.add_middleware(Origins, hosts=[settings.host, *listed(settings.allowed_hosts)], origins=origins)
     app.add_middleware(RequestContext, access_log=settings.access_log, refused=services.metrics.refused)
+
+
+def listed(setting: str) -> list[str]:
+    """The parts of a setting that are separated by commas."""
+    return [part.strip() for part in setting.split(",") if part.strip()]
 
 
 def build_services(settings: Settings) -> Services:

@@ -5,21 +5,29 @@ Every field is an environment variable with the prefix `CHARLOOM_`: `port` is `C
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import ConfigError
 
 PREFIX = "CHARLOOM_"
+OTHERS = ("CHARLOOM_API_KEY",)  # of the command line, which is a client
+ALIASES = {"CHECKPOINTS": "STORE", "KEYS": "API_KEYS", "TEXT": "CORPUS", "ADDRESS": "HOST", "BIND": "HOST"}
+# what Kubernetes sets in every container beside a service that is named charloom
+INJECTED = re.compile(r"CHARLOOM_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://")
 
 
 class Settings(BaseSettings):
     """Settings of the server and the worker. Lengths are in characters, times in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     store: Path = Field(
         Path("checkpoints"), description="Folder that holds the runs; server and worker share it."
@@ -47,12 +55,24 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="Keys that clients need, as `name:secret` (may read) or `name:secret:right`, separated "
-        "by commas; the rights are read, train and admin. None: everybody may do everything.",
+        "by commas; the rights are read, train and admin, and `+texts` adds that to read whole texts. None: "
+        "everybody may do everything.",
     )
     rate_limit: str = Field(
         "",
         description="Most texts a key, or an address where there are no keys, may ask for, such as "
-        "`60/minute; 1000/day`. None: no limit.",
+        "`60/minute; 1000/day`; checks, reports and exports count as a text. None: no limit.",
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Host names that clients reach the server by, separated by commas; `*.example.org` is "
+        "any below it, `*` any at all. Addresses, `localhost`, names without a dot and the host listened on "
+        "are always allowed.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses of proxies whose `X-Forwarded-For` is believed, separated by commas; `*` is "
+        "any. None: no proxy's.",
     )
     cors_origins: str = Field(
         "",
@@ -139,14 +159,34 @@ class Settings(BaseSettings):
     gradcheck_seconds: float = Field(120.0, gt=0, description="Longest a gradient check may take.")
     plot_seconds: float = Field(30.0, gt=0, description="Longest the drawing of a picture may take.")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _without_injected(cls, port: Any) -> Any:
+        injected = isinstance(port, str) and INJECTED_PORT.match(port)
+        return cls.model_fields["port"].default if injected else port
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none, with the nearest setting."""
+    known = [name.upper() for name in Settings.model_fields]
+    found = []
+    for name in sorted(names):
+        given = name.removeprefix(PREFIX)
+        if not name.startswith(PREFIX) or given in known or name in OTHERS or INJECTED.fullmatch(name):
+            continue
+        near = [ALIASES[given]] if given in ALIASES else difflib.get_close_matches(given, known, 1)
+        advice = f"did you mean {PREFIX}{near[0]}?" if near else "docs/operations.md lists the settings"
+        found.append(f"{name} is not a setting, and is ignored; {advice}")
+    return found
+
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; `overrides` that are not None win.
+    """Settings from the environment; `overrides` that are neither None nor empty win.
 
     Raises ConfigError that names the variable, the value given and the limit.
     """
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**{name: value for name, value in overrides.items() if value not in (None, "")})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"

@@ -1,8 +1,10 @@
+import logging
 from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, load_settings
+from app.logs import configure_logging
+from app.settings import Settings, load_settings, unknown_variables
 from model.errors import ConfigError
 
 
@@ -32,6 +34,60 @@ def test_a_setting_that_cannot_be_used_is_named_with_its_limit(monkeypatch, name
     monkeypatch.setenv(f"CHARLOOM_{name}", value)
     with pytest.raises(ConfigError, match=message):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["HOST", "STORE", "PORT", "API_KEYS", "LOG_FORMAT", "MAX_LENGTH"])
+def test_empty_variable_counts_as_not_set(monkeypatch, name):
+    monkeypatch.setenv(f"CHARLOOM_{name}", "")
+    assert load_settings() == Settings()
+
+
+def test_empty_option_counts_as_not_given():
+    assert load_settings(host="") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("CHARLOOM_CHECKPOINTS", "did you mean CHARLOOM_STORE?"),
+        ("CHARLOOM_API_KEYES", "did you mean CHARLOOM_API_KEYS?"),
+        ("CHARLOOM_MAX_LENGHT", "did you mean CHARLOOM_MAX_LENGTH?"),
+        ("CHARLOOM_QQ", "docs/operations.md lists the settings"),
+    ],
+)
+def test_unknown_variable_is_reported_with_the_nearest_setting(name, advice):
+    [message] = unknown_variables(["HOME", "CHARLOOM_PORT", "CHARLOOM_API_KEY", name])
+    assert message.startswith(f"{name} is not a setting, and is ignored")
+    assert advice in message
+
+
+def test_variables_that_kubernetes_injects_are_no_settings_and_no_mistakes(monkeypatch):
+    injected = {
+        "CHARLOOM_SERVICE_HOST": "10.0.0.1",
+        "CHARLOOM_SERVICE_PORT": "8000",
+        "CHARLOOM_SERVICE_PORT_HTTP": "8000",
+        "CHARLOOM_PORT": "tcp://10.0.0.1:8000",
+        "CHARLOOM_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "CHARLOOM_PORT_8000_TCP_PROTO": "tcp",
+        "CHARLOOM_PORT_8000_TCP_PORT": "8000",
+        "CHARLOOM_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+    for name, value in injected.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == Settings(port=8000)
+    assert unknown_variables(injected) == []
+
+
+def test_unknown_variable_is_reported_at_the_start(monkeypatch, capfd):
+    monkeypatch.setenv("CHARLOOM_CHECKPOINTS", "/data")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_logging(load_settings())
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert "CHARLOOM_CHECKPOINTS is not a setting" in capfd.readouterr().err
 
 
 def test_every_setting_is_described():

@@ -12,6 +12,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from app.api.pieces import Dumps, pieces
 from app.api.services import Services
 from app.engine.job import Chunk, Job
+from app.server.auth import charge
 from app.server.error_formats import Family
 from app.server.streaming import LEAST_SECONDS, LEAST_SPEED, BoundedStream, EventStream, open_stream
 from model.generation import Row
@@ -58,8 +59,9 @@ async def answer(
 async def write_all(request: Request, services: Services, jobs: Sequence[Job]) -> list[list[Row]] | None:
     """The finished rows of all jobs; None, and the work cancelled, if the client goes away.
 
-    Raises as Engine.run.
+    Raises RateLimitedError, and as Engine.run.
     """
+    charge(sum(len(job.rows) for job in jobs) - 1)
     watching = asyncio.ensure_future(_cancel_if_gone(request, services, jobs))
     try:
         if len(jobs) == 1:  # a task less
@@ -79,7 +81,8 @@ def stream(
     end: Callable[[], Iterable[bytes]],
     family: Family,
 ) -> EventStream:
-    """Answers with a job's events, as `open_stream` does."""
+    """Answers with a job's events, as `open_stream` does. Raises RateLimitedError."""
+    charge(len(job.rows) - 1)
     return open_stream(
         services.engine, services.streams, job, encode, end, family, lambda: services.metrics.ended(job)
     )

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from app.commands.terminal import say
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
-from app.settings import Settings
+from app.settings import PREFIX, Settings, unknown_variables
 from app.store.run_store import RunStore
 from model.config import RunConfig
 from model.errors import CharloomError
@@ -55,6 +55,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
     """All checks, in order; one that fails in a way nobody thought of is a fault too."""
     checks: tuple[Callable[[Settings], Diagnosis], ...] = (
         versions,
+        variables,
         blas,
         store,
         checkpoints,
@@ -94,6 +95,13 @@ def versions(settings: Settings) -> Diagnosis:
         )
     told = f"Charloom {version('charloom')}, Python {platform.python_version()}, NumPy {np.__version__}"
     return Diagnosis("versions", "ok", told)
+
+
+def variables(settings: Settings) -> Diagnosis:
+    """Environment variables that look like settings and are none."""
+    if unknown := unknown_variables(os.environ):
+        return Diagnosis("variables", "warning", unknown[0], "rename it, or remove it")
+    return Diagnosis("variables", "ok", f"every {PREFIX}… variable is a setting")
 
 
 def blas(settings: Settings) -> Diagnosis:

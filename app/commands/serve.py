@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import os
 import sys
 from contextlib import ExitStack, suppress
@@ -15,6 +17,8 @@ from app.server.process import handles, listen, raise_descriptor_limit
 from app.settings import PREFIX, Settings
 from app.signals import interrupt, on_signals
 from app.store.run_store import RunStore
+
+logger = logging.getLogger(__name__)
 
 WORKER_NICE = 5  # a third of the server's share of a busy core
 
@@ -41,6 +45,11 @@ def serve(settings: Settings, with_worker: bool) -> None:
                 worker.start()
                 stack.callback(worker.stop)
         host, port = listener.getsockname()[:2]
+        if not settings.api_keys.get_secret_value() and not ipaddress.ip_address(host).is_loopback:
+            logger.warning(
+                "anyone at %s may train, read and delete: set CHARLOOM_API_KEYS, or listen on 127.0.0.1",
+                host,
+            )
         say(f"Open http://{f'[{host}]' if ':' in host else host}:{port}")
         if with_worker and settings.log_format == "console":
             stack.enter_context(narrator)

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 import structlog
 from limits import RateLimitItem, parse_many
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from starlette.datastructures import Headers
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import ForbiddenError, RateLimitedError, UnauthorizedError
 from app.server.error_formats import respond
-from app.server.problems import Problem, problem_of
+from app.server.problems import problem_of
 from model.errors import ConfigError
 
 OPEN = ("/health", "/healthz", "/readyz")
 KEY = "charloom.key"  # of an ASGI scope: the key that a request came with
+WRONG_KEY_SECONDS = 0.5  # that the answer to a wrong key takes
+TEXTS = "texts"
+# what costs as much as a text, or more, though it is asked for by GET
+COSTLY = re.compile(r"/generate|/gradcheck(\.svg|\.png)?|/report|/runs/[^/]+/export")
 
 
 class Right(IntEnum):
@@ -38,31 +45,45 @@ class Right(IntEnum):
 
 @dataclass(frozen=True)
 class Key:
-    """A client's name, its secret, and what it may do."""
+    """A client's name, its secret, and what it may do; `texts`: also read whole texts."""
 
     name: str
     secret: bytes = field(repr=False)
     right: Right
+    texts: bool = False
 
 
 def read_keys(text: str) -> list[Key]:
-    """`name:secret` (may read) or `name:secret:right`, separated by commas.
+    """`name:secret` (may read) or `name:secret:right`, separated by commas; `train+texts` is two rights.
 
     Raises ConfigError, without showing a secret.
     """
     keys: dict[str, Key] = {}
     for number, entry in enumerate(filter(None, map(str.strip, text.split(","))), 1):
         name, _, rest = entry.partition(":")
-        secret, _, right = rest.partition(":")
-        known = {one.name.lower(): one for one in Right}
-        if not (name and secret) or name in keys or right not in ("", *known):
+        secret, _, given = rest.partition(":")
+        rights = _rights(given)
+        if not (name and secret) or name in keys or rights is None:
             raise ConfigError(
                 "api_keys (CHARLOOM_API_KEYS)",
-                f"must hold name:secret or name:secret:right, with a name for each and a right of "
-                f"{', '.join(known)}; entry {number} is otherwise",
+                "must hold name:secret or name:secret:right, each with a name of its own and a right of "
+                f"{', '.join(one.name.lower() for one in Right)}, which {TEXTS} may be added to with '+'; "
+                f"check entry {number}",
             )
-        keys[name] = Key(name, secret.encode(), known.get(right, Right.READ))
+        keys[name] = Key(name, secret.encode(), *rights)
+    if text.strip() and not keys:
+        raise ConfigError("api_keys (CHARLOOM_API_KEYS)", "holds no key: leave it out to serve everybody")
     return list(keys.values())
+
+
+def _rights(given: str) -> tuple[Right, bool] | None:
+    """`train+texts` as right and whether whole texts may be read; None if it cannot be read."""
+    parts = given.lower().split("+") if given else []
+    ranks = [Right[part.upper()] for part in parts if part.upper() in Right.__members__]
+    if len(ranks) > 1 or len(ranks) + (TEXTS in parts) != len(parts):
+        return None
+    right = ranks[0] if ranks else Right.READ
+    return right, TEXTS in parts or right is Right.ADMIN
 
 
 def read_limits(text: str) -> list[RateLimitItem]:
@@ -93,13 +114,23 @@ class ApiKeys:
         key = _find(self._keys, given)
         if key is None:
             problem = problem_of(UnauthorizedError(_reason(given)))
-            page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+            if given:
+                await asyncio.sleep(WRONG_KEY_SECONDS)
+            page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
             challenge = 'Basic realm="Charloom"' if page else "Bearer"
             await respond(problem, scope, {"www-authenticate": challenge})(scope, receive, send)
             return
         scope[KEY] = key
         structlog.contextvars.bind_contextvars(key=key.name)
-        await self.app(scope, receive, send)
+
+        async def send_privately(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered = MutableHeaders(scope=message)
+                if answered.get("content-type", "").startswith("application/json"):
+                    answered["cache-control"] = "no-store"  # a browser's disk is not where it belongs
+            await send(message)
+
+        await self.app(scope, receive, send_privately)
 
 
 def key_of(keys: Sequence[Key], authorization: str) -> Key | None:
@@ -116,6 +147,15 @@ def demand(scope: Mapping[str, Any], right: Right) -> None:
         )
 
 
+def demand_texts(scope: Mapping[str, Any]) -> None:
+    """Raises ForbiddenError unless the request's key may read whole texts."""
+    key = scope.get(KEY)
+    if key is not None and not key.texts:
+        raise ForbiddenError(
+            f"whole texts need a key with the right {TEXTS}; {key.name!r} has {key.right.name.lower()} only"
+        )
+
+
 def needs(right: Right) -> Callable[[Request], Awaitable[None]]:
     """A dependency of routes that only keys with `right` may use."""
 
@@ -125,35 +165,58 @@ def needs(right: Right) -> Callable[[Request], Awaitable[None]]:
     return check
 
 
+_charge: ContextVar[Callable[[int], None] | None] = ContextVar("charge", default=None)
+
+
+def charge(texts: int) -> None:
+    """Counts further texts of the request in progress. Raises RateLimitedError."""
+    more = _charge.get()
+    if more is not None and texts > 0:
+        more(texts)
+
+
 class RateLimit:
-    """Bounds how many texts a key, or an address where there are none, may ask for in a time."""
+    """Bounds how many texts a key, or an address where there are no keys, may ask for in a time.
+
+    A request counts as one at the door; the routes `charge` what it asks for beyond that.
+    """
 
     def __init__(self, app: ASGIApp, limits: list[RateLimitItem]) -> None:
         self.app, self.limits = app, limits
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = await self._problem(scope) if _costs(scope) else None
-        if problem is None:
+        if not _costs(scope):
             await self.app(scope, receive, send)
-        else:
-            await respond(problem, scope)(scope, receive, send)
-
-    async def _problem(self, scope: Scope) -> Problem | None:
+            return
         key = scope.get(KEY)
-        who = f"key {key.name}" if key else f"address {(scope['client'] or ('?',))[0]}"
+        client = f"key {key.name}" if key else f"address {(scope['client'] or ('?',))[0]}"
+        try:
+            self._count(client, 1)
+        except RateLimitedError as error:
+            await respond(problem_of(error), scope)(scope, receive, send)
+            return
+        token = _charge.set(lambda texts: self._count(client, texts))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _charge.reset(token)
+
+    def _count(self, client: str, texts: int) -> None:
         for limit in self.limits:
-            if not await self._limiter.hit(limit, who):
-                stats = await self._limiter.get_window_stats(limit, who)
+            if not self._limiter.hit(limit, client, cost=texts):
+                stats = self._limiter.get_window_stats(limit, client)
                 seconds = max(0.001, stats.reset_time - time.time())
-                return problem_of(
-                    RateLimitedError(f"more than {limit}; come back in {seconds:.1f} s", seconds)
+                more = f" ({texts} more were asked for)" if texts > 1 else ""
+                raise RateLimitedError(
+                    f"at most {limit} texts are allowed{more}; come back in {seconds:.1f} s", seconds
                 )
-        return None
 
 
 def _costs(scope: Mapping[str, Any]) -> bool:
-    return bool(scope["type"] == "http" and (scope["method"] == "POST" or scope["path"] == "/generate"))
+    return bool(
+        scope["type"] == "http" and (scope["method"] == "POST" or COSTLY.fullmatch(scope["path"]) is not None)
+    )
 
 
 def _find(keys: Sequence[Key], given: bytes) -> Key | None:

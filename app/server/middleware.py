@@ -33,6 +33,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
 }
 
 logger = logging.getLogger("app.requests")
@@ -45,7 +46,8 @@ def id_of(given: str) -> str:
 
 def log_request(scope: Scope, status: int, seconds: float) -> None:
     """A line in the log for a request and its answer."""
-    extra = {"method": scope["method"], "path": scope["path"], "status": status}
+    client = (scope.get("client") or ("unknown",))[0]
+    extra = {"client": client, "method": scope["method"], "path": scope["path"], "status": status}
     logger.debug("request", extra=extra | {"milliseconds": round(1000 * seconds, 2)})
 
 

@@ -68,9 +68,15 @@ def most_connections() -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a port in use is known before anything else starts. Raises AddressError."""
+    """A listening socket, so that a port in use is known before anything else starts. Raises AddressError.
+
+    IPv6 addresses may have brackets; `::` listens to IPv4 too, where the system can do both.
+    """
+    name = host.strip("[]")
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    both = name == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((name, port), family=family, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise AddressError(

@@ -37,7 +37,7 @@ class Door(Protocol):
     def refusal(self, scope: MutableMapping[str, Any], beginning: bytes) -> tuple[Pairs, bytes]:
         """Headers and body of the answer, a 429, to a request whose body begins so.
 
-        The scope is an ASGI one's method, path and headers.
+        The scope is an ASGI one's method, path, headers and client.
         """
 
 
@@ -236,7 +236,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self, door: Door, beginning: bytes) -> None:
         path = self.url.partition(b"?")[0].decode("ascii", "replace")
-        request = {"method": self.parser.get_method().decode("ascii"), "path": path, "headers": self.headers}
+        method = self.parser.get_method().decode("ascii")
+        request = {"method": method, "path": path, "headers": self.headers, "client": self.client}
         headers, body = door.refusal(request, beginning)
         lines = [b"%b: %b\r\n" % pair for pair in (*self.server_state.default_headers, *headers)]
         self.transport.write(b"".join((b"HTTP/1.1 429 Too Many Requests\r\n", *lines, b"\r\n", body)))

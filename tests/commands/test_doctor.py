@@ -118,3 +118,10 @@ def test_a_check_that_fails_is_a_fault_and_the_others_go_on(trained_root, monkey
     found = findings(trained_root)
     assert (found["disk"].state, found["disk"].message) == ("fault", "OSError: no disk at all")
     assert len(found) == 9
+
+
+def test_unknown_variable_is_a_warning(trained_root, monkeypatch):
+    assert findings(trained_root)["variables"].state == "ok"
+    monkeypatch.setenv("CHARLOOM_CHECKPOINTS", "/data")
+    found = findings(trained_root)["variables"]
+    assert (found.state, "did you mean CHARLOOM_STORE?" in found.message) == ("warning", True)

@@ -3,6 +3,8 @@
 import hmac
 import io
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,12 +33,54 @@ def test_keys_have_names_and_rights():
         demand({"charloom.key": ann}, Right.TRAIN)
 
 
-@pytest.mark.parametrize("keys", ["s3cret", "ann:", ":s3cret", "ann:s3cret,ann:other", "ann:s3cret:owner"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "s3cret",
+        "ann:",
+        ":s3cret",
+        "ann:s3cret,ann:other",
+        "ann:s3cret:owner",
+        "ann:s3cret:read+train",
+        "ann:s3cret:read+",
+        "ann:s3cret:texts+texts",
+    ],
+)
 def test_unusable_keys_stop_the_start_without_being_shown(keys):
     with pytest.raises(ConfigError) as refused:
         read_keys(keys)
     assert "entry" in str(refused.value)
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("keys", [",", " , ,", ";,"])
+def test_list_of_no_keys_does_not_open_the_server(keys):
+    with pytest.raises(ConfigError):
+        read_keys(keys)
+
+
+@pytest.mark.parametrize(
+    ("right", "texts"),
+    [("read", False), ("train", False), ("admin", True), ("texts", True), ("train+texts", True)],
+)
+def test_whole_texts_need_a_right_of_their_own(serving, trained_root, right, texts):
+    client = serving(trained_root, api_keys=f"ann:s3cret:{right},root:hunter2:admin")
+    path = "/runs/gru/export"
+    assert client.get(path, headers=ANN).status_code == 200
+    answer = client.get(path, params={"text": True}, headers=ANN)
+    assert answer.status_code == (200 if texts else 403)
+    assert texts or "the right texts; 'ann' has" in answer.json()["error"]["message"]
+
+
+def test_wrong_key_waits_and_others_do_not(guarded, monkeypatch):
+    monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 0.5)
+    with ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        wrong = [pool.submit(guarded.get, "/runs", headers={"authorization": "Bearer x"}) for _ in range(8)]
+        assert guarded.get("/runs", headers=ANN).status_code == 200
+        assert time.monotonic() - began < 0.5, "a right key waited too"
+        assert {one.result().status_code for one in wrong} == {401}
+        assert time.monotonic() - began >= 0.5
 
 
 def test_every_route_but_health_needs_a_key(guarded):
@@ -110,6 +154,35 @@ def test_a_rate_limit_is_each_clients_own_and_says_when_to_come_back(serving, tr
     assert 'requests_rejected_total{reason="rate_limited"} 2.0' in client.get("/metrics", headers=ANN).text
 
 
+def test_rate_limit_counts_texts_and_not_requests(serving, trained_root):
+    client = serving(trained_root, rate_limit="20/hour")
+
+    def status(path: str, **body: object) -> int:
+        return client.post(path, json=body).status_code
+
+    assert status("/generate", length=1, n=12) == 200
+    assert status("/generate", length=1, n=12) == 429
+    assert status("/generate", length=1, n=2) == 200
+    assert status("/v1/completions", model="gru", prompt="a", max_tokens=1, n=2) == 200
+    assert status("/score", text="a cat", models=["gru", "classic", "gru@20", "classic@20"]) == 429
+    assert status("/v1/completions", model="gru", prompt="a", max_tokens=1, n=3, stream=True) == 429
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradcheck?model=classic@0",
+        "/gradcheck.svg?model=classic@0",
+        "/runs/gru/export",
+        "/generate?length=1",
+    ],
+)
+def test_reading_that_costs_is_rate_limited_too(serving, trained_root, path):
+    client = serving(trained_root, rate_limit="2/hour")
+    assert [client.get(path).status_code for _ in range(3)] == [200, 200, 429]
+    assert client.get("/runs").status_code == 200
+
+
 def test_an_unusable_rate_limit_stops_the_start():
     with pytest.raises(ConfigError, match="60/minute"):
         read_limits("often")
@@ -151,6 +224,15 @@ def test_health_checks_and_scrapes_have_no_line_in_the_access_log(serving, train
     assert logged(client, ["/healthz", "/readyz", "/metrics"]) == ""
     assert logged(client, ["/healthz", "/runs"]) == "request /runs\n"
     assert logged(serving(trained_root, access_log=False), ["/runs"]) == ""
+
+
+def test_access_log_has_the_address_of_the_client(serving, trained_root, caplog):
+    caplog.set_level("DEBUG", "app.requests")
+    forwarded = {"x-forwarded-for": "192.0.2.7"}
+    serving(trained_root, access_log=True).get("/runs", headers=forwarded)
+    serving(trained_root, access_log=True, trusted_proxies="127.0.0.1").get("/runs", headers=forwarded)
+    clients = [record.client for record in caplog.records if record.name == "app.requests"]
+    assert clients == ["127.0.0.1", "192.0.2.7"]
 
 
 def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monkeypatch):

@@ -14,6 +14,8 @@ from tests.support.runs import LONGEST_WAIT
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+# names of other sites, which lead here as after DNS rebinding
+FLAGS += ["--host-resolver-rules=MAP *.example 127.0.0.1"]
 LOST = "net::ERR_"  # for pages that are still open when the server of their test ends
 HINT = "no Chromium: `apt install chromium`, or name one with CHARLOOM_TEST_BROWSER=/path/to/chrome"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}

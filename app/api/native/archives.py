@@ -20,7 +20,7 @@ from app.api.openapi import errors
 from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError
 from app.intake.archive import export, export_state, import_run
-from app.server.auth import Right, needs
+from app.server.auth import Right, demand_texts, needs
 from app.server.etags import etag, not_modified
 from app.server.streaming import LEAST_SECONDS, LEAST_SPEED
 from app.server.upload_body import received
@@ -52,7 +52,7 @@ class ExportResponse(FileResponse):
     "/runs/{name}/export",
     summary="A run as one file",
     response_class=Response,
-    responses=errors(404, 422, 429, 503, 507) | {200: {"content": {ZIP: {}}}},
+    responses=errors(403, 404, 422, 429, 503, 507) | {200: {"content": {ZIP: {}}}},
 )
 async def export_run(
     request: Request,
@@ -61,7 +61,12 @@ async def export_run(
     step: Annotated[str | None, Query(description="A step, or `best`; by default the newest.")] = None,
     text: Annotated[bool, Query(description="Whether the text goes with it.")] = False,
 ) -> Response:
-    """A zip: weights, configuration, vocabulary, curve, samples, and a model card."""
+    """A zip: weights, configuration, vocabulary, curve, samples, and a model card.
+
+    The text needs a key with the right `texts`, where there are keys.
+    """
+    if text:
+        demand_texts(request.scope)
     run = await run_in_threadpool(services.runs.get, name)
     state = await run_in_threadpool(export_state, run, step, text)
     if (known := not_modified(request, etag(*state))) is not None:

@@ -15,7 +15,7 @@ from app.api.openai.paging import page
 from app.api.openapi import openai_errors
 from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError, shortened
-from app.server.auth import Right, needs
+from app.server.auth import Right, demand_texts, needs
 from app.server.streaming import LEAST_SECONDS, LEAST_SPEED, BoundedStream
 from app.server.upload_body import received
 from app.store.uploads import UploadedFile
@@ -92,10 +92,11 @@ async def file(file_id: str, services: ServicesDep) -> FileObject:
     "/v1/files/{file_id}/content",
     summary="Its content",
     response_class=Response,
-    responses=openai_errors(404, 429, 503) | {200: {"content": {"application/octet-stream": {}}}},
+    responses=openai_errors(403, 404, 429, 503) | {200: {"content": {"application/octet-stream": {}}}},
 )
-async def content(file_id: str, services: ServicesDep) -> Response:
-    """The bytes, as they came."""
+async def content(request: Request, file_id: str, services: ServicesDep) -> Response:
+    """The bytes, as they came. Needs a key with the right `texts`, where there are keys."""
+    demand_texts(request.scope)
     opened = await run_in_threadpool(services.files.open, file_id)
     size = os.fstat(opened.fileno()).st_size
     try:

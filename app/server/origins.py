@@ -1,0 +1,87 @@
+"""Which web pages may act on this server: a browser sends requests for any page that it shows.
+
+A page of another site may not change anything, and a name that somebody else controls may not lead here (DNS
+rebinding). What is no browser sends neither `Origin` nor `Sec-Fetch-Site`, and is not concerned.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import ForbiddenError
+from app.server.auth import OPEN
+from app.server.error_formats import respond
+from app.server.problems import problem_of
+
+SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
+
+
+class Origins:
+    """Refuses requests for a host that is not this server, and unsafe ones from pages of other sites.
+
+    Args:
+        hosts: names that the server is reached by; `*.example.org` is any below it, `*` any at all.
+        origins: of other sites whose pages may act here (CORS); `*` is any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self.app, self.hosts, self.origins = app, [host.lower() for host in hosts], origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reason = self._refusal(scope) if scope["type"] == "http" else None
+        if reason is None:
+            await self.app(scope, receive, send)
+        else:
+            await respond(problem_of(ForbiddenError(reason)), scope)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if scope["path"] not in OPEN and not is_allowed(host, self.hosts):
+            return (
+                f"this server does not answer for the host {host[:100]!r}: add it to "
+                "CHARLOOM_ALLOWED_HOSTS if it is a name of this server"
+            )
+        origin = headers.get("origin")
+        if scope["method"] in SAFE or "*" in self.origins or origin in self.origins:
+            return None
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return (
+                f"a page of {origin[:100]!r} may not do this: add its origin to CHARLOOM_CORS_ORIGINS "
+                "if you trust it"
+            )
+        if headers.get("sec-fetch-site") == "cross-site":
+            return "a page of another site may not do this: add its origin to CHARLOOM_CORS_ORIGINS"
+        return None
+
+
+def is_allowed(host: str, hosts: Sequence[str]) -> bool:
+    """Whether a request for `host`, as its header has it, is for this server.
+
+    Nobody can rebind an address, or a name without a dot, which the public DNS does not have.
+    """
+    name = host.lower()
+    name = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
+    name = name.rstrip(".")
+    if "." not in name and ":" not in name:
+        return True
+    if name.endswith(".localhost") or is_address(name):
+        return True
+    return any(
+        allowed in ("*", name) or (allowed.startswith("*.") and name.endswith(allowed[1:]))
+        for allowed in hosts
+    )
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address, in brackets or not."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

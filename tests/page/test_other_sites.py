@@ -1,0 +1,113 @@
+"""What pages of other sites can do to a server of this machine, in a real browser: nothing."""
+
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.support.runs import LONGEST_WAIT, small_text
+
+ADMIN = "bob:hunter2:admin"
+
+
+@pytest.fixture
+def evil() -> Iterator[str]:
+    """The address of another site, with an empty page."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<!doctype html><link rel=icon href='data:,'>"
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://evil.example:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join(LONGEST_WAIT)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(http_credentials={"username": "anybody", "password": "hunter2"})
+    page = context.new_page()
+    page.set_default_timeout(1000 * LONGEST_WAIT)
+    yield page
+    context.close()
+
+
+def standing(client: httpx.Client) -> list[tuple[str, str]]:
+    runs = client.get("/runs", headers={"authorization": "Bearer hunter2"}).json()["runs"]
+    return [(run["name"], run["state"]) for run in runs]
+
+
+@pytest.mark.parametrize("keys", ["", ADMIN], ids=["without keys", "after a Basic login"])
+@pytest.mark.parametrize(
+    "path", ["/runs?name=stolen", "/runs/gru/fork?name=stolen", "/v1/fine_tuning/jobs/queued/cancel"]
+)
+@pytest.mark.parametrize("way", ["fetch", "form"])
+def test_page_of_another_site_cannot_act(
+    page: Page, evil: str, serving, trained_root, tmp_path, keys: str, path: str, way: str
+):
+    shutil.copytree(trained_root, tmp_path / "store")
+    client = serving(tmp_path / "store", api_keys=keys)
+    key = {"authorization": "Bearer hunter2"}
+    queued = client.post("/runs?name=queued", content=small_text(), headers=key)
+    assert queued.status_code == 202
+    before = standing(client)
+    page.goto(f"{client.base_url}/")  # the browser learns the password, where there is one
+    page.goto(evil)
+    target = f"{client.base_url}{path}"
+    if way == "fetch":
+        # what comes of it is hidden from the page, and the browser may call it a failure
+        page.evaluate(
+            """async ([url, text]) => {
+                const options = {method: "POST", mode: "no-cors", credentials: "include", body: text};
+                await fetch(url, options).then(() => {}, () => {});
+            }""",
+            [target, small_text()],
+        )
+    else:
+        page.evaluate(
+            """([url, text]) => {
+                const form = document.createElement("form");
+                Object.assign(form, {method: "POST", action: url, enctype: "text/plain"});
+                const field = document.createElement("textarea");
+                Object.assign(field, {name: "text", value: text});
+                form.append(field);
+                document.body.append(form);
+                form.submit();
+            }""",
+            [target, small_text()],
+        )
+        page.wait_for_url(f"{client.base_url}/**")
+    assert standing(client) == before
+
+
+def test_name_that_leads_here_after_rebinding_reads_nothing(page: Page, serving, trained_root):
+    client = serving(trained_root)
+    answer = page.goto(f"http://evil.example:{client.base_url.port}/runs")
+    assert answer is not None
+    assert answer.status == 403
+    assert "gru" not in page.content()
+    status = page.evaluate("async () => (await fetch('/runs/gru', {method: 'DELETE'})).status")
+    assert status == 403
+
+
+def test_own_page_still_acts(page: Page, serving, trained_root):
+    client = serving(trained_root)
+    page.goto(f"http://localhost:{client.base_url.port}/docs")
+    options = {"method": "POST", "headers": {"content-type": "application/json"}, "body": "{}"}
+    ask = "async (options) => (await fetch('/generate', options)).status"
+    assert page.evaluate(ask, options) == 200
