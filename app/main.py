@@ -50,13 +50,13 @@ from app.reports.renderer import Renderer
 from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
-from app.server.middleware import REQUEST_ID, BodyLimit, RequestContext
+from app.server.middleware import REQUEST_ID, BodyLimit, HeadAsGet, RequestContext
 from app.server.origins import Origins
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
 from app.settings import Settings, load_settings
-from app.slots import Downloads, Slots, StreamSlots
+from app.slots import Downloads, Slots, Watchers
 from app.store.loss_curves import Curves
 from app.store.recent import Recent
 from app.store.run_store import RunStore
@@ -151,6 +151,7 @@ def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool =
 def add_middleware(app: FastAPI, services: Services) -> None:
     """What every request passes through, the last one added first. Raises ConfigError."""
     settings = services.settings
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_corpus_bytes)
     if limits := read_limits(settings.rate_limit):
         app.add_middleware(RateLimit, limits=limits)
@@ -190,7 +191,8 @@ def build_services(settings: Settings) -> Services:
         limits=limits,
         models=models,
         engine=engine,
-        streams=StreamSlots(settings.max_streams),
+        streams=Slots(settings.max_streams, "streams are open"),
+        watchers=Watchers(settings.max_streams),
         metrics=Metrics(engine, models),
         curves=Curves(),
         looks=Recent(LOOK_SECONDS, LOOKS),
@@ -241,7 +243,7 @@ def drain(services: Services, immediately: bool) -> None:
     services.downloads.end_within(grace)
     services.answers.end_within(grace)
     services.gradchecks.helper.stop()
-    services.streams.closing = True
+    services.watchers.closing = True
 
 
 async def keep_looking(models: ModelStore, seconds: float) -> None:
@@ -300,4 +302,9 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not possible at {request.url.path}; see /docs",
     }
     message = messages.get(error.status_code, error.detail)
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        wrong = error.__cause__
+        message = f"the body is not UTF-8: byte 0x{wrong.object[wrong.start]:02x} at offset {wrong.start}"
+    elif isinstance(error.__cause__, ValueError):
+        message = f"the body cannot be read as JSON: {error.__cause__}"
     return respond(Problem(error.status_code, code, message), request.scope, error.headers)

@@ -149,7 +149,12 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         256, ge=0, description="Texts that may wait for a row; further requests get 429 with Retry-After."
     )
-    max_streams: int = Field(256, ge=1, le=65_536, description="Streams that may be open at the same time.")
+    max_streams: int = Field(
+        256,
+        ge=1,
+        le=65_536,
+        description="Streams of texts that may be open at the same time; as many watchers of runs may be.",
+    )
     deadline_seconds: float = Field(
         60.0, gt=0, description="Longest a generation may take, waiting included."
     )

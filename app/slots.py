@@ -29,14 +29,14 @@ class Slots:
         self.taken -= 1
 
 
-class StreamSlots(Slots):
-    """Bounds how many streams are open, also those whose text is written but not yet read.
+class Watchers(Slots):
+    """Bounds how many clients follow runs; not those that wait for texts, so neither takes the other's place.
 
-    `closing` tells those that follow a run, and would never end, that the server stops.
+    `closing` is set when the server stops: a run that is followed may not end before.
     """
 
     def __init__(self, limit: int) -> None:
-        super().__init__(limit, "streams are open")
+        super().__init__(limit, "watchers follow runs")
         self.closing = False
 
 

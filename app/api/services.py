@@ -20,7 +20,7 @@ from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
 from app.settings import Settings
-from app.slots import Downloads, Slots, StreamSlots
+from app.slots import Downloads, Slots, Watchers
 from app.store.checkpoints import parse_model_name
 from app.store.loss_curves import Curves
 from app.store.recent import Recent
@@ -43,7 +43,8 @@ class Services:
     limits: Limits
     models: ModelStore
     engine: Engine
-    streams: StreamSlots
+    streams: Slots
+    watchers: Watchers
     metrics: Metrics
     curves: Curves
     looks: Recent[Any]

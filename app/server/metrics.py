@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +17,9 @@ from prometheus_client.registry import Collector
 from app.engine.engine import Engine
 from app.engine.job import Job
 from app.engine.models import ModelStore
+from app.errors import RunError
+from app.server.problems import TABLE
+from app.store.records import State
 
 SHORT = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 LONG = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
@@ -69,6 +74,8 @@ class Metrics:
         self._rejected = Counter(
             "charloom_requests_rejected", "Requests refused, by error code.", ["reason"], registry=registry
         )
+        for reason in {code for _, status, code in TABLE if status in REJECTIONS}:
+            self._rejected.labels(reason)  # from the start, or an alert on its rate misses the first ones
 
     def ended(self, job: Job) -> None:
         """A job has ended, or nobody waits for it any more; does nothing for one that was not admitted."""
@@ -121,7 +128,22 @@ class _Look(Collector):
         reloads.add_metric(["loaded"], self.models.loads)
         reloads.add_metric(["refused"], self.models.refusals)
         yield reloads
+        yield self._runs()
         yield from self._checkpoint()
+
+    def _runs(self) -> Metric:
+        """How many runs are in each state; one that cannot be read is `unreadable`."""
+        counts = dict.fromkeys((*get_args(State), "unreadable"), 0)
+        with suppress(OSError):
+            for run in self.models.runs.list():
+                try:
+                    counts[run.standing.state] += 1
+                except (RunError, OSError):
+                    counts["unreadable"] += 1
+        runs = GaugeMetricFamily("charloom_runs", "Runs of the store, by state.", labels=["state"])
+        for state, count in counts.items():
+            runs.add_metric([state], count)
+        return runs
 
     def _checkpoint(self) -> Iterator[Metric]:
         if not self.models.ready:

@@ -10,10 +10,12 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.error_formats import code_of, respond
@@ -22,6 +24,7 @@ from app.server.problems import Problem, problem_of
 REQUEST_ID = "x-request-id"
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever
 UPLOADS = re.compile(r"/runs|/runs/check|/runs/import|/runs/[^/]+/fork|/v1/files")
+WRITING = ("/generate",)  # a GET of these writes a text
 ENVELOPE = 100_000  # bytes that a form may have besides its texts
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 PAGE_POLICY = (
@@ -95,6 +98,38 @@ class RequestContext:
                     log_request(scope, status, time.perf_counter() - began)
 
 
+class HeadAsGet:
+    """Answers HEAD as GET without the body: the rest of an answer is not made once its headers are there.
+
+    A text is not written for it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        if scope["path"] in WRITING:
+            await Response(media_type="application/json")(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+            else:
+                await send({"type": "http.response.body", "body": b""})
+                raise HeadSentError
+
+        with suppress(HeadSentError):
+            await self.app({**scope, "method": "GET"}, receive, send_head)
+
+
+class HeadSentError(Exception):
+    """The headers of an answer to HEAD are sent: nothing more of it is needed."""
+
+
 class BodyLimit:
     """Refuses bodies of more than `limit` bytes, announced or not, before they are held in memory.
 
@@ -107,6 +142,11 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        encoding = Headers(scope=scope).get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            message = f"a body must be sent as it is, without Content-Encoding. Given: {encoding[:40]}"
+            await respond(Problem(415, "unsupported_encoding", message), scope)(scope, receive, send)
             return
         uploading = scope["method"] == "POST" and UPLOADS.fullmatch(scope["path"])
         limit = self.uploads if uploading else self.limit

@@ -16,7 +16,7 @@ from app.engine.engine import Engine
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family, body_of
 from app.server.problems import problem_of
-from app.slots import Downloads, StreamSlots
+from app.slots import Downloads, Slots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
 PLAIN_CHARACTERS = 1 << 14  # whose events are made in one turn of the event loop
@@ -92,7 +92,7 @@ async def _within(seconds: float, close: Callable[[], object]) -> AsyncIterator[
 
 def open_stream(
     engine: Engine,
-    slots: StreamSlots,
+    slots: Slots,
     job: Job,
     encode: Callable[[Chunk], Iterable[Any]],
     end: Callable[[], Iterable[bytes]],

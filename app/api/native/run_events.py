@@ -70,9 +70,9 @@ async def events(
     first = await run_in_threadpool(watch.look)
     if cursor is not None and watch.ended and not watch.told_news:
         return Response(status_code=204)  # tells an EventSource not to come back
-    services.streams.take(LOOK_SECONDS)
-    following = _follow(watch, first, lambda: services.streams.closing)
-    return EventStream(following, services.streams.give_back, services.settings.watch_seconds)
+    services.watchers.take(LOOK_SECONDS)
+    following = _follow(watch, first, lambda: services.watchers.closing)
+    return EventStream(following, services.watchers.give_back, services.settings.watch_seconds)
 
 
 async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool]) -> AsyncIterator[bytes]:

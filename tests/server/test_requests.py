@@ -1,0 +1,165 @@
+"""Requests as other clients send them: HEAD, compressed bodies, odd encodings and numbers."""
+
+import gzip
+import json
+import logging
+import socket
+
+import httpx
+import pytest
+
+from app.logs import configure_logging, escaped
+from app.server.process import AddressError, listen
+from app.settings import Settings
+from app.streams import visible
+from tests.support.runs import small_text
+
+# of each route that can be asked for by GET, one that exists
+VALUES = {"name": "gru", "file_id": "file-1", "job_id": "gru", "model": "gru", "fine_tuning_job_id": "gru"}
+
+
+def test_head_answers_as_get_without_the_body(client: httpx.Client):
+    paths = [path for path, methods in client.app.openapi()["paths"].items() if "get" in methods]
+    assert len(paths) > 20
+    for path in (*paths, "/", "/docs", "/openapi.json", "/nothing"):
+        address = path.format_map(VALUES)
+        if address == "/generate":
+            continue
+        head = client.head(address)
+        with client.stream("GET", address) as get:
+            assert head.status_code == get.status_code, address
+            for name in ("content-type", "etag", "content-length"):
+                differing = name == "content-length" and address == "/metrics"
+                assert differing or head.headers.get(name) == get.headers.get(name), (address, name)
+        assert head.content == b""
+
+
+def test_head_writes_no_text(client: httpx.Client):
+    written = client.get("/metrics").text.partition("\ncharloom_generation_tokens_total ")[2].split()[0]
+    assert client.head("/generate", params={"length": 50}).status_code == 200
+    assert f"charloom_generation_tokens_total {written}\n" in client.get("/metrics").text
+
+
+def test_head_of_a_stream_leaves_its_place_free(serving, trained_root):
+    client = serving(trained_root, max_streams=1)
+    for _ in range(3):
+        assert client.head("/runs/gru/events").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/completions", "/runs?name=mine"])
+def test_compressed_body_is_refused_and_says_so(client: httpx.Client, path: str):
+    body = gzip.compress(json.dumps({"length": 5}).encode())
+    answer = client.post(path, content=body, headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+    assert "without Content-Encoding. Given: gzip" in answer.text
+
+
+def test_json_that_is_not_utf8_says_where(client: httpx.Client):
+    answer = client.post(
+        "/generate", content=b'{"prompt": "caf\xe9"}', headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert "not UTF-8: byte 0xe9 at offset 15" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("digits", [310, 400, 4300, 5000])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/generate", "length"),
+        ("/generate", "temperature"),
+        ("/runs", "epochs"),
+        ("/runs", "steps"),
+        ("/runs", "learning_rate"),
+        ("/runs", "minutes"),
+        ("/v1/completions", "max_tokens"),
+    ],
+)
+def test_number_of_many_digits_is_refused(client: httpx.Client, path: str, field: str, digits: int):
+    base = {
+        "/runs": {"text": small_text(), "name": "many"},
+        "/v1/completions": {"model": "gru", "prompt": "a"},
+    }
+    start = json.dumps(base.get(path, {}))[:-1]
+    body = start + (", " if path in base else "") + f'"{field}": {"9" * digits}}}'
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text[:200]
+
+
+def test_watchers_of_runs_leave_the_places_of_texts_free(serving, trained):
+    trained.get("gru").write_status(trained.get("gru").status.model_copy(update={"state": "queued"}))
+    client = serving(trained.root, max_streams=1)
+    with client.stream("GET", "/runs/gru/events") as watching:
+        assert watching.status_code == 200
+        with client.stream("POST", "/generate", json={"length": 5, "stream": True}) as text:
+            assert text.status_code == 200
+            text.read()
+        refused = client.get("/runs/gru/events")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+        assert "watchers follow runs" in refused.json()["error"]["message"]
+
+
+def test_refusals_are_counted_from_zero(serving, trained_root):
+    text = serving(trained_root).get("/metrics").text
+    for reason in (
+        "overloaded",
+        "rate_limited",
+        "unauthorized",
+        "body_too_large",
+        "not_ready",
+        "shutting_down",
+    ):
+        assert f'charloom_requests_rejected_total{{reason="{reason}"}} 0.0' in text
+
+
+def test_runs_are_counted_by_state(serving, trained):
+    client = serving(trained.root)
+    assert 'charloom_runs{state="finished"} 2.0' in client.get("/metrics").text
+    assert client.post("/runs?name=mine", content=small_text()).status_code == 202
+    text = client.get("/metrics").text
+    assert 'charloom_runs{state="queued"} 1.0' in text
+    assert 'charloom_runs{state="training"} 0.0' in text
+
+
+def test_control_characters_reach_no_terminal():
+    assert visible("a\x1b[2Jb\u202ec\x9b\td") == "a\\x1b[2Jb\\u202ec\\x9b\td"
+    path = "/a\x1b[2J\r\nforged line\x07"
+    written = escaped(None, "info", {"event": "request", "path": path, "status": 404})
+    assert written == {"event": "request", "path": "/a\\x1b[2J\\r\\nforged line\\x07", "status": 404}
+
+
+def test_log_lines_hold_no_control_characters(capfd):
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_logging(Settings())
+        logging.getLogger("app.x").info("file %s", "na\x1b]52;c;me", extra={"path": "/\x1b[2J\n"})
+        try:
+            raise ValueError("bad \x1b[31mname")
+        except ValueError:
+            logging.getLogger("app.x").exception("failed")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    written = capfd.readouterr().err
+    assert "\x1b" not in written
+    assert "na\\x1b]52;c;me" in written
+    assert "/\\x1b[2J\\n" in written
+    assert "Traceback" in written
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6_address_may_have_brackets(host: str):
+    with listen(host, 0) as listener:
+        assert listener.getsockname()[0] == "::1"
+
+
+def test_unspecified_ipv6_address_listens_to_both():
+    with listen("::", 0) as listener:
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, listener.getsockname()[1])).close()
+
+
+def test_unusable_address_is_refused():
+    with pytest.raises(AddressError):
+        listen("no such host", 0)
