@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         30.0,
         ge=0.1,
         description="How long a client may take to send a request, head and body; a long body has a second "
-        "more for every 16 kB.",
+        "more for every 64 kB.",
     )
 
     max_rows: int = Field(64, ge=1, le=4096, description="Texts generated at the same time.")

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of what is not body at a stretch after them
 FRAMING = 16  # further bytes that are not body for each one that is: chunks may hold a single byte
-SLOWEST = 16_000  # bytes a second that a long body must come at, a slow telephone's upload
+SLOWEST = 64_000  # bytes a second that a long body must come at, a slow line's upload
 SNIFFED = 1 << 16  # bytes of a refused request's body that are looked at
 LONGEST_REFUSED = 1 << 20  # bytes of a refused request's body that are read, so that its client sees why
 BAD_REQUEST, TIMEOUT = b"400 Bad Request", b"408 Request Timeout"

@@ -12,6 +12,7 @@ from app.errors import ForbiddenError
 from app.server.auth import OPEN, Right, demand, key_of, read_keys, read_limits
 from app.settings import Settings
 from model.errors import ConfigError
+from tests.support.runs import wait_until
 
 KEYS = "ann:s3cret,bob:hunter2:admin"
 ANN, BOB = {"authorization": "Bearer s3cret"}, {"authorization": "Bearer hunter2"}
@@ -229,10 +230,14 @@ def test_health_checks_and_scrapes_have_no_line_in_the_access_log(serving, train
 def test_access_log_has_the_address_of_the_client(serving, trained_root, caplog):
     caplog.set_level("DEBUG", "app.requests")
     forwarded = {"x-forwarded-for": "192.0.2.7"}
+
+    def clients() -> list[str]:
+        return [record.client for record in caplog.records if record.name == "app.requests"]
+
     serving(trained_root, access_log=True).get("/runs", headers=forwarded)
+    wait_until(lambda: clients() == ["127.0.0.1"], "the line is written")
     serving(trained_root, access_log=True, trusted_proxies="127.0.0.1").get("/runs", headers=forwarded)
-    clients = [record.client for record in caplog.records if record.name == "app.requests"]
-    assert clients == ["127.0.0.1", "192.0.2.7"]
+    wait_until(lambda: clients() == ["127.0.0.1", "192.0.2.7"], "the line is written")
 
 
 def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monkeypatch):

@@ -121,3 +121,19 @@ def test_a_long_body_that_comes_slowly_but_steadily_has_the_time_it_needs(tmp_pa
             connection.sendall(body[at : at + 40_000])
             time.sleep(0.1)
         assert rest(connection).startswith(b"HTTP/1.1 202 ")
+
+
+def test_upload_below_the_least_speed_gives_its_place_back(tmp_path):
+    """At 32 kB/s; eight of these would hold the places of all uploads."""
+    (tmp_path / "store").mkdir()
+    head = b"POST /runs?name=mine HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+    server = server_process(tmp_path / "store", read_seconds=0.5, max_uploads=1, access_log=False)
+    with server as client, connected(client) as connection:
+        connection.sendall(head + b"Content-Length: 64000000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(60):
+                connection.sendall(b"a" * 3200)
+                time.sleep(0.1)
+            raise AssertionError("it could go on")
+        answer = client.post("/runs", params={"name": "other"}, content=b"a mat sat on the cat " * 1000)
+        assert answer.status_code == 202
