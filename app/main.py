@@ -37,7 +37,7 @@ from app.api.native import (
     uploads,
 )
 from app.api.openai import chat, completions, files, fine_tuning, models, tokens
-from app.api.openapi import DESCRIPTION, TAGS
+from app.api.openapi import CONTACT, DESCRIPTION, LICENSE, TAGS, complete_openapi
 from app.api.services import Services
 from app.api.shedding import Shedding
 from app.api.tgi import info
@@ -47,11 +47,12 @@ from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
-from app.server.auth import ApiKeys, RateLimit, read_keys, read_limits
+from app.server.auth import OPEN, ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, HeadAsGet, RequestContext
 from app.server.origins import Origins
+from app.server.prefix import Prefix
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
@@ -101,21 +102,26 @@ logger = logging.getLogger(__name__)
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Without settings they are read from the environment; raises ConfigError."""
-    services = build_services(settings or load_settings())
+    settings = settings or load_settings()
+    services = build_services(settings)
     app = FastAPI(
         title="Charloom",
         summary="Text from a recurrent network that is still learning.",
         description=DESCRIPTION,
         version=version("charloom"),
         openapi_tags=TAGS,
+        license_info=LICENSE,
+        contact=CONTACT,
+        servers=[{"url": settings.root_path.rstrip("/") or "/", "description": "this server"}],
         docs_url=None,
         redoc_url=None,
-        telemetry=None if services.settings.telemetry else TELEMETRY_OFF,
+        telemetry=None if settings.telemetry else TELEMETRY_OFF,
         lifespan=lifespan,
     )
     app.state.services = services
     for module in ROUTES:
         app.include_router(module.router)
+    complete_openapi(app, OPEN, keys=bool(settings.api_keys.get_secret_value()))
     add_error_handlers(app)
     add_middleware(app, services)
     return app
@@ -166,6 +172,8 @@ def add_middleware(app: FastAPI, services: Services) -> None:
             allow_headers=["*"],
             expose_headers=[REQUEST_ID, "retry-after", "retry-after-ms"],
         )
+    if prefix := settings.root_path.rstrip("/"):
+        app.add_middleware(Prefix, prefix=prefix)
     app.add_middleware(Origins, hosts=[settings.host, *listed(settings.allowed_hosts)], origins=origins)
     app.add_middleware(RequestContext, access_log=settings.access_log, refused=services.metrics.refused)
 
@@ -198,7 +206,7 @@ def build_services(settings: Settings) -> Services:
         looks=Recent(LOOK_SECONDS, LOOKS),
         renderer=Renderer(settings.plot_seconds),
         gradchecks=GradientChecks(settings.gradcheck_seconds),
-        assets=Assets(),
+        assets=Assets(settings.root_path.rstrip("/")),
         reading=CapacityLimiter(1),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
         downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent"),

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
         description="Most texts a key, or an address where there are no keys, may ask for, such as "
         "`60/minute; 1000/day`; checks, reports and exports count as a text. None: no limit.",
     )
+    root_path: str = Field(
+        "",
+        pattern=r"^((/[A-Za-z0-9._~-]+)+/?)?$",
+        description="Path that the server is reached below behind a proxy, such as `/charloom`; the proxy "
+        "may take it off, or not. None: `/`.",
+    )
     allowed_hosts: str = Field(
         "",
         description="Host names that clients reach the server by, separated by commas; `*.example.org` is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import mimetypes
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from fastapi.responses import HTMLResponse
 
 from app.reports.report import TEMPLATES
 
+ROOTED = re.compile(r'\b(?:href|src|srcset|action)="(?=/)')
 KINDS = (".js", ".css", ".svg")  # of the files in app/web that pages load
 # scripts and styles of other projects, from the wheels of packages that carry them
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
@@ -41,10 +43,14 @@ class Asset:
 class Assets:
     """The files of `app/web` and of the packages that carry scripts, read once.
 
+    Args:
+        root: path of the server behind a proxy, `/charloom`.
+
     All files of one folder share one hash in their addresses: scripts import each other by relative names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: str = "") -> None:
+        self.root = root
         self.own = _read({name: file for name, file in _walk(files("app") / "web") if name.endswith(KINDS)})
         swagger = _folder_of("fastapi-offline", "fastapi_offline/static")
         plotting = _folder_of("youplot", "youplot/vendor")
@@ -67,8 +73,10 @@ class Assets:
         return self._by_url.get(url)
 
     def page(self, template: str, **values: Any) -> HTMLResponse:
-        """A template filled in; all values are escaped."""
+        """A template filled in, all values escaped; its links begin with the path of the server's root."""
         content = TEMPLATES.get_template(template).render(values, asset=self.url)
+        if self.root:
+            content = ROOTED.sub(rf"\g<0>{self.root}", content)
         return HTMLResponse(content, headers={"cache-control": "no-cache"})
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 TAGS = [
@@ -21,6 +23,11 @@ the same three make it again, to the byte.
 
 Losses are in nats per character. Errors are `{"error": {"code", "message", "field", "details"}}`.
 """
+LICENSE = {"name": "MIT", "identifier": "MIT"}
+CONTACT = {"name": "The authors of Charloom", "url": "https://pypi.org/project/charloom/"}
+KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "A key of `CHARLOOM_API_KEYS`."}
+TEXT, BINARY = {"type": "string"}, {"type": "string", "format": "binary"}
+EVENTS = {"type": "string", "description": "Server-sent events; the text says what their data is."}
 EVERYWHERE = (401, 429)  # keys and rate limits
 EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     400: ("invalid_json", "the body is not JSON: Expecting ',' delimiter", []),
@@ -42,6 +49,29 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     424: ("deadline_exceeded", "the text was not finished within 60 s", []),
     504: ("deadline_exceeded", "the gradient check took longer than 120 s", []),
 }
+
+
+def complete_openapi(app: FastAPI, open_paths: Sequence[str], keys: bool) -> None:
+    """Adds to the document what the framework cannot know: which routes need a key, what is not JSON."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document["security"] = [{"key": []}] if keys else []
+        if keys:
+            document["components"]["securitySchemes"] = {"key": KEY_SCHEME}
+            for path in open_paths:
+                for operation in document["paths"][path].values():
+                    operation["security"] = []
+        for operation in (one for methods in document["paths"].values() for one in methods.values()):
+            for answer in operation["responses"].values():
+                for kind, content in answer.get("content", {}).items():
+                    if not content.get("schema"):
+                        is_text = kind.startswith("text/") or kind.endswith("+xml")
+                        content["schema"] = TEXT if is_text else BINARY
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -83,7 +113,7 @@ def tgi_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def streamed() -> dict[int | str, dict[str, Any]]:
     """The documentation of an answer that can also come as server-sent events."""
-    return {200: {"content": {"text/event-stream": {"schema": {}}}}}
+    return {200: {"content": {"text/event-stream": {"schema": EVENTS}}}}
 
 
 class Health(BaseModel):

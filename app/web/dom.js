@@ -1,5 +1,7 @@
 // Elements of the page. Text from the network enters a page as text, never as markup.
 
+import { ROOT } from "./http.js";
+
 export const at = (id) => document.getElementById(id);
 
 export function setText(id, text) {
@@ -35,7 +37,7 @@ export function showPicture(image, url) {
 		image.src = next.src;
 	};
 	const shape = image.closest("figure, div").clientWidth < 600 ? "narrow" : "wide";
-	next.src = `${url}&shape=${shape}&theme=${darkScheme.matches ? "dark" : "light"}`;
+	next.src = `${ROOT}${url}&shape=${shape}&theme=${darkScheme.matches ? "dark" : "light"}`;
 }
 
 // Calls `work` now, and again `pause()` milliseconds after it has ended, while the page is visible.

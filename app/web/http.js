@@ -1,5 +1,8 @@
 // Requests to the server, with the key of this tab if there is one.
 
+// The path of the server's root: "" or, behind a proxy, such as "/charloom". Scripts lie at /assets/HASH/.
+export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "");
+
 const KEY = "charloom.key";
 
 // A header holds bytes: those of the key in UTF-8.
@@ -25,7 +28,7 @@ export async function call(url, options = {}) {
 	let response;
 	try {
 		const headers = { Accept: "application/json", ...credentials(), ...options.headers };
-		response = await fetch(url, { ...options, headers });
+		response = await fetch(ROOT + url, { ...options, headers });
 	} catch (error) {
 		if (error.name === "AbortError") throw error;
 		throw Object.assign(new Error("the server does not answer"), { status: 0, details: [] });

@@ -27,7 +27,7 @@ def test_a_good_store_has_no_fault(trained_root, capsys):
     assert found["checkpoints"].message == "gru@60 would be served"
     assert "no fault" not in found["gradients"].message
     assert main(["doctor", "--store", str(trained_root), "--port", "0"]) == 0
-    assert capsys.readouterr().out.count("ok   ") == len(found) == 9
+    assert capsys.readouterr().out.count("ok   ") == len(found) == 10
 
 
 def test_whatever_is_wrong_comes_with_advice(tmp_path):
@@ -117,7 +117,7 @@ def test_a_check_that_fails_is_a_fault_and_the_others_go_on(trained_root, monkey
     monkeypatch.setattr(doctor.shutil, "disk_usage", broken)
     found = findings(trained_root)
     assert (found["disk"].state, found["disk"].message) == ("fault", "OSError: no disk at all")
-    assert len(found) == 9
+    assert len(found) == 10
 
 
 def test_unknown_variable_is_a_warning(trained_root, monkeypatch):

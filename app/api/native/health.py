@@ -9,9 +9,12 @@ from app.api.services import ServicesDep
 from app.errors import DrainingError
 
 router = APIRouter(tags=["health"])
+UNUSUAL: dict[int | str, dict[str, str]] = {
+    400: {"description": "a request without exactly one Host, as plain text"}
+}
 
 
-@router.get("/healthz", summary="Is the process alive?")
+@router.get("/healthz", summary="Is the process alive?", responses=UNUSUAL)
 async def healthz() -> Health:
     """Always 200 while the event loop turns."""
     return Health()

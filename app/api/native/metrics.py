@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.concurrency import run_in_threadpool
 
+from app.api.openapi import errors
 from app.api.services import ServicesDep
 
 router = APIRouter(tags=["health"])
@@ -15,7 +16,7 @@ router = APIRouter(tags=["health"])
     "/metrics",
     summary="For Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses=errors() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(services: ServicesDep) -> Response:
     """Counters, times and gauges in Prometheus's text format; docs/operations.md lists them."""

@@ -82,7 +82,12 @@ async def report(
     return BoundedStream(pieces, services.downloads.sending(seconds), f"text/{form}", headers)
 
 
-@router.get("/derivation", summary="The derivation of the gradients", response_class=PlainTextResponse)
+@router.get(
+    "/derivation",
+    summary="The derivation of the gradients",
+    response_class=Response,
+    responses=errors() | {200: {"content": {"text/plain": {}}}},
+)
 async def derivation() -> PlainTextResponse:
     """Every equation of the model with its derivative below it, as a program to be read."""
     return PlainTextResponse((files("model") / "reference.py").read_text(encoding="utf-8"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.reports.gradchecks import Method
 from app.store.records import State, TextFinding
+
+PAIR: dict[str, Any] = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 
 
 class CheckpointInfo(BaseModel):
@@ -197,7 +199,9 @@ class LossCurve(BaseModel):
     recorded: int = Field(description="Points on record before thinning.")
     points: list[CurvePoint]
     checkpoints: list[int]
-    best: tuple[int, float] | None = Field(description="Step and loss of the best checkpoint.")
+    best: Annotated[tuple[int, float], WithJsonSchema(PAIR)] | None = Field(
+        description="Step and loss of the best checkpoint."
+    )
     baselines: dict[str, float] = Field(
         description="What models without a network reach on the held-out text, or on the last tenth where "
         "a run holds nothing out: `uniform` (guessing, ln K), `unigram`, `5-gram` (Witten-Bell smoothing). "

@@ -2,7 +2,7 @@
 
 import { at, create, darkScheme, setText } from "../dom.js";
 import { follows, onEvent } from "../events.js";
-import { getJson } from "../http.js";
+import { getJson, ROOT } from "../http.js";
 import { lab } from "../lab.js";
 import { LossChart } from "../parts/chart.js";
 import { duration, heldOut, number } from "../words.js";
@@ -97,7 +97,7 @@ function draw() {
 		return;
 	}
 	chart.show(known, options());
-	at("curves-picture").href = `/loss-curve?model=${encodeURIComponent(known[0].run)}`;
+	at("curves-picture").href = `${ROOT}/loss-curve?model=${encodeURIComponent(known[0].run)}`;
 	const warnings = known.flatMap((curve) => curve.warnings.map((warning) => `${curve.run}: ${warning}`));
 	setText("curves-warnings", warnings.join(". "));
 	at("curves-warnings").hidden = warnings.length === 0;

@@ -2,7 +2,7 @@
 
 import { chooseRun, go } from "../address.js";
 import { at, create, setText } from "../dom.js";
-import { credentials, post } from "../http.js";
+import { credentials, post, ROOT } from "../http.js";
 import { lab } from "../lab.js";
 import { alternatives } from "../parts/alternatives.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
@@ -159,10 +159,10 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 // Ways to the very same texts.
 const again = {
 	text: () => sheets.map(({ element }) => element.textContent).join("\n\n"),
-	link: () => made.map((asked) => `${location.origin}/#write?${new URLSearchParams(asked)}`).join("\n"),
+	link: () => made.map((asked) => `${location.origin}${ROOT}/#write?${new URLSearchParams(asked)}`).join("\n"),
 	curl: () => {
 		const key = credentials().Authorization ? ' -H "Authorization: Bearer $CHARLOOM_KEY"' : "";
-		const head = `curl -s ${location.origin}/generate${key} -H 'Content-Type: application/json' \\\n  -d `;
+		const head = `curl -s ${location.origin}${ROOT}/generate${key} -H 'Content-Type: application/json' \\\n  -d `;
 		return made.map((asked) => head + quoted(JSON.stringify(asked))).join("\n");
 	},
 	python: () =>
@@ -170,7 +170,7 @@ const again = {
 			"import httpx",
 			"",
 			`for request in ${JSON.stringify(made, null, 4)}:`,
-			`    answer = httpx.post("${location.origin}/generate", json=request, timeout=60).json()`,
+			`    answer = httpx.post("${location.origin}${ROOT}/generate", json=request, timeout=60).json()`,
 			'    for choice in answer.get("choices") or [answer]:',
 			'        print(request["prompt"] + choice["text"])',
 		].join("\n"),

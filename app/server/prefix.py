@@ -1,0 +1,39 @@
+"""A server below a path of a proxy, such as https://example.org/charloom/."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Prefix:
+    """Takes the prefix off the paths of requests, unless the proxy has done so, and puts it into redirects.
+
+    Args:
+        prefix: `/charloom`, without a slash at its end.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self.app, self.prefix = app, prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if scope["path"] == self.prefix or scope["path"].startswith(f"{self.prefix}/"):
+            scope["path"] = scope["path"].removeprefix(self.prefix) or "/"
+            raw = scope.get("raw_path")
+            if raw:
+                scope["raw_path"] = raw.removeprefix(self.prefix.encode()) or b"/"
+        host = Headers(scope=scope).get("host", "")
+
+        async def send_prefixed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                location = headers.get("location", "")
+                path = location.partition(f"://{host}")[2] if "://" in location else location
+                if path.startswith("/"):
+                    headers["location"] = self.prefix + path
+            await send(message)
+
+        await self.app(scope, receive, send_prefixed)

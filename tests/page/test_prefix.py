@@ -1,0 +1,103 @@
+"""The page and the routes below a path of a proxy."""
+
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.runs import LONGEST_WAIT, small_text, wait_until
+
+NGINX = """
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location /texts/ {{
+      proxy_pass http://127.0.0.1:{upstream}{path};
+      proxy_set_header Host $http_host;
+      proxy_http_version 1.1;
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@pytest.fixture
+def behind_nginx(serving, trained, tmp_path: Path) -> Iterator[Callable[[bool], str]]:
+    """The address of a server below /texts of nginx, which takes the prefix off or leaves it."""
+    if shutil.which("nginx") is None:
+        pytest.skip("no nginx: `apt install nginx-light`")
+    processes = []
+
+    def start(stripped: bool) -> str:
+        client = serving(trained.root, root_path="/texts")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        folder = tmp_path / "nginx"
+        folder.mkdir()
+        path = "/" if stripped else ""
+        values = {"folder": folder, "port": port, "upstream": client.base_url.port, "path": path}
+        (folder / "nginx.conf").write_text(NGINX.format(**values))
+        processes.append(subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")]))
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/texts/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, "nginx answers")
+        return f"http://127.0.0.1:{port}/texts"
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(LONGEST_WAIT)
+
+
+@pytest.mark.parametrize("stripped", [True, False], ids=["prefix taken off", "prefix left"])
+def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., Page], stripped: bool):
+    url = behind_nginx(stripped)
+    page = opened(f"{url}/#write")
+    failed: list[str] = []
+    page.on("response", lambda got: failed.append(f"{got.status} {got.url}") if got.status >= 400 else None)
+    page.on("request", lambda asked: None if "/texts/" in asked.url else failed.append(asked.url))
+    page.reload()
+    expect(page.locator("body")).to_contain_text("gru")
+    for path in ("/loss-curve", "/gradcheck?model=classic@0", "/docs", "/report?model=gru"):
+        page.goto(f"{url}{path}")
+        page.wait_for_load_state("networkidle")
+        for link in page.locator("a[href^='/'], img[src^='/'], script[src^='/']").all():
+            address = link.get_attribute("href") or link.get_attribute("src") or ""
+            assert address.startswith("/texts/"), (path, address)
+    assert not failed, failed
+    created = httpx.post(f"{url}/runs?name=mine", content=small_text(), timeout=LONGEST_WAIT)
+    assert (created.status_code, created.headers["location"]) == (202, "/texts/runs/mine")
+    slash = httpx.get(f"{url}/runs/", timeout=LONGEST_WAIT)
+    assert slash.headers.get("location", "/texts/runs").endswith("/texts/runs")
+
+
+def test_links_of_pages_begin_with_the_prefix(serving, trained_root):
+    client = serving(trained_root, root_path="/texts/")
+    for path in ("/", "/texts/", "/texts", "/loss-curve", "/texts/docs"):
+        html = client.get(path, headers={"accept": "text/html"}).text
+        links = re.findall(r'\b(?:href|src|srcset|action)="(/[^"]*)"', html)
+        assert links
+        assert all(link.startswith("/texts/") for link in links), path
+    assert client.get("/openapi.json").json()["servers"][0]["url"] == "/texts"
