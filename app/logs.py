@@ -39,7 +39,10 @@ def configure_logging(settings: Settings) -> None:
         renderers = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
         colors = sys.stderr.isatty()
-        renderers = [without_controls, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback)]
+        renderers = [
+            without_controls,
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback),
+        ]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

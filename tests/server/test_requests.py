@@ -8,7 +8,7 @@ import socket
 import httpx
 import pytest
 
-from app.logs import configure_logging, escaped
+from app.logs import configure_logging, without_controls
 from app.server.process import AddressError, listen
 from app.settings import Settings
 from app.streams import visible
@@ -124,7 +124,7 @@ def test_runs_are_counted_by_state(serving, trained):
 def test_control_characters_reach_no_terminal():
     assert visible("a\x1b[2Jb\u202ec\x9b\td") == "a\\x1b[2Jb\\u202ec\\x9b\td"
     path = "/a\x1b[2J\r\nforged line\x07"
-    written = escaped(None, "info", {"event": "request", "path": path, "status": 404})
+    written = without_controls(None, "info", {"event": "request", "path": path, "status": 404})
     assert written == {"event": "request", "path": "/a\\x1b[2J\\r\\nforged line\\x07", "status": 404}
 
 
