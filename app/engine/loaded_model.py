@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from model.checkpoint import Checkpoint
 from model.config import RunConfig
 from model.generation import Decoder
 from model.network import Network
 from model.vocabulary import Vocabulary
-
-
-class Identity(NamedTuple):
-    """Tells a file from an earlier or later one of the same name; all 0 where there is none."""
-
-    path: str
-    inode: int
-    modified: int
-    size: int
-
-    @property
-    def run(self) -> str:
-        """The name of the folder that the file is in."""
-        return Path(self.path).parent.name
 
 
 @dataclass(frozen=True)
@@ -54,14 +40,6 @@ class LoadedModel:
     def size(self) -> int:
         """Bytes of the weights, as they came and as they are laid out."""
         return self.network.flat.nbytes + self.decoder.size
-
-
-def identity_of(path: Path) -> Identity:
-    try:
-        status = path.lstat()
-    except OSError:
-        return Identity(str(path), 0, 0, 0)
-    return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def laid_out(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engine.loaded_model import Identity, LoadedModel, identity_of, laid_out
+from app.engine.loaded_model import LoadedModel, laid_out
 from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError, RunNotFoundError
 from app.store.checkpoints import find_checkpoint, no_checkpoint, parse_model_name
+from app.store.files import Identity, Unchanged, identity_of
 from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -59,7 +60,7 @@ class ModelStore:
         self._current: LoadedModel | None = None
         self._lock = threading.Lock()
         self._named: OrderedDict[Identity, LoadedModel] = OrderedDict()
-        self._latest: dict[str, tuple[Identity, Latest | None]] = {}
+        self._latest: Unchanged[Latest | None] = Unchanged()
         self._refused: set[Identity] = set()
         self._failed: dict[str, str] = {}
 
@@ -109,9 +110,9 @@ class ModelStore:
 
     def _forget_all_but(self, names: set[str]) -> None:
         """Release what is kept of runs that were deleted."""
-        for known in (self._latest, self._failed):
-            for name in known.keys() - names:
-                del known[name]
+        self._latest.keep(names)
+        for name in self._failed.keys() - names:
+            del self._failed[name]
         self._refused = {identity for identity in self._refused if identity.run in names}
         for identity in [identity for identity in self._named if identity.run not in names]:
             del self._named[identity]
@@ -206,16 +207,15 @@ class ModelStore:
 
     def _read_latest(self, run: Run) -> Latest | None:
         """What latest.json says, the same object while the file is the same; None if it cannot be used."""
-        identity = identity_of(run.path / "latest.json")
-        known = self._latest.get(run.name)
-        if known is None or known[0] != identity:
+
+        def read() -> Latest | None:
             try:
-                latest = run.latest()
+                return run.latest()
             except RunFileError as error:
-                latest = None
                 self._note(Refusal(run.name, "latest.json", str(error)))
-            known = self._latest[run.name] = (identity, latest)
-        return known[1]
+                return None
+
+        return self._latest.get(run.name, run.path / "latest.json", read)
 
     def _newest_valid(self, run: Run, latest: Latest | None) -> LoadedModel | None:
         """The newest checkpoint of `run` that can be used; the current one where no newer can."""

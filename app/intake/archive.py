@@ -18,7 +18,7 @@ from app.intake.options import Options
 from app.intake.planning import check_length
 from app.intake.zip_directory import check_directory
 from app.store.checkpoints import find_checkpoint
-from app.store.files import flush, open_regular
+from app.store.files import flush, identity_of, open_regular
 from app.store.history import POINTS, SAMPLES
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
 from app.store.run import Run, Text
@@ -43,13 +43,9 @@ def export_state(run: Run, at: str | None, with_text: bool) -> tuple[object, ...
     state: list[object] = [run.name, found.step]
     changed = 0.0
     for path in (run.path / RECORD, found.path, *(run.path / name for name in _lines(with_text))):
-        try:
-            stat = path.lstat()
-        except FileNotFoundError:
-            state.append(None)
-        else:
-            state.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
-            changed = max(changed, stat.st_mtime)
+        identity = identity_of(path)
+        state.append(identity[1:])
+        changed = max(changed, identity.modified / 1e9)
     return (*state, with_text, changed)
 
 

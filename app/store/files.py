@@ -7,11 +7,13 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, Generic, NamedTuple, TypeVar
 
 from app.store.temporaries import temporary_in
+
+Value = TypeVar("Value")
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 
@@ -130,3 +132,46 @@ class Source(NamedTuple):
 
     name: str
     content: IO[bytes]
+
+
+class Identity(NamedTuple):
+    """Identifies a state of a file: another one of the same name differs; all 0 where there is none."""
+
+    path: str
+    inode: int
+    modified: int
+    size: int
+
+    @property
+    def run(self) -> str:
+        """The name of the folder that the file is in."""
+        return Path(self.path).parent.name
+
+
+def identity_of(path: str | Path) -> Identity:
+    """What a file is now; links are not followed."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return Identity(str(path), 0, 0, 0)
+    return Identity(str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+class Unchanged(Generic[Value]):
+    """What was read of files, by name, read again only where the file is another one."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Identity, Value]] = {}
+
+    def get(self, name: str, path: str | Path, read: Callable[[], Value]) -> Value:
+        """What `read` gives of the file at `path`. Raises as `read`, and keeps nothing then."""
+        identity = identity_of(path)
+        known = self._known.get(name)
+        if known is None or known[0] != identity:
+            known = self._known[name] = (identity, read())
+        return known[1]
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all others."""
+        for name in set(self._known).difference(names):
+            self._known.pop(name, None)

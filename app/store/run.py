@@ -8,11 +8,11 @@ import re
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from app.errors import RunFileError, RunNotFoundError
 from app.store import history
-from app.store.files import is_regular, open_regular, read_regular
+from app.store.files import Unchanged, is_regular, open_regular, read_regular
 from app.store.records import Baselines, Control, Latest, Record, RunSpec, Status
 from model.config import RunConfig
 
@@ -54,7 +54,7 @@ class Run:
         self.path = path
         self.name = path.name
         self._folder = os.fspath(path)  # joining strings is what looking at hundreds of runs can afford
-        self._records: dict[str, tuple[tuple[int, int, int], Record]] = {}
+        self._records: Unchanged[Record] = Unchanged()
         self._files: tuple[tuple[int, int], Files] | None = None
 
     def __repr__(self) -> str:
@@ -104,19 +104,8 @@ class Run:
 
     def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
         """A record, read again only if its file is another one. Raises as `Record.read`."""
-        try:
-            stat = os.lstat(f"{self._folder}/{name}")
-        except FileNotFoundError:
-            raise
-        except OSError:
-            return kind.read(self.path / name)
-        identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        known = self._records.get(name)
-        if known is None or known[0] != identity or not isinstance(known[1], kind):
-            record = kind.read(self.path / name)
-            self._records[name] = (identity, record)
-            return record
-        return known[1]
+        record = self._records.get(name, f"{self._folder}/{name}", lambda: kind.read(self.path / name))
+        return cast(AnyRecord, record)
 
     def write_status(self, status: Status) -> None:
         """Raises OSError."""

@@ -34,7 +34,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from app.errors import RunError, RunExistsError, RunNameError, RunNotFoundError
-from app.store.files import flush, inherited, make_folder, make_private, open_new, write_atomic
+from app.store.files import Unchanged, flush, inherited, make_folder, make_private, open_new, write_atomic
 from app.store.records import MAX_COUNT, RUN_NAME, RunSpec
 from app.store.run import Run, Text
 from app.store.temporaries import remove_temporaries, temporary_in
@@ -66,7 +66,7 @@ class RunStore:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
-        self._known: dict[str, tuple[tuple[int, int], Run]] = {}
+        self._known: Unchanged[Run] = Unchanged()
         self._reported: set[str] = set()
 
     def worker_lock(self, place: int = 1) -> Path:
@@ -219,8 +219,7 @@ class RunStore:
         """All runs that can be read, in the order of the queue. The log says, once, why others cannot."""
         runs: Runs = []
         names = list(self._folders())
-        for deleted in set(self._known).difference(names):
-            self._known.pop(deleted, None)
+        self._known.keep(names)
         self._reported.intersection_update(names)
         for name in names:
             try:
@@ -251,17 +250,15 @@ class RunStore:
 
     def _load(self, name: str) -> Run | None:
         # run.json is never rewritten, so a run read once stays valid while the file is the same one
-        try:
-            stat = os.lstat(f"{self.root}/{name}/run.json")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        identity = (stat.st_ino, stat.st_mtime_ns)
-        known = self._known.get(name)
-        if known is None or known[0] != identity:
+        def read() -> Run:
             run = Run(self.root / name)
             _ = run.spec
-            known = self._known[name] = (identity, run)
-        return known[1]
+            return run
+
+        try:
+            return self._known.get(name, f"{self.root}/{name}/run.json", read)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _path(self, name: str) -> Path:
         if not RUN_NAME.fullmatch(name):

@@ -298,8 +298,8 @@ def test_what_is_kept_of_a_deleted_run_is_released(trained: RunStore):
     announce(trained.get("classic"), 70, torn(trained.get("classic")))
     models.get("classic@60")
     models.refresh()
-    assert (len(models._named), len(models._latest), len(models._refused)) == (1, 2, 1)
+    assert (len(models._named), len(models._latest._known), len(models._refused)) == (1, 2, 1)
     shutil.rmtree(trained.root / "classic")
     models.refresh()
-    assert (len(models._named), len(models._latest), len(models._refused)) == (0, 1, 0)
-    assert set(trained._known) == {"gru"}
+    assert (len(models._named), len(models._latest._known), len(models._refused)) == (0, 1, 0)
+    assert set(trained._known._known) == {"gru"}
