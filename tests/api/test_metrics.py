@@ -27,6 +27,7 @@ NAMES = {
     "train_loss": "gauge",
     "checkpoint_age_seconds": "gauge",
     "model_info": "gauge",
+    "runs": "gauge",
 }
 
 

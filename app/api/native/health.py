@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 
-from app.api.openapi import Health, Ready, errors
+from app.api.openapi import ErrorResponse, Health, Ready, errors
 from app.api.services import ServicesDep
 from app.errors import DrainingError
 
 router = APIRouter(tags=["health"])
-UNUSUAL: dict[int | str, dict[str, str]] = {
-    400: {"description": "a request without exactly one Host, as plain text"}
+UNUSUAL: dict[int | str, dict[str, Any]] = {
+    415: {"model": ErrorResponse, "description": "a body with Content-Encoding"}
 }
 
 
