@@ -11,6 +11,7 @@ import json
 import posixpath
 import re
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,13 @@ from urllib.parse import unquote
 from app.intake.encodings import decoded
 from app.intake.findings import FileRefusedError, Finding, printable_name
 from app.intake.markup import document_pieces, html_pieces, spine
+from app.intake.pieces import joined
 from app.intake.zips import DAMAGE, open_zip, refusing_damage
 from app.store.files import Source
 
-LARGEST_WHOLE = 32 << 20  # bytes of a file that is read whole
+LARGEST_WHOLE = 16 << 20  # bytes of a file that is read whole
 LARGEST_MEMBER = 256 << 20  # bytes of a file in a document, unpacked
+LONGEST_SECONDS = 60.0  # that the pages of a PDF may take; others who upload wait meanwhile
 PIECE = 1 << 16
 NAMES = {
     "docx": "a Word document",
@@ -38,14 +41,14 @@ NAMES = {
 }
 EXTRA = "pip install 'charloom[documents]'"
 TIMES = re.compile(r"(?:\d+:)?\d\d:\d\d[,.]\d{3} --> ")
-SUBTITLE_TAG = re.compile(r"</?[a-z][^<>]*>|\{\\[^}]*\}", re.I)
+SUBTITLE_TAG = re.compile(r"</?[a-z][^<>]*>|\{\\[^{}]*\}", re.I)
 
 
 def document_text(source: Source, kind: str, encoding: str, findings: list[Finding]) -> Iterator[str]:
     """The text of a document of that kind, lines ended by line feeds. Raises FileRefusedError."""
     name = printable_name(source.name)
     with _library_faults(name, NAMES[kind]):
-        pieces = READERS[kind](source, encoding, findings)
+        pieces = joined(READERS[kind](source, encoding, findings))
     while True:
         # around the reading alone: what the caller raises at a piece is not the document's fault
         with _library_faults(name, NAMES[kind]):
@@ -149,8 +152,11 @@ def _pdf(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str
     if reader.is_encrypted and not reader.decrypt(""):
         message = f"{name} is a PDF document with a password: save it as plain text"
         raise FileRefusedError("locked_document", message, None, name)
-    empty = True
+    empty, end = True, time.monotonic() + LONGEST_SECONDS
     for page in reader.pages:
+        if time.monotonic() > end:
+            message = f"{name} is a PDF document that takes longer than {LONGEST_SECONDS:g} s to read"
+            raise FileRefusedError("slow_document", message, None, name)
         text = page.extract_text().strip("\n")
         if text:
             empty = False

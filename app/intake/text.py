@@ -19,6 +19,7 @@ from app.intake.encodings import decoded, known_encoding
 from app.intake.findings import FileRefusedError, Finding, printable_name, unusable
 from app.intake.jsonl import example_texts
 from app.intake.kinds import kind_of
+from app.intake.pieces import joined
 from app.intake.scan import TextScan
 from app.intake.zips import members
 from app.store.files import Source, flush
@@ -102,7 +103,7 @@ def _add(source: Source, encoding: str, scan: TextScan) -> None:
                 what = "a zip in a zip: unpack it first" if kind == "zip" else kind
                 raise FileRefusedError("not_text", f"{name} is {what}, not a text", None, name)
             pieces = example_texts(file) if kind == "jsonl" else decoded(file, encoding, scan.findings)
-            for piece in pieces:
+            for piece in joined(pieces):
                 scan.add(piece)
     except FileRefusedError as error:
         scan.findings.append(error.finding)

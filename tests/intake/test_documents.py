@@ -190,6 +190,13 @@ def test_a_page_made_to_be_slow_is_read_quickly(tmp_path, unit):
     assert "without text" in refusal(tmp_path, b"<html>" + unit.encode() * 200_000, "my.html")
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("unit", ["1\n", "{\\", "<a"])
+def test_subtitles_made_to_be_slow_are_read_quickly(tmp_path, unit):
+    data = "1\n00:00:01,000 --> 00:00:02,000\n" + unit * 500_000
+    assert len(read(tmp_path, data.encode(), "my.srt").text) >= 500_000
+
+
 LIBRARIES = {"my.docx": "lxml", "my.html": "lxml", "my.rtf": "striprtf", "my.pdf": "pypdf"}
 
 
