@@ -245,9 +245,10 @@ def settle() -> None:
 
 
 def drain(services: Services, immediately: bool) -> None:
-    """Admits nothing new; texts and downloads have the grace to end, gradient checks have none."""
+    """Admits nothing new; texts, downloads and pictures have the grace to end, gradient checks have none."""
     grace = 0.0 if immediately else services.settings.grace_seconds
     services.engine.drain(grace)
+    asyncio.get_running_loop().call_later(grace, services.renderer.helper.stop)
     services.downloads.end_within(grace)
     services.answers.end_within(grace)
     services.gradchecks.helper.stop()

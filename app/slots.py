@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -46,12 +47,14 @@ class Downloads(Slots):
     def __init__(self, limit: int, what: str) -> None:
         super().__init__(limit, what)
         self._open: set[asyncio.Timeout] = set()
+        self._latest = math.inf
 
     @asynccontextmanager
     async def sending(self, seconds: float) -> AsyncIterator[None]:
         """The block in which an answer is sent, cut after `seconds`; gives back the place that was taken."""
         try:
-            async with asyncio.timeout(seconds) as timeout:
+            until = min(self._latest, asyncio.get_running_loop().time() + seconds)
+            async with asyncio.timeout_at(until) as timeout:
                 self._open.add(timeout)
                 try:
                     yield
@@ -63,7 +66,7 @@ class Downloads(Slots):
             self.give_back()
 
     def end_within(self, seconds: float) -> None:
-        """The server stops: what is being sent has so long to end."""
-        latest = asyncio.get_running_loop().time() + seconds
+        """The server stops: what is being sent, or still being made, has so long to end."""
+        self._latest = asyncio.get_running_loop().time() + seconds
         for timeout in self._open:
-            timeout.reschedule(min(latest, timeout.when() or latest))
+            timeout.reschedule(min(self._latest, timeout.when() or self._latest))
