@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from packaging.requirements import Requirement
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -170,7 +169,7 @@ def worker(settings: Settings) -> Diagnosis:
             "worker", "fault", silent, "end that worker and start it again; it goes on to the bit"
         )
     waiting = [run.name for run in runs.list() if run.standing.state in ("queued", "training")]
-    if _held(runs.worker_lock()):
+    if _held(runs):
         return Diagnosis("worker", "ok", "one holds the store")
     if waiting:
         advice = "start one: `charloom worker`"
@@ -178,11 +177,12 @@ def worker(settings: Settings) -> Diagnosis:
     return Diagnosis("worker", "ok", "none, and nothing to train")
 
 
-def _held(lock: Path) -> bool:
+def _held(runs: RunStore) -> bool:
+    lock = runs.worker_lock()
     if not lock.exists() or not os.access(lock, os.W_OK):
         return False
     try:
-        with FileLock(lock, timeout=0):
+        with runs.lock(lock, 0):
             return False
     except Timeout:
         return True

@@ -49,6 +49,8 @@ class Budget:
         if not self.limit:
             return
         used = size_of(self.store.root)
+        if used + needed > self.limit and self.store.clear_leftovers():
+            used = size_of(self.store.root)
         excess = used + needed - self.limit
         if excess <= 0:
             return

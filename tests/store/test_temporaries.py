@@ -10,6 +10,7 @@ from app.store import temporaries
 from app.store.control import begin_deletion, finish_deletion
 from app.store.files import replacing, write_atomic
 from app.store.run_store import RunStore
+from app.store.space import Budget, size_of
 from app.store.temporaries import ABANDONED_SECONDS, remove_temporaries, temporary_in
 from app.training.trainer import train_run
 from tests.support.runs import classic_like, small_text
@@ -88,6 +89,16 @@ def test_leftovers_of_the_whole_store_are_cleared(tmp_path: Path):
     assert sorted(os.listdir(store.root)) == [".files", ".locks", ".queue.lock", "run"]
     assert sorted(os.listdir(run.path)) == ["corpus.txt", "run.json"]
     assert os.listdir(store.root / ".locks") == ["run.lock"]
+
+
+def test_leftovers_do_not_count_against_the_budget(tmp_path: Path):
+    store = RunStore(tmp_path / "store")
+    store.create("run", classic_like(), small_text(), "small.txt")
+    used = size_of(store.root)
+    killed_writer(store.root)
+    (next(path for path in store.root.glob(".tmp-*") if path.is_dir()) / "content").write_bytes(b"x" * 50_000)
+    Budget(store, used + 10_000).make_room(5_000)
+    assert size_of(store.root) == used
 
 
 def test_a_deleted_run_leaves_no_lock(tmp_path: Path):
