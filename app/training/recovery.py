@@ -35,7 +35,7 @@ def start_or_resume(run: Run) -> Training:
                 raise CheckpointError(path, "is of another run: its settings or its text differ")
             training = _resumed(checkpoint, path, vocabulary, ids)
         except CheckpointError as error:
-            logger.warning("checkpoint refused: %s", error)
+            logger.warning("run %s: checkpoint refused: %s", run.name, error)
             refused.append(error)
             continue
         for refusal in refused:
@@ -101,7 +101,7 @@ def last_good(run: Run, step: int) -> Checkpoint | None:
             try:
                 return load(path)
             except CheckpointError as error:
-                logger.warning("checkpoint refused: %s", error)
+                logger.warning("run %s: checkpoint refused: %s", run.name, error)
     return None
 
 

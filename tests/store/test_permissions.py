@@ -90,7 +90,7 @@ store = RunStore(root)
 CREATE = 'store.create("run", classic_like(steps=3), small_text(), "small.txt")'
 TRAIN = """
 run = store.get("run")
-ask(store, run, "train", user)
+ask(store, run, "train", user - 12000)
 with hold(store, lambda: False, wait=False):
     Worker(store, lambda: run.status.state == "finished").run()
 """
@@ -120,6 +120,6 @@ def test_two_users_of_a_group_share_a_store(open_folder: Path):
 
     run_as(12001, CREATE)
     run_as(12002, TRAIN)
-    assert run_as(12001, SHOW) == ["finished", "12002"]
+    assert run_as(12001, SHOW) == ["finished", "2"]
     run_as(12001, 'ask(store, store.get("run"), None, 7)')
     assert run_as(12002, SHOW) == ["finished", "7"]

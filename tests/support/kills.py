@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from threadpoolctl import threadpool_limits
 
 from app.store import history
-from app.store.files import write_atomic
+from app.store.files import replacing, write_atomic
 from app.store.run import Run
+from app.store.temporaries import temporary_in
 from app.training.trainer import Cadence, train_run
 from model.checkpoint import load
 
@@ -39,6 +41,7 @@ class Killer:
         append, unlink = history.append, Path.unlink
         patch.setattr("app.training.trainer.write_atomic", self.write)
         patch.setattr("app.store.records.write_atomic", self.write)
+        patch.setattr("app.store.history.replacing", self.replace)
         patch.setattr("app.store.history.append", lambda path, records: self.append(append, path, records))
         patch.setattr(Path, "unlink", lambda path, **options: self.unlink(unlink, path, **options))
 
@@ -48,9 +51,15 @@ class Killer:
 
     def write(self, path: Path, data: bytes) -> None:
         if self.due():
-            (path.parent / ".tmp-0123456789abcdef").write_bytes(data[: len(data) // 2])
+            left_over(path.parent).write_bytes(data[: len(data) // 2])
             raise Killed
         write_atomic(path, data)
+
+    def replace(self, path: Path) -> AbstractContextManager[Path]:
+        if self.due():
+            left_over(path.parent).write_bytes(b"half")
+            raise Killed
+        return replacing(path)
 
     def append(self, append: Callable[..., None], path: Path, records: list[history.Record]) -> None:
         if self.due():
@@ -64,6 +73,12 @@ class Killer:
         if path.suffix == ".safetensors" and self.due():
             raise Killed
         unlink(path, **options)
+
+
+def left_over(folder: Path) -> Path:
+    """A name as an unfinished file has it whose process is gone."""
+    beginning, start, random = temporary_in(folder).name.rsplit("-", 2)
+    return folder / f"{beginning}-{int(start) - 1}-{random}"
 
 
 def assert_readable(run: Run) -> None:

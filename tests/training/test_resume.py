@@ -123,7 +123,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
     )
     caplog.set_level("INFO")
     assert train(run)
-    assert f"checkpoint refused: {newest}" in caplog.text
+    assert f"run run: checkpoint refused: {newest.name}: " in caplog.text
     assert f"goes on from step {int(before.stem[5:])}" in caplog.text
     result = outcome(run)
     assert newest.with_suffix(".refused").exists()
