@@ -43,7 +43,7 @@ ASSIGNMENT_MARGIN = 10  # how many times closer than those figures a check has t
 
 # What fresh networks are checked on. It depends on nobody's text, so that a check can be repeated anywhere.
 OWN_VOCABULARY = Vocabulary("\n !&'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz")
-OWN_IDS = OWN_VOCABULARY.encode("Shall I compare thee to a summer's day?")
+OWN_IDS = OWN_VOCABULARY.encode("To be, or not to be, that is the question:")
 
 
 @dataclass(frozen=True)
