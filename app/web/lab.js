@@ -6,6 +6,7 @@ import { getJson } from "./http.js";
 export const isBusy = (run) => run.state === "training" || run.state === "queued";
 export const isTraining = (run) => run.state === "training" && !run.stale;
 
+const PATIENCE = 10000; // milliseconds
 const listeners = [];
 let askedAt = 0;
 let tries = 0;
@@ -80,6 +81,11 @@ export const lab = {
 		}
 		lab.notify();
 		if (lab.answers && !answered) document.dispatchEvent(new Event("server-back"));
+	},
+
+	// Whether a run waits although nothing has trained for longer than a worker needs to begin.
+	lacksWorker() {
+		return lab.idleSince > 0 && Date.now() - lab.idleSince > PATIENCE;
 	},
 
 	// Milliseconds until the list is asked for again; runs in training are also followed by events.

@@ -22,7 +22,7 @@ SHIFTS = """() => {
 def passage(client: httpx.Client, model: str) -> str:
     """What the view shows of a checkpoint: prompt and text."""
     prompt = client.get(f"/runs/{model.split('@')[0]}/beginnings").json()["beginnings"][0]
-    asked = {"model": model, "prompt": prompt, "length": 300, "temperature": 0.6, "seed": 1}
+    asked = {"model": model, "prompt": prompt, "length": 380, "temperature": 0.6, "seed": 1}
     return prompt + client.post("/generate", json=asked).json()["text"]
 
 
@@ -99,7 +99,7 @@ def test_beginning_from_the_text_is_one_click(client, opened):
     page = opened(client.base_url)
     page.locator("#turn-beginnings button").first.click()
     expect(page.locator("#turn-made a")).to_be_visible()
-    assert page.locator("#turn-answer .prompt").text_content() == passage(client, "gru@0")[:-300]
+    assert page.locator("#turn-answer .prompt").text_content() == passage(client, "gru@0")[:-380]
 
 
 def test_unseen_character_is_named_and_not_in_the_text(client, opened):
@@ -107,7 +107,7 @@ def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     expect(page.locator("#turn-write")).to_be_enabled()
     page.fill("#turn-prompt", "the €")
     page.keyboard.press("Enter")
-    expect(page.locator("#turn-made")).to_have_text("It has never seen € in its text. Leave that out.")
+    expect(page.locator("#turn-made")).to_have_text("It has never seen “€” in its text. Leave that out.")
     assert page.locator("#turn-answer").text_content() == ""
 
 

@@ -41,7 +41,7 @@ def test_refusal_is_not_in_the_box_of_the_network(client, opened):
     before = page.locator("#travel-text").text_content()
     page.fill("#travel-form [name=prompt]", "the €")
     page.click("#travel-form .go")
-    expect(page.locator("#travel-refused")).to_contain_text("It has never seen € in its text")
+    expect(page.locator("#travel-refused")).to_contain_text("It has never seen “€” in its text")
     assert page.locator("#travel-text").text_content() == before
 
 

@@ -11,7 +11,8 @@ const select = at("run");
 function list() {
 	const automatic = lab.automatic();
 	const wanted = [["", `${automatic && isTraining(automatic) ? "Now" : "Newest"}: ${automatic?.name}`]];
-	for (const run of [...lab.runs].reverse()) wanted.push([run.name, `${run.name} · ${stateOf(run)}`]);
+	const state = (run) => (isTraining(run) ? `${Math.floor(100 * run.fraction)}%` : stateOf(run));
+	for (const run of [...lab.runs].reverse()) wanted.push([run.name, `${run.name} · ${state(run)}`]);
 	if (lab.chosen && lab.known && !lab.run(lab.chosen)) wanted.push([lab.chosen, `${lab.chosen} (deleted)`]);
 	while (select.options.length > wanted.length) select.options[select.options.length - 1].remove();
 	for (const [index, [value, label]] of wanted.entries()) {

@@ -4,8 +4,6 @@ import { at, setText } from "../dom.js";
 import { lab } from "../lab.js";
 import { number } from "../words.js";
 
-const PATIENCE = 10000; // milliseconds that a queued run may wait while nothing trains: a worker needs some to begin
-
 function notice() {
 	if (!lab.answers) return "The server does not answer. The page keeps trying.";
 	if (lab.refusal) return lab.refusal;
@@ -15,7 +13,7 @@ function notice() {
 		return `The worker that trained ${silent.name} has stopped answering, at update ${step}. Writing still works.`;
 	}
 	const waiting = lab.runs.find((run) => run.state === "queued");
-	if (waiting && lab.idleSince && Date.now() - lab.idleSince > PATIENCE) {
+	if (waiting && lab.lacksWorker()) {
 		return `No worker is running, so ${waiting.name} is not being trained. Start one with: charloom worker`;
 	}
 	return "";

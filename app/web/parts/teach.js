@@ -51,6 +51,7 @@ function face(name) {
 	at("teach-other").hidden = name !== "found" && !following;
 	at("teach-longer").hidden = true;
 	at("teach-paste").hidden = name === "found" || following;
+	at("teach-settings").hidden = following;
 	at("teach-first-label").hidden = name !== "found" || others().length === 0;
 	const [first] = others();
 	if (first)
@@ -84,19 +85,15 @@ async function look() {
 }
 
 function describe() {
-	const minutes = duration(found.expected_seconds);
-	const text = `${number(found.characters, 0)} characters, ${found.distinct_characters} different ones.`;
+	const text = `${number(found.characters, 0)} characters, ${found.distinct_characters} different ones`;
 	setText("teach-summary", `${found.corpus}: ${text}`);
 	setText("teach-beginning", found.beginning);
 	at("teach-beginning").hidden = false;
 	const end = new Date(Date.now() + 1000 * found.expected_seconds);
 	const clock = end.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
 	const among = number(Math.exp(found.expected_loss), 1);
-	const waits = others().length ? "" : `, so at about ${clock}`;
-	setText(
-		"teach-expected",
-		`${sizes(found)} would learn it in ${minutes}${waits}. By then expect them to waver between ${among} characters.`,
-	);
+	const time = `${duration(found.expected_seconds)}, until ${clock} if it begins now`;
+	setText("teach-expected", `${sizes(found)}: ${time}. By then expect it to waver between ${among} characters.`);
 	list(found.findings);
 	form.name.placeholder = found.name;
 	setText("teach-made", "");
@@ -234,6 +231,7 @@ form.addEventListener("input", (event) => {
 	soon = window.setTimeout(look, 400);
 });
 at("teach-file").addEventListener("change", () => take([...at("teach-file").files]));
+if (at("teach-file").files.length) take([...at("teach-file").files]); // chosen before this module was here
 at("teach-other").addEventListener("click", another);
 at("teach-longer").addEventListener("click", longer);
 document.addEventListener("key-changed", look); // a key that was given lets the text be looked at

@@ -3,7 +3,7 @@
 import { addressOf } from "../address.js";
 import { at, create, setText } from "../dom.js";
 import { beginnings } from "./ages.js";
-import { drawnSeed, stream, unseen } from "./writing.js";
+import { drawnSeed, keep, stream, unseen } from "./writing.js";
 
 const form = at("turn");
 const prompt = at("turn-prompt");
@@ -76,6 +76,7 @@ async function write() {
 }
 
 function finished(asked) {
+	keep(asked.model);
 	const more = create("a", { href: addressOf("write", asked) }, "Open in Write");
 	const again = create("button", { type: "button", class: "quiet", onclick: () => form.requestSubmit() }, "Again");
 	at("turn-made").replaceChildren(again, more);

@@ -1,6 +1,7 @@
 // A text that is streamed from the server.
 
 import { patiently, post, readEvents } from "../http.js";
+import { visible } from "../words.js";
 
 // A seed that is drawn here, so that also a text that breaks off can be had again.
 export const drawnSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
@@ -17,8 +18,15 @@ export async function stream(asked, { signal, waiting, take }) {
 	throw Object.assign(new Error("the connection was lost"), { status: 0, details: [] });
 }
 
+// Asks the server not to remove the checkpoint run@step that a link names. Where that fails the link may break later.
+export function keep(model) {
+	const [run, step] = model.split("@");
+	post(`/runs/${encodeURIComponent(run)}/keep`, { step: Number(step) }).catch(() => {});
+}
+
 // Names the characters of a refusal that the network has never seen; "" for any other error.
 export function unseen(error) {
 	if (error.code !== "unknown_characters") return "";
-	return error.details.map(({ character }) => character).join(" ");
+	const found = [...new Set(error.details.map(({ character }) => `“${visible(character)}”`))];
+	return found.length > 6 ? `${found.slice(0, 6).join(", ")} and others` : found.join(", ");
 }

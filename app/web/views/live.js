@@ -12,7 +12,7 @@ import * as teach from "../parts/teach.js";
 import * as turn from "../parts/turn.js";
 import { cellName, duration, number, percent } from "../words.js";
 
-const PASSAGE = { length: 300, temperature: 0.6, seed: 1, n: 4 }; // the first is shown, the words of all are counted
+const PASSAGE = { length: 380, temperature: 0.6, seed: 1, n: 4 }; // the first is shown, the words of all are counted
 const BETWEEN = 900; // least milliseconds between two passages
 const FRAME = 700; // milliseconds a passage stays when they are replayed
 
@@ -46,21 +46,22 @@ const modelAt = (step) => `${shown.name}@${step}`;
 function headline(one) {
 	if (!one) {
 		setText("live-title", "Teach a small neural network to write");
-		setText("live-lead", "Give it any text. It reads it character by character, ");
-		setText("live-same", "and you watch noise turn into words.");
+		setText("live-lead", "It knows no words and no rules. It reads character by character, and learns. ");
+		setText("live-same", "Give it any text, and watch noise turn into words.");
 		return;
 	}
 	const source = one.corpus === "pasted.txt" ? "your text" : one.corpus;
 	if (one.step === 0 && one.state === "queued") {
 		setText("live-title", `A network is about to read ${source}`);
 		setText("live-lead", "It has read nothing yet. ");
-		setText("live-same", "Its first words, pure noise, appear here in a moment.");
+		const soon = lab.lacksWorker() ? "once a worker runs" : "in a moment";
+		setText("live-same", `Its first words, pure noise, appear here ${soon}.`);
 		return;
 	}
 	const verb = isTraining(one) ? "is learning" : "learned";
 	setText("live-title", `This network ${verb} to write from ${source}`);
 	setText("live-lead", "Nobody gave it words or rules. It only guesses the next character, and improves. ");
-	setText("live-same", "The same passage, written again as it learns:");
+	setText("live-same", isTraining(one) ? "The same lines, rewritten as it learns:" : "The same lines, as it learned:");
 }
 
 function where(one) {
@@ -78,6 +79,8 @@ function describe() {
 	const one = run();
 	headline(one);
 	setText("live-where", where(one));
+	at("live-example").hidden = Boolean(one) || !lab.known;
+	at("live-text").hidden = !at("live-example").hidden;
 	at("live-time").classList.toggle("unknown", !one?.newest);
 	if (!one?.newest) return;
 	const slider = at("live-at");

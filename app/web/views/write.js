@@ -7,7 +7,7 @@ import { lab } from "../lab.js";
 import { alternatives } from "../parts/alternatives.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
-import { drawnSeed, stream } from "../parts/writing.js";
+import { drawnSeed, keep, stream } from "../parts/writing.js";
 import { number } from "../words.js";
 
 const form = at("write-form");
@@ -190,6 +190,7 @@ async function keep() {
 }
 
 async function copy(kind) {
+	if (kind !== "text") for (const { model } of made) keep(model);
 	const text = again[kind]();
 	if (kind !== "text") keep();
 	try {
