@@ -61,6 +61,7 @@ async function write() {
 				answer.scrollTop = answer.scrollHeight;
 			},
 		});
+		answer.scrollTop = 0;
 		finished({ ...asked, model: done.model });
 	} catch (error) {
 		if (mine !== writing) return;
@@ -76,7 +77,7 @@ async function write() {
 }
 
 function finished(asked) {
-	keep(asked.model);
+	keep(asked.model).catch(() => {}); // then the link may break later
 	const more = create("a", { href: addressOf("write", asked) }, "Open in Write");
 	const again = create("button", { type: "button", class: "quiet", onclick: () => form.requestSubmit() }, "Again");
 	at("turn-made").replaceChildren(again, more);

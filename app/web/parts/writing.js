@@ -18,10 +18,10 @@ export async function stream(asked, { signal, waiting, take }) {
 	throw Object.assign(new Error("the connection was lost"), { status: 0, details: [] });
 }
 
-// Asks the server not to remove the checkpoint run@step that a link names. Where that fails the link may break later.
+// Asks the server not to remove the checkpoint run@step as training goes on.
 export function keep(model) {
 	const [run, step] = model.split("@");
-	post(`/runs/${encodeURIComponent(run)}/keep`, { step: Number(step) }).catch(() => {});
+	return post(`/runs/${encodeURIComponent(run)}/keep`, { step: Number(step) });
 }
 
 // Names the characters of a refusal that the network has never seen; "" for any other error.

@@ -2,7 +2,7 @@
 
 import { chooseRun, go } from "../address.js";
 import { at, create, setText } from "../dom.js";
-import { credentials, post, ROOT } from "../http.js";
+import { credentials, ROOT } from "../http.js";
 import { lab } from "../lab.js";
 import { alternatives } from "../parts/alternatives.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
@@ -177,12 +177,9 @@ const again = {
 };
 
 // Training removes most checkpoints after some minutes; those that a copied request names are kept.
-async function keep() {
+async function keepAll() {
 	try {
-		for (const model of new Set(made.map((asked) => asked.model))) {
-			const [run, step] = model.split("@");
-			await post(`/runs/${encodeURIComponent(run)}/keep`, { step: Number(step) });
-		}
+		for (const model of new Set(made.map((asked) => asked.model))) await keep(model);
 		setText("write-kept", "The server keeps this checkpoint, so that the same text can be written later.");
 	} catch (error) {
 		setText("write-kept", `This checkpoint may be removed as training goes on: ${error.message}.`);
@@ -190,9 +187,8 @@ async function keep() {
 }
 
 async function copy(kind) {
-	if (kind !== "text") for (const { model } of made) keep(model);
 	const text = again[kind]();
-	if (kind !== "text") keep();
+	if (kind !== "text") keepAll();
 	try {
 		await navigator.clipboard.writeText(text);
 		setText("write-copied", kind === "text" ? "" : "Copied.");
