@@ -59,7 +59,7 @@ def test_a_configured_model_that_is_not_there_yet_is_named(serving, trained):
     assert "the default model is later (CHARLOOM_MODEL), which the store does not have" in answer.text
     assert answered_by(client, model="gru") == "gru@60"
     train_run(trained.create("later", classic_like(), small_text(), "small.txt"), lambda: False)
-    wait_until(lambda: client.get("/readyz").status_code == 200, "it is there")
+    wait_until(lambda: client.get("/readyz").json().get("model") == "later@60", "it is there")
     assert answered_by(client) == "later@60"
 
 

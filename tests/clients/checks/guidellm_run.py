@@ -8,7 +8,7 @@ import tempfile
 
 with tempfile.TemporaryDirectory() as made:
     folder = pathlib.Path(made)
-    (folder / "prompts.csv").write_text("prompt\nthe cat\na dog\nthe mat\n")
+    (folder / "prompts.csv").write_text("prompt\nthe cat\na dog\nthe mat\nthe dog\n")
     for route in ("/v1/completions", "/v1/chat/completions"):
         subprocess.run(
             [

@@ -1,4 +1,4 @@
-"""Haystack: HuggingFaceAPIChatGenerator and HuggingFaceAPIGenerator against a TGI endpoint."""
+"""Haystack: HuggingFaceAPIChatGenerator against a TGI endpoint, with and without a stream."""
 
 import sys
 

@@ -21,4 +21,3 @@ from llama_index.llms.text_generation_inference import TextGenerationInference  
 tgi = TextGenerationInference(model_url=url, model_name="tgi", max_tokens=20)
 assert tgi.complete("the cat").text
 assert tgi.chat(messages).message.content
-assert "".join(part.delta or "" for part in tgi.stream_chat(messages))
