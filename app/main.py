@@ -119,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.state.error_page = partial(pages.error_page, services.assets)
     for module in ROUTES:
         app.include_router(module.router)
     complete_openapi(app, OPEN, keys=bool(settings.api_keys.get_secret_value()))
@@ -307,7 +308,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     code = HTTP_CODES.get(error.status_code, "http_error")
     messages = {
-        404: f"there is nothing at {request.url.path}; /docs lists what there is",
+        404: f"nothing is served at {request.url.path}; /docs lists what is",
         405: f"{request.method} is not possible at {request.url.path}; see /docs",
     }
     message = messages.get(error.status_code, error.detail)

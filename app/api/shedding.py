@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from app.api.services import Services
 from app.engine.engine import Engine
@@ -41,7 +41,7 @@ class Shedding:
 
     def __init__(self, engine: Engine, metrics: Metrics, keys: Sequence[Key], access_log: bool) -> None:
         self.engine, self.metrics, self.keys, self.access_log = engine, metrics, keys, access_log
-        self._answers: dict[Family, tuple[float, JSONResponse]] = {}
+        self._answers: dict[Family, tuple[float, Response]] = {}
 
     @classmethod
     def of(cls, services: Services) -> Shedding:
@@ -71,7 +71,7 @@ class Shedding:
             self._log(scope, answer.status_code, request_id, headers)
         return [*answer.raw_headers, *FIXED, (REQUEST_ID.encode(), request_id.encode())], bytes(answer.body)
 
-    def _answer(self, scope: MutableMapping[str, Any]) -> JSONResponse:
+    def _answer(self, scope: MutableMapping[str, Any]) -> Response:
         """Made once for all that are refused within a moment: the advice is a matter of whole seconds."""
         family, now = family_of(scope), self.engine.clock()
         until, answer = self._answers.get(family, (0.0, None))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from starlette.exceptions import HTTPException
 
+PAGE_OR_DATA = ("text/html", "application/json")
+
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str:
     """The offered type of the highest quality, the earlier one at a tie. Raises HTTPException (406)."""
@@ -17,6 +19,14 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
     if qualities[best] <= 0:
         raise HTTPException(406, f"the answer can be {', '.join(offered)}. Accept was: {accept[:200]}")
     return best
+
+
+def accepts_page(accept: str) -> bool:
+    """Whether a client wants HTML above all, as a browser does that opens an address; `*/*` is not enough."""
+    qualities = [
+        _quality(offer, [_media_range(part) for part in accept.split(",")]) for offer in PAGE_OR_DATA
+    ]
+    return "text/html" in accept.lower() and qualities[0] > max(qualities[1:])
 
 
 def _media_range(text: str) -> tuple[str, float]:

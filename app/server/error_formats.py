@@ -3,6 +3,7 @@
 - native: `{"error": {"code", "message", "field"?, "details"}}`
 - OpenAI's (`/v1/...`): `{"error": {"message", "type", "param", "code"}}`, and 400 for what others call 422
 - TGI's (`POST /`, `/generate_stream`, and `/generate` with `inputs`): `{"error": str, "error_type": str}`
+- a browser that opens an address: a page
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from enum import Enum
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.responses import Response
 
+from app.server.accept import accepts_page
 from app.server.problems import Problem, printable
 
 TGI_PATHS = ("/", "/generate_stream")
@@ -72,12 +76,22 @@ def body_of(problem: Problem, family: Family) -> dict[str, Any]:
 
 def respond(
     problem: Problem, scope: MutableMapping[str, Any], headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """A problem as an answer, in the shape of the request's family; the scope keeps its code (`code_of`)."""
+) -> Response:
+    """A problem as an answer: a page in a browser, else the shape of the request's family.
+
+    The application draws the page, if its state has an `error_page`. The scope keeps the code (`code_of`).
+    """
     family = family_of(scope)
     scope.setdefault("state", {})["code"] = problem.code
     merged = {**problem.headers(), **(headers or {})}
-    return JSONResponse(body_of(problem, family), status_of(problem, family), merged)
+    draw = getattr(getattr(scope.get("app"), "state", None), "error_page", None)
+    response: Response
+    if draw is not None and accepts_page(Headers(scope=scope).get("accept", "")):
+        response = draw(problem)
+        response.headers.update(merged)
+    else:
+        response = JSONResponse(body_of(problem, family), status_of(problem, family), merged)
+    return response
 
 
 def _openai(problem: Problem) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def imported(own: dict[str, Asset], name: str, found: Set[str] = frozenset()) ->
 
 def test_every_script_is_loaded_by_a_page():
     own = Assets().own
-    entries = ("index.js", "loss-curve.js", "gradcheck.js", "docs.js")
+    entries = ("index.js", "loss-curve.js", "gradcheck.js", "docs.js", "error.js")
     used = set().union(*(imported(own, entry) for entry in entries))
     assert used == {name for name in own if name.endswith(".js")}
 

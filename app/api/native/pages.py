@@ -5,13 +5,41 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
+from app.api.assets import Assets
 from app.api.services import ServicesDep
+from app.server.problems import Problem, printable
 from model.cells import CELLS
 from model.config import PRESETS, SETTINGS
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 
+TITLES = {
+    "not_found": "There is nothing here",
+    "model_not_found": "There is no such run or network",
+    "not_ready": "There is nothing to show yet",
+    "overloaded": "The server is busy",
+    "rate_limited": "That was too much for now",
+    "unauthorized": "A key is needed",
+    "forbidden": "This key may not do that",
+    "shutting_down": "The server is being stopped",
+}
+
 router = APIRouter(include_in_schema=False)
+
+
+def error_page(assets: Assets, problem: Problem) -> Response:
+    """What went wrong, for a person whose browser opened an address, and where to go from there."""
+    fallback = "The server could not do this" if problem.status >= 500 else "This cannot be shown"
+    message = printable(problem.message)
+    response = assets.page(
+        "error.html",
+        title=TITLES.get(problem.code, fallback),
+        message=message[:1].upper() + message[1:],
+        passing=problem.retry_after is not None or problem.status >= 500,
+    )
+    response.status_code = problem.status
+    response.headers["cache-control"] = "no-store"
+    return response
 
 
 @router.get("/")

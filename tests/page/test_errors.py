@@ -1,0 +1,44 @@
+"""Errors in a real browser: a page of the product's own, and a way back."""
+
+import pytest
+from playwright.sync_api import expect
+
+from app.store.run_store import RunStore
+from tests.support.browser import LOST
+from tests.support.servers import application
+
+FAILED = "Failed to load resource"
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("nowhere", "There is nothing here"),
+        ("loss-curve?model=none", "There is no such run or network"),
+        ("report?model=none", "There is no such run or network"),
+        ("gradcheck?method=guess", "This cannot be shown"),
+        ("v1/models/none", "There is no such run or network"),
+    ],
+)
+def test_error_is_a_page_with_a_way_back(client, opened, path, title):
+    page = opened(f"{client.base_url}/#runs", expected=FAILED)
+    page.goto(f"{client.base_url}/{path}")
+    expect(page.locator("h1")).to_have_text(title)
+    expect(page.locator("main")).not_to_contain_text("{")
+    page.get_by_role("link", name="Go back").click()
+    expect(page.locator("#runs-title")).to_be_visible()
+
+
+def test_error_of_an_empty_store_names_no_folder(opened, tmp_path):
+    RunStore(tmp_path / "checkpoints").root.mkdir()
+    with application(tmp_path / "checkpoints") as client:
+        page = opened(f"{client.base_url}/loss-curve", expected=f"{FAILED}|{LOST}")
+        expect(page.locator("h1")).to_be_visible()
+        expect(page.locator("main")).not_to_contain_text(str(tmp_path))
+        expect(page.get_by_role("link", name="Start page")).to_be_visible()
+
+
+def test_programs_still_get_json(client):
+    for accept in ("application/json", "*/*", ""):
+        answer = client.get("/nowhere", headers={"accept": accept})
+        assert answer.json()["error"]["code"] == "not_found"
