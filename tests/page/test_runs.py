@@ -62,11 +62,15 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
         downloading.value.save_as(exported)
         for name in ("again", "classic"):
             press(page, "Delete", name)
+            page.fill("#delete-name", name)
             page.click("#delete-yes")
             expect(page.locator(f"[data-run={name}]")).to_have_count(0)
         press(page, "Delete", "gru")
         page.click("#delete-no")
         press(page, "Delete", "gru")
+        page.fill("#delete-name", "gr")
+        expect(page.locator("#delete-yes")).to_be_disabled()
+        page.fill("#delete-name", "gru")
         page.click("#delete-yes")
         expect(page.locator("#delete-what")).to_contain_text("only one that can be served")
         page.click("#delete-yes")
@@ -90,3 +94,26 @@ def test_deleted_run_leaves_the_page(opened, trained: RunStore):
         page.select_option("#run", "gru")
         go(page, "write")
         expect(page.locator("#write-form [name=model]")).to_have_value("gru")
+
+
+def test_waiting_run_says_its_place_in_the_queue(opened, store: RunStore):
+    for name in ("first", "second", "third"):
+        store.create(name, gru_like(steps=1_000_000), small_text(), "small.txt")
+    with server_process(store.root) as client:
+        page = opened(f"{client.base_url}#runs", expected=LOST)
+        expect(state(page, "first")).to_have_text("waits for a worker")
+        expect(state(page, "second")).to_have_text("next, after first")
+        expect(state(page, "third")).to_have_text("waits, 2 runs before it")
+        press(page, "Put first", "third")
+        expect(state(page, "third")).to_have_text("waits for a worker")
+        expect(state(page, "second")).to_have_text("waits, 2 runs before it")
+
+
+def test_run_is_opened_in_write_and_as_a_report(client, opened):
+    page = opened(f"{client.base_url}#runs")
+    press(page, "Write", "classic")
+    expect(page.locator("#write-title")).to_be_visible()
+    assert page.url.endswith("#write?run=classic")
+    go(page, "runs")
+    press(page, "Report", "classic")
+    expect(page).to_have_url(f"{client.base_url}/report?model=classic")

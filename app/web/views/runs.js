@@ -3,7 +3,7 @@
 import { chooseRun, go } from "../address.js";
 import { at, create, setText } from "../dom.js";
 import { call, getJson } from "../http.js";
-import { isBusy, lab } from "../lab.js";
+import { isBusy, isTraining, lab } from "../lab.js";
 import { fork } from "../parts/fork.js";
 import { duration, heldOut, number, sizes, stateOf } from "../words.js";
 
@@ -13,7 +13,9 @@ const url = (name) => `/runs/${encodeURIComponent(name)}`;
 let deleting = null;
 
 const ACTIONS = [
-	["Watch", (run) => run.step > 0 || run.state === "training", (name) => watch(name)],
+	["Watch", (run) => run.step > 0 || run.state === "training", (name) => open(name, "live")],
+	["Write", (run) => run.newest, (name) => open(name, "write")],
+	["Report", (run) => run.step > 0, (name) => location.assign(`/report?model=${encodeURIComponent(name)}`)],
 	["Pause", (run) => ["queued", "training"].includes(run.state), (name) => change(name, "pause")],
 	["Resume", (run) => ["paused", "stopped", "failed"].includes(run.state), (name) => change(name, "resume")],
 	["Stop", (run) => ["queued", "training", "paused"].includes(run.state), (name) => change(name, "stop")],
@@ -63,7 +65,7 @@ function show(parts, run) {
 	const set = (element, text) => {
 		if (element.textContent !== text) element.textContent = text;
 	};
-	set(parts.state, stateOf(run));
+	set(parts.state, standing(run));
 	parts.state.className = `state ${run.stale ? "silent" : run.state}`;
 	parts.progress.hidden = !["training", "paused"].includes(run.state);
 	parts.progress.value = run.fraction;
@@ -71,6 +73,24 @@ function show(parts, run) {
 	set(parts.reason, [run.reason, ...run.warnings].filter(Boolean).join(". "));
 	parts.reason.hidden = !parts.reason.textContent;
 	for (const [index, [, possible]] of ACTIONS.entries()) parts.buttons[index].hidden = !possible(run);
+}
+
+// The state in words; of a run that waits, its place in the queue and, where it is known, when it starts.
+function standing(run) {
+	if (run.state !== "queued") return stateOf(run);
+	const before = rivals(run.name).filter((other) => isBefore(other, run));
+	const [first, ...others] = before;
+	if (!first) return lab.runs.some(isTraining) ? "waits, next in line" : "waits for a worker";
+	if (others.length) return `waits, ${number(before.length, 0)} runs before it`;
+	const seconds = isTraining(first) && first.expected_end ? first.expected_end - Date.now() / 1000 : null;
+	return seconds > 0 ? `next, starts in about ${duration(seconds)}` : `next, after ${first.name}`;
+}
+
+// Whether the worker takes `one` before `other`: what trains goes on, then the higher priority, then the older run.
+function isBefore(one, other) {
+	if (one.state === "training") return true;
+	if (one.priority !== other.priority) return one.priority > other.priority;
+	return lab.runs.indexOf(one) < lab.runs.indexOf(other);
 }
 
 function facts(run) {
@@ -81,7 +101,7 @@ function facts(run) {
 	];
 	if (run.validation_loss !== null) found.push(`held-out loss ${heldOut(run, 2)}`);
 	else if (run.smooth_loss !== null) found.push(`smooth loss ${number(run.smooth_loss, 2)}`);
-	if (run.state === "training" && run.expected_end)
+	if (isTraining(run) && run.expected_end)
 		found.push(`${duration(Math.max(0, run.expected_end - Date.now() / 1000))} left`);
 	if (run.parent) found.push(`forked from ${run.parent}`);
 	return found;
@@ -130,7 +150,16 @@ function askToDelete(name, refusal = "") {
 		refusal || `Its text, its curve and ${number(run.checkpoints.length, 0)} checkpoints will be gone for good.`,
 	);
 	setText("delete-yes", refusal ? "Delete it all the same" : "Delete");
-	if (!at("delete").open) at("delete").showModal();
+	if (at("delete").open) return;
+	setText("delete-which", name);
+	at("delete-name").value = "";
+	confirmName();
+	at("delete").showModal();
+}
+
+// Only the whole name frees the button.
+function confirmName() {
+	at("delete-yes").disabled = at("delete-name").value.trim() !== deleting.name;
 }
 
 async function remove() {
@@ -147,7 +176,7 @@ async function remove() {
 			say(error.status === 404 ? `${name} was deleted already.` : error.message);
 		}
 	} finally {
-		at("delete-yes").disabled = false;
+		confirmName();
 		lab.now();
 	}
 }
@@ -166,16 +195,20 @@ async function take(file) {
 	lab.now();
 }
 
-at("delete-yes").addEventListener("click", remove);
+at("delete-form").addEventListener("submit", (event) => {
+	event.preventDefault();
+	remove();
+});
+at("delete-name").addEventListener("input", confirmName);
 at("delete-no").addEventListener("click", () => at("delete").close());
 at("runs-import").addEventListener("change", async (event) => {
 	await take(event.target.files[0]);
 	event.target.value = "";
 });
 
-function watch(name) {
+function open(name, view) {
 	chooseRun(name);
-	go("live");
+	go(view);
 }
 
 export const view = {
