@@ -78,3 +78,34 @@ def test_run_is_followed_by_events_instead_of_polling(opened, growing):
             ".replaceAll(',', '')) > before + 2",
             arg=step,
         )
+
+
+def test_legend_is_a_table_and_smoothing_has_no_bias(client, opened):
+    page = opened(f"{client.base_url}#curves?run=classic")
+    rows = page.locator("#curves-legend tr")
+    expect(rows.first).to_contain_text("loss")
+    expect(page.locator("#curves-legend")).to_contain_text("smooth")
+    recorded = page.locator("#curves-legend tr", has_text="smooth").locator("td").first.text_content()
+    page.locator("#curves-smoothing").fill("0.5")
+    expect(page.locator("#curves-smoothing-value")).to_have_text("0.50")
+    losses = [
+        point["loss"] for point in client.get("/loss-curve.json?model=classic&points=800").json()["points"]
+    ]
+    weights = [0.5 ** (len(losses) - index) for index, loss in enumerate(losses) if loss is not None]
+    known = [loss for loss in losses if loss is not None]
+    mean = sum(w * loss for w, loss in zip(weights, known, strict=True)) / sum(weights)
+    shown = page.locator("#curves-legend tr", has_text="smooth").locator("td").first
+    expect(shown).to_have_text(f"{mean:.3f}")
+    assert recorded != f"{mean:.3f}"
+
+
+def test_curves_are_saved_as_csv(client, opened, tmp_path):
+    page = opened(f"{client.base_url}#curves?run=classic")
+    with page.expect_download() as downloading:
+        page.click("#curves-csv")
+    downloading.value.save_as(tmp_path / "curves.csv")
+    lines = (tmp_path / "curves.csv").read_text().splitlines()
+    points = client.get("/loss-curve.json?model=classic&points=100000").json()["points"]
+    assert lines[0].startswith("run,step,seconds,loss")
+    assert len(lines) == 1 + len(points)
+    assert lines[-1].startswith(f"classic,{points[-1]['step']},")

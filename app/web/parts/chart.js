@@ -4,10 +4,12 @@ import { darkScheme } from "../dom.js";
 import { number } from "../words.js";
 
 export class LossChart {
-	// `read(text)` is told the values under the cursor.
-	constructor(element, read) {
+	// `read(text)` is told the values that the arrow keys reach; `legend(rows)` each line's value under the
+	// cursor, or its newest one: {label, colour, value, at}.
+	constructor(element, read, legend) {
 		this.element = element;
 		this.read = read;
+		this.legend = legend;
 		this.curves = [];
 		this.options = { x: "step", logX: false, logY: false };
 		this.zoomed = null;
@@ -57,6 +59,7 @@ export class LossChart {
 			const colour = this.colour(`--run${curve.colour ?? index % 6}`);
 			return LossChart.linesOf(curve).map((line) => ({
 				label: several ? `${curve.run} ${line.label}` : line.label,
+				colour,
 				stroke: line.faint ? this.withAlpha(colour, 0.35) : colour,
 				width: line.width,
 				dash: line.dash,
@@ -84,12 +87,24 @@ export class LossChart {
 		if (this.plot && shape === this.shape) {
 			this.plot.setData(data, false);
 			this.rescale();
+			this.legend(this.rows(this.plot.cursor.idx));
 			return;
 		}
 		this.shape = shape;
 		this.zoomed = null;
 		if (this.plot) this.plot.destroy();
+		this.lines = this.series();
 		this.plot = new uPlot(this.settings(), data, this.element);
+		this.legend(this.rows(null));
+	}
+
+	rows(cursor) {
+		const [along, ...columns] = this.plot.data;
+		return this.lines.map(({ label, colour }, index) => {
+			const last = columns[index].findLastIndex((value) => value !== null && value !== undefined);
+			const place = cursor === null || cursor === undefined ? last : this.nearest(columns[index], cursor);
+			return { label, colour, value: columns[index][place] ?? null, at: along[place] ?? null };
+		});
 	}
 
 	settings() {
@@ -116,7 +131,7 @@ export class LossChart {
 					label: { step: "updates", characters: "characters", seconds: "seconds" }[x],
 					value: (_, value) => (value === null ? "–" : number(value, 0)),
 				},
-				...this.series(),
+				...this.lines,
 			],
 			axes: [
 				{
@@ -137,7 +152,7 @@ export class LossChart {
 				points: { size: 7 },
 				dataIdx: (u, series, at) => this.nearest(u.data[series], at),
 			},
-			legend: { show: true },
+			legend: { show: false },
 			hooks: { draw: [() => this.marks()], setSelect: [(u) => this.select(u)], setCursor: [(u) => this.hover(u)] },
 		};
 	}
@@ -210,6 +225,7 @@ export class LossChart {
 
 	hover(plot) {
 		if (plot.cursor.idx === null || plot.cursor.idx === undefined) this.read("");
+		if (this.plot) this.legend(this.rows(plot.cursor.idx));
 	}
 
 	// Runs are recorded at different places: the closest point of a line, where the line passes.
@@ -245,10 +261,11 @@ export class LossChart {
 		ctx.clip();
 		ctx.font = `${11 * ratio}px system-ui`;
 		ctx.lineWidth = ratio;
+		const labelled = []; // where a label is, so that none covers another
 		this.curves.forEach((curve, index) => {
 			const colour = this.colour(`--run${curve.colour ?? index % 6}`);
 			const inside = (step) => !this.options.logX || this.along(curve, step) > 0;
-			if (index === 0) this.baselines(ctx, bbox, curve, y, ratio);
+			this.baselines(ctx, bbox, curve, y, ratio, labelled);
 			ctx.strokeStyle = ctx.fillStyle = colour;
 			const bottom = bbox.top + bbox.height - 12 * ratio * index;
 			for (const step of curve.checkpoints.filter(inside)) {
@@ -271,8 +288,9 @@ export class LossChart {
 		ctx.restore();
 	}
 
-	baselines(ctx, bbox, curve, y, ratio) {
-		ctx.strokeStyle = ctx.fillStyle = this.colour("--faint");
+	baselines(ctx, bbox, curve, y, ratio, labelled) {
+		const several = this.curves.length > 1;
+		ctx.strokeStyle = ctx.fillStyle = this.colour(several ? `--run${curve.colour}` : "--faint");
 		ctx.setLineDash([5 * ratio, 5 * ratio]);
 		ctx.textAlign = "right";
 		ctx.textBaseline = "bottom";
@@ -283,8 +301,14 @@ export class LossChart {
 			ctx.lineTo(bbox.left + bbox.width, top);
 			ctx.stroke();
 			const label = { uniform: "guessing", unigram: "single characters" }[name] ?? name;
+			if (labelled.some((other) => Math.abs(other - top) < 13 * ratio)) continue;
+			labelled.push(top);
 			const above = top - 14 * ratio > bbox.top; // a low chart has no room over its topmost line
-			ctx.fillText(`${label} ${value.toFixed(2)}`, bbox.left + bbox.width - 6 * ratio, top + (above ? -3 : 12) * ratio);
+			ctx.fillText(
+				`${several ? `${curve.run}: ` : ""}${label} ${value.toFixed(2)}`,
+				bbox.left + bbox.width - 6 * ratio,
+				top + (above ? -3 : 12) * ratio,
+			);
 		}
 		ctx.setLineDash([]);
 	}

@@ -13,9 +13,11 @@ let listed = "";
 let before; // the run that the page was about
 const LOAD_AGAIN = 3000; // milliseconds between whole curves of a run that is followed
 const MOST_POINTS = 4000; // then the server thins them
-const chart = new LossChart(at("curves-chart"), (text) => setText("curves-read", text));
+const MOST_RUNS = 6; // shown together: more colours could not be told apart
+const chart = new LossChart(at("curves-chart"), (text) => setText("curves-read", text), legend);
 
 const shown = () => chosen ?? [lab.shown()?.name].filter(Boolean);
+const colourOf = (name) => Math.max(0, shown().indexOf(name)) % MOST_RUNS;
 const options = () => ({ x: at("curves-x").value, logX: at("curves-log-x").checked, logY: at("curves-log-y").checked });
 
 function list(runs) {
@@ -25,7 +27,9 @@ function list(runs) {
 	const boxes = runs.map((run) => {
 		const box = create("input", { type: "checkbox", value: run.name });
 		box.checked = shown().includes(run.name);
-		return create("label", {}, box, create("span", { class: `run${runs.indexOf(run) % 6}` }, run.name));
+		box.disabled = !box.checked && shown().length >= MOST_RUNS;
+		const title = box.disabled ? `At most ${MOST_RUNS} runs are shown together` : false;
+		return create("label", { title }, box, create("span", { class: `run${colourOf(run.name)}` }, run.name));
 	});
 	const legend = at("curves-runs").querySelector("legend");
 	at("curves-runs").replaceChildren(legend, ...boxes);
@@ -38,7 +42,6 @@ async function load(run) {
 		run.samples ? getJson(`/samples?model=${name}`) : { samples: [] },
 	]);
 	curve.samples = [...new Set(samples.map((sample) => sample.step))];
-	curve.colour = lab.runs.indexOf(lab.run(run.name)) % 6;
 	curve.key = keyOf(run);
 	curve.loaded = Date.now();
 	curves.set(run.name, curve);
@@ -96,11 +99,62 @@ function draw() {
 		);
 		return;
 	}
-	chart.show(known, options());
+	for (const curve of known) curve.colour = colourOf(curve.run);
+	chart.show(known.map(smoothed), options());
 	at("curves-picture").href = `${ROOT}/loss-curve?model=${encodeURIComponent(known[0].run)}`;
 	const warnings = known.flatMap((curve) => curve.warnings.map((warning) => `${curve.run}: ${warning}`));
 	setText("curves-warnings", warnings.join(". "));
 	at("curves-warnings").hidden = warnings.length === 0;
+}
+
+// The curve with its smooth line made anew, if a person has asked for another smoothing: a running mean of the
+// losses that are shown, divided by the weights so far, so that its beginning is not pulled to the first value.
+function smoothed(curve) {
+	const keep = Number(at("curves-smoothing").value);
+	setText("curves-smoothing-value", keep ? keep.toFixed(2) : "as recorded");
+	if (!keep) return curve;
+	let [sum, weight] = [0, 0];
+	const points = curve.points.map((point) => {
+		if (typeof point.loss !== "number") return point;
+		sum = keep * sum + (1 - keep) * point.loss;
+		weight = keep * weight + 1 - keep;
+		return { ...point, smooth_loss: sum / weight };
+	});
+	return { ...curve, points };
+}
+
+function legend(rows) {
+	const cells = rows.map(({ label, colour, value, at: place }) => {
+		const swatch = create("i", { class: "swatch" });
+		swatch.style.background = colour;
+		const name = create("th", { scope: "row" }, swatch, ` ${label}`);
+		return create("tr", {}, name, create("td", {}, number(value)), create("td", {}, number(place, 0)));
+	});
+	at("curves-legend").replaceChildren(...cells);
+	setText("curves-along", at("curves-x").selectedOptions[0].textContent);
+}
+
+const COLUMNS = ["step", "seconds", "loss", "smooth_loss", "validation_loss", "learning_rate"];
+
+// Every recorded point of the runs shown, for a spreadsheet.
+async function save() {
+	const lines = [["run", ...COLUMNS, "characters"].join(",")];
+	try {
+		for (const name of shown()) {
+			const curve = await getJson(`/loss-curve.json?model=${encodeURIComponent(name)}&points=100000`);
+			for (const point of curve.points) {
+				const values = COLUMNS.map((column) => point[column] ?? "");
+				lines.push([name, ...values, point.step * curve.characters_per_update].join(","));
+			}
+		}
+	} catch (error) {
+		setText("curves-read", error.message);
+		return;
+	}
+	const file = new Blob([`${lines.join("\n")}\n`], { type: "text/csv" });
+	const link = create("a", { href: URL.createObjectURL(file), download: `${shown().join("-").slice(0, 80)}.csv` });
+	link.click();
+	window.setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 function describe(run) {
@@ -125,6 +179,8 @@ at("curves-runs").addEventListener("change", () => {
 	update(lab.runs);
 });
 for (const id of ["curves-x", "curves-log-x", "curves-log-y"]) at(id).addEventListener("change", draw);
+at("curves-smoothing").addEventListener("input", draw);
+at("curves-csv").addEventListener("click", save);
 at("zoom-in").addEventListener("click", () => chart.zoomBy(0.5));
 at("zoom-out").addEventListener("click", () => chart.zoomBy(2));
 at("zoom-all").addEventListener("click", () => chart.zoom(null));
