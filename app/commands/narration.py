@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 from app.commands.progress import duration
@@ -107,6 +108,10 @@ def last_words(run: Run) -> list[str]:
 
 
 def say(text: str) -> None:
-    """A line on standard error, where the log is; characters that the terminal lacks become escapes."""
+    """A line on standard error, where the log is; characters that the terminal lacks become escapes.
+
+    Where it cannot be written (a full disk, a reader that has gone) the server goes on.
+    """
     encoding = sys.stderr.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
