@@ -145,3 +145,12 @@ def test_export_during_training_takes_the_checkpoint_that_replaced_the_one_it_fo
     answer = serving(trained.root).get(EXPORT)
     assert (answer.status_code, len(gone)) == (200, 1)
     assert "gru-61.zip" in answer.headers["content-disposition"]
+
+
+@pytest.mark.parametrize("path", [EXPORT, "/report?model=gru", "/samples?model=gru"])
+def test_head_leaves_no_file_and_no_place(trained, serving, temporary: Path, path):
+    client = serving(trained.root)
+    assert client.head(path).status_code == 200
+    services = client.app.state.services
+    wait_until(lambda: services.downloads.taken == services.answers.taken == 0, "the places are free again")
+    assert list(temporary.iterdir()) == []
