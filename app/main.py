@@ -91,6 +91,7 @@ ROUTES = (
 )
 
 LOOK_SECONDS, LOOKS = 0.25, 256  # that one look at a watched run is good for; runs looked at
+READERS = 16  # texts read for their activations, or waiting for it
 DOWNLOADS = 16  # exports and reports at once
 LARGE_ANSWERS = 64  # each may hold some megabytes of log-probabilities until it is read
 COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
@@ -209,6 +210,7 @@ def build_services(settings: Settings) -> Services:
         gradchecks=GradientChecks(settings.gradcheck_seconds),
         assets=Assets(settings.root_path.rstrip("/")),
         reading=CapacityLimiter(1),
+        readers=Slots(READERS, "texts are being read for their activations"),
         uploads=Slots(settings.max_uploads, "uploads are under way"),
         downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent"),
         answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent"),

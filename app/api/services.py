@@ -52,6 +52,7 @@ class Services:
     gradchecks: GradientChecks
     assets: Assets
     reading: CapacityLimiter
+    readers: Slots
     uploads: Slots
     downloads: Downloads
     answers: Downloads

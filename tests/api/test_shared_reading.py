@@ -174,3 +174,14 @@ def test_activations_are_bounded_by_characters_times_units(client: httpx.Client,
     assert "at most 50 characters for the 24 units" in answer.json()["error"]["message"]
     assert client.post("/activations", json={"model": "gru", "text": "a" * 50}).status_code == 200
     assert len(client.post("/activations", json={"model": "gru"}).json()["text"]) == 50
+
+
+def test_activations_beyond_their_places_are_refused(serving, trained_root):
+    client = serving(trained_root)
+    readers = client.app.state.services.readers
+    readers.taken = readers.limit
+    refused = client.post("/activations", json={"model": "gru"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+    readers.taken = readers.limit - 1
+    assert client.post("/activations", json={"model": "gru"}).status_code == 200
+    assert readers.taken == readers.limit - 1

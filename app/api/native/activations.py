@@ -11,12 +11,12 @@ from app.api.native.text_schemas import ActivationsRequest, ActivationsResponse,
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
 from app.engine.loaded_model import LoadedModel
-from app.errors import InvalidRequestError, OverloadedError, UnknownInFieldError
+from app.errors import InvalidRequestError, UnknownInFieldError
 from model.units import activations, followers
 
 PASSAGE = 1_000  # characters of the model's own text
 LARGEST = 1 << 24  # characters times units that are read at once: 64 MB of outputs
-WAITING = 16  # requests that may wait for the one that is read
+RETRY_SECONDS = 2.0
 
 router = APIRouter(tags=["text"])
 
@@ -36,10 +36,12 @@ async def unit_activations(services: ServicesDep, asked: ActivationsRequest) -> 
     if asked.text is not None and len(asked.text) > limit:
         raise InvalidRequestError("text", f"must have at most {limit} characters. Given: {len(asked.text)}")
     model = await services.model(asked.model)
-    if services.reading.statistics().tasks_waiting >= WAITING:
-        raise OverloadedError(f"{WAITING} texts are waiting to be read", retry_after=2.0)
-    # one at a time: the processor belongs to the texts that are being written
-    return await anyio.to_thread.run_sync(_read, services, model, asked, limiter=services.reading)
+    services.readers.take(RETRY_SECONDS)
+    try:
+        # one at a time: the processor belongs to the texts that are being written
+        return await anyio.to_thread.run_sync(_read, services, model, asked, limiter=services.reading)
+    finally:
+        services.readers.give_back()
 
 
 def _read(services: Services, model: LoadedModel, asked: ActivationsRequest) -> ActivationsResponse:
