@@ -16,6 +16,8 @@ from model.cells import Array
 from model.network import Network
 
 WINDOW = 256  # characters read at a time, so that the memory taken does not grow with the text
+ENOUGH = 8  # characters of each kind that a half of the text must have
+CONFIRMED = 0.3  # least correlation in the second half
 VOWELS = frozenset("aeiouyàáâäæèéêëìíîïòóôöœøùúûü")
 BRACKETS = {"(": ")", "[": "]"}
 QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
@@ -23,7 +25,7 @@ QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
 
 @dataclass(frozen=True)
 class Follower:
-    """The unit that follows a feature of the text most closely; `correlation` is Pearson's, -1 to 1."""
+    """The unit closest to a feature; `correlation` is Pearson's in the second half, -1 to 1."""
 
     feature: str
     layer: int
@@ -57,22 +59,40 @@ def features(text: str) -> dict[str, NDArray[np.float64]]:
 
 
 def followers(values: Array, text: str) -> list[Follower]:
-    """For each feature that varies in `text` the closest unit of `values` (T, L, H); the best first."""
+    """The unit of `values` (T, L, H) that follows each feature; the best first.
+
+    A unit is found in the first half of the text, and counts only if the second half confirms it: there its
+    correlation, which is the one given, has the same sign and at least CONFIRMED. Features without
+    ENOUGH characters above and not above their mean in each half are left out: some unit of several hundred
+    would follow the one capital of a sentence perfectly.
+    """
     length, _, hidden = values.shape
-    centred = values.reshape(length, -1).astype(np.float64)
-    centred -= centred.mean(axis=0)
-    norms = np.linalg.norm(centred, axis=0)
+    flat, half = values.reshape(length, -1).astype(np.float64), length // 2
     found = []
     for name, feature in features(text).items():
-        feature = feature - feature.mean()
-        norm = np.linalg.norm(feature)
-        if norm == 0:
+        first, second = feature[:half], feature[half:]
+        if not (_varies(first) and _varies(second)):
             continue
-        scale = norm * norms
-        correlations = np.divide(feature @ centred, scale, out=np.zeros_like(scale), where=scale > 0)
-        best = int(np.abs(correlations).argmax())
-        found.append(Follower(name, best // hidden, best % hidden, float(correlations[best])))
+        guesses = _correlations(first, flat[:half])
+        best = int(np.abs(guesses).argmax())
+        correlation = float(_correlations(second, flat[half:, best : best + 1])[0])
+        if correlation * np.sign(guesses[best]) >= CONFIRMED:
+            found.append(Follower(name, best // hidden, best % hidden, correlation))
     return sorted(found, key=lambda follower: -abs(follower.correlation))
+
+
+def _varies(feature: NDArray[np.float64]) -> bool:
+    above = int(np.count_nonzero(feature > feature.mean())) if len(feature) else 0
+    return min(above, len(feature) - above) >= ENOUGH
+
+
+def _correlations(feature: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson's, of a feature (T,) with each column of `values`; 0 for a column that does not vary."""
+    feature, values = feature - feature.mean(), values - values.mean(axis=0)
+    scale = np.linalg.norm(feature) * np.linalg.norm(values, axis=0)
+    correlations = np.zeros(values.shape[1])
+    np.divide(feature @ values, scale, out=correlations, where=scale > 0)
+    return correlations
 
 
 def _flags(text: str, holds: Callable[[str], bool]) -> NDArray[np.float64]:

@@ -60,6 +60,24 @@ def test_the_unit_that_follows_a_feature_is_found():
     assert units.followers(values[:1], "a") == []
 
 
+def test_unit_that_agrees_by_chance_is_not_a_follower():
+    rng = np.random.default_rng(0)
+    text = "the quick Brown Fox jumps Over it\n" * 8
+    noise = rng.normal(0, 0.3, (len(text), 1, 500))
+    assert units.followers(noise, text) == []
+    noise[:, 0, 7] = units.features(text)["capital letters"]
+    assert [follower.unit for follower in units.followers(noise, text)] == [7]
+    noise[len(text) // 2 :, 0, 7] *= -1  # not so in the second passage
+    assert units.followers(noise, text) == []
+
+
+def test_feature_of_a_few_characters_has_no_follower():
+    text = "A sentence with one capital, and no more than this."
+    values = np.zeros((len(text), 1, 1))
+    values[0] = 1
+    assert "capital letters" not in {follower.feature for follower in units.followers(values, text)}
+
+
 def test_a_unit_of_a_served_model(client, trained_root):
     text = "the cat sat on a mat\n the dog ran"
     request = {"text": text, "model": "gru@40", "layer": 1, "unit": 3}

@@ -16,6 +16,10 @@ def test_text_is_shown_by_surprise_and_by_unit(client, opened):
     expect(page.locator("#inside-detail")).to_contain_text("“h”")
     expect(page.locator("#inside-detail .likely li")).to_have_count(5)
     page.get_by_text("A hidden unit").click()
+    expect(page.locator("#inside-none")).to_be_visible()  # 11 characters confirm nothing
+    page.fill("#inside-prompt", "")
+    page.click("#inside-form [type=submit]")
+    expect(page.locator("#inside-none")).to_be_hidden()
     expect(page.locator("#inside-units button").first).to_have_attribute("aria-pressed", "true")
     page.locator("#inside-units button").last.click()
     expect(page.locator("#inside-units button").last).to_have_attribute("aria-pressed", "true")

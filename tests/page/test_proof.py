@@ -12,3 +12,22 @@ def test_proof_is_run_for_a_cell(client, opened):
     expect(page.locator("#proof-verdict")).to_contain_text("All 9 are right")
     # set once the picture is here
     expect(page.locator("#proof-picture")).to_have_attribute("src", re.compile("gradcheck.svg"))
+
+
+def test_proof_names_the_parameters_and_explains_the_limit(client, opened):
+    page = opened(f"{client.base_url}#proof")
+    page.select_option("#proof-network", "model=classic")
+    page.click("#proof-form button")
+    names = page.locator("#proof-rows .name")
+    expect(names).to_have_text(
+        [
+            "U · input to hidden",
+            "W · hidden to hidden",
+            "b · bias",
+            "V · hidden to output",
+            "c · bias of the output",
+            "initial state",
+        ]
+    )
+    expect(page.locator("#proof-progress")).to_be_hidden()
+    expect(page.locator("#proof-shown")).to_contain_text("The limit is what it must stay below")

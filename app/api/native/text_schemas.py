@@ -230,7 +230,7 @@ class FollowerInfo(BaseModel):
     feature: str
     layer: int
     unit: int
-    correlation: float = Field(description="Pearson's, over the characters of this text; -1 to 1.")
+    correlation: float = Field(description="Pearson's, over the second half of this text; -1 to 1.")
 
 
 class ActivationsResponse(BaseModel):
@@ -247,5 +247,6 @@ class ActivationsResponse(BaseModel):
     unit: int
     values: list[float] = Field(description="The unit's output after each character; -1 to 1.")
     followers: list[FollowerInfo] = Field(
-        description="For each feature that varies in this text the unit closest to it, the closest first."
+        description="For each feature that varies enough in this text the unit that is closest to it in the "
+        "first half, if the second half confirms it; the closest first."
     )

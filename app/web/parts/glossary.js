@@ -17,6 +17,9 @@ const TERMS = {
 	temperature: "How daring it is. Near 0 it always takes the likeliest character; above 1 it takes more risks.",
 	"top-p": "It chooses only among the likeliest characters, as many as together reach this probability.",
 	seed: "Where its dice begin. The same network, prompt, settings and seed give the same text, to the letter.",
+	r:
+		"Correlation, measured on the second half of this text. 1: the unit rises and falls with it; -1: just the " +
+		"other way round; 0: the two have nothing to do with each other.",
 	checkpoint: "The network as it was after some update, kept so that it can write again.",
 };
 

@@ -2,6 +2,8 @@
 
 import { at, create, setText } from "../dom.js";
 import { patiently, post } from "../http.js";
+import { lab } from "../lab.js";
+import { term } from "../parts/glossary.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
 import { number, visible } from "../words.js";
@@ -85,7 +87,7 @@ async function unit(asked, mine) {
 	});
 	form.layer.max = answer.layers - 1;
 	form.unit.max = answer.hidden - 1;
-	setText("inside-made", `${answer.model}, layer ${answer.layer}, unit ${answer.unit} of ${answer.hidden}`);
+	setText("inside-made", `${answer.model}, ${placeOf(answer, answer)}`);
 	key([
 		["c5", "−1"],
 		["s0", "0"],
@@ -101,8 +103,17 @@ async function unit(asked, mine) {
 	choose(0);
 }
 
+// The networks of an ensemble are served as one: its units are theirs, one network after the other.
+function placeOf({ model, layers, hidden }, { layer, unit }) {
+	const each = hidden / (lab.run(model.split("@")[0])?.members || 1);
+	const parts = each < hidden ? [`network ${Math.floor(unit / each) + 1}`] : [];
+	if (layers > 1) parts.push(`layer ${layer}`);
+	return [...parts, `unit ${unit % each}`].join(", ");
+}
+
 function followers(answer) {
-	at("inside-followers").hidden = answer.followers.length === 0;
+	at("inside-followers").hidden = false;
+	at("inside-none").hidden = answer.followers.length > 0;
 	const items = answer.followers.map((one) => {
 		const pick = () => {
 			form.layer.value = one.layer;
@@ -113,7 +124,9 @@ function followers(answer) {
 		const strength = create(
 			"span",
 			{ class: "faint" },
-			`${answer.layers > 1 ? `layer ${one.layer}, ` : ""}unit ${one.unit}, r = ${number(one.correlation, 2)}`,
+			`${placeOf(answer, one)}, `,
+			term("r", "r"),
+			` = ${number(one.correlation, 2)}`,
 		);
 		return create(
 			"li",

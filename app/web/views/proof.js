@@ -26,10 +26,12 @@ async function check() {
 	const verdict = at("proof-verdict");
 	const began = Date.now();
 	const clock = window.setInterval(() => {
-		verdict.textContent = `checking … ${Math.round((Date.now() - began) / 1000)} s`;
+		const seconds = Math.round((Date.now() - began) / 1000);
+		verdict.textContent = `nudging every parameter and measuring the loss again … ${seconds} s`;
 	}, 1000);
 	verdict.className = "made";
-	verdict.textContent = "checking …";
+	at("proof-progress").hidden = false;
+	verdict.textContent = "nudging every parameter and measuring the loss again …";
 	button.disabled = true;
 	try {
 		const report = await getJson(`/gradcheck?${query}`);
@@ -39,8 +41,24 @@ async function check() {
 		verdict.textContent = error.message;
 	} finally {
 		window.clearInterval(clock);
+		at("proof-progress").hidden = true;
 		button.disabled = false;
 	}
+}
+
+// The assignment's own names where there is one layer, with what each of them is.
+const MEANINGS = {
+	U: "input to hidden",
+	W: "hidden to hidden",
+	b: "bias",
+	V: "hidden to output",
+	c: "bias of the output",
+};
+
+function nameOf({ name }, { layers }) {
+	const symbol = name.split(".").at(-1);
+	const shown = layers === 1 ? symbol : name;
+	return MEANINGS[symbol] ? `${shown} · ${MEANINGS[symbol]}` : shown;
 }
 
 function show(report) {
@@ -54,7 +72,7 @@ function show(report) {
 	fillRows(
 		at("proof-rows"),
 		report.parameters.map((row) => [
-			{ text: row.name, className: "name" },
+			{ text: nameOf(row, report), className: "name" },
 			exponential(row.relative_error),
 			exponential(row.limit),
 			exponential(row.assignment_figure),
