@@ -31,3 +31,12 @@ def test_text_of_write_is_looked_into(client, opened):
     page.click("#write-inside")
     expect(page.locator("#inside-text span")).to_have_count(len(text))
     assert page.input_value("#inside-prompt") == text
+
+
+def test_cell_is_shown_with_its_equations(client, opened):
+    page = opened(f"{client.base_url}#inside?run=gru")
+    page.click("#inside-cell summary")
+    expect(page.locator("#inside-cell svg")).to_be_visible()
+    expect(page.locator("#inside-equations")).to_contain_text("h = (1 − z) · n + z · h'")
+    page.select_option("#run", "classic")
+    expect(page.locator("#inside-equations")).to_contain_text("h = tanh(x U + b + h' W)")

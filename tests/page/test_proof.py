@@ -21,11 +21,11 @@ def test_proof_names_the_parameters_and_explains_the_limit(client, opened):
     names = page.locator("#proof-rows .name")
     expect(names).to_have_text(
         [
-            "U · input to hidden",
-            "W · hidden to hidden",
-            "b · bias",
-            "V · hidden to output",
-            "c · bias of the output",
+            "U",
+            "W",
+            "b",
+            "V",
+            "c",
             "initial state",
         ]
     )

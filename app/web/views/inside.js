@@ -3,10 +3,10 @@
 import { at, create, setText } from "../dom.js";
 import { patiently, post } from "../http.js";
 import { lab } from "../lab.js";
-import { term } from "../parts/glossary.js";
+import { equationsOf } from "../parts/equations.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
-import { number, visible } from "../words.js";
+import { cellName, number, visible } from "../words.js";
 
 const form = at("inside-form");
 const box = new PromptBox(at("inside-prompt"), at("inside-unknown"), form.model);
@@ -121,13 +121,7 @@ function followers(answer) {
 			look();
 		};
 		const pressed = one.layer === answer.layer && one.unit === answer.unit;
-		const strength = create(
-			"span",
-			{ class: "faint" },
-			`${placeOf(answer, one)}, `,
-			term("r", "r"),
-			` = ${number(one.correlation, 2)}`,
-		);
+		const strength = create("span", { class: "faint" }, `${placeOf(answer, one)}, r = ${number(one.correlation, 2)}`);
 		return create(
 			"li",
 			{},
@@ -202,6 +196,10 @@ export const view = {
 
 	update(run) {
 		listNetworks(form.model, run);
+		at("inside-cell").hidden = !run;
+		if (!run) return;
+		setText("inside-cell-name", `${cellName(run.cell)}, its picture and its equations`);
+		setText("inside-equations", equationsOf(run.cell));
 	},
 
 	close() {},

@@ -46,20 +46,8 @@ async function check() {
 	}
 }
 
-// The assignment's own names where there is one layer, with what each of them is.
-const MEANINGS = {
-	U: "input to hidden",
-	W: "hidden to hidden",
-	b: "bias",
-	V: "hidden to output",
-	c: "bias of the output",
-};
-
-function nameOf({ name }, { layers }) {
-	const symbol = name.split(".").at(-1);
-	const shown = layers === 1 ? symbol : name;
-	return MEANINGS[symbol] ? `${shown} · ${MEANINGS[symbol]}` : shown;
-}
+// The assignment's own names where there is one layer.
+const nameOf = ({ name }, { layers }) => (layers === 1 ? name.split(".").at(-1) : name);
 
 function show(report) {
 	const wrong = report.parameters.filter((row) => !row.passed).length;
