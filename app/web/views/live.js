@@ -236,7 +236,7 @@ function replay() {
 		if (index < mine.ages.length) mine.replaying = window.setTimeout(next, FRAME);
 		else toNow();
 	};
-	mine.replaying = 1;
+	mine.replaying = -1; // the number of no timer
 	next();
 }
 

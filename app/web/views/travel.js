@@ -127,7 +127,7 @@ function stop() {
 
 function play() {
 	if (playing) return stop();
-	playing = 1;
+	playing = -1; // the number of no timer
 	setText("travel-play", "Stop");
 	const next = async (place) => {
 		await show(place);
