@@ -1,6 +1,7 @@
 """The whole OpenAPI document against the application, with data that fits it and data that does not."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.schemas import APIOperation
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from model.cells import CELLS
 from model.config import SETTINGS
@@ -23,9 +24,21 @@ LIMITS = {"deadline_seconds": 5, "max_length": 300, "default_length": 20, "max_b
 @pytest.fixture(scope="module")
 def operations(trained_root) -> Iterator[list[APIOperation]]:
     with application(trained_root, **LIMITS) as client:
-        schema = schemathesis.openapi.from_dict(client.app.openapi())
+        schema = schemathesis.openapi.from_dict(with_events(client.app.openapi()))
         schema.config.update(base_url=str(client.base_url).rstrip("/"))
         yield [result.ok() for result in schema.get_all_operations()]
+
+
+def with_events(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with each stream described by its events, as schemathesis reads OpenAPI 3.1."""
+    text = {"type": "string"}
+    event = {"type": "object", "required": ["data"], "properties": {"data": text, "event": text, "id": text}}
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for answer in operation["responses"].values():
+                if "text/event-stream" in answer.get("content", {}):
+                    answer["content"]["text/event-stream"] = {"schema": event}
+    return document
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -51,7 +64,11 @@ def check(operation: APIOperation, mode: GenerationMode) -> None:
     def requests(data: st.DataObject) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
         # no schema can say which characters a model knows, and what the configured limits are
-        case.call_and_validate(excluded_checks=[positive_data_acceptance], timeout=60)
+        excluded = [positive_data_acceptance]
+        if case.media_type == "application/x-www-form-urlencoded":
+            # curl declares this type for any data: what is no form of known fields is read as a plain text
+            excluded.append(negative_data_rejection)
+        case.call_and_validate(excluded_checks=excluded, timeout=60)
 
     try:
         requests()
