@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ Theme = Literal["light", "dark"]
 Shape = Literal["wide", "narrow"]
 
 DPI = 160
+MARGIN = 0.15  # inches around everything that is drawn
 BASELINES = {"uniform": "guessing: ln K =", "unigram": "single characters", "5-gram": "5-gram"}
 
 
@@ -136,7 +138,8 @@ def draw_gradcheck(
 
 
 def _figure(palette: Palette, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=palette.background)
+    layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN)
+    figure = Figure(figsize=(width, height), layout=layout, facecolor=palette.background)
     axes = figure.add_subplot()
     axes.set_facecolor(palette.background)
     axes.grid(color=palette.grid, linewidth=0.8)

@@ -79,3 +79,11 @@ def test_a_gradient_check_is_drawn_even_where_an_error_is_0(format):
             assert text in shown
     else:
         assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shape", ["wide", "narrow"])
+def test_picture_has_a_margin_on_every_side(shape):
+    pixels = matplotlib.image.imread(io.BytesIO(draw_loss_curve(SMALL, "png", "light", shape)))
+    drawn = np.argwhere((pixels[..., :3] < 1).any(axis=-1))
+    gaps = [*drawn.min(axis=0), *(np.array(pixels.shape[:2]) - 1 - drawn.max(axis=0))]
+    assert min(gaps) >= 16
