@@ -5,12 +5,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from app.engine.engine import UNKNOWN_WAIT, Engine
-from app.engine.job import Job
+from app.engine.job import Chunk, Job
 from app.errors import DeadlineError, DrainingError, OverloadedError
 from model.decoder import Decoder
 from model.generation import Batch, generate
@@ -31,7 +32,7 @@ def engines() -> Iterator[Callable[..., Engine]]:
     """Makes started engines and stops them."""
     made = []
 
-    def make(**settings) -> Engine:
+    def make(**settings: Any) -> Engine:
         made.append(Engine(**settings))
         made[-1].start()
         return made[-1]
@@ -51,11 +52,11 @@ class Clock:
         return self.now
 
 
-def text(length=50, seed=0, prompt="the ", **settings) -> Row:
+def text(length: int = 50, seed: int = 0, prompt: str = "the ", **settings: Any) -> Row:
     return Row(VOCABULARY, prompt, length, seed=seed, **settings)
 
 
-def submitted(engine, job) -> threading.Event:
+def submitted(engine: Engine, job: Job) -> threading.Event:
     """Submits; the event is set at the job's end."""
     end = threading.Event()
     job.listen(lambda: end.set() if job.ended is not None else None)
@@ -63,7 +64,7 @@ def submitted(engine, job) -> threading.Event:
     return end
 
 
-async def read(chunks) -> dict[int, str]:
+async def read(chunks: AsyncIterator[list[Chunk]]) -> dict[int, str]:
     """The texts of a stream by choice, after checking that chunks follow one another."""
     texts, reasons = {}, {}
     async for several in chunks:
@@ -78,17 +79,17 @@ async def read(chunks) -> dict[int, str]:
     return texts
 
 
-def test_500_requests_64_at_a_time_write_what_each_writes_alone(engines):
+def test_500_concurrent_requests_write_what_each_writes_alone(engines):
     """Of all kinds, streamed and not, with one and several choices, on two models: not one byte differs."""
     decoders = [Decoder(random_network(cell, seed=seed)) for seed, cell in enumerate(("elman", "lstm"))]
     engine = engines()
     requests = [mixed_request(number) for number in range(500)]
 
-    def rows(number):
+    def rows(number: int) -> list[Row]:
         choices = range(3) if number % 50 == 0 else [requests[number]["choice"]]
         return [Row(VOCABULARY, **requests[number] | {"choice": choice}) for choice in choices]
 
-    def alone(number):
+    def alone(number: int) -> list[tuple[object, ...]]:
         found = rows(number)
         for row in found:
             batch = Batch(decoders[number % 2])
@@ -98,7 +99,7 @@ def test_500_requests_64_at_a_time_write_what_each_writes_alone(engines):
                 batch.advance()
         return [outcome(row) for row in found]
 
-    async def ask(number, places):
+    async def ask(number: int, places: asyncio.Semaphore) -> list[tuple[object, ...]]:
         async with places:
             streamed, found = number % 3 == 0, rows(number)
             job = Job(decoders[number % 2], found, seconds=60, streamed=streamed)
@@ -109,7 +110,7 @@ def test_500_requests_64_at_a_time_write_what_each_writes_alone(engines):
                 assert await engine.run(job) == found
             return [outcome(row) for row in found]
 
-    async def ask_all():
+    async def ask_all() -> list[list[tuple[object, ...]]]:
         places = asyncio.Semaphore(64)
         return await asyncio.gather(*(ask(number, places) for number in range(500)))
 
@@ -120,8 +121,8 @@ def test_500_requests_64_at_a_time_write_what_each_writes_alone(engines):
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
 
 
-def test_what_it_writes_is_what_generate_writes(engines, decoder):
-    async def scenario(engine):
+def test_engine_writes_what_generate_writes(engines, decoder):
+    async def scenario(engine: Engine) -> None:
         rows = await engine.run(Job(decoder, [text(seed=4), text(seed=5)]))
         assert [row.text for row in rows] == [
             generate(decoder.network, VOCABULARY, "the ", 50, seed=seed).text for seed in (4, 5)
@@ -130,8 +131,8 @@ def test_what_it_writes_is_what_generate_writes(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
-def test_a_stream_begins_before_the_text_is_finished(engines, decoder):
-    async def scenario(engine):
+def test_stream_begins_before_the_text_is_finished(engines, decoder):
+    async def scenario(engine: Engine) -> None:
         row = text(ENDLESS)
         chunks = engine.stream(Job(decoder, [row], streamed=True))
         first = await anext(chunks)
@@ -143,8 +144,8 @@ def test_a_stream_begins_before_the_text_is_finished(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
-def test_chunks_that_nobody_takes_become_one(engines, decoder):
-    async def scenario(engine):
+def test_chunks_that_are_not_read_are_merged_into_one(engines, decoder):
+    async def scenario(engine: Engine) -> None:
         job = Job(decoder, [text(400, seed=1), text(300, seed=2)], streamed=True)
         chunks = engine.stream(job)
         await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the engine gets there")
@@ -157,8 +158,8 @@ def test_chunks_that_nobody_takes_become_one(engines, decoder):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_task_that_is_cancelled_ends_its_job(engines, decoder, streamed):
-    async def scenario(engine):
+def test_cancelled_task_ends_its_job(engines, decoder, streamed):
+    async def scenario(engine: Engine) -> None:
         job = Job(decoder, [text(ENDLESS), text(ENDLESS, seed=1)], streamed=streamed)
         task = asyncio.create_task(read(engine.stream(job)) if streamed else engine.run(job))
         await asyncio.to_thread(wait_until, lambda: engine.stats().running == 2, "the engine gets there")
@@ -206,8 +207,8 @@ def test_a_job_past_its_deadline_fails(engines, decoder, running):
     assert "5 s" in str(late.error)
 
 
-def test_a_deadline_fails_who_waits_for_the_job(engines, decoder):
-    async def scenario(engine):
+def test_passed_deadline_raises_in_run_and_stream(engines, decoder):
+    async def scenario(engine: Engine) -> None:
         with pytest.raises(DeadlineError):
             await engine.run(Job(decoder, [text(ENDLESS)], seconds=0.01))
         with pytest.raises(DeadlineError):
@@ -216,7 +217,7 @@ def test_a_deadline_fails_who_waits_for_the_job(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
-def test_a_full_queue_refuses_with_the_time_that_the_backlog_takes(engines, decoder):
+def test_full_queue_refuses_with_the_time_of_the_backlog(engines, decoder):
     engine = engines(max_rows=2, max_queue=3)
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(5)]
     for job in jobs:
@@ -236,7 +237,7 @@ def test_a_full_queue_refuses_with_the_time_that_the_backlog_takes(engines, deco
         engine.cancel(job)
 
 
-def test_who_would_wait_past_his_deadline_is_refused_with_the_time_that_is_too_much(engines, decoder):
+def test_job_that_would_wait_past_its_deadline_is_refused(engines, decoder):
     engine = engines(max_rows=1, max_queue=3)
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(2)]
     for job in jobs:
@@ -257,7 +258,7 @@ def test_who_would_wait_past_his_deadline_is_refused_with_the_time_that_is_too_m
         engine.cancel(job)
 
 
-def test_a_text_that_cannot_be_written_in_its_time_is_refused_before_any_work(engines, decoder):
+def test_text_too_long_for_its_deadline_is_refused_immediately(engines, decoder):
     engine = engines(max_rows=1)
     wait = submitted(engine, Job(decoder, [text(2000)]))
     assert wait.wait(60)
@@ -270,7 +271,7 @@ def test_a_text_that_cannot_be_written_in_its_time_is_refused_before_any_work(en
     assert engine.stats().running == engine.stats().waiting == 0
 
 
-def test_before_anything_is_measured_the_advice_is_a_second(decoder):
+def test_retry_advice_before_any_measurement_is_the_default(decoder):
     engine = Engine(max_rows=1, max_queue=0)  # not started
     engine.submit(Job(decoder, [text()]))
     with pytest.raises(OverloadedError) as error:
@@ -278,7 +279,7 @@ def test_before_anything_is_measured_the_advice_is_a_second(decoder):
     assert error.value.retry_after == UNKNOWN_WAIT
 
 
-def test_a_place_is_held_for_each_row_until_it_ends(engines, decoder):
+def test_each_row_holds_a_place_until_it_ends(engines, decoder):
     engine = engines(max_rows=4, max_queue=0)
     short, long = text(20), text(ENDLESS)
     job = Job(decoder, [short, long, text(ENDLESS, seed=2)])
@@ -292,7 +293,7 @@ def test_a_place_is_held_for_each_row_until_it_ends(engines, decoder):
     engine.cancel(job)
 
 
-def test_a_job_wider_than_the_engine_runs_when_there_is_nothing_else(engines, decoder):
+def test_job_wider_than_the_engine_runs_when_it_is_idle(engines, decoder):
     engine = engines(max_rows=2, max_queue=1)
     rows = [text(40, seed=seed) for seed in range(7)]
     assert submitted(engine, Job(decoder, rows)).wait(60)
@@ -301,7 +302,7 @@ def test_a_job_wider_than_the_engine_runs_when_there_is_nothing_else(engines, de
     ]
 
 
-def test_rows_join_in_the_order_in_which_they_came(engines, decoder):
+def test_rows_join_in_order_of_arrival(engines, decoder):
     engine, ended = engines(max_rows=1), []
     jobs = [Job(decoder, [text(30, seed=seed)]) for seed in range(20)]
     for number, job in enumerate(jobs):
@@ -313,7 +314,7 @@ def test_rows_join_in_the_order_in_which_they_came(engines, decoder):
     assert jobs[-1].queue_seconds > 0
 
 
-def test_a_full_model_does_not_hold_up_another(engines, decoder):
+def test_full_model_does_not_delay_another(engines, decoder):
     engine, narrow = engines(max_rows=8), Decoder(random_network(seed=9), widest=1)
     long, second = (Job(narrow, [text(ENDLESS, seed=seed)]) for seed in range(2))
     submitted(engine, long)
@@ -325,7 +326,7 @@ def test_a_full_model_does_not_hold_up_another(engines, decoder):
     engine.cancel(second)
 
 
-def test_a_swap_leaves_old_texts_on_old_weights(engines):
+def test_model_swap_keeps_running_texts_on_their_weights(engines):
     old, new = (Decoder(random_network("lstm", seed=seed)) for seed in range(2))
     engine, rows, ends = engines(max_rows=64), [], []
     for number in range(60):
@@ -340,7 +341,7 @@ def test_a_swap_leaves_old_texts_on_old_weights(engines):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_draining_finishes_what_fits_and_fails_the_rest(engines, decoder, streamed):
-    async def scenario(engine):
+    async def scenario(engine: Engine) -> None:
         long = Job(decoder, [text(ENDLESS, seed=1)], streamed=streamed)
         task = asyncio.create_task(read(engine.stream(long)) if streamed else engine.run(long))
         await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1, "the engine gets there")
@@ -357,7 +358,7 @@ def test_draining_finishes_what_fits_and_fails_the_rest(engines, decoder, stream
     asyncio.run(scenario(engines()))
 
 
-def test_an_idle_engine_stops_at_once_and_a_later_drain_does_not_prolong_the_first():
+def test_stop_is_immediate_when_idle_or_after_a_drain():
     engine = Engine()
     engine.start()
     engine.stop(3600)
@@ -370,8 +371,8 @@ def test_an_idle_engine_stops_at_once_and_a_later_drain_does_not_prolong_the_fir
     assert end.is_set()
 
 
-def test_nothing_to_write_ends_at_once(engines, decoder):
-    async def scenario(engine):
+def test_text_of_length_zero_ends_immediately(engines, decoder):
+    async def scenario(engine: Engine) -> None:
         (row,) = await engine.run(Job(decoder, [text(0, prompt="a")]))
         assert (row.text, row.finish_reason) == ("", "length")
         assert await read(engine.stream(Job(decoder, [text(0, prompt="a")], streamed=True))) == {0: ""}
@@ -379,11 +380,11 @@ def test_nothing_to_write_ends_at_once(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
-def test_a_batch_that_fails_fails_its_own_jobs_only(engines, decoder, monkeypatch, caplog):
+def test_failing_batch_fails_only_its_own_jobs(engines, decoder, monkeypatch, caplog):
     engine, broken = engines(), Decoder(random_network(seed=3))
     advance = Batch.advance
 
-    def failing(batch, most):
+    def failing(batch: Batch, most: int) -> list[Row]:
         if batch.decoder is broken:
             raise ZeroDivisionError("a planted fault")
         return advance(batch, most)
@@ -399,11 +400,11 @@ def test_a_batch_that_fails_fails_its_own_jobs_only(engines, decoder, monkeypatc
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
 
 
-def test_a_row_that_cannot_join_fails_its_own_job_only(engines, decoder, monkeypatch, caplog):
+def test_row_that_cannot_join_fails_only_its_own_job(engines, decoder, monkeypatch, caplog):
     engine, join = engines(max_rows=1), Batch.join
     misfit = text(seed=7)
 
-    def failing(batch, row):
+    def failing(batch: Batch, row: Row) -> None:
         if row is misfit:
             raise ZeroDivisionError("a planted fault")
         join(batch, row)
@@ -419,7 +420,7 @@ def test_a_row_that_cannot_join_fails_its_own_job_only(engines, decoder, monkeyp
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
 
 
-def test_the_books_balance_after_any_turn_of_events(engines, decoder):
+def test_counters_balance_after_random_stops_and_cancellations(engines, decoder):
     """Stops, cancelled and late jobs, waiting or running: not a place, not a character is lost."""
     engine, rng = engines(max_rows=6, max_queue=30), random.Random(0)
     jobs, refused = [], 0
@@ -445,7 +446,7 @@ def test_the_books_balance_after_any_turn_of_events(engines, decoder):
     assert refused
 
 
-def test_a_loop_that_has_closed_does_not_disturb_the_engine(engines, decoder):
+def test_closed_event_loop_does_not_disturb_the_engine(engines, decoder):
     engine = engines()
     loop = asyncio.new_event_loop()
     job = Job(decoder, [text(2000)])

@@ -11,7 +11,7 @@ from tests.support.servers import server_process
 REQUESTS = 500
 
 
-def test_500_requests_64_at_a_time_give_the_bytes_that_each_gives_alone(trained):
+def test_500_concurrent_requests_give_the_bytes_of_each_alone(trained):
     rng = random.Random(5)
     requests = [any_request(rng) for _ in range(REQUESTS)]
     store = RunStore(trained.root)

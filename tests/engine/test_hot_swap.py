@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.hot_swap import swap
 
 
-def test_every_text_is_what_its_checkpoint_gives_alone(tmp_path: Path):
+def test_text_written_during_swaps_is_that_of_its_checkpoint(tmp_path: Path):
     answers, written, wrong = swap(tmp_path / "checkpoints", seconds=3, count=64, every=0.1)
     assert {status for _, status, _ in answers} == {200}
     assert not wrong, wrong[0]

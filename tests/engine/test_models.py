@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.support.runs import classic_like, small_text
 from tests.support.stores import announce, refreshed
 
 
-def test_the_run_that_trained_last_is_served(trained: RunStore):
+def test_most_recently_trained_run_is_served(trained: RunStore):
     models = refreshed(trained)
     assert models.current.id == "gru@60"
     announce(trained.get("classic"), 70, b"")
@@ -40,7 +41,7 @@ def test_an_untrained_run_does_not_replace_a_trained_one(trained: RunStore):
     assert models.current.id == "new@5"
 
 
-def test_an_untrained_run_is_served_where_nothing_else_is(tmp_path):
+def test_untrained_run_is_served_if_it_is_the_only_one(tmp_path):
     store = RunStore(tmp_path)
     run = store.create("new", classic_like(), small_text(), "small.txt")
     models = refreshed(store)
@@ -66,7 +67,7 @@ def another(run: Run) -> bytes:
 
 
 @pytest.mark.parametrize("bad", [torn, foreign, another])
-def test_a_bad_checkpoint_is_refused_once_and_the_last_good_one_stays(trained: RunStore, caplog, bad):
+def test_bad_checkpoint_is_refused_once_and_last_good_one_stays(trained: RunStore, caplog, bad):
     models = refreshed(trained)
     good = models.current
     run = trained.get("gru")
@@ -83,7 +84,7 @@ def test_a_bad_checkpoint_is_refused_once_and_the_last_good_one_stays(trained: R
     ]
 
 
-def test_a_bad_checkpoint_that_is_mended_is_served(trained: RunStore):
+def test_bad_checkpoint_is_served_once_repaired(trained: RunStore):
     models = refreshed(trained)
     run = trained.get("gru")
     announce(run, 70, foreign(run))
@@ -93,7 +94,7 @@ def test_a_bad_checkpoint_that_is_mended_is_served(trained: RunStore):
     assert models.current.id == "gru@70"
 
 
-def test_a_start_beside_a_bad_newest_checkpoint_takes_the_one_before(trained: RunStore):
+def test_start_with_a_bad_newest_checkpoint_loads_the_previous(trained: RunStore):
     run = trained.get("gru")
     announce(run, 70, torn(run))
     models = refreshed(trained)
@@ -101,13 +102,13 @@ def test_a_start_beside_a_bad_newest_checkpoint_takes_the_one_before(trained: Ru
     assert models.refusals == 1
 
 
-def test_a_run_without_any_good_checkpoint_leaves_the_place_to_the_one_before(trained: RunStore):
+def test_run_without_good_checkpoints_is_skipped_for_another(trained: RunStore):
     for path in trained.get("gru").checkpoints().values():
         path.write_bytes(b"")
     assert refreshed(trained).current.id == "classic@60"
 
 
-def test_a_damaged_latest_json_is_refused_and_the_files_are_looked_through(trained: RunStore):
+def test_damaged_latest_json_is_refused_and_files_are_searched(trained: RunStore):
     (trained.get("gru").path / "latest.json").write_text("{")
     models = refreshed(trained)
     assert models.current.id == "gru@60"
@@ -126,7 +127,7 @@ def test_weights_that_are_not_finite_are_refused(trained: RunStore):
     assert models.current.id == "gru@60"
 
 
-def test_a_run_that_is_deleted_goes_on_being_served_until_another_is_there(trained: RunStore):
+def test_deleted_run_is_served_until_another_is_available(trained: RunStore):
     models = refreshed(trained)
     shutil.rmtree(trained.get("classic").path)
     shutil.rmtree(trained.get("gru").path)
@@ -151,7 +152,7 @@ def test_a_model_is_found_by_name(trained: RunStore, name, model):
     assert refreshed(trained).get(name).id == model
 
 
-def test_the_best_is_found_by_name_and_by_its_step(trained: RunStore):
+def test_best_model_is_found_by_name_and_by_step(trained: RunStore):
     models = refreshed(trained)
     latest = trained.get("classic").latest()
     assert latest is not None
@@ -165,7 +166,7 @@ def test_the_best_is_found_by_name_and_by_its_step(trained: RunStore):
     )
 
 
-def test_a_step_is_its_own_file_also_where_it_is_the_best(trained: RunStore):
+def test_step_is_loaded_from_its_own_file_even_if_best(trained: RunStore):
     run = trained.get("classic")
     latest = run.latest()
     path = run.checkpoint_path(latest.best.step)
@@ -185,7 +186,7 @@ def test_a_name_without_a_model_is_refused(trained: RunStore, name):
         refreshed(trained).get(name)
 
 
-def test_a_step_that_is_gone_names_those_that_are_there(trained: RunStore):
+def test_missing_step_is_refused_with_the_available_steps(trained: RunStore):
     with pytest.raises(ModelNotFoundError, match=r"no checkpoint 33; it has the steps 0, 20, .*60"):
         refreshed(trained).get("gru@33")
 
@@ -196,13 +197,13 @@ def test_a_run_without_checkpoint_is_not_ready(trained: RunStore):
         refreshed(trained).get("new")
 
 
-def test_a_damaged_checkpoint_that_is_named_says_so(trained: RunStore):
+def test_damaged_checkpoint_requested_by_name_is_reported(trained: RunStore):
     trained.get("classic").checkpoint_path(20).write_bytes(b"")
     with pytest.raises(CheckpointError):
         refreshed(trained).get("classic@20")
 
 
-def test_named_models_are_kept_within_their_bytes_least_recently_used_out_first(trained: RunStore):
+def test_named_models_over_the_byte_limit_evict_the_oldest_used(trained: RunStore):
     models = ModelStore(trained, cache_bytes=2 * refreshed(trained).get("classic@0").size)
     models.refresh()
     first, second = models.get("classic@0"), models.get("classic@20")
@@ -212,7 +213,7 @@ def test_named_models_are_kept_within_their_bytes_least_recently_used_out_first(
     assert models.get("classic@20") is not second
 
 
-def test_a_model_larger_than_the_cache_is_served_and_not_kept(trained: RunStore):
+def test_model_larger_than_the_cache_is_served_but_not_kept(trained: RunStore):
     models = ModelStore(trained, cache_bytes=1)
     models.refresh()
     assert models.get("classic@0") is not models.get("classic@0")
@@ -224,14 +225,14 @@ def test_a_loaded_model_cannot_be_changed(trained: RunStore):
         model.network.parameters["c"][0] = 1
 
 
-def test_progress_tells_losses_and_no_random_state(trained: RunStore):
+def test_progress_has_losses_but_no_random_state(trained: RunStore):
     progress = refreshed(trained).current.progress
     assert progress["smooth_loss"] > 0
     assert "random_state" not in progress
     json.dumps(progress)
 
 
-def test_many_threads_get_what_they_ask_for_while_checkpoints_change(trained: RunStore):
+def test_threads_get_the_requested_model_during_changes(trained: RunStore):
     models = refreshed(trained)
     run = trained.get("gru")
     wrong: list[str] = []
@@ -251,12 +252,12 @@ def test_many_threads_get_what_they_ask_for_while_checkpoints_change(trained: Ru
     assert not wrong
 
 
-def test_one_run_that_fails_does_not_end_the_look_at_others(trained: RunStore, monkeypatch, caplog):
+def test_run_that_cannot_be_read_does_not_stop_the_refresh(trained: RunStore, monkeypatch, caplog):
     models = refreshed(trained)
     announce(trained.get("classic"), 70, b"")
     checkpoints = Run.checkpoints
 
-    def failing(run: Run):
+    def failing(run: Run) -> dict[int, Path]:
         if run.name == "gru":
             raise PermissionError("not yours")
         return checkpoints(run)
@@ -271,10 +272,10 @@ def test_one_run_that_fails_does_not_end_the_look_at_others(trained: RunStore, m
     ]
 
 
-def test_a_model_that_cannot_be_laid_out_does_not_end_the_look_at_others(trained: RunStore, monkeypatch):
+def test_model_that_fails_to_load_does_not_stop_the_refresh(trained: RunStore, monkeypatch):
     announce(trained.get("classic"), 70, b"")
 
-    def fail(run: str, path: object, checkpoint: object):
+    def fail(run: str, path: object, checkpoint: object) -> object:
         if run == "classic":
             raise MemoryError
         return loaded(run, path, checkpoint)
@@ -284,7 +285,7 @@ def test_a_model_that_cannot_be_laid_out_does_not_end_the_look_at_others(trained
     assert refreshed(trained).current.id == "gru@60"
 
 
-def test_a_run_deleted_during_the_look_is_not_an_error(trained: RunStore, monkeypatch, caplog):
+def test_run_deleted_during_the_refresh_is_not_an_error(trained: RunStore, monkeypatch, caplog):
     new = trained.create("new", classic_like(), small_text(), "small.txt")
     runs = trained.list()
     shutil.rmtree(new.path)
@@ -293,7 +294,7 @@ def test_a_run_deleted_during_the_look_is_not_an_error(trained: RunStore, monkey
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_what_is_kept_of_a_deleted_run_is_released(trained: RunStore):
+def test_cached_models_of_a_deleted_run_are_released(trained: RunStore):
     models = refreshed(trained)
     announce(trained.get("classic"), 70, torn(trained.get("classic")))
     models.get("classic@60")

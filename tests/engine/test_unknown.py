@@ -34,7 +34,7 @@ ENGLISH = Vocabulary.from_text("\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS
         ("\ud800", ""),
     ],
 )
-def test_the_nearest_character_is_the_same_sign_or_the_letter_without_its_marks(character, expected):
+def test_nearest_character_is_a_variant_or_the_unaccented_letter(character, expected):
     assert nearest(character, ENGLISH) == expected
 
 
@@ -51,7 +51,7 @@ def test_the_nearest_character_is_the_same_sign_or_the_letter_without_its_marks(
         ("ACGT", " ", ""),
     ],
 )
-def test_the_nearest_character_depends_on_the_vocabulary(known, character, expected):
+def test_nearest_character_depends_on_the_vocabulary(known, character, expected):
     assert nearest(character, Vocabulary(sorted(known))) == expected
 
 
@@ -60,19 +60,19 @@ def test_characters_are_dropped_or_replaced_and_counted(how, expected):
     assert readable("cafe café “zBz”", ENGLISH, how) == (expected, 3)
 
 
-def test_a_known_text_is_read_as_it_is():
+def test_known_text_is_unchanged():
     for how in ("refuse", "drop", "replace"):
         assert readable("the cat, 'sat'", ENGLISH, how) == ("the cat, 'sat'", 0)
 
 
 @pytest.mark.parametrize("how", ["refuse", "drop", "replace"])
-def test_line_ends_and_marks_are_read_as_in_texts(how):
+def test_line_ends_and_byte_order_marks_are_read_as_in_texts(how):
     assert readable("\ufeffa\r\nb\rc\n", ENGLISH, how) == ("a\nb\nc\n", 0)
     with_both = Vocabulary(sorted("\n\rab\ufeff"))
     assert readable("\ufeffa\r\nb", with_both, how) == ("\ufeffa\r\nb", 0)
 
 
-def test_refused_characters_have_their_positions_in_the_text_as_it_was_sent():
+def test_refused_characters_have_positions_in_the_sent_text():
     with pytest.raises(UnknownCharacterError) as error:
         readable("\ufeffa\r\n€b€", ENGLISH, "refuse")
     assert error.value.unknown == [(4, "€"), (6, "€")]

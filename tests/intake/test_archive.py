@@ -81,7 +81,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_an_export_that_was_changed_is_refused_with_the_reason(trained: RunStore, members, kind: str):
+def test_modified_export_is_refused_with_the_reason(trained: RunStore, members, kind: str):
     change, reason = REFUSED[kind]
     with pytest.raises(InvalidRequestError, match=reason) as raised:
         taken(trained, zipped(change(members)))
@@ -91,7 +91,7 @@ def test_an_export_that_was_changed_is_refused_with_the_reason(trained: RunStore
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_ways_of_packing_are_refused(trained: RunStore, members, compression: int):
+def test_other_compression_methods_are_refused(trained: RunStore, members, compression: int):
     with pytest.raises(InvalidRequestError, match="neither stored nor deflated"):
         taken(trained, zipped(members, compression))
 
@@ -120,7 +120,7 @@ def peak(work: Callable[[], object]) -> tuple[int, float]:
         tracemalloc.stop()
 
 
-def test_small_imports_that_would_unpack_to_much_cost_little(trained: RunStore, members):
+def test_import_of_a_zip_bomb_uses_little_memory_and_time(trained: RunStore, members):
     header = b'{"__metadata__":' + b"[]," * 9_000_000
     attacks = {
         "lines": members | {"history.jsonl": b"{}\n" * 10_000_000},
@@ -136,7 +136,7 @@ def test_small_imports_that_would_unpack_to_much_cost_little(trained: RunStore, 
         assert seconds < 20, kind
 
 
-def test_many_lines_are_checked_without_being_held(tmp_path: Path):
+def test_many_lines_are_checked_without_being_kept_in_memory(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 1.5}\n' * 200_000)
     tracemalloc.start()
@@ -145,7 +145,7 @@ def test_many_lines_are_checked_without_being_held(tmp_path: Path):
     tracemalloc.stop()
 
 
-def test_an_export_comes_back_whole_and_is_always_the_same_bytes(trained: RunStore, tmp_path: Path):
+def test_export_is_reproducible_and_imports_completely(trained: RunStore, tmp_path: Path):
     run = trained.get("classic")
     for name in ("one.zip", "two.zip"):
         export(run, None, True, tmp_path / name)
@@ -156,7 +156,7 @@ def test_an_export_comes_back_whole_and_is_always_the_same_bytes(trained: RunSto
     assert again.latest().newest.digest == run.latest().newest.digest
 
 
-def test_an_export_leaves_bad_lines_out(trained: RunStore, tmp_path: Path):
+def test_export_omits_bad_lines(trained: RunStore, tmp_path: Path):
     run = trained.get("classic")
     good = run.history()
     with run.history_path.open("ab") as file:
@@ -166,7 +166,7 @@ def test_an_export_leaves_bad_lines_out(trained: RunStore, tmp_path: Path):
     assert trained.get("again").history() == good
 
 
-def test_an_import_does_not_become_the_default_whatever_its_times_say(trained: RunStore, members):
+def test_import_never_becomes_the_default_by_its_times(trained: RunStore, members):
     taken(trained, zipped(changed("run.json", created=250_000_000_000.0)(members)))
     assert refreshed(trained).current.run == "gru"
     assert trained.get("again").latest().newest.time <= time.time()

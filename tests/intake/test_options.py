@@ -10,7 +10,7 @@ from model.errors import ConfigError
 @pytest.mark.parametrize(
     "value", [10**400, -(10**400), float("inf"), float("nan"), "9" * 400, [[]], {}, True]
 )
-def test_an_option_of_any_size_is_a_refusal(name: str, value: object):
+def test_huge_option_is_refused_with_a_short_message(name: str, value: object):
     with pytest.raises(ConfigError, match=name) as raised:
         Options.parse({name: value})
     assert len(str(raised.value)) < 300

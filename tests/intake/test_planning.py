@@ -2,23 +2,26 @@
 
 import random
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
-from app.intake.expectations import Queue, expected_loss, loss_range, make_plan, queue_of
+from app.intake.expectations import Plan, Queue, expected_loss, loss_range, make_plan, queue_of
 from app.intake.planning import MEMBERS, PLANNED, rounded, sizes
 from app.store.records import Control, Status
 from app.store.run_store import RunStore
-from model.config import PRESETS
+from model.config import PRESETS, RunConfig
 from model.vocabulary import Vocabulary
 from tests.support.runs import small_text
 
 SPEED = 45_000.0
 
 
-def plan_for(text, minutes=3.0, cores=2, measured=None, **asked):
-    def speed_of(config, vocabulary, ids):
+def plan_for(
+    text: str, minutes: float = 3.0, cores: int = 2, measured: list[RunConfig] | None = None, **asked: Any
+) -> Plan:
+    def speed_of(config: RunConfig, vocabulary: Vocabulary, ids: object) -> float:
         if measured is not None:
             measured.append(config)
         return SPEED * min(1, cores / config.members)
@@ -26,7 +29,7 @@ def plan_for(text, minutes=3.0, cores=2, measured=None, **asked):
     return make_plan(text, {"minutes": minutes} | asked, cores, speed_of)
 
 
-def test_three_minutes_on_two_cores_and_a_megabyte_are_three_networks():
+def test_plan_for_a_megabyte_on_two_cores_has_three_networks():
     assert sizes(1_000_000, 180 * SPEED, 2) == {
         "hidden": 256,
         "members": 3,
@@ -49,12 +52,12 @@ def test_little_time_gets_a_single_smaller_network_on_all_cores():
     assert sizes(1_000_000, 1e7, 1) == {"hidden": 256, "members": 1, "shards": 1}
 
 
-def test_every_core_has_a_network():
+def test_plan_has_a_network_for_every_core():
     assert sizes(1_000_000, 1e6, 4)["members"] == 4
     assert sizes(1_000_000, 1e6, 64)["members"] == MEMBERS
 
 
-def test_a_plan_can_be_trained_and_says_what_to_expect():
+def test_plan_can_be_trained_and_states_what_to_expect():
     plan = plan_for(small_text(50_000), seed=7)
     config = plan.config
     assert (config.preset, config.minutes, config.seed) == (PLANNED, 3.0, 7)
@@ -72,7 +75,7 @@ def test_a_plan_can_be_trained_and_says_what_to_expect():
     ("asked", "members", "passes"),
     [({}, MEMBERS, 2 / MEMBERS), ({"seed": 3, "members": 3}, 3, 2 / 3), ({"members": 1}, 1, 1)],
 )
-def test_more_networks_than_cores_share_the_speed_that_was_measured(asked, members, passes):
+def test_more_networks_than_cores_share_the_measured_speed(asked, members, passes):
     measured = []
     plan = plan_for(small_text(50_000), measured=measured, **asked)
     assert [config.members for config in measured] == [2]
@@ -81,24 +84,24 @@ def test_more_networks_than_cores_share_the_speed_that_was_measured(asked, membe
 
 
 @pytest.mark.parametrize("asked", [{"hidden": 40}, {"cell": "lstm"}, {"minutes": 0.01}, {"layers": 2}])
-def test_a_network_of_another_size_is_measured_itself(asked):
+def test_network_of_another_size_is_measured_again(asked):
     measured = []
     plan = plan_for(small_text(50_000), measured=measured, **asked)
     assert len(measured) == 2
     assert measured[1].hidden == plan.config.hidden
 
 
-def test_what_is_asked_for_stays():
+def test_requested_settings_are_kept_in_the_plan():
     config = plan_for(small_text(20_000), hidden=40, members=1, cell="lstm", validate_every=30).config
     assert (config.hidden, config.members, config.cell, config.validate_every) == (40, 1, "lstm", 30)
 
 
 @pytest.mark.parametrize(("length", "streams"), [(800, 1), (2_000, 2), (10_000, 13), (1_000_000, 32)])
-def test_streams_are_long_enough_to_carry_a_state(length, streams):
+def test_planned_streams_are_long_enough_to_carry_a_state(length, streams):
     assert plan_for(small_text(length)).config.streams == streams
 
 
-def test_of_a_long_text_a_bounded_part_is_held_out():
+def test_held_out_part_of_a_long_text_is_bounded():
     assert plan_for(small_text(2_000_000)).config.validation_fraction == 0.05
     assert plan_for(small_text(20_000)).config.validation_fraction == 0.1
 
@@ -135,14 +138,14 @@ REACHED = {1e5: 0.8589, 3e5: 0.8001, 9e5: 0.7955, 2.7e6: 0.7956}
 
 
 @pytest.mark.parametrize("read", REACHED)
-def test_the_loss_reached_on_a_regular_text_is_in_the_range(read):
+def test_loss_reached_on_a_regular_text_is_in_the_range(read):
     ids, characters = ids_of(regular_text(200_000))
     low, high = loss_range(ids, 180_000, characters, read)
     assert low <= REACHED[read] <= high
     assert high / low < 1.25
 
 
-def test_the_loss_of_an_upload_is_expected_in_the_middle_of_the_range():
+def test_expected_loss_of_an_upload_is_the_middle_of_the_range():
     text = regular_text(20_000)
     ids, characters = ids_of(text)
     config = PRESETS["gru"].replace(steps=200)
@@ -151,7 +154,7 @@ def test_the_loss_of_an_upload_is_expected_in_the_middle_of_the_range():
     assert loss_range(ids, 18_000, characters, 200 * 64 * 32) > (low, high)  # memorised sooner
 
 
-def test_a_plan_beside_a_busy_worker_waits_for_the_queue(tmp_path):
+def test_plan_with_a_busy_worker_includes_the_queue(tmp_path):
     store = RunStore(tmp_path / "store")
     timed = PRESETS["gru"].replace(minutes=2.0)
     for name, status in {
@@ -177,5 +180,5 @@ def test_a_plan_beside_a_busy_worker_waits_for_the_queue(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.3, 10), (14.0, 10), (99.0, 90), (4321.0, 4000)])
-def test_steps_that_people_can_read(value, expected):
+def test_steps_are_rounded_to_readable_numbers(value, expected):
     assert rounded(value) == expected

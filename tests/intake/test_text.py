@@ -46,7 +46,7 @@ def warnings(contents: Contents) -> list[str]:
 
 
 @given(lines=LINES, marked=st.booleans())
-def test_utf8_is_read_with_line_feeds_and_without_its_mark(tmp_path_factory, lines, marked):
+def test_utf8_is_read_with_line_feeds_and_without_its_bom(tmp_path_factory, lines, marked):
     data = UTF8_MARK * marked + "".join(line + end for line, end in lines).encode()
     expected = "".join(line + "\n" for line, _ in lines)
     folder = tmp_path_factory.mktemp("text")
@@ -54,12 +54,12 @@ def test_utf8_is_read_with_line_feeds_and_without_its_mark(tmp_path_factory, lin
         assert read(folder, data).text == expected
 
 
-def test_empty_lines_stay(tmp_path):
+def test_empty_lines_are_kept(tmp_path):
     assert read(tmp_path, b"a\r\nb\rc\n\r\nd\r\r\n").text == "a\nb\nc\n\nd\n\n"
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 7])
-def test_line_ends_and_characters_may_lie_across_pieces(tmp_path, monkeypatch, size):
+def test_line_ends_and_characters_split_across_chunks_are_read(tmp_path, monkeypatch, size):
     monkeypatch.setattr("app.intake.encodings.PIECE", size)
     for encoding in ("utf-8", "utf-16", "shift_jis"):
         data = "ab\r\nかな\r\nc\r\r\n".encode(encoding)
@@ -69,7 +69,7 @@ def test_line_ends_and_characters_may_lie_across_pieces(tmp_path, monkeypatch, s
 @pytest.mark.parametrize(
     ("data", "position"), [(b"caf\xe9 noir", 3), (b"cut short \xe2\x82", 10), (b"\xed\xa0\x80", 0)]
 )
-def test_what_is_not_utf8_is_refused_with_its_offset(tmp_path, monkeypatch, data, position):
+def test_invalid_utf8_is_refused_with_its_offset(tmp_path, monkeypatch, data, position):
     assert refusal(tmp_path, data)["position"] == position
     monkeypatch.setattr("app.intake.encodings.PIECE", 2)
     assert refusal(tmp_path, data)["position"] == position
@@ -100,7 +100,7 @@ def test_an_encoding_is_suggested(tmp_path, encoding, text):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_a_mark_of_another_encoding_names_it(tmp_path, encoding):
+def test_bom_of_another_encoding_is_identified(tmp_path, encoding):
     found = refusal(tmp_path, "\ufeffa text".encode(encoding))
     assert f"encoding={encoding[:6]}" in str(found["message"])
     assert found["position"] == 0
@@ -109,7 +109,7 @@ def test_a_mark_of_another_encoding_names_it(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_utf16_without_a_mark_is_refused_with_the_byte_order(tmp_path, encoding):
+def test_utf16_without_a_bom_is_refused_with_the_byte_order(tmp_path, encoding):
     found = refusal(tmp_path, "hello".encode(f"{encoding}-le"), encoding=encoding)
     assert (found["code"], found["position"]) == ("wrong_encoding", 0)
     if encoding == "utf-16":
@@ -138,7 +138,7 @@ def test_every_text_encoding_of_python_is_known():
 
 
 @given(data=st.binary(max_size=60))
-def test_any_bytes_in_any_encoding_are_a_text_or_a_refusal(data):
+def test_any_bytes_in_any_encoding_are_read_or_refused(data):
     for encoding in text_encodings():
         for content in (data, b"plain text " * 3 + data):
             with contextlib.suppress(FileRefusedError):
@@ -168,7 +168,7 @@ def test_more_characters_than_a_network_can_have_are_refused(tmp_path):
     assert "65,537 distinct characters" in found["message"]
 
 
-def test_the_end_mark_of_dos_is_left_out(tmp_path):
+def test_dos_end_of_file_mark_is_removed(tmp_path):
     data = b"the cat sat\r\n" * 100 + b"\x1a"
     contents = read(tmp_path, data)
     assert contents.text == "the cat sat\n" * 100
@@ -178,7 +178,7 @@ def test_the_end_mark_of_dos_is_left_out(tmp_path):
     assert "control_characters" in warnings(inside)
 
 
-def test_a_few_control_characters_are_a_warning_and_many_are_binary(tmp_path):
+def test_few_control_characters_warn_and_many_are_refused(tmp_path):
     assert "control_characters" in warnings(read(tmp_path, small_text().encode() + b"\x1b[0m\n"))
     assert refusal(tmp_path, (small_text(400) + "\x1b").encode() * 30)["code"] == "binary"
     assert refusal(tmp_path, small_text().encode() + b"\0")["code"] == "binary"
@@ -198,7 +198,7 @@ def test_a_file_too_large_is_refused(tmp_path, monkeypatch):
         read(tmp_path, b"five!")
 
 
-def test_a_file_name_that_is_not_utf8_is_read_and_shown(tmp_path):
+def test_file_with_a_non_utf8_name_is_read_and_shown(tmp_path):
     path = Path(str(tmp_path)) / "caf\udce9.txt"
     path.write_bytes(b"caf\xe9 noir")
     with pytest.raises(UnusableTextError, match=r"caf\ufffd\.txt is not utf-8"):
@@ -213,7 +213,7 @@ def zipped(compression: int = zipfile.ZIP_DEFLATED, **files: bytes) -> bytes:
     return data.getvalue()
 
 
-def test_the_files_of_a_zip_are_read_in_the_order_of_their_names(tmp_path):
+def test_files_of_a_zip_are_read_in_order_of_their_names(tmp_path):
     data = zipped(**{"b.txt": b"second", "a.txt": b"first", ".hidden": b"\0", "__MACOSX/a": b"\0"})
     assert read(tmp_path, data, "my.zip").text == "first\nsecond"
 
@@ -222,7 +222,7 @@ COMPRESSIONS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zip
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_zip_damaged_anywhere_is_read_or_refused(tmp_path, compression):
+def test_damaged_zip_is_read_or_refused(tmp_path, compression):
     whole = zipped(compression, **{"a.txt": small_text(3000).encode()})
     for position in range(0, len(whole), 1 if len(whole) < 2000 else 7):
         data = bytearray(whole)
@@ -279,7 +279,7 @@ def test_a_file_without_text_is_refused_by_its_kind(tmp_path, head, in_zip):
     assert "latin-1" not in str(found["message"])
 
 
-def test_texts_that_begin_like_binaries_are_texts(tmp_path):
+def test_texts_that_begin_like_binaries_are_read(tmp_path):
     for text in ("BM is short for something.\n", "MZ, ID3 and BZh are marks.\n", "ID3 tags\n"):
         assert read(tmp_path, text.encode()).text == text
 

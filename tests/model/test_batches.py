@@ -10,7 +10,7 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(0, 60))  # T
 
 
 @given(sizes)
-def test_targets_are_the_inputs_one_character_on(size):
+def test_targets_are_the_inputs_shifted_by_one_character(size):
     steps, streams, spare = size
     ids = np.arange(steps * streams + 1 + spare, dtype=np.int32)
     batches = Batches(ids, steps, streams)
@@ -21,7 +21,7 @@ def test_targets_are_the_inputs_one_character_on(size):
 
 
 @given(sizes)
-def test_each_stream_goes_on_where_it_stopped_until_the_epoch_ends(size):
+def test_stream_continues_where_it_stopped_within_an_epoch(size):
     steps, streams, spare = size
     batches = Batches(np.arange(steps * streams + 1 + spare, dtype=np.int32), steps, streams)
     previous = None
@@ -35,7 +35,7 @@ def test_each_stream_goes_on_where_it_stopped_until_the_epoch_ends(size):
 
 
 @given(sizes)
-def test_no_character_is_an_input_twice_in_an_epoch(size):
+def test_each_character_is_an_input_at_most_once_per_epoch(size):
     steps, streams, spare = size
     ids = np.arange(steps * streams + 1 + spare, dtype=np.int32)
     batches = Batches(ids, steps, streams)
@@ -44,14 +44,14 @@ def test_no_character_is_an_input_twice_in_an_epoch(size):
     assert len(seen) > len(ids) - 1 - (steps + 1) * streams  # and few are left out
 
 
-def test_one_stream_is_the_assignments_walk():
+def test_one_stream_reads_windows_as_the_assignment_does():
     batches = Batches(np.arange(100, dtype=np.int32), 25, 1)
     assert batches.windows_per_epoch == 3  # 75 inputs; a fourth window would lack its last target
     assert batches.window(1).inputs[:, 0].tolist() == list(range(25, 50))
     assert batches.window(3).inputs[0, 0] == 0
 
 
-def test_a_text_too_short_says_how_long_it_must_be():
+def test_text_too_short_is_refused_with_the_required_length():
     with pytest.raises(TextError, match="at least 26"):
         Batches(np.zeros(25, np.int32), 25, 1)
 

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from model.network import Network, NetworkConfig
 from model.vocabulary import Vocabulary
 
 
-def make(step=7, cell="gru", hidden=4, characters="\n abé😀"):
+def make(step: int = 7, cell: str = "gru", hidden: int = 4, characters: str = "\n abé😀") -> Checkpoint:
     vocabulary = Vocabulary.from_text(characters)
     config = RunConfig(cell=cell, hidden=hidden)
     sizes = NetworkConfig(len(vocabulary), hidden, 1, cell)
@@ -44,7 +46,7 @@ def test_decode_reverses_encode_to_the_bit(step, cell, characters):
     assert copy.digest == original.digest != ""
 
 
-def test_the_same_checkpoint_gives_the_same_bytes_and_another_another_digest():
+def test_equal_checkpoints_have_equal_bytes_and_others_differ():
     assert encode(make()) == encode(make())
     first, second = make(), make()
     second.parameters[0] = np.nextafter(second.parameters[0], np.float32(9))
@@ -52,7 +54,7 @@ def test_the_same_checkpoint_gives_the_same_bytes_and_another_another_digest():
     assert first.digest != second.digest
 
 
-def test_network_has_the_parameters():
+def test_network_of_a_checkpoint_has_its_parameters():
     original = make()
     network = decode(encode(original)).network()
     assert isinstance(network, Network)
@@ -61,7 +63,7 @@ def test_network_has_the_parameters():
 
 @settings(max_examples=150)
 @given(st.data())
-def test_one_flipped_bit_anywhere_is_noticed(data):
+def test_any_flipped_bit_is_detected(data):
     whole = encode(make())
     index = data.draw(st.integers(0, len(whole) - 1))
     damaged = bytearray(whole)
@@ -72,19 +74,19 @@ def test_one_flipped_bit_anywhere_is_noticed(data):
 
 @settings(max_examples=50)
 @given(st.data())
-def test_a_torn_file_is_refused(data):
+def test_truncated_file_is_refused(data):
     whole = encode(make())
     with pytest.raises(CheckpointError):
         decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
 
 
 @given(st.binary(max_size=200))
-def test_a_foreign_file_is_refused(data):
+def test_file_of_another_kind_is_refused(data):
     with pytest.raises(CheckpointError):
         decode(data)
 
 
-def forge(change):
+def forge(change: Callable[[dict[str, Any]], object]) -> bytes:
     """A file whose checksum is right but whose description says something else."""
     whole = encode(make())
     described = json.loads(checkpoints._metadata(whole, "").partition(" ")[2])
@@ -105,7 +107,7 @@ def forge(change):
         (lambda d: d.pop("step"), "step"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused_with_the_reason(change, reason):
+def test_inconsistent_file_is_refused_with_the_reason(change, reason):
     with pytest.raises(CheckpointError, match=reason):
         decode(forge(change))
 
@@ -115,7 +117,7 @@ def test_a_safetensors_file_of_another_program_is_refused():
         decode(checkpoints.save_tensors({"x": np.zeros(3)}, {"format": "pt"}))
 
 
-def test_the_forgery_without_a_change_is_accepted():
+def test_forged_file_without_changes_is_accepted():
     assert decode(forge(lambda d: None)).step == 7
 
 
@@ -126,7 +128,7 @@ def test_values_that_are_not_finite_are_refused():
         decode(encode(broken))
 
 
-def test_load_says_what_is_wrong_with_a_file(tmp_path):
+def test_load_of_unreadable_file_is_refused_with_the_reason(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         load(tmp_path / "absent.safetensors")
     path = tmp_path / "x.safetensors"
@@ -137,7 +139,7 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
         load(path)
 
 
-def test_a_file_past_the_limit_is_not_read(tmp_path, monkeypatch):
+def test_file_over_the_size_limit_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
     path.write_bytes(encode(make()))
     monkeypatch.setattr(checkpoints, "MAX_BYTES", 100)

@@ -89,7 +89,7 @@ LEGAL = {  # what is in range at these places
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: value[:9])
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
-def test_odd_values_in_a_description_are_refused(place: tuple[str, ...], value: str):
+def test_invalid_values_in_a_description_are_refused(place: tuple[str, ...], value: str):
     data = forged(described(place, value))
     if value in LEGAL.get(place, ()):
         assert decode(data).digest
@@ -100,7 +100,7 @@ def test_odd_values_in_a_description_are_refused(place: tuple[str, ...], value: 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", '"x"', DEEP, "{}", '{"version": 1}'])
-def test_a_description_that_is_other_json_is_refused(text: str):
+def test_description_of_other_json_is_refused(text: str):
     with pytest.raises(CheckpointError):
         decode(forged(text))
 
@@ -128,7 +128,7 @@ def test_a_large_header_is_refused_before_it_is_parsed():
         tracemalloc.stop()
 
 
-def test_a_load_takes_the_memory_of_its_file(tmp_path: Path):
+def test_load_uses_little_more_memory_than_the_file(tmp_path: Path):
     path = tmp_path / "step-000000007.safetensors"
     path.write_bytes(encode(checkpoint()))
     tracemalloc.start()
@@ -139,17 +139,17 @@ def test_a_load_takes_the_memory_of_its_file(tmp_path: Path):
         tracemalloc.stop()
 
 
-def test_more_characters_than_a_vocabulary_may_have_are_refused():
+def test_vocabulary_over_the_limit_is_refused():
     with pytest.raises(ConfigError, match=f"at most {MOST_CHARACTERS:,}"):
         Vocabulary(map(chr, range(32, 33 + MOST_CHARACTERS)))
 
 
-def test_a_checkpoint_that_could_not_be_read_is_not_written():
+def test_checkpoint_that_could_not_be_read_is_not_written():
     with pytest.raises(ValueError, match="JSON"):
         encode(checkpoint(loss=float("inf")))
 
 
-def test_a_message_of_a_checkpoint_names_no_folder(tmp_path: Path):
+def test_checkpoint_error_does_not_name_the_folder(tmp_path: Path):
     path = tmp_path / "step-000000007.safetensors"
     path.write_bytes(b"x")
     with pytest.raises(CheckpointError) as raised:
@@ -160,7 +160,7 @@ def test_a_message_of_a_checkpoint_names_no_folder(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["hidden", "learning_rate", "minutes", "seed", "cell"])
 @pytest.mark.parametrize("value", [LONG, -LONG, float("inf"), "1" * 400, "x" * 100_000, [[]], None, True])
-def test_a_setting_of_any_size_is_a_refusal(name: str, value: object):
+def test_huge_setting_is_refused_with_a_short_message(name: str, value: object):
     with pytest.raises(ConfigError) as raised:
         RunConfig().replace(**{name: value})
     assert len(str(raised.value)) < 400

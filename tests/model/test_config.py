@@ -6,7 +6,7 @@ from model.config import PRESETS, SETTINGS, RunConfig
 from model.errors import ConfigError
 
 
-def test_the_classic_preset_is_the_assignment():
+def test_classic_preset_has_the_assignments_settings():
     classic = PRESETS["classic"]
     assert (classic.cell, classic.hidden, classic.layers) == ("elman", 100, 1)
     assert (classic.sequence_length, classic.streams, classic.reduction) == (25, 1, "sum")
@@ -20,13 +20,13 @@ def test_the_classic_preset_is_the_assignment():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_survive_json(name):
+def test_presets_are_unchanged_after_json_round_trip(name):
     assert RunConfig.from_dict(PRESETS[name].to_dict()) == PRESETS[name]
     assert PRESETS[name].preset == name
 
 
 @pytest.mark.parametrize("field", [name for name, known in SETTINGS.items() if known.kind is not str])
-def test_out_of_range_names_field_limit_and_value(field):
+def test_setting_out_of_range_names_field_limit_and_value(field):
     low, high = SETTINGS[field].low, SETTINGS[field].high
     assert math.isfinite(low)
     assert math.isfinite(high)
@@ -48,11 +48,11 @@ def test_out_of_range_names_field_limit_and_value(field):
         ({"validation_fraction": 0}, "needs validation_fraction"),
     ],
 )
-def test_what_cannot_be_a_run_is_refused(change, message):
+def test_invalid_run_settings_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         RunConfig().replace(**change)
 
 
-def test_text_from_a_command_line_is_converted():
+def test_command_line_text_is_converted_to_the_fields_type():
     config = RunConfig().replace(hidden="64", learning_rate="1e-3", cell="lstm")
     assert (config.hidden, config.learning_rate, config.cell) == (64, 0.001, "lstm")

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+from collections.abc import Callable
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -9,13 +11,14 @@ import pytest
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from model.cells import CELLS
+from model.cells import CELLS, Array
 from model.decoder import Decoder, Lanes
 from model.errors import ConfigError, UnknownCharacterError
 from model.generation import PAGE, Batch, generate
 from model.loss import log_softmax
 from model.row import Row, start_character
 from model.sampling import ANY, Sampler, SamplingConfig
+from model.single_row import SingleRow
 from model.vocabulary import Vocabulary
 from tests.support.networks import VOCABULARY, in_blocks, mixed_request, outcome, random_network
 
@@ -26,7 +29,7 @@ def one_blas_thread():
         yield
 
 
-def finish(decoder, *rows, block=32):
+def finish(decoder: Decoder, *rows: Row, block: int = 32) -> Row:
     batch = Batch(decoder)
     for row in rows:
         if row.finish_reason is None:
@@ -36,13 +39,13 @@ def finish(decoder, *rows, block=32):
     return rows[0]
 
 
-def alone(decoder, request):
+def alone(decoder: Decoder, request: dict[str, Any]) -> tuple[object, ...]:
     return outcome(finish(decoder, Row(VOCABULARY, **request)))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_steps_are_the_network_s(cell, layers):
+def test_decoder_steps_equal_network_steps(cell, layers):
     decoder, rows = Decoder(random_network(cell, layers), widest=5), 5
     network = decoder.network.astype(np.float64)
     ids = np.random.default_rng(1).integers(len(VOCABULARY), size=(30, rows))
@@ -65,7 +68,7 @@ def test_steps_are_the_network_s(cell, layers):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("laid_out", [lambda decoder: decoder, in_blocks], ids=["as found", "in blocks"])
-def test_rows_write_the_same_bytes_in_any_company(cell, laid_out):
+def test_rows_write_the_same_bytes_in_any_batch(cell, laid_out):
     """Alone, in turns of any length, joining and leaving at any time, in one batch after the other."""
     decoder = laid_out(Decoder(random_network(cell, layers=2), widest=16))
     requests = [mixed_request(number, longest=PAGE + 60) for number in range(60)]
@@ -84,7 +87,7 @@ def test_rows_write_the_same_bytes_in_any_company(cell, laid_out):
 
 
 @pytest.mark.parametrize("block", [1, 3, 64, 1000])
-def test_the_size_of_a_block_does_not_matter(block):
+def test_block_size_does_not_change_the_text(block):
     decoder = Decoder(random_network(), widest=4)
     for number in range(25):
         row = Row(VOCABULARY, **mixed_request(number, longest=2 * PAGE + 50))
@@ -94,7 +97,7 @@ def test_the_size_of_a_block_does_not_matter(block):
         )
 
 
-def test_where_widths_differ_steps_are_of_whole_blocks():
+def test_steps_are_whole_blocks_where_widths_differ():
     decoder = in_blocks(Decoder(random_network("gru"), widest=8))
     widths = []
     batch = Batch(decoder)
@@ -112,24 +115,24 @@ def test_where_widths_differ_steps_are_of_whole_blocks():
 
 
 @pytest.mark.parametrize(("fault", "block"), [("a width", 8), ("a place", 1), ("one row", 8)])
-def test_a_blas_that_breaks_the_promise_is_found_out(fault, block, monkeypatch):
+def test_blas_that_breaks_exactness_is_detected(fault, block, monkeypatch):
     """Products are then made of so many rows that all lanes are alike: the first number that passes."""
     stepper, single_row = Lanes.stepper, Lanes.single_row
 
-    def spoil(memory, lanes):
+    def spoil(memory: Lanes, lanes: int | slice) -> None:
         memory.logits[lanes] = np.nextafter(memory.logits[lanes], np.float32(9))
 
-    def faulty(memory, lanes):
+    def faulty(memory: Lanes, lanes: int) -> Callable[[Array], None]:
         step, rows = stepper(memory, lanes), memory.decoder.block or lanes  # of each product
 
-        def stepped(ids):
+        def stepped(ids: Array) -> None:
             step(ids)
             if (fault == "a width" and rows == 5) or (fault == "a place" and rows > 3):
                 spoil(memory, slice(3, None, rows))
 
         return stepped
 
-    def faulty_one(memory, sampler):
+    def faulty_one(memory: Lanes, sampler: Sampler) -> SingleRow:
         row = single_row(memory, sampler)
         step = row.step
         if fault == "one row" and memory.decoder.block == ANY:
@@ -142,13 +145,13 @@ def test_a_blas_that_breaks_the_promise_is_found_out(fault, block, monkeypatch):
     assert Decoder(random_network(), widest=20).block == block
 
 
-def test_a_batch_may_be_of_one_row():
+def test_batch_of_one_row_finishes_it():
     network = random_network()
     row = Row(VOCABULARY, "the", 50, seed=1)
     assert len(finish(Decoder(network, widest=1), row).text) == 50
 
 
-def test_a_full_batch_takes_no_more_until_one_leaves():
+def test_full_batch_refuses_rows_until_one_leaves():
     batch = Batch(Decoder(random_network(), widest=2))
     rows = [Row(VOCABULARY, "a", 10, seed=seed) for seed in range(3)]
     batch.join(rows[0])
@@ -162,7 +165,7 @@ def test_a_full_batch_takes_no_more_until_one_leaves():
 
 
 @pytest.mark.parametrize("company", [0, 1])
-def test_a_row_that_leaves_in_its_prompt_forces_nothing_on_the_next(company):
+def test_row_leaving_in_its_prompt_does_not_affect_the_next(company):
     decoder = Decoder(random_network(), widest=2)
     batch, long = Batch(decoder), Row(VOCABULARY, "a" * 50, 10)
     batch.join(long)
@@ -177,7 +180,7 @@ def test_a_row_that_leaves_in_its_prompt_forces_nothing_on_the_next(company):
     assert row.text == generate(decoder.network, VOCABULARY, "b", 60, seed=1).text
 
 
-def test_a_row_that_moves_in_its_prompt_forces_nothing_on_the_next():
+def test_row_moved_in_its_prompt_does_not_affect_the_next():
     decoder = Decoder(random_network(), widest=2)
     batch, first = Batch(decoder), Row(VOCABULARY, "a", 10)
     batch.join(first)
@@ -192,7 +195,7 @@ def test_a_row_that_moves_in_its_prompt_forces_nothing_on_the_next():
     assert row.text == generate(decoder.network, VOCABULARY, "b", 60, seed=1).text
 
 
-def test_penalties_count_the_prompt_once_and_only_for_repetition():
+def test_prompt_counts_once_for_the_repetition_penalty_only():
     settings = {"repetition_penalty": 1.4, "frequency_penalty": 0.3, "presence_penalty": 0.2}
     network, prompt = random_network(), "the cat sat on the mat"
     row = Row(VOCABULARY, prompt, 60, SamplingConfig(temperature=0, **settings))
@@ -214,7 +217,7 @@ def test_penalties_count_the_prompt_once_and_only_for_repetition():
 
 @pytest.mark.parametrize("length", [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE])
 @pytest.mark.parametrize("prompt_length", [1, 2, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 3])
-def test_prompts_and_texts_may_end_anywhere_on_a_page(length, prompt_length):
+def test_prompt_and_text_ending_at_any_page_offset_are_exact(length, prompt_length):
     decoder = Decoder(random_network(hidden=8), widest=2)
     prompt = "the cat sat, " * 50
     row = finish(decoder, Row(VOCABULARY, prompt[:prompt_length], length, seed=1))
@@ -229,13 +232,13 @@ def test_prompts_and_texts_may_end_anywhere_on_a_page(length, prompt_length):
     assert (len(row.text), row.finish_reason) == (length, "length")
 
 
-def test_an_empty_prompt_starts_from_a_line_break_or_the_first_character():
+def test_empty_prompt_starts_from_line_feed_or_first_character():
     network = random_network()
     assert generate(network, VOCABULARY, "", 30).text == generate(network, VOCABULARY, "\n", 30).text
     assert start_character(Vocabulary("xyz")) == "x"
 
 
-def test_a_prompt_may_be_ids():
+def test_prompt_given_as_ids_is_accepted():
     decoder = Decoder(random_network(), widest=2)
     ids = VOCABULARY.encode("the cat").tolist()
     by_ids, by_text = (finish(decoder, Row(VOCABULARY, prompt, 20)) for prompt in (ids, "the cat"))
@@ -245,14 +248,14 @@ def test_a_prompt_may_be_ids():
             Row(VOCABULARY, outside, 20)
 
 
-def test_unknown_characters_are_named_with_their_places():
+def test_unknown_characters_are_refused_with_their_positions():
     with pytest.raises(UnknownCharacterError) as error:
         generate(random_network(), VOCABULARY, "a b€c€", 5)
     assert error.value.unknown == [(3, "€"), (5, "€")]
 
 
 @pytest.mark.parametrize(("field", "value"), [("length", -1), ("stop", [""])])
-def test_impossible_tasks_are_refused(field, value):
+def test_impossible_requests_are_refused(field, value):
     with pytest.raises(ConfigError) as error:
         Row(VOCABULARY, "a", **{"length": 5, field: value})
     assert error.value.field == field
@@ -272,7 +275,7 @@ STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3)
 
 @hypothesis.given(STOPS, st.integers(0, 5), st.lists(st.integers(1, 9), min_size=1, max_size=20))
 @hypothesis.settings(max_examples=60)
-def test_a_stop_string_ends_the_text_and_never_leaks(stops, seed, blocks):
+def test_stop_string_ends_the_text_and_is_never_released(stops, seed, blocks):
     vocabulary = Vocabulary(" ab")
     decoder = Decoder(random_network(hidden=6, vocabulary=vocabulary), widest=2)
     whole = finish(decoder, Row(vocabulary, "a", 60, seed=seed)).text
@@ -292,7 +295,7 @@ def test_a_stop_string_ends_the_text_and_never_leaks(stops, seed, blocks):
 
 
 @pytest.mark.parametrize("sizes", [[1] * 6, [6], [3, 3], [5, 1]])
-def test_first_stop_string_to_be_whole_ends_the_text_however_it_comes(sizes):
+def test_first_complete_stop_string_ends_the_text(sizes):
     row, ids = Row(VOCABULARY, "a", 100, stop=["bcdef", "d"]), VOCABULARY.encode("abcdef")
     for size in sizes:
         if row.finish_reason is None:
@@ -301,7 +304,7 @@ def test_first_stop_string_to_be_whole_ends_the_text_however_it_comes(sizes):
     assert (row.text, row.finish_reason) == ("abc", "stop")
 
 
-def test_no_more_is_held_back_than_could_begin_a_stop_string():
+def test_only_a_possible_start_of_a_stop_string_is_held_back():
     row = Row(VOCABULARY, "a", 100, stop=["the end", "then"])
     released = []
     for part in ("xx t", "he", " ", "e", "x", "th", "en"):
@@ -311,7 +314,7 @@ def test_no_more_is_held_back_than_could_begin_a_stop_string():
     assert (row.text, row.finish_reason) == ("xx the ex", "stop")
 
 
-def test_what_is_held_back_is_released_at_the_end():
+def test_held_back_text_is_released_at_the_end():
     row = Row(VOCABULARY, "a", 4, stop=["the"])
     row.read = 4
     row.accept(VOCABULARY.encode("xxth"))
@@ -319,7 +322,7 @@ def test_what_is_held_back_is_released_at_the_end():
 
 
 @pytest.mark.parametrize("company", [0, 2])
-def test_log_probabilities_are_the_network_s(company):
+def test_log_probabilities_equal_those_of_the_network(company):
     network = random_network("lstm", layers=2)
     settings = SamplingConfig(temperature=0.5, top_k=3, frequency_penalty=1.0)
     prompt = "the cat sat"
@@ -338,7 +341,7 @@ def test_log_probabilities_are_the_network_s(company):
         np.testing.assert_allclose(place[list(ids)], values, atol=1e-4)
 
 
-def test_log_probabilities_end_where_a_stop_string_does():
+def test_log_probabilities_end_with_the_stop_string():
     decoder = Decoder(random_network(), widest=2)
     for seed in range(20):
         row = finish(decoder, Row(VOCABULARY, "ab", 80, seed=seed, stop=["e"], logprobs=0), block=50)
@@ -346,7 +349,7 @@ def test_log_probabilities_end_where_a_stop_string_does():
         assert row.told == len(row.prompt_logprobs) + len(row.ids)
 
 
-def test_a_text_of_no_length_is_a_prompt_that_was_read():
+def test_text_of_length_zero_only_reads_the_prompt():
     network = random_network()
     row = finish(Decoder(network, widest=2), Row(VOCABULARY, "the cat", 0, logprobs=2))
     assert (row.text, row.ids, row.finish_reason) == ("", [], "length")
@@ -354,7 +357,7 @@ def test_a_text_of_no_length_is_a_prompt_that_was_read():
     assert Row(VOCABULARY, "a", 0).finish_reason == "length"
 
 
-def test_many_logits_are_kept_for_a_few_characters_at_a_time(monkeypatch):
+def test_reported_logits_are_kept_for_few_characters_at_a_time(monkeypatch):
     decoder = Decoder(random_network(), widest=2)
     request = {"prompt": "the cat", "length": 50, "logprobs": 2}
     expected = alone(decoder, request)

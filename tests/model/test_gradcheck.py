@@ -1,10 +1,12 @@
 """The gradient check, and a check of the check: planted wrong terms are caught, the right ones pass."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from model import recurrent
-from model.cells import CELLS
+from model.cells import CELLS, Array, Arrays, Cell
 from model.config import PRESETS, RunConfig
 from model.errors import ConfigError, TextError
 from model.gradcheck import (
@@ -18,8 +20,10 @@ from model.gradcheck import (
     make_problem,
     problem_for,
 )
+from model.layer_tape import LayerTape
 from model.loss import character_losses
 from model.network import Network, NetworkConfig
+from model.recurrent import LayerWeights
 from model.vocabulary import Vocabulary
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom... " * 3
@@ -27,7 +31,9 @@ VOCABULARY = Vocabulary.from_text(TEXT)
 IDS = VOCABULARY.encode(TEXT)
 
 
-def make(cell, layers, steps=7, rows=3, scale=0.6, embedding=0):
+def make(
+    cell: str, layers: int, steps: int = 7, rows: int = 3, scale: float = 0.6, embedding: int = 0
+) -> GradientProblem:
     rng = np.random.default_rng(layers)
     config = NetworkConfig(6, 5, layers, cell, embedding)
     network = Network(config, rng.normal(0, scale, config.size()))
@@ -37,7 +43,7 @@ def make(cell, layers, steps=7, rows=3, scale=0.6, embedding=0):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 0), (3, 0), (1, 4), (2, 9)])
-def test_every_parameter_and_the_initial_state_by_complex_step(cell, layers, embedding):
+def test_parameters_and_initial_state_pass_complex_step(cell, layers, embedding):
     problem = make(cell, layers, embedding=embedding)
     results = list(check(problem, "complex-step"))
     assert [result.name for result in results] == [*problem.network.parameters, INITIAL_STATE]
@@ -48,12 +54,12 @@ def test_every_parameter_and_the_initial_state_by_complex_step(cell, layers, emb
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_parameter_by_centred_differences(cell):
+def test_parameters_pass_centred_differences(cell):
     for result in check(make(cell, 2, embedding=4), "centred"):
         assert result.relative_error < 1e-8, result
 
 
-def test_the_assignments_network_is_ten_times_closer_than_its_report():
+def test_assignment_network_has_a_tenth_of_the_reported_error():
     """All 23,000-odd parameters would take seconds; an even spread of each tensor is the same check.
 
     `charloom gradcheck` and the service compare them all.
@@ -67,7 +73,7 @@ def test_the_assignments_network_is_ten_times_closer_than_its_report():
         assert results[name].passed
 
 
-def test_the_assignments_problem_is_the_assignments():
+def test_assignment_problem_has_the_assignments_sizes():
     problem = assignment_problem(VOCABULARY, IDS)
     assert problem.inputs.shape == (25, 1)
     assert problem.network.config == NetworkConfig(len(VOCABULARY), 100, 1, "elman")
@@ -88,23 +94,25 @@ def test_excess_loss_is_the_cross_entropy_less_ln_k():
 class Wrong:
     """A cell with one planted fault, otherwise the real one."""
 
-    def __init__(self, cell, fault):
+    def __init__(self, cell: Cell, fault: tuple[str, int, float]) -> None:
         self._cell, self._fault = cell, fault
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._cell, name)
 
-    def local_derivatives(self, previous, state, cache):
+    def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         self._cell.local_derivatives(previous, state, cache)
         if self._fault[0] == "derivative":
             np.multiply(cache[self._fault[1]], 1 + self._fault[2], out=cache[self._fault[1]])
 
-    def step_backward(self, dstate, cache, dv, dprevious, scratch):
+    def step_backward(
+        self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays, scratch: Array
+    ) -> None:
         self._cell.step_backward(dstate, cache, dv, dprevious, scratch)
         if self._fault[0] == "direct":
             np.multiply(dprevious[self._fault[1]], 1 + self._fault[2], out=dprevious[self._fault[1]])
 
-    def input_gradient(self, dh, cache, dv):
+    def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         self._cell.input_gradient(dh, cache, dv)
         if self._fault[0] == "input":
             np.multiply(dv[self._fault[1]], 1 + self._fault[2], out=dv[self._fault[1]])
@@ -121,7 +129,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("cell", "fault"), FAULTS)
 @pytest.mark.parametrize("size", [0.0, 1e-6])
-def test_a_planted_fault_of_a_millionth_is_caught_and_none_is_not(monkeypatch, cell, fault, size):
+def test_only_a_planted_fault_of_a_millionth_is_caught(monkeypatch, cell, fault, size):
     wrong = Wrong(CELLS[cell], (*fault, size))
     monkeypatch.setitem(CELLS, cell, wrong)
     worst = max(result.relative_error for result in check(make(cell, 2), "complex-step"))
@@ -131,7 +139,7 @@ def test_a_planted_fault_of_a_millionth_is_caught_and_none_is_not(monkeypatch, c
 def test_a_fault_in_the_weight_algebra_is_caught(monkeypatch):
     whole = recurrent._weight_gradients
 
-    def slightly_off(gradients, inputs, tape):
+    def slightly_off(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
         whole(gradients, inputs, tape)
         np.multiply(gradients.W, 1 + 1e-6, out=gradients.W)
 
@@ -147,7 +155,7 @@ def test_a_trained_network_can_be_checked():
     assert all(result.passed for result in check(problem, "complex-step", elements=20))
 
 
-def test_gradients_of_parameters_that_never_act_are_zero_on_both_sides():
+def test_gradients_of_unused_parameters_are_zero_on_both_sides():
     problem = make_problem(PRESETS["classic"].replace(hidden=4), VOCABULARY, IDS)
     unused = np.setdiff1d(np.arange(len(VOCABULARY)), problem.inputs)
     assert unused.size
@@ -155,7 +163,7 @@ def test_gradients_of_parameters_that_never_act_are_zero_on_both_sides():
     assert not Network(problem.network.config, gradient).parameters["layer0.U"][unused].any()
 
 
-def test_what_cannot_be_checked_says_so():
+def test_impossible_gradient_checks_are_refused():
     with pytest.raises(ConfigError, match="centred, complex-step"):
         next(check(make("gru", 1), "guess"))
     with pytest.raises(TextError, match="needs 1001 characters"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.cells import CELLS
+from model.cells import CELLS, Array
 from model.config import PRESETS, RunConfig
 from model.errors import ConfigError
 from model.loss import cross_entropy
@@ -13,20 +13,22 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 every_depth = pytest.mark.parametrize("layers", [1, 2, 3])
 
 
-def make(cell, layers=1, hidden=6, vocabulary=5, dtype=np.float64):
+def make(
+    cell: str, layers: int = 1, hidden: int = 6, vocabulary: int = 5, dtype: type = np.float64
+) -> Network:
     config = NetworkConfig(vocabulary, hidden, layers, cell)
     flat = np.random.default_rng(1).normal(0, 0.6, config.size()).astype(dtype)
     return Network(config, flat)
 
 
-def make_inputs(network, steps=12, rows=3, seed=2):
+def make_inputs(network: Network, steps: int = 12, rows: int = 3, seed: int = 2) -> tuple[Array, Array]:
     rng = np.random.default_rng(seed)
     inputs = rng.integers(0, network.config.vocabulary, (steps, rows))
     state = rng.normal(0, 0.5, network.zero_state(rows).shape).astype(network.flat.dtype)
     return inputs, state
 
 
-def gradients(network, inputs, targets, state):
+def gradients(network: Network, inputs: Array, targets: Array, state: Array) -> tuple[Array, Array]:
     logits, tape = network.forward(inputs, state)
     _, dlogits = cross_entropy(logits, targets, "sum")
     return network.backward(dlogits, tape).flat, tape.initial_state_gradient
@@ -34,7 +36,7 @@ def gradients(network, inputs, targets, state):
 
 @every_cell
 @every_depth
-def test_twelve_steps_are_three_times_four_with_carried_state(cell, layers):
+def test_twelve_steps_equal_three_times_four_with_carried_state(cell, layers):
     network = make(cell, layers)
     inputs, state = make_inputs(network)
     whole = network.forward(inputs, state)[0].copy()
@@ -48,7 +50,7 @@ def test_twelve_steps_are_three_times_four_with_carried_state(cell, layers):
 
 @every_cell
 @every_depth
-def test_nothing_is_left_over_between_calls(cell, layers):
+def test_reused_tape_gives_the_gradients_of_a_new_one(cell, layers):
     network = make(cell, layers)
     inputs, state = make_inputs(network)
     targets, _ = make_inputs(network, seed=3)
@@ -64,7 +66,7 @@ def test_nothing_is_left_over_between_calls(cell, layers):
 
 
 @every_cell
-def test_a_pass_changes_neither_parameters_nor_state_nor_inputs(cell):
+def test_pass_does_not_change_parameters_state_or_inputs(cell):
     network = make(cell, 2)
     inputs, state = make_inputs(network)
     before = network.flat.copy(), inputs.copy(), state.copy()
@@ -74,7 +76,7 @@ def test_a_pass_changes_neither_parameters_nor_state_nor_inputs(cell):
 
 
 @every_cell
-def test_rows_do_not_see_each_other(cell):
+def test_rows_of_a_batch_are_independent(cell):
     network = make(cell, 2)
     inputs, state = make_inputs(network)
     together = network.forward(inputs, state)[0].copy()
@@ -84,14 +86,14 @@ def test_rows_do_not_see_each_other(cell):
 
 
 @every_cell
-def test_the_gradient_is_linear_in_the_upstream_gradient(cell):
+def test_gradient_is_linear_in_the_upstream_gradient(cell):
     """With a random upstream gradient, as a loss never gives it."""
     network = make(cell, 2)
     inputs, state = make_inputs(network)
     rng = np.random.default_rng(5)
     first, second = rng.normal(size=(2, *inputs.shape, network.config.vocabulary))
 
-    def back(dlogits):
+    def back(dlogits: Array) -> Array:
         _, tape = network.forward(inputs, state)
         return network.backward(dlogits, tape).flat
 
@@ -101,7 +103,7 @@ def test_the_gradient_is_linear_in_the_upstream_gradient(cell):
 
 
 @every_cell
-def test_single_steps_are_the_sequence(cell):
+def test_single_steps_equal_the_sequence(cell):
     network = make(cell, 2)
     inputs, state = make_inputs(network)
     whole = network.forward(inputs, state)[0].copy()
@@ -111,7 +113,7 @@ def test_single_steps_are_the_sequence(cell):
 
 
 @every_cell
-def test_float32_stays_float32(cell):
+def test_float32_network_computes_in_float32(cell):
     network = make(cell, dtype=np.float32)
     inputs, state = make_inputs(network)
     logits, tape = network.forward(inputs, state)
@@ -150,7 +152,7 @@ def test_impossible_sizes_are_refused(field, value):
         NetworkConfig(**sizes)
 
 
-def test_the_assignments_initialisation():
+def test_assignment_initialisation_draws_small_normal_weights():
     config = NetworkConfig(80, 100, 1, "elman")
     network = Network.initialise(config, PRESETS["classic"], np.random.default_rng(0), np.float64)
     for name, values in network.parameters.items():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy import add, multiply, subtract, tanh
 
-from model.cells import CELLS
+from model.cells import CELLS, Array, Arrays
 from model.checkpoint import decode, encode
 from model.config import RunConfig
 from model.errors import ConfigError
@@ -25,20 +25,24 @@ class Leaky:
     halves, kept, slopes, gradients = (0,), (0,), (0,), (0,)
     half = np.array(0.5, np.float32)
 
-    def step(self, u, v, previous, state, cache, scratch):
+    def step(
+        self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays, scratch: Array
+    ) -> None:
         a = tanh(add(u[0], v[0], cache[0]), cache[0])
         multiply(add(previous[0], a, state[0]), self.half, state[0])
 
-    def local_derivatives(self, previous, state, cache):
+    def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
         """From a to dh/dv = (1 - a^2) / 2."""
         squared = multiply(cache[0], cache[0], cache[0])
         multiply(subtract(np.float32(1), squared, cache[0]), self.half, cache[0])
 
-    def step_backward(self, dstate, cache, dv, dprevious, scratch):
+    def step_backward(
+        self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays, scratch: Array
+    ) -> None:
         multiply(dstate[0], cache[0], dv[0])
         add(dprevious[0], multiply(dstate[0], self.half, scratch), dprevious[0])
 
-    def input_gradient(self, dh, cache, dv):
+    def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
         """du = dv."""
 
 
@@ -54,22 +58,22 @@ def test_new_cell_is_known_to_a_configuration():
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_new_cell_passes_the_battery_of_networks(layers):
-    test_network.test_twelve_steps_are_three_times_four_with_carried_state("leaky", layers)
-    test_network.test_nothing_is_left_over_between_calls("leaky", layers)
+def test_new_cell_passes_the_network_tests(layers):
+    test_network.test_twelve_steps_equal_three_times_four_with_carried_state("leaky", layers)
+    test_network.test_reused_tape_gives_the_gradients_of_a_new_one("leaky", layers)
     for test in (
-        test_network.test_a_pass_changes_neither_parameters_nor_state_nor_inputs,
-        test_network.test_rows_do_not_see_each_other,
-        test_network.test_the_gradient_is_linear_in_the_upstream_gradient,
-        test_network.test_single_steps_are_the_sequence,
-        test_network.test_float32_stays_float32,
+        test_network.test_pass_does_not_change_parameters_state_or_inputs,
+        test_network.test_rows_of_a_batch_are_independent,
+        test_network.test_gradient_is_linear_in_the_upstream_gradient,
+        test_network.test_single_steps_equal_the_sequence,
+        test_network.test_float32_network_computes_in_float32,
     ):
         test("leaky")
 
 
 @pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 0), (3, 4)])
 def test_new_cell_has_the_right_gradients(layers, embedding):
-    test_gradcheck.test_every_parameter_and_the_initial_state_by_complex_step("leaky", layers, embedding)
+    test_gradcheck.test_parameters_and_initial_state_pass_complex_step("leaky", layers, embedding)
 
 
 def test_wrong_gradient_of_a_new_cell_is_caught(monkeypatch):
@@ -77,8 +81,8 @@ def test_wrong_gradient_of_a_new_cell_is_caught(monkeypatch):
     assert not all(result.passed for result in check(test_gradcheck.make("leaky", 2), "complex-step"))
 
 
-def test_new_cell_writes_the_same_bytes_in_any_company():
-    test_generation.test_rows_write_the_same_bytes_in_any_company("leaky", lambda decoder: decoder)
+def test_new_cell_writes_the_same_bytes_in_any_batch():
+    test_generation.test_rows_write_the_same_bytes_in_any_batch("leaky", lambda decoder: decoder)
 
 
 def test_new_cell_trains_and_resumes_to_the_bit():

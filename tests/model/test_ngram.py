@@ -32,20 +32,20 @@ def by_brute_force(ids: list[int], trained: int, characters: int, order: int) ->
     ("characters", "length", "trained"), [(3, 60, 40), (5, 200, 100), (40, 90, 2), (2, 9, 8)]
 )
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
-def test_they_agree_with_the_definition(characters, length, trained, order):
+def test_ngram_losses_equal_the_definition(characters, length, trained, order):
     rng = random.Random(length)
     ids = [rng.randrange(characters) for _ in range(length)]
     losses = ngram_losses(np.array(ids, np.int32), trained, characters, order)
     assert losses[-1] == pytest.approx(by_brute_force(ids, trained, characters, order), rel=1e-12)
 
 
-def test_probabilities_sum_to_one():
+def test_ngram_probabilities_sum_to_one():
     ids = [0, 1, 2, 0, 1, 1, 2, 0, 0, 2]
     p = [math.exp(-ngram_losses(np.array([*ids, last], np.int32), len(ids), 4, 3)[-1]) for last in range(4)]
     assert sum(p) == pytest.approx(1)
 
 
-def test_what_repeats_is_learned_and_what_is_held_out_is_not_counted():
+def test_baselines_learn_repetition_without_held_out_text():
     ids = np.tile(np.arange(6, dtype=np.int32), 500)
     found = baselines(ids, 6, 0.1)
     assert found["uniform"] == pytest.approx(math.log(6))
@@ -56,6 +56,6 @@ def test_what_repeats_is_learned_and_what_is_held_out_is_not_counted():
     assert baselines(unlike, 2, 0.1)["5-gram"] > math.log(2)
 
 
-def test_a_vocabulary_of_thousands_does_not_overflow():
+def test_ngrams_of_thousands_of_characters_do_not_overflow():
     ids = np.random.default_rng(0).integers(0, 100_000, 5000).astype(np.int32)
     assert math.isfinite(baselines(ids, 100_000, 0.1)["5-gram"])

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from model import onehot
+from model.cells import Array
 from model.onehot import one_hot_gradient, product, sums
 
 WAYS = [product, sums]
 
 
-def case():
+def case() -> tuple[Array, Array, Array]:
     steps, rows, characters, width = 7, 4, 9, 6
     rng = np.random.default_rng(0)
     ids = rng.integers(0, characters - 2, (steps, rows)).astype(np.int32)  # the last two do not occur
@@ -22,7 +23,7 @@ def case():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_character_gets_the_sum_of_its_rows_and_no_other_gets_any(way):
+def test_each_character_gets_the_sum_of_its_rows_only(way):
     ids, gradient, expected = case()
     out = np.full_like(expected, 7.0)  # what stood there before
     way(ids.ravel(), gradient, out)
@@ -31,14 +32,14 @@ def test_each_character_gets_the_sum_of_its_rows_and_no_other_gets_any(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_character_alone(way):
+def test_gradient_of_one_character_fills_its_row_only(way):
     out = np.empty((3, 2))
     way(np.array([1]), np.array([[2.0, 3.0]]), out)
     assert out.tolist() == [[0, 0], [2, 3], [0, 0]]
 
 
 @pytest.mark.parametrize(("steps", "taken"), [(25, "product"), (1000, "sums")])
-def test_the_quicker_way_is_taken(monkeypatch, steps, taken):
+def test_faster_method_is_chosen_by_the_number_of_steps(monkeypatch, steps, taken):
     called = []
     for way in WAYS:
         monkeypatch.setattr(onehot, way.__name__, lambda *_, name=way.__name__: called.append(name))
@@ -46,7 +47,7 @@ def test_the_quicker_way_is_taken(monkeypatch, steps, taken):
     assert called == [taken]
 
 
-def test_thousands_of_characters_take_no_row_for_each():
+def test_gradient_for_thousands_of_characters_uses_little_memory():
     ids = np.arange(2000, dtype=np.int32).reshape(200, 10) * 10
     gradient = np.ones((2000, 8), np.float32)
     out = np.empty((20_000, 8), np.float32)

@@ -3,11 +3,12 @@ import math
 import numpy as np
 import pytest
 
+from model.cells import Array
 from model.config import PRESETS, RunConfig
-from model.optimizer import EPSILON, clip, learning_rate, make_optimizer
+from model.optimizer import EPSILON, Optimizer, clip, learning_rate, make_optimizer
 
 
-def run(config, gradients, decayed=None):
+def run(config: RunConfig, gradients: list[Array], decayed: Array | None = None) -> tuple[Array, Optimizer]:
     parameters = np.linspace(-1, 1, len(gradients[0]))
     optimizer = make_optimizer(config, np.ones_like(parameters) if decayed is None else decayed)
     for gradient in gradients:
@@ -18,7 +19,7 @@ def run(config, gradients, decayed=None):
 GRADIENTS = list(np.random.default_rng(0).normal(size=(5, 8)))
 
 
-def test_adagrad_by_its_equation():
+def test_adagrad_equals_its_equation():
     expected, m = np.linspace(-1, 1, 8), np.zeros(8)
     for g in GRADIENTS:
         m += g**2
@@ -29,7 +30,7 @@ def test_adagrad_by_its_equation():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_adam_by_its_equation(name):
+def test_adam_equals_its_equation(name):
     config = RunConfig(optimizer=name, beta1=0.8, beta2=0.95, weight_decay=0.3)
     decayed = np.array([1.0, 0.0] * 4)
     expected, m, v = np.linspace(-1, 1, 8), np.zeros(8), np.zeros(8)
@@ -44,7 +45,7 @@ def test_adam_by_its_equation(name):
 
 
 @pytest.mark.parametrize("name", ["adagrad", "adam", "adamw"])
-def test_tensors_are_all_that_is_needed_to_go_on(name):
+def test_optimizer_restored_from_its_tensors_continues_exactly(name):
     config = RunConfig(optimizer=name)
     parameters, optimizer = run(config, GRADIENTS[:3])
     other = make_optimizer(config, np.ones(8))
@@ -55,13 +56,13 @@ def test_tensors_are_all_that_is_needed_to_go_on(name):
     np.testing.assert_array_equal(parameters, run(config, GRADIENTS)[0])
 
 
-def test_clip_by_value():
+def test_clip_by_value_limits_each_element():
     gradient = np.array([-9.0, 1.0, 6.0])
     clip(gradient, "value", 5.0)
     assert gradient.tolist() == [-5, 1, 5]
 
 
-def test_clip_by_norm_keeps_the_direction_and_leaves_short_gradients_alone():
+def test_clip_by_norm_scales_only_gradients_over_the_limit():
     gradient = np.array([3.0, 4.0])
     clip(gradient, "norm", 1.0)
     np.testing.assert_allclose(gradient, [0.6, 0.8], rtol=1e-15)
@@ -69,13 +70,13 @@ def test_clip_by_norm_keeps_the_direction_and_leaves_short_gradients_alone():
     np.testing.assert_allclose(gradient, [0.6, 0.8], rtol=1e-15)
 
 
-def test_clip_none():
+def test_clip_none_changes_nothing():
     gradient = np.array([3e6])
     clip(gradient, "none", 1.0)
     assert gradient[0] == 3e6
 
 
-def test_constant_schedule():
+def test_constant_schedule_keeps_the_rate():
     assert {learning_rate(PRESETS["classic"], x) for x in (0, 0.3, 1)} == {0.1}
 
 

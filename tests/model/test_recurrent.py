@@ -22,7 +22,7 @@ from model.recurrent import LayerWeights
         (256, 1024, 1, 256, PIECES[-1], 1, 1),  # no block is small enough
     ],
 )
-def test_a_product_in_blocks_is_the_product(rows, inner, gates, width, most_pieces, pieces, blocks, dtype):
+def test_product_in_blocks_equals_the_product(rows, inner, gates, width, most_pieces, pieces, blocks, dtype):
     rng = np.random.default_rng(0)
     x, matrix = (
         rng.normal(size=(rows, inner)).astype(dtype),
@@ -42,7 +42,7 @@ def test_a_product_in_blocks_is_the_product(rows, inner, gates, width, most_piec
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
-def test_a_transpose_is_multiplied_as_it_is(rows):
+def test_product_with_a_transpose_equals_the_product(rows):
     rng = np.random.default_rng(0)
     x, matrix = rng.normal(size=(rows, 512)), rng.normal(size=(64, 512))
     product = BlockedProduct(rows, 512, 1, 64, np.float64, PIECES[-1], upright=False)
@@ -53,7 +53,7 @@ def test_a_transpose_is_multiplied_as_it_is(rows):
         np.testing.assert_allclose(out, factor * (x @ matrix.T), rtol=1e-12, atol=1e-12)
 
 
-def test_blocks_are_so_small_that_they_are_not_copied():
+def test_blocks_are_too_small_to_be_copied():
     for rows in (2, 16, 32):
         product = BlockedProduct(rows, 1024, 1, 512, np.float32, PIECES[-1])
         *_, inner, width = product._blocks.shape
@@ -77,7 +77,7 @@ def test_ids_are_one_hot_rows(cell, characters):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (7, 16, 256)])
-def test_buffers_begin_on_a_line(shape, dtype):
+def test_buffers_are_aligned_to_a_cache_line(shape, dtype):
     for array in [buffers.empty(shape, dtype) for _ in range(20)] + [buffers.zeros(shape, dtype)]:
         assert array.ctypes.data % buffers.LINE == 0
         assert (array.shape, array.dtype) == (shape, dtype)
@@ -86,7 +86,7 @@ def test_buffers_begin_on_a_line(shape, dtype):
     assert [buffers.whole_lines(count, np.float32) for count in (1, 16, 17)] == [16, 16, 32]
 
 
-def test_rows_of_a_skewed_matrix_lie_a_line_apart_from_where_they_would():
+def test_rows_of_a_skewed_matrix_are_padded_by_a_cache_line():
     matrix = buffers.skewed((5, 1024), np.float32)
     assert (matrix.shape, matrix.dtype) == ((5, 1024), np.float32)
     assert matrix.ctypes.data % buffers.LINE == 0

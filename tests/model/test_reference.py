@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model import reference
-from model.cells import CELLS
+from model.cells import CELLS, Array
 from model.loss import cross_entropy
 from model.network import Network, NetworkConfig, named_views
 
@@ -19,7 +19,7 @@ every_depth = pytest.mark.parametrize("layers", [1, 2, 3])
 with_and_without_embedding = pytest.mark.parametrize("embedding", [0, 4])
 
 
-def problem(cell, layers, embedding):
+def problem(cell: str, layers: int, embedding: int) -> tuple[Network, Array, Array, Array]:
     """A float64 network, ids and targets (T, B), and a state (L, S, B, H), all random."""
     rng = np.random.default_rng(layers)
     config = NetworkConfig(6, 5, layers, cell, embedding)
@@ -28,7 +28,7 @@ def problem(cell, layers, embedding):
     return network, inputs, targets, rng.normal(0, 0.5, network.zero_state(ROWS).shape)
 
 
-def row_states(state, row):
+def row_states(state: Array, row: int) -> list[list[Array]]:
     """One row of a state (L, S, B, H) as the reference has it: a list of vectors for each layer."""
     return [list(layer[:, row]) for layer in state]
 
@@ -98,7 +98,7 @@ def test_reference_gradients_equal_complex_step(cell, layers, embedding):
             assert dstate[2] == pytest.approx(loss.imag / 1e-30, rel=1e-12, abs=1e-13)
 
 
-def code_lines(text):
+def code_lines(text: str) -> list[str]:
     """The lines of a passage of Python without indentation, blank lines and comments of their own line."""
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]

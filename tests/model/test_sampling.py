@@ -1,12 +1,15 @@
 """Sampling against a naive reference, and what may not matter to it: neighbours, places, widths."""
 
 import math
+from collections.abc import Sequence
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
+from model.cells import Array
 from model.decoder import Decoder
 from model.errors import ConfigError
 from model.sampling import (
@@ -37,7 +40,14 @@ CONFIGS = st.builds(
 )
 
 
-def run(logits, settings, uniforms, prompts=None, written=(), block=ANY):
+def run(
+    logits: ArrayLike,
+    settings: Sequence[SamplingConfig],
+    uniforms: ArrayLike,
+    prompts: Sequence[Sequence[int]] | None = None,
+    written: Sequence[int] = (),
+    block: int = ANY,
+) -> tuple[Array, Array, Array]:
     """Weights, cumulative weights and choices of one pick for B rows; `written` is counted before."""
     logits = np.asarray(logits, np.float32)
     rows = len(logits)
@@ -54,7 +64,9 @@ def run(logits, settings, uniforms, prompts=None, written=(), block=ANY):
     return sampler.logits, sampler.cumulative, chosen
 
 
-def adjusted(logits, sampling, prompt, written):
+def adjusted(
+    logits: Sequence[float], sampling: SamplingConfig, prompt: Sequence[int], written: Sequence[int]
+) -> list[float]:
     """Logits after penalties and bias, the plain way, in double precision."""
     logits = list(logits)
     for i in range(K):
@@ -68,7 +80,7 @@ def adjusted(logits, sampling, prompt, written):
     return logits
 
 
-def probabilities(logits, sampling):
+def probabilities(logits: Sequence[float], sampling: SamplingConfig) -> list[float]:
     """What is left after temperature and filters, the plain way."""
     weights = [math.exp((logit - max(logits)) / sampling.temperature) for logit in logits]
     ranked = sorted(range(K), key=lambda i: (-logits[i], i))
@@ -85,7 +97,7 @@ def probabilities(logits, sampling):
     return [weights[i] / total if i in kept else 0.0 for i in range(K)]
 
 
-def typical(kept, weights, typical_p):
+def typical(kept: list[int], weights: Sequence[float], typical_p: float) -> list[int]:
     """Of the characters `kept`, the locally typical ones: Meister et al. (2022), equation 6."""
     if typical_p == 1:
         return kept
@@ -109,7 +121,7 @@ IDS = st.lists(st.integers(0, K - 1), max_size=4)
 
 
 @hypothesis.given(LOGITS, CONFIGS, IDS, IDS, st.floats(0, float(HIGHEST_UNIFORM), width=32))
-def test_it_chooses_as_the_reference_does(logits, sampling, prompt, written, uniform):
+def test_sampler_chooses_as_the_reference_does(logits, sampling, prompt, written, uniform):
     expected = adjusted(logits, sampling, prompt, written)
     gaps = {abs(x - y) for x in expected for y in expected}
     hypothesis.assume(all(gap == 0 or gap > 1e-4 for gap in gaps))  # else rounding decides who is likelier
@@ -141,13 +153,13 @@ def test_it_chooses_as_the_reference_does(logits, sampling, prompt, written, uni
         ({"top_k": 2, "typical_p": 0.7}, {0, 1}),
     ],
 )
-def test_filters_keep_what_they_should(settings, kept):
+def test_filters_keep_the_expected_characters(settings, kept):
     logits = np.log([[0.5, 0.25, 0.25, 1e-9, 1e-9, 1e-9, 1e-9]])
     weights, _, _ = run(logits, [SamplingConfig(**settings)], [0.5])
     assert set(np.flatnonzero(weights[0]).tolist()) == kept
 
 
-def test_typical_sampling_rules_out_a_likeliest_character_that_says_too_little():
+def test_typical_sampling_excludes_an_uninformative_likeliest():
     """0.5 has 0.69 nats where the entropy is 1.41; 0.25 has 1.39 and is the most typical."""
     logits = np.log([[0.5, 0.25, 0.07, 0.07, 0.06, 0.04, 0.01]])
     weights, _, chosen = run(logits, [SamplingConfig(typical_p=0.2)], [0])
@@ -155,21 +167,21 @@ def test_typical_sampling_rules_out_a_likeliest_character_that_says_too_little()
     assert chosen.tolist() == [1]
 
 
-def test_typical_sampling_leaves_greedy_and_equal_characters_alone():
+def test_typical_sampling_keeps_greedy_and_equal_characters():
     logits = [[0, 3, 1, 3, 3, 0, 0]]
     assert run(logits, [SamplingConfig(typical_p=0.2, temperature=0)], [0])[2].tolist() == [1]
     weights, _, _ = run([[2.0] * K], [SamplingConfig(typical_p=0.5)], [0.5])
     assert np.flatnonzero(weights[0]).tolist() == [0, 1, 2, 3]
 
 
-def test_greedy_takes_the_first_of_the_likeliest():
+def test_greedy_chooses_the_first_of_equal_maxima():
     logits = [[0, 3, 1, 3, 3, 0, 0], [5, 5, 5, 5, 5, 5, 5], [-80, -90, -70, -70.00001, -90, -90, -90]]
     greedy = SamplingConfig(temperature=0)
     uniforms = draw_uniforms(random_stream(1), greedy, 3)
     assert run(logits, [greedy] * 3, uniforms)[2].tolist() == [1, 0, 2]
 
 
-def test_the_least_and_the_highest_number_choose_something_possible():
+def test_lowest_and_highest_uniform_choose_a_possible_character():
     settings = [SamplingConfig(top_k=2)] * 2
     logits = [[-5, 0, 1, -5, -5, -5, -5]] * 2
     assert run(logits, settings, [0, HIGHEST_UNIFORM])[2].tolist() == [1, 2]
@@ -189,7 +201,7 @@ def test_frequencies_fit_the_distribution(temperature):
 
 
 @pytest.mark.parametrize("characters", [K, 65, WIDEST_TRIANGLE, WIDEST_TRIANGLE + 1])
-def test_neighbours_and_places_do_not_matter(characters):
+def test_choice_does_not_depend_on_neighbours_or_lane(characters):
     rng = np.random.default_rng(0)
     settings = [
         SamplingConfig(),
@@ -214,7 +226,7 @@ def test_neighbours_and_places_do_not_matter(characters):
 
 @pytest.mark.parametrize("characters", [1, K, 65, WIDEST_TRIANGLE + 1])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_one_row_alone_chooses_the_same(characters, temperature):
+def test_single_row_chooses_as_the_batch_does(characters, temperature):
     rng = np.random.default_rng(0)
     sampling = SamplingConfig(temperature=temperature)
     sampler = Sampler(characters, 2)
@@ -236,7 +248,7 @@ def test_one_row_alone_chooses_the_same(characters, temperature):
         np.testing.assert_array_equal(sampler.cumulative[0], cumulative)
 
 
-def test_logits_that_are_not_numbers_choose_the_first_character():
+def test_nan_logits_choose_the_first_character():
     sampler, chosen = Sampler(K, 2), np.full(2, -1)
     one = SingleRow([], [((), lambda u: None)], sampler, 2).pick
     sampler.logits[:] = np.nan
@@ -261,7 +273,7 @@ def test_a_moved_row_keeps_its_settings_and_counts():
     assert chosen.tolist() == [5]
 
 
-def test_streams_are_the_seed_s_and_the_choice_s_own():
+def test_each_seed_and_choice_has_its_own_random_stream():
     draws = {
         key: tuple(draw_uniforms(random_stream(*key), SamplingConfig(), 4).tolist())
         for key in [(0, 0), (0, 1), (1, 0), (2**63, 0), (2**64 + 1, 0)]
@@ -294,7 +306,7 @@ def test_streams_are_the_seed_s_and_the_choice_s_own():
         ("logit_bias", ((0, math.nan),)),
     ],
 )
-def test_settings_outside_their_range_are_refused_with_the_value(field, value):
+def test_settings_out_of_range_are_refused_with_the_value(field, value):
     with pytest.raises(ConfigError) as error:
         SamplingConfig(**{field: value})
     assert error.value.field == field

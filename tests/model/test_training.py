@@ -1,9 +1,12 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from model.checkpoint import decode, encode
+from model.batches import Window
+from model.cells import Array
+from model.checkpoint import Checkpoint, decode, encode
 from model.config import PRESETS, RunConfig
 from model.errors import CheckpointError, DivergedError, TextError
 from model.evaluation import streaming_loss
@@ -11,6 +14,7 @@ from model.generation import generate
 from model.loss import character_losses
 from model.network import Network
 from model.reference import elman, loss_and_gradients
+from model.sampling import SamplingConfig
 from model.training import Training, train
 from model.vocabulary import Vocabulary
 
@@ -22,16 +26,16 @@ CLASSIC = PRESETS["classic"].replace(record_every=5, **SMALL)
 GRU = RunConfig(sequence_length=8, streams=4, validate_every=10, record_every=5, **SMALL)
 
 
-def start(config, clock=lambda: 0.0):
+def start(config: RunConfig, clock: Callable[[], float] = lambda: 0.0) -> Training:
     return Training(config, VOCABULARY, IDS, "text", clock)
 
 
-def resume(checkpoint):
+def resume(checkpoint: Checkpoint) -> Training:
     return Training.resume(decode(encode(checkpoint)), IDS, clock=lambda: 0.0)
 
 
 @pytest.mark.parametrize("config", [CLASSIC, GRU], ids=["classic", "gru"])
-def test_yields_step_zero_and_then_every_update(config):
+def test_training_yields_step_zero_and_then_every_update(config):
     events = list(train(start(config)))
     assert [event.step for event in events] == list(range(31))
     assert events[0].loss is None
@@ -40,7 +44,7 @@ def test_yields_step_zero_and_then_every_update(config):
     assert [event.step for event in events if event.record] == list(range(0, 31, 5))
 
 
-def test_samples_before_training_after_every_so_many_updates_and_from_the_best_model():
+def test_samples_are_written_at_start_at_intervals_and_from_best():
     samples = [sample for event in train(start(CLASSIC)) for sample in event.samples]
     assert [(s.step, s.kind, len(s.text)) for s in samples] == [
         (0, "sample", 20),
@@ -60,9 +64,7 @@ def test_a_sample_is_what_the_network_of_that_step_writes():
     )
 
 
-def sampling_of(config):
-    from model.sampling import SamplingConfig
-
+def sampling_of(config: RunConfig) -> SamplingConfig:
     return SamplingConfig(temperature=config.sample_temperature)
 
 
@@ -86,7 +88,7 @@ def test_resume_is_exact_to_the_bit(config, stop):
     assert encode(second.best_checkpoint()) == encode(whole.best_checkpoint())
 
 
-def test_a_finished_run_has_nothing_left_to_do():
+def test_finished_run_yields_no_more_updates():
     training = start(GRU)
     list(train(training))
     assert list(train(resume(training.checkpoint()))) == []
@@ -122,7 +124,7 @@ def test_state_is_carried_and_reset_at_each_epoch():
     seen = {}
     run = training.passes.run
 
-    def spy(window, state):
+    def spy(window: Window, state: Array) -> float:
         seen[training.step] = state.copy()
         return run(window, state)
 
@@ -136,7 +138,7 @@ def test_state_is_carried_and_reset_at_each_epoch():
     assert seen[per_epoch + 1].any()
 
 
-def test_the_best_model_is_the_one_that_reached_the_lowest_loss():
+def test_best_model_is_the_one_with_the_lowest_loss():
     training = start(GRU)
     losses = {}
     for event in train(training):
@@ -150,7 +152,7 @@ def test_the_best_model_is_the_one_that_reached_the_lowest_loss():
     assert streaming_loss(best.network(), training.held_out) == training.best_loss
 
 
-def test_best_by_smooth_loss_keeps_the_parameters_before_the_update():
+def test_best_by_smooth_loss_keeps_parameters_before_the_update():
     training = start(CLASSIC)
     flats = {}
     smooth = {}
@@ -162,7 +164,7 @@ def test_best_by_smooth_loss_keeps_the_parameters_before_the_update():
     assert smooth[training.best_step + 1] == training.best_loss
 
 
-def test_a_run_by_time_ends_with_its_time():
+def test_run_limited_by_time_ends_on_time():
     ticks = iter(range(10_000))
     training = start(GRU.replace(minutes=0.5), clock=lambda: float(next(ticks)))
     events = list(train(training))
@@ -171,14 +173,14 @@ def test_a_run_by_time_ends_with_its_time():
     assert events[-1].learning_rate < events[5].learning_rate
 
 
-def test_a_loss_that_is_no_number_says_so():
+def test_loss_that_is_not_a_number_is_reported():
     training = start(GRU)
     training.network.flat[:] = np.nan
     with pytest.raises(DivergedError, match="at step 0"):
         training.update()
 
 
-def test_learns_the_text():
+def test_network_learns_the_text():
     events = list(train(start(GRU.replace(steps=300, sample_every=0, best_sample_length=0))))
     assert events[-1].validation_loss < 1.0 < events[0].validation_loss
 
@@ -188,7 +190,7 @@ def test_a_checkpoint_for_serving_cannot_be_resumed():
         resume(start(GRU).best_checkpoint())
 
 
-def test_a_text_too_short_is_refused():
+def test_text_too_short_for_training_is_refused():
     with pytest.raises(TextError, match="need at least"):
         Training(GRU, VOCABULARY, IDS[:30])
 

@@ -5,11 +5,13 @@ import pytest
 
 from app.store.run_store import RunStore
 from model import reference, units
+from model.cells import Array
 from model.checkpoint import load
+from model.network import Network
 from tests.support.networks import VOCABULARY, random_network
 
 
-def reference_units(network, ids):
+def reference_units(network: Network, ids: Array) -> Array:
     """(T, L, H), by model/reference.py, a character at a time."""
     states = [list(layer[:, 0]) for layer in network.zero_state(1)]
     outputs = []
@@ -31,7 +33,7 @@ def test_units_across_windows_equal_reference(monkeypatch, cell, layers):
     np.testing.assert_allclose(found, reference_units(network, ids), atol=1e-5)
 
 
-def test_features_are_what_a_reader_would_keep():
+def test_features_mark_the_expected_characters():
     text = 'A “b” (c)\n"d" e!'
     found = units.features(text)
     assert "".join("01"[int(x)] for x in found["inside quotation marks"]) == "0011000000110000"
@@ -42,7 +44,7 @@ def test_features_are_what_a_reader_would_keep():
     assert np.flatnonzero(found["vowels"]).tolist() == [0, 14]
 
 
-def test_the_unit_that_follows_a_feature_is_found():
+def test_unit_that_follows_a_feature_is_found():
     text = "the (quick brown) fox\njumps (over)\n" * 8
     rng = np.random.default_rng(0)
     values = rng.normal(0, 0.3, (len(text), 2, 6))
@@ -78,7 +80,7 @@ def test_feature_of_a_few_characters_has_no_follower():
     assert "capital letters" not in {follower.feature for follower in units.followers(values, text)}
 
 
-def test_a_unit_of_a_served_model(client, trained_root):
+def test_activations_of_a_served_model_equal_reference(client, trained_root):
     text = "the cat sat on a mat\n the dog ran"
     request = {"text": text, "model": "gru@40", "layer": 1, "unit": 3}
     answer = client.post("/activations", json=request).json()
@@ -89,7 +91,7 @@ def test_a_unit_of_a_served_model(client, trained_root):
     assert (answer["cell"], answer["layers"], answer["hidden"]) == ("gru", 2, 12)
 
 
-def test_without_a_text_its_own_and_without_a_unit_the_most_telling(client, trained_root):
+def test_activations_default_to_the_runs_text_and_best_unit(client, trained_root):
     answer = client.post("/activations", json={}).json()
     assert RunStore(trained_root).get("gru").text().endswith(answer["text"])
     first = answer["followers"][0]
@@ -109,7 +111,7 @@ def test_without_a_text_its_own_and_without_a_unit_the_most_telling(client, trai
         ({"unit": 12}, "unit", "from 0 to 11 in gru@60. Given: 12"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(client, request_, field, message):
+def test_invalid_activation_requests_are_refused(client, request_, field, message):
     answer = client.post("/activations", json=request_)
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == field

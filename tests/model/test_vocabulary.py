@@ -17,7 +17,7 @@ def test_decode_reverses_encode(text):
 
 
 @given(st.text(min_size=1), st.text())
-def test_unknown_names_exactly_the_characters_outside(text, other):
+def test_unknown_returns_exactly_the_characters_outside(text, other):
     vocabulary = Vocabulary.from_text(text)
     expected = [(i, character) for i, character in enumerate(other) if character not in text]
     assert vocabulary.unknown(other) == expected
@@ -28,11 +28,11 @@ def test_unknown_names_exactly_the_characters_outside(text, other):
 
 
 @given(st.lists(st.characters(), min_size=1))
-def test_the_order_of_the_text_does_not_matter(characters):
+def test_vocabulary_does_not_depend_on_the_order_of_the_text(characters):
     assert Vocabulary.from_text("".join(characters)) == Vocabulary.from_text("".join(reversed(characters)))
 
 
-def test_characters_beyond_the_basic_plane():
+def test_characters_beyond_the_basic_plane_are_one_id_each():
     vocabulary = Vocabulary.from_text("a😀é")
     assert vocabulary.decode(vocabulary.encode("😀é")) == "😀é"
     assert vocabulary.unknown("a😁") == [(1, "😁")]
@@ -43,11 +43,11 @@ def test_a_lone_surrogate_is_an_unknown_character():
 
 
 @pytest.mark.parametrize("characters", ["", "ba", "aa"])
-def test_refuses_what_is_not_a_sorted_set(characters):
+def test_characters_that_are_not_a_sorted_set_are_refused(characters):
     with pytest.raises(ConfigError):
         Vocabulary(characters)
 
 
-def test_a_long_list_of_unknown_characters_is_cut_in_the_message():
+def test_long_list_of_unknown_characters_is_shortened():
     with pytest.raises(UnknownCharacterError, match="and 15 more"):
         Vocabulary.from_text("a").encode("x" * 25)

@@ -11,14 +11,14 @@ from app.store.run_store import RunStore
     ("name", "run", "at"),
     [("gru", "gru", None), ("gru@20", "gru", "20"), ("gru@best", "gru", "best"), ("@3", "", "3")],
 )
-def test_model_name_is_a_run_and_a_step(name, run, at):
+def test_model_name_is_parsed_into_run_and_step(name, run, at):
     assert parse_model_name(name) == (run, at)
 
 
 @pytest.mark.parametrize(
     "name", ["gru@", "gru@-1", "gru@1.5", "gru@newest", "a@1@2", "gru@" + "9" * 13, "gru@1\n"]
 )
-def test_what_names_no_checkpoint_is_refused(name):
+def test_invalid_model_name_is_refused(name):
     with pytest.raises(ModelNotFoundError, match="give a run, run@step or run@best"):
         parse_model_name(name)
 
@@ -42,12 +42,12 @@ def test_newest_step_and_best_are_found_with_their_digests(trained: RunStore):
 
 
 @pytest.mark.parametrize("at", ["19", "-1", "x", "1.0", 10**30, True])
-def test_a_missing_step_is_refused_with_the_steps_there_are(trained: RunStore, at):
+def test_missing_step_is_refused_with_the_existing_steps(trained: RunStore, at):
     with pytest.raises(ModelNotFoundError, match=r"no checkpoint .*; it has the steps 0, 20, .* best is"):
         find_checkpoint(trained.get("gru"), at)
 
 
-def test_without_latest_json_the_files_are_used(trained: RunStore):
+def test_missing_latest_json_falls_back_to_the_files(trained: RunStore):
     run = trained.get("gru")
     (run.path / "latest.json").unlink()
     assert find_checkpoint(run)[:2] == (60, run.checkpoint_path(60))

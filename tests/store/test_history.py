@@ -44,7 +44,7 @@ BAD_POINTS = {
 
 
 @given(records, st.data())
-def test_a_torn_last_line_costs_that_line_alone(written, data):
+def test_truncated_last_line_loses_only_that_line(written, data):
     lines = [history.encode(record) for record in written]
     whole = b"".join(lines)
     cut = data.draw(st.integers(0, len(whole)))
@@ -58,7 +58,7 @@ def test_a_torn_last_line_costs_that_line_alone(written, data):
     [(SAMPLES, line) for line in BAD.values()] + [(POINTS, line) for line in BAD_POINTS.values()],
     ids=[*BAD, *BAD_POINTS],
 )
-def test_a_bad_line_costs_that_line_alone(tmp_path: Path, kind: history.Lines, bad: bytes):
+def test_bad_line_loses_only_that_line(tmp_path: Path, kind: history.Lines, bad: bytes):
     path = tmp_path / "lines.jsonl"
     other = GOOD.replace(b"5", b"6")
     path.write_bytes(b"\n".join((GOOD, bad, other, b"")))
@@ -72,7 +72,7 @@ def test_a_bad_line_costs_that_line_alone(tmp_path: Path, kind: history.Lines, b
 
 
 @pytest.mark.parametrize("bad", ["no step", "other JSON", "deep", "too long", "empty"])
-def test_a_file_with_a_bad_line_is_refused_by_its_number(tmp_path: Path, bad: str):
+def test_file_with_a_bad_line_is_refused_with_the_line_number(tmp_path: Path, bad: str):
     path = tmp_path / "samples.jsonl"
     path.write_bytes(b"\n".join((GOOD, GOOD, BAD[bad], GOOD, b"")))
     with pytest.raises(
@@ -84,7 +84,7 @@ def test_a_file_with_a_bad_line_is_refused_by_its_number(tmp_path: Path, bad: st
     SAMPLES.check(path)
 
 
-def test_append_and_read(tmp_path: Path):
+def test_appended_records_are_read(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     assert SAMPLES.read(path) == []
     written = {"kind": "sample", "text": "line\nbreak ünïcode \u2028"}
@@ -94,7 +94,7 @@ def test_append_and_read(tmp_path: Path):
     assert SAMPLES.read(path)[1]["text"] == written["text"]
 
 
-def test_the_newest_are_read_and_earlier_ones_not_parsed(tmp_path: Path, monkeypatch):
+def test_newest_records_are_read_without_parsing_earlier_ones(tmp_path: Path, monkeypatch):
     path = tmp_path / "samples.jsonl"
     history.append(path, [{"step": step, "kind": "sample", "text": "x" * 100} for step in range(50)])
     parsed: list[bytes] = []
@@ -111,7 +111,7 @@ def test_the_newest_are_read_and_earlier_ones_not_parsed(tmp_path: Path, monkeyp
     assert SAMPLES.newest(tmp_path / "none", 0, 3) == []
 
 
-def test_a_file_that_is_cut_back_keeps_its_bytes(tmp_path: Path):
+def test_file_that_is_cut_back_keeps_its_earlier_bytes(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     lines = [b'{"step": 0, "loss":  1.5000, "later": [1]}\n', b'{"loss": 2, "step": 5}\n', b'{"step": 6}\n']
     path.write_bytes(b"".join(lines))

@@ -1,6 +1,7 @@
 """A checkpoint that somebody has a link to stays reproducible, within bounds, whatever the training does."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ from tests.support.runs import gru_like, small_text
 ASKED = {"length": 30, "seed": 5, "prompt": "the "}
 
 
-def stop_at(step: int):
+def stop_at(step: int) -> Callable[[], bool]:
     steps = itertools.count()
     return lambda: next(steps) >= step
 
 
-def train(run: Run, should_stop=lambda: False) -> None:
+def train(run: Run, should_stop: Callable[[], bool] = lambda: False) -> None:
     train_run(run, should_stop, cadence=Cadence(checkpoint_seconds=1000.0, keep=1))
 
 
@@ -42,13 +43,13 @@ def unlimited(run: Run) -> Budget:
     return Budget(RunStore(run.path.parent), 0)
 
 
-def test_step_without_a_link_is_thinned_and_the_nearest_is_named(run: Run):
+def test_step_not_kept_is_removed_and_the_nearest_is_named(run: Run):
     train(run)
     with pytest.raises(ModelNotFoundError, match="the nearest to 30 is run@50"):
         find_checkpoint(run, 30)
 
 
-def test_step_with_a_link_gives_the_same_text_after_training(run: Run, serving):
+def test_kept_step_gives_the_same_text_after_training(run: Run, serving):
     client = serving(run.path.parent)
     newest = client.get("/runs/run").json()["newest"]["step"]
     assert newest == 30
@@ -64,7 +65,7 @@ def test_step_with_a_link_gives_the_same_text_after_training(run: Run, serving):
     assert other.get("/runs/run/export", params={"step": 30}).status_code == 200
 
 
-def test_kept_checkpoint_takes_no_part_in_training(run: Run):
+def test_kept_checkpoint_is_not_resumed_from_or_removed(run: Run):
     keep(run, 30, unlimited(run))
     run.checkpoint_path(30).unlink()
     assert max(run.checkpoints()) == 0  # where the run goes on
@@ -73,7 +74,7 @@ def test_kept_checkpoint_takes_no_part_in_training(run: Run):
     assert load(run.kept_path(30)).step == 30
 
 
-def test_kept_step_wins_over_a_later_one_of_the_same_number(run: Run):
+def test_kept_step_is_preferred_to_a_later_one_of_that_number(run: Run):
     keep(run, 30, unlimited(run))
     run.checkpoint_path(30).unlink()
     run.checkpoint_path(0).rename(run.checkpoint_path(30))
@@ -97,7 +98,7 @@ def test_best_checkpoint_is_kept_by_its_step(run: Run):
     assert ModelStore(RunStore(run.path.parent)).get(f"run@{best}").step == best
 
 
-def test_keeping_again_changes_nothing_and_the_earliest_goes_first(run: Run, monkeypatch):
+def test_kept_checkpoints_over_the_limit_drop_the_earliest_kept(run: Run, monkeypatch):
     monkeypatch.setattr(kept, "MOST", 2)
     budget = unlimited(run)
     assert [keep(run, 30, budget) for _ in range(3)] == [1, 1, 1]
@@ -109,7 +110,7 @@ def test_keeping_again_changes_nothing_and_the_earliest_goes_first(run: Run, mon
     assert list(run.kept()) == [0, 32]
 
 
-def test_kept_checkpoint_is_copied_where_files_have_one_name(run: Run, monkeypatch):
+def test_kept_checkpoint_is_copied_without_hard_links(run: Run, monkeypatch):
     def refuse(path: Path, target: Path) -> None:
         raise PermissionError("no second names here")
 
@@ -119,7 +120,7 @@ def test_kept_checkpoint_is_copied_where_files_have_one_name(run: Run, monkeypat
     assert not list(run.path.glob(".tmp-*"))
 
 
-def test_kept_checkpoints_are_the_last_to_make_room(run: Run):
+def test_kept_checkpoints_are_removed_last_to_make_room(run: Run):
     keep(run, 0, unlimited(run))
     store = RunStore(run.path.parent)
     size = run.checkpoint_path(0).stat().st_size

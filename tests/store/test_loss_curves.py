@@ -38,7 +38,7 @@ def test_a_run_without_history_has_no_points(reader: Curves, run: Run):
     assert (curve.points, curve.checkpoints, curve.best, curve.baselines) == ([], [], None, {})
 
 
-def test_lines_are_read_as_they_come_and_none_twice(reader: Curves, run: Run, monkeypatch):
+def test_appended_lines_are_read_once_each(reader: Curves, run: Run, monkeypatch):
     read: list[bytes] = []
     decode = history.POINTS.decode
     monkeypatch.setattr(history.POINTS, "decode", lambda data: (read.append(data), decode(data))[1])
@@ -49,7 +49,7 @@ def test_lines_are_read_as_they_come_and_none_twice(reader: Curves, run: Run, mo
     assert [data.count(b"\n") for data in read] == [2, 1]
 
 
-def test_a_line_that_is_being_written_waits_for_its_end(reader: Curves, run: Run):
+def test_incomplete_line_is_read_once_complete(reader: Curves, run: Run):
     whole = history.encode(record(0)) + history.encode(record(1))
     run.history_path.write_bytes(whole[:-10])
     assert steps(reader.get(run)) == [0]
@@ -58,7 +58,7 @@ def test_a_line_that_is_being_written_waits_for_its_end(reader: Curves, run: Run
     assert steps(reader.get(run)) == [0, 1]
 
 
-def test_a_curve_that_a_resumed_run_cut_back_is_read_anew(reader: Curves, run: Run):
+def test_curve_cut_back_by_a_resumed_run_is_reread(reader: Curves, run: Run):
     history.append(run.history_path, [record(step, loss=1.0) for step in range(10)])
     assert steps(reader.get(run))[-1] == 9
     replacement = run.path / "replacement"
@@ -67,14 +67,14 @@ def test_a_curve_that_a_resumed_run_cut_back_is_read_anew(reader: Curves, run: R
     assert {point["loss"] for point in reader.get(run).points} == {2.0}
 
 
-def test_a_curve_is_kept_for_a_moment(run: Run):
+def test_curve_is_cached_briefly(run: Run):
     reader = Curves()
     first = reader.get(run)
     history.append(run.history_path, [record(0)])
     assert reader.get(run) is first
 
 
-def test_a_finished_run_tells_baseline_best_and_checkpoints(trained_root):
+def test_finished_run_has_baseline_best_and_checkpoints(trained_root):
     store = RunStore(trained_root)
     reader = Curves()
     classic, gru = reader.get(store.get("classic")), reader.get(store.get("gru"))
@@ -88,7 +88,7 @@ def test_a_finished_run_tells_baseline_best_and_checkpoints(trained_root):
     assert gru.best == (latest.best.step, latest.best.loss)
 
 
-def test_thinning_keeps_the_ends_the_extremes_and_held_out_losses():
+def test_thinning_keeps_ends_extremes_and_held_out_losses():
     curve = long_curve(100_000)
     thin = curve.thinned(1000)
     assert 500 < len(thin.points) <= 1010
@@ -106,13 +106,13 @@ def test_few_points_are_all_kept():
     assert len(curve.thinned(9).points) <= 9
 
 
-def test_extremes_pass_over_what_is_not_known():
+def test_extremes_skip_missing_values():
     values = np.array([np.nan, 1.0, 5.0, np.nan, 2.0, np.nan])
     assert extremes(values, 1) == [0, 1, 2, 5]
     assert extremes(np.full(4, np.nan), 2) == [0, 3]
 
 
-def test_the_version_changes_with_what_is_shown(reader: Curves, run: Run):
+def test_version_changes_with_the_shown_data(reader: Curves, run: Run):
     versions = [reader.get(run).version]
     history.append(run.history_path, [record(0)])
     versions.append(reader.get(run).version)
@@ -121,7 +121,7 @@ def test_the_version_changes_with_what_is_shown(reader: Curves, run: Run):
     assert len(set(versions)) == 3
 
 
-def test_of_very_many_points_a_part_is_held(reader: Curves, run: Run, monkeypatch):
+def test_very_many_points_are_thinned_in_memory(reader: Curves, run: Run, monkeypatch):
     monkeypatch.setattr(curves, "KEPT_POINTS", 50)
     monkeypatch.setattr(curves, "PIECE", 1000)
     history.append(run.history_path, [record(step, loss=9.0 if step == 333 else 1.0) for step in range(1000)])
@@ -147,7 +147,7 @@ def test_curves_of_deleted_runs_are_released(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
-def test_a_history_that_is_not_a_file_is_a_fault_of_its_run(reader: Curves, run: Run, tmp_path, kind: str):
+def test_history_that_is_not_a_file_is_reported_as_a_fault(reader: Curves, run: Run, tmp_path, kind: str):
     make = {"folder": Path.mkdir, "link": lambda path: path.symlink_to(tmp_path), "pipe": os.mkfifo}
     make[kind](run.history_path)
     with pytest.raises(RunFileError, match=r"history\.jsonl of run 'new' cannot be read") as raised:
@@ -156,7 +156,7 @@ def test_a_history_that_is_not_a_file_is_a_fault_of_its_run(reader: Curves, run:
     assert run.files().faults == ("history.jsonl is not a regular file: it is left out; remove it",)
 
 
-def test_a_run_made_anew_under_the_same_name_has_its_own_curve(reader: Curves, run: Run):
+def test_run_recreated_under_the_same_name_has_its_own_curve(reader: Curves, run: Run):
     """Its file may have the inode of the old one, and be longer."""
     history.append(run.history_path, [record(step, loss=1.0) for step in range(10)])
     assert len(reader.get(run).points) == 10

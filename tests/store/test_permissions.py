@@ -62,11 +62,11 @@ def modes(root: Path) -> dict[str, set[str]]:
     return found
 
 
-def test_a_store_is_private_whatever_the_umask(tmp_path: Path, umask: None):
+def test_store_is_private_under_any_umask(tmp_path: Path, umask: None):
     assert modes(used(tmp_path / "store").root) == {"file": {"0o600"}, "folder": {"0o700"}}
 
 
-def test_a_store_whose_folder_is_given_to_a_group_is_shared_with_it(tmp_path: Path, umask: None):
+def test_store_in_a_group_folder_is_shared_with_the_group(tmp_path: Path, umask: None):
     root = tmp_path / "store"
     root.mkdir()
     root.chmod(0o2770)

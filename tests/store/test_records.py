@@ -52,7 +52,7 @@ ODD = (
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: value[:9])
 @pytest.mark.parametrize("kind", RECORDS)
-def test_odd_numbers_in_a_record_are_refused(tmp_path: Path, kind: str, value: str):
+def test_invalid_numbers_in_a_record_are_refused(tmp_path: Path, kind: str, value: str):
     record, known, fields = RECORDS[kind]
     path = tmp_path / "record.json"
     for field in fields:
@@ -68,7 +68,7 @@ def test_odd_numbers_in_a_record_are_refused(tmp_path: Path, kind: str, value: s
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: value[:9])
 @pytest.mark.parametrize("field", ["step", "time"])
-def test_odd_numbers_of_a_checkpoint_are_refused(tmp_path: Path, field: str, value: str):
+def test_invalid_numbers_of_a_checkpoint_entry_are_refused(tmp_path: Path, field: str, value: str):
     path = tmp_path / "latest.json"
     path.write_text(json.dumps({"newest": ENTRY | {field: "HERE"}}).replace('"HERE"', value))
     with pytest.raises(RunFileError):
@@ -78,7 +78,7 @@ def test_odd_numbers_of_a_checkpoint_are_refused(tmp_path: Path, field: str, val
 @pytest.mark.parametrize(
     "data", [b"", b"null", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": 0}', b'{"a": "\\ud800']
 )
-def test_other_content_of_a_record_is_refused(tmp_path: Path, data: bytes):
+def test_record_with_invalid_content_is_refused(tmp_path: Path, data: bytes):
     (tmp_path / "status.json").write_bytes(data)
     with pytest.raises(RunFileError):
         Status.read(tmp_path / "status.json")
@@ -94,7 +94,7 @@ def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path):
     assert path.read_bytes() == before
 
 
-def test_a_time_in_the_far_future_does_not_spoil_later_runs(trained: RunStore):
+def test_time_in_the_far_future_does_not_affect_later_runs(trained: RunStore):
     """A store that an earlier version let one import spoil."""
     for name, at in (("classic", MAX_TIME), ("gru", 1.797e308)):
         path = trained.root / name / "latest.json"
@@ -109,7 +109,7 @@ def test_a_time_in_the_far_future_does_not_spoil_later_runs(trained: RunStore):
     assert RunStore(trained.root).get("other").spec == other.spec
 
 
-def test_an_imported_checkpoint_is_the_default_only_where_nothing_else_is(trained: RunStore):
+def test_imported_checkpoint_is_default_only_if_it_is_alone(trained: RunStore):
     newest = trained.get("classic").latest().newest
     changed = newest.model_copy(update={"time": time.time() + 1e6, "imported": True})
     trained.get("classic").write_latest(Latest(newest=changed))
@@ -131,11 +131,11 @@ def test_a_resume_does_not_depend_on_the_clocks(tmp_path: Path, monkeypatch, ahe
     assert ask(RunStore(tmp_path), run, "train", None).state == "queued"
 
 
-def test_a_resume_that_an_earlier_version_asked_for_is_obeyed():
+def test_resume_requested_by_an_earlier_version_is_obeyed():
     status = Status(state="failed", heartbeat=10.0)
     assert Control(wanted="train", asked=11.0).applied_to(status).state == "queued"
     assert Control(wanted="train", asked=9.0).applied_to(status).state == "failed"
 
 
-def test_an_entry_of_an_earlier_version_was_trained_here():
+def test_entry_of_an_earlier_version_is_not_imported():
     assert not CheckpointEntry.model_validate(ENTRY).imported

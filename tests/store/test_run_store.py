@@ -28,7 +28,7 @@ def run(store: RunStore) -> Run:
     return store.create("my-run", CLASSIC, "a text\nwith ä and 😀", "my.txt")
 
 
-def test_a_run_is_self_contained(store: RunStore, run: Run):
+def test_run_folder_contains_everything_of_the_run(store: RunStore, run: Run):
     again = RunStore(store.root).get("my-run")
     assert again.config == CLASSIC
     assert again.text() == "a text\nwith ä and 😀"
@@ -37,7 +37,7 @@ def test_a_run_is_self_contained(store: RunStore, run: Run):
     assert (again.history(), again.samples(), again.checkpoints(), again.latest()) == ([], [], {}, None)
 
 
-def test_what_is_written_is_read(run: Run):
+def test_written_records_are_read_back(run: Run):
     status = Status(state="training", step=5, steps=10, loss=1.5)
     latest = Latest(newest=ENTRY, best=ENTRY.model_copy(update={"loss": 1.25}))
     run.write_status(status)
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(run: Run):
     assert run.latest() == latest
 
 
-def test_the_queue_keeps_its_order_and_creation_leaves_no_other_file(store: RunStore):
+def test_queue_keeps_its_order_and_creation_leaves_no_extra_file(store: RunStore):
     names = ["b", "a", "c"]
     for name in names:
         store.create(name, RunConfig(), "text", "t.txt")
@@ -54,14 +54,14 @@ def test_the_queue_keeps_its_order_and_creation_leaves_no_other_file(store: RunS
     assert sorted(os.listdir(store.root)) == [".queue.lock", "a", "b", "c"]
 
 
-def test_a_name_is_given_once(store: RunStore, run: Run):
+def test_existing_name_is_refused_and_its_run_is_unchanged(store: RunStore, run: Run):
     with pytest.raises(RunExistsError, match="'my-run' exists already"):
         store.create("my-run", CLASSIC, "other", "other.txt")
     assert run.text() == "a text\nwith ä and 😀"
     assert sorted(os.listdir(store.root)) == [".queue.lock", "my-run"]
 
 
-def test_only_one_of_many_creators_wins(store: RunStore):
+def test_concurrent_creation_succeeds_once(store: RunStore):
     def create(index: int) -> bool:
         try:
             RunStore(store.root).create("same", CLASSIC, str(index), "t.txt")
@@ -73,7 +73,7 @@ def test_only_one_of_many_creators_wins(store: RunStore):
         assert sum(pool.map(create, range(8))) == 1
 
 
-def test_a_failed_creation_leaves_nothing(store: RunStore, monkeypatch):
+def test_failed_creation_leaves_no_files(store: RunStore, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -94,7 +94,7 @@ def test_names_cannot_leave_the_store(store: RunStore, name: str):
 
 
 @given(name=st.text(st.characters(codec="utf-8"), max_size=70))
-def test_a_name_is_refused_or_is_one_folder_of_the_store(tmp_path_factory, name: str):
+def test_any_name_is_refused_or_is_one_folder_of_the_store(tmp_path_factory, name: str):
     store = RunStore(tmp_path_factory.mktemp("store"))
     try:
         run = store.create(name, CLASSIC, "text", "t.txt")
@@ -105,12 +105,12 @@ def test_a_name_is_refused_or_is_one_folder_of_the_store(tmp_path_factory, name:
         assert [run.name for run in store.list()] == [name]
 
 
-def test_an_unknown_run_names_those_there_are(store: RunStore, run: Run):
+def test_unknown_run_is_refused_with_the_existing_names(store: RunStore, run: Run):
     with pytest.raises(RunNotFoundError, match=r"no run named 'other'.*the runs are: my-run"):
         store.get("other")
 
 
-def test_links_are_not_followed(store: RunStore, run: Run, tmp_path: Path):
+def test_symbolic_links_are_not_followed(store: RunStore, run: Run, tmp_path: Path):
     outside = tmp_path / "outside"
     run.path.rename(outside)
     run.path.symlink_to(outside)
@@ -160,7 +160,7 @@ def test_checkpoints_are_found_by_step(run: Run):
         (b" " * (2 << 20), "limit"),
     ],
 )
-def test_a_torn_or_foreign_run_is_refused_with_the_reason_and_does_not_hide_the_others(
+def test_damaged_run_is_refused_and_does_not_hide_the_others(
     store: RunStore, run: Run, caplog, content: bytes, reason: str
 ):
     store.create("other", CLASSIC, "text", "t.txt")
@@ -172,7 +172,7 @@ def test_a_torn_or_foreign_run_is_refused_with_the_reason_and_does_not_hide_the_
     assert len([record for record in caplog.records if "my-run" in record.getMessage()]) == 1
 
 
-def test_a_newer_format_and_a_config_out_of_range_are_refused(store: RunStore, run: Run):
+def test_newer_format_or_config_out_of_range_is_refused(store: RunStore, run: Run):
     spec = json.loads((run.path / "run.json").read_text())
     for change, reason in [
         ({"format": 99}, "has format 99.*update Charloom"),
@@ -183,13 +183,13 @@ def test_a_newer_format_and_a_config_out_of_range_are_refused(store: RunStore, r
             RunStore(store.root).get("my-run")
 
 
-def test_a_renamed_folder_is_refused(store: RunStore, run: Run):
+def test_run_in_a_renamed_folder_is_refused(store: RunStore, run: Run):
     run.path.rename(store.root / "other")
     with pytest.raises(RunFileError, match="holds a run named 'my-run'"):
         RunStore(store.root).get("other")
 
 
-def test_foreign_folders_and_files_are_passed_over(store: RunStore, run: Run):
+def test_unrelated_folders_and_files_are_ignored(store: RunStore, run: Run):
     (store.root / "lost+found").mkdir()
     (store.root / "empty").mkdir()
     (store.root / "file").touch()
@@ -198,19 +198,19 @@ def test_foreign_folders_and_files_are_passed_over(store: RunStore, run: Run):
         store.get("empty")
 
 
-def test_a_changed_text_is_refused(run: Run):
+def test_run_with_a_changed_text_is_refused(run: Run):
     (run.path / "corpus.txt").write_text("another text")
     with pytest.raises(RunFileError, match="is not the text of this run"):
         run.text()
 
 
-def test_a_damaged_status_counts_as_queued_and_says_so(run: Run):
+def test_damaged_status_counts_as_queued_and_is_reported(run: Run):
     (run.path / "status.json").write_bytes(b'{"state": "trai')
     assert run.status.state == "queued"
     assert "damaged" in (run.status.reason or "")
 
 
-def test_the_store_need_not_exist(tmp_path: Path):
+def test_missing_store_is_empty_and_not_created(tmp_path: Path):
     store = RunStore(tmp_path / "none")
     assert store.list() == []
     with pytest.raises(RunNotFoundError, match="the store is empty"):

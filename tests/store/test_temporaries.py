@@ -32,7 +32,7 @@ def killed_writer(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", LEAVE, folder], check=False, timeout=60)
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
+def test_only_leftovers_of_a_killed_process_are_removed(tmp_path: Path):
     write_atomic(tmp_path / "file", b"data")
     (tmp_path / ".worker.lock").touch()
     killed_writer(tmp_path)
@@ -44,14 +44,14 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == [".worker.lock", "file", "other"]
 
 
-def test_a_process_that_has_the_number_of_a_gone_one_does_not_keep_its_files(tmp_path: Path):
+def test_reused_process_id_does_not_keep_leftover_files(tmp_path: Path):
     path = temporary_in(tmp_path)
     prefix, place, pid, start, random = path.name.rsplit("-", 4)
     path.with_name(f"{prefix}-{place}-{pid}-{int(start) - 1}-{random}").touch()
     assert remove_temporaries(tmp_path) == 1
 
 
-def test_what_was_begun_elsewhere_is_removed_once_it_is_old(tmp_path: Path, monkeypatch):
+def test_temporaries_made_elsewhere_are_removed_once_old(tmp_path: Path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(temporaries, "_place", lambda: "0123abcd")
         foreign = temporary_in(tmp_path)
@@ -67,7 +67,7 @@ def test_what_was_begun_elsewhere_is_removed_once_it_is_old(tmp_path: Path, monk
     assert os.listdir(tmp_path) == []
 
 
-def test_a_worker_that_begins_a_run_leaves_a_request_that_is_being_written(tmp_path: Path):
+def test_worker_starting_a_run_keeps_a_request_being_written(tmp_path: Path):
     store = RunStore(tmp_path)
     run = store.create("run", classic_like(steps=3), small_text(), "small.txt")
     with replacing(run.path / "control.json") as request:

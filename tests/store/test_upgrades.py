@@ -30,7 +30,7 @@ def test_there_is_a_store_of_each_format():
     assert [path.name for path in FORMATS] == [f"format-{n}" for n in range(1, max(FORMAT, VERSION) + 1)]
 
 
-def test_a_past_checkpoint_writes_what_it_wrote_then(golden):
+def test_past_checkpoint_writes_the_same_text(golden):
     store, expected = golden
     for name, then in expected.items():
         checkpoint = load(store.get(name).checkpoint_path(then["step"]))
@@ -40,7 +40,7 @@ def test_a_past_checkpoint_writes_what_it_wrote_then(golden):
             assert text == then[kind], (name, kind)
 
 
-def test_a_past_store_is_served_and_shown(golden, serving):
+def test_past_store_is_served_and_listed(golden, serving):
     store, expected = golden
     assert refreshed(store).current.id in {f"{name}@{then['step']}" for name, then in expected.items()}
     client = serving(store.root)
@@ -51,7 +51,7 @@ def test_a_past_store_is_served_and_shown(golden, serving):
     assert len(client.get("/runs").json()["runs"]) == len(expected)
 
 
-def test_a_past_run_that_was_stopped_goes_on_to_its_end(golden):
+def test_stopped_run_of_a_past_store_resumes_and_finishes(golden):
     store, expected = golden
     unfinished = [run for run in store.list() if run.status.state == "queued"]
     assert unfinished

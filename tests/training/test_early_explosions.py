@@ -21,27 +21,27 @@ def note(guard: LossGuard, losses: list[float], begin: int = 0) -> None:
         guard.note(step, loss)
 
 
-def test_explosion_in_first_block_is_noticed():
+def test_explosion_in_first_block_is_detected():
     with pytest.raises(DivergedError, match="at step 99"):
         note(LossGuard(EVEN), [3.5] * 10 + [48.0] * 90)
 
 
-def test_slow_start_is_no_explosion():
+def test_slow_start_is_not_an_explosion():
     note(LossGuard(EVEN), [4.4] * 3 * BLOCK)
 
 
-def test_overshoot_of_the_first_updates_is_no_explosion():
+def test_overshoot_of_first_updates_is_not_an_explosion():
     """As AdaGrad's at a rate of 0.1 on a book: a run of 20 updates that ends there has not exploded."""
     guard = LossGuard(EVEN)
     note(guard, [4.1] + [7.2] * 19)
     guard.end(20)
 
 
-def test_slow_start_on_a_text_of_nearly_one_character_is_no_explosion():
+def test_slow_start_on_nearly_one_character_is_not_an_explosion():
     note(LossGuard(np.array([0.1])), [0.69] * BLOCK)
 
 
-def test_second_block_is_compared_with_the_start_too():
+def test_second_block_is_also_compared_with_the_start():
     """The first block may be worse than the start; it must not become the measure of all that follow."""
     guard = LossGuard(EVEN)
     note(guard, [3.5] * 50 + [6.5] * 50)
@@ -57,7 +57,7 @@ def test_start_is_kept_across_a_resume():
         note(resumed, [48.0] * 60, 40)
 
 
-def test_progress_of_earlier_versions_is_judged_as_then():
+def test_progress_of_earlier_versions_keeps_its_earlier_rule():
     guard = LossGuard(EVEN)
     guard.restore({"sum": 40 * 3.5, "best": None})
     note(guard, [48.0] * 60, 40)
@@ -71,14 +71,14 @@ def test_unfinished_block_is_judged_at_the_end():
 
 
 @pytest.mark.parametrize("count", [0, 20])
-def test_end_of_a_run_that_learns_is_no_explosion(count):
+def test_end_of_a_run_that_learns_is_not_an_explosion(count):
     guard = LossGuard(EVEN)
     note(guard, [2.0] * (BLOCK + count))
     guard.end(BLOCK + count)
 
 
 @pytest.mark.parametrize("steps", [30, 60, 100, 130])
-def test_run_that_explodes_goes_back_or_fails(tmp_path, steps):
+def test_exploding_run_is_rolled_back_or_fails(tmp_path, steps):
     config = gru_like(learning_rate=10.0, clip="none", weight_decay=0.3, steps=steps)
     store = RunStore(tmp_path)
     run = store.create("run", config, small_text(), "small.txt")
@@ -91,7 +91,7 @@ def test_run_that_explodes_goes_back_or_fails(tmp_path, steps):
         assert "exploded" in (status.reason or "")
 
 
-def test_explosion_is_not_called_overfitting(tmp_path, monkeypatch):
+def test_explosion_is_not_reported_as_overfitting(tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "roll_back", None)
     monkeypatch.setattr("model.guards.BLOCK", 10_000)
     monkeypatch.setattr("model.guards.LossGuard.end", lambda guard, step: None, raising=False)
@@ -102,14 +102,14 @@ def test_explosion_is_not_called_overfitting(tmp_path, monkeypatch):
     assert run.status.warnings == []
 
 
-def test_held_out_loss_that_rises_with_the_training_loss_is_no_overfitting():
+def test_held_out_loss_rising_with_training_is_not_overfitting():
     guard = HeldOutGuard(10)
     for step, held_out, smooth in [(0, 3.5, None), (10, 40.0, 30.0), (20, 48.0, 40.0), (30, 48.0, 46.0)]:
         guard.note(step, held_out, smooth)
     assert not guard.overfitting
 
 
-def test_overfitting_from_the_first_update_is_noticed():
+def test_overfitting_from_the_first_update_is_detected():
     guard = HeldOutGuard(10)
     for step, held_out, smooth in [(0, 3.5, None), (10, 3.6, 3.0), (20, 3.7, 2.5), (30, 3.8, 2.0)]:
         guard.note(step, held_out, smooth)

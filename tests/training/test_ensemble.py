@@ -5,6 +5,7 @@ import pytest
 
 from app.training.processes import running_passes
 from model.checkpoint import decode, encode
+from model.config import RunConfig
 from model.ensemble import member_config, merge, network_config
 from model.errors import CheckpointError
 from model.network import Network
@@ -18,18 +19,18 @@ IDS = VOCABULARY.encode(TEXT)
 CELLS = ("elman", "gru", "lstm")
 
 
-def members_of(config, seed=0):
+def members_of(config: RunConfig, seed: int = 0) -> list[Network]:
     sizes, rng = member_config(config, len(VOCABULARY)), np.random.default_rng(seed)
     return [Network(sizes, rng.normal(0, 0.5, sizes.size())) for _ in range(config.members)]
 
 
-def start(config):
+def start(config: RunConfig) -> Training:
     return Training(config, VOCABULARY, IDS, clock=lambda: 0.0)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("layers", "embedding", "count"), [(1, 0, 2), (2, 5, 3), (3, 0, 1), (1, 4, 1)])
-def test_the_one_network_gives_the_mean_of_its_members_logits(cell, layers, embedding, count):
+def test_merged_network_gives_the_mean_of_its_members_logits(cell, layers, embedding, count):
     config = gru_like(cell=cell, layers=layers, embedding=embedding, members=count, hidden=7)
     members = members_of(config)
     sizes = network_config(config, len(VOCABULARY))
@@ -45,7 +46,7 @@ def test_the_one_network_gives_the_mean_of_its_members_logits(cell, layers, embe
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_each_member_is_trained_as_if_it_were_alone(shards):
+def test_each_member_is_trained_independently(shards):
     config = gru_like(
         members=2, embedding=5, steps=12, validate_every=0, best_by="smooth_loss", shards=shards
     )
@@ -61,7 +62,7 @@ def test_each_member_is_trained_as_if_it_were_alone(shards):
 
 
 @pytest.mark.parametrize("changes", [{"shards": 1}, {"shards": 2, "cell": "lstm"}])
-def test_in_processes_is_in_turn_to_the_bit(changes):
+def test_training_in_processes_equals_training_in_turn(changes):
     config = gru_like(members=2, embedding=6, steps=20, **changes)
     expected = start(config)
     events = list(train(expected))
@@ -71,7 +72,7 @@ def test_in_processes_is_in_turn_to_the_bit(changes):
     assert encode(training.checkpoint()) == encode(expected.checkpoint())
 
 
-def test_a_resumed_ensemble_goes_on_to_the_bit():
+def test_resumed_ensemble_continues_to_the_bit():
     config = gru_like(members=3, embedding=6, steps=30)
     whole = start(config)
     events = list(train(whole))
@@ -85,7 +86,7 @@ def test_a_resumed_ensemble_goes_on_to_the_bit():
     assert encode(resumed.checkpoint()) == encode(whole.checkpoint())
 
 
-def test_what_is_served_is_as_of_the_step():
+def test_served_network_is_merged_from_members_of_the_step():
     training = start(gru_like(members=2, steps=5))
     untrained = training.network.flat.copy()
     training.update()
@@ -97,7 +98,7 @@ def test_what_is_served_is_as_of_the_step():
     np.testing.assert_array_equal(training.checkpoint().parameters, trained)
 
 
-def test_an_ensemble_without_its_members_serves_but_does_not_resume():
+def test_ensemble_without_members_serves_but_cannot_resume():
     checkpoint = start(gru_like(members=2)).checkpoint()
     del checkpoint.tensors["members"]
     served = decode(encode(checkpoint))
@@ -106,7 +107,7 @@ def test_an_ensemble_without_its_members_serves_but_does_not_resume():
         Training.resume(served, IDS)
 
 
-def test_one_member_is_no_ensemble():
+def test_run_of_one_member_is_not_an_ensemble():
     training = start(classic_like())
     assert training.network is training.members[0]
     assert "members" not in training.checkpoint().tensors

@@ -15,6 +15,8 @@ from app.store.run_store import RunStore
 from app.training.recovery import is_anchor, kept_anchors, start_or_resume
 from app.training.trainer import Cadence, RunWriter, train_run
 from app.training.worker import Worker
+from model.batches import Window
+from model.cells import Array
 from model.checkpoint import load
 from model.config import RunConfig
 from model.errors import DivergedError
@@ -37,7 +39,7 @@ def new_run(folder: Path, config: RunConfig, text: str | None = None) -> Run:
     return RunStore(folder).create("run", config, text or small_text(), "small.txt")
 
 
-def fault(monkeypatch, times: int = 1, loss: float = math.nan) -> None:
+def fault(monkeypatch: pytest.MonkeyPatch, times: int = 1, loss: float = math.nan) -> None:
     """Pass `FAULT_AT` gives `loss` while the rate has been halved fewer than `times` times."""
     whole = Training.update
 
@@ -45,7 +47,7 @@ def fault(monkeypatch, times: int = 1, loss: float = math.nan) -> None:
         if training.step >= FAULT_AT and len(training.rollbacks) < times:
 
             class Faulty(InTurn):
-                def run(self, window, state):
+                def run(self, window: Window, state: Array) -> float:
                     super().run(window, state)
                     return loss
 
@@ -62,7 +64,7 @@ def fault(monkeypatch, times: int = 1, loss: float = math.nan) -> None:
 
 @pytest.mark.parametrize("config", [classic_like(), gru_like()], ids=["classic", "gru"])
 @pytest.mark.parametrize(("loss", "noticed"), [(math.nan, 27), (math.inf, 27), (1000.0, 29)])
-def test_back_to_the_last_good_checkpoint_at_half_the_rate(
+def test_rollback_restores_last_good_checkpoint_at_half_rate(
     tmp_path, monkeypatch, caplog, config, loss, noticed
 ):
     fault(monkeypatch, loss=loss)
@@ -87,7 +89,7 @@ def test_back_to_the_last_good_checkpoint_at_half_the_rate(
     assert [p["loss"] for p in points if p["step"] <= 21] == same
 
 
-def test_a_run_that_goes_on_exploding_fails_and_says_so(tmp_path, monkeypatch):
+def test_run_that_keeps_exploding_fails_with_the_reason(tmp_path, monkeypatch):
     fault(monkeypatch, times=100)
     store = RunStore(tmp_path)
     run = new_run(tmp_path, classic_like())
@@ -99,7 +101,7 @@ def test_a_run_that_goes_on_exploding_fails_and_says_so(tmp_path, monkeypatch):
     assert_readable(run)
 
 
-def test_a_rate_that_is_really_too_high_is_brought_down(tmp_path):
+def test_learning_rate_that_is_too_high_is_reduced(tmp_path):
     run = new_run(tmp_path, gru_like(learning_rate=10.0, clip="none", weight_decay=0.3, steps=300))
     assert train(run)
     assert run.status.rollbacks
@@ -107,7 +109,7 @@ def test_a_rate_that_is_really_too_high_is_brought_down(tmp_path):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_killed_at_every_change_to_the_disk_across_a_rollback(tmp_path, monkeypatch, times):
+def test_worker_killed_during_a_rollback_resumes_exactly(tmp_path, monkeypatch, times):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     fault(monkeypatch, times)
     config = gru_like(steps=34, sample_every=8, validate_every=5)
@@ -132,7 +134,7 @@ def test_killed_at_every_change_to_the_disk_across_a_rollback(tmp_path, monkeypa
     assert at > 60
 
 
-def test_where_it_goes_back_to_does_not_depend_on_the_clock(tmp_path, monkeypatch):
+def test_rollback_step_does_not_depend_on_the_clock(tmp_path, monkeypatch):
     fault(monkeypatch)
     outcomes = []
     for name, seconds in (("often", 0.0), ("seldom", 1000.0)):
@@ -143,7 +145,7 @@ def test_where_it_goes_back_to_does_not_depend_on_the_clock(tmp_path, monkeypatc
     assert outcomes[0] == outcomes[1]
 
 
-def test_nothing_of_what_was_given_up_is_left(tmp_path, monkeypatch):
+def test_rollback_removes_everything_of_later_steps(tmp_path, monkeypatch):
     """Also the best network: one of a step that no longer happened is not kept."""
     fault(monkeypatch)
     run = new_run(tmp_path, classic_like())
@@ -160,7 +162,7 @@ def test_nothing_of_what_was_given_up_is_left(tmp_path, monkeypatch):
     assert seen == [(21, 21, load(run.checkpoint_path(21)).progress["best_step"])]
 
 
-def test_a_checkpoint_without_guards_goes_on(tmp_path):
+def test_checkpoint_without_guards_resumes(tmp_path):
     run = new_run(tmp_path, gru_like())
     steps = iter(range(100))
     train(run, lambda: next(steps) == 20)
@@ -172,7 +174,7 @@ def test_a_checkpoint_without_guards_goes_on(tmp_path):
     assert (training.rollbacks, training.held_out_guard.lowest) == ((), math.inf)
 
 
-def test_overfitting_is_noticed_said_and_drawn_and_the_best_is_kept(tmp_path, caplog):
+def test_overfitting_is_logged_drawn_and_the_best_model_kept(tmp_path, caplog):
     rng = random.Random(0)
     text = "".join(rng.choice("abcdefgh ") for _ in range(400))  # nothing to learn but by heart
     config = gru_like(hidden=48, layers=1, streams=2, steps=300, learning_rate=0.02, validate_every=10)
@@ -189,7 +191,7 @@ def test_overfitting_is_noticed_said_and_drawn_and_the_best_is_kept(tmp_path, ca
     assert draw_loss_curve(curve, "svg", "light") != draw_loss_curve(unmarked, "svg", "light")
 
 
-def test_a_rise_that_comes_and_goes_is_logged_once(tmp_path, caplog):
+def test_recurring_rise_of_held_out_loss_is_logged_once(tmp_path, caplog):
     run = new_run(tmp_path, gru_like())
     training = start_or_resume(run)
     writer, guard = RunWriter(run, training, Cadence(), lambda status: None), training.held_out_guard
@@ -200,14 +202,14 @@ def test_a_rise_that_comes_and_goes_is_logged_once(tmp_path, caplog):
         assert caplog.text.count("overfitting: ") == times
 
 
-def test_a_run_that_learns_has_nothing_to_warn_of(tmp_path):
+def test_run_that_learns_gives_no_warning(tmp_path):
     for name, config in (("classic", classic_like()), ("gru", gru_like(steps=200))):
         run = new_run(tmp_path / name, config)
         assert train(run)
         assert (run.status.warnings, run.status.rollbacks) == ([], [])
 
 
-def test_a_hard_part_of_a_text_is_no_explosion():
+def test_hard_part_of_a_text_is_not_an_explosion():
     costs = np.array([1.0] * 10 + [8.0] * 10)
     guard = LossGuard(costs)
     for step in range(200):
@@ -216,7 +218,7 @@ def test_a_hard_part_of_a_text_is_no_explosion():
         note_all(guard, dict.fromkeys(range(200, 220), 1.3))
 
 
-def test_a_loss_that_begins_high_and_falls_is_no_explosion():
+def test_loss_that_starts_high_and_falls_is_not_an_explosion():
     guard = LossGuard(np.array([3.0]))
     for step in range(100):
         guard.note(step, 30.0 - 0.2 * step)
@@ -232,7 +234,7 @@ def test_a_loss_that_begins_high_and_falls_is_no_explosion():
         ([2.0, 1.5, 1.6, 1.7, 1.8, 1.4], [2.0, 1.5, 1.4, 1.3, 1.2, 1.1], False),  # better again
     ],
 )
-def test_overfitting_is_a_rise_that_lasts_while_the_training_loss_falls(held_out, smooth, overfitting):
+def test_overfitting_is_a_lasting_rise_while_training_loss_falls(held_out, smooth, overfitting):
     guard, resumed = HeldOutGuard(10), HeldOutGuard(10)
     for index, (loss, training_loss) in enumerate(zip(held_out, smooth, strict=True)):
         guard.note(10 * index, loss, training_loss)

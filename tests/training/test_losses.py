@@ -30,7 +30,7 @@ def training(config: RunConfig) -> Training:
 
 
 @BOTH
-def test_smooth_loss_weighs_losses_by_their_age_alone(config):
+def test_smooth_loss_weights_losses_by_age_only(config):
     losses: list[float] = []
     for event in train(training(config)):
         if event.loss is None:
@@ -41,7 +41,7 @@ def test_smooth_loss_weighs_losses_by_their_age_alone(config):
         assert event.smooth_loss == pytest.approx(np.average(losses, weights=weights), rel=1e-10)
 
 
-def test_summed_smooth_loss_begins_with_the_first_loss_as_the_assignments():
+def test_summed_smooth_loss_starts_from_the_first_loss():
     config, expected = classic_like(), None
     for event in train(training(config)):
         if event.loss is None:
@@ -52,7 +52,7 @@ def test_summed_smooth_loss_begins_with_the_first_loss_as_the_assignments():
 
 
 @BOTH
-def test_smooth_loss_goes_on_exactly_after_a_resume(config):
+def test_smooth_loss_continues_exactly_after_a_resume(config):
     whole = {event.step: event for event in train(training(config))}
     first = training(config)
     for event in train(first):
@@ -97,7 +97,7 @@ def test_answer_by_the_best_model_has_the_losses_of_its_step(client, trained_roo
     assert losses["best_loss"] == run.latest().best.loss
 
 
-def test_best_checkpoint_of_an_earlier_version_claims_no_losses_of_a_later_step(tmp_path):
+def test_best_checkpoint_of_earlier_version_has_no_later_losses(tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "checkpoints")
     models = ModelStore(RunStore(tmp_path / "checkpoints"))
     best, newest = models.get("gru@best"), models.get("gru@24")
@@ -116,7 +116,7 @@ def earlier(checkpoint: Checkpoint) -> Checkpoint:
     return decode(encode(checkpoint))
 
 
-def test_checkpoint_of_an_earlier_version_goes_on_by_the_rule_of_then():
+def test_checkpoint_of_earlier_version_keeps_its_smoothing_rule():
     config = gru_like()
     run = training(config)
     for event in train(run):
@@ -146,7 +146,7 @@ def test_held_out_loss_has_its_step(tmp_path):
     assert "at step" not in summary(Status(step=99, validation_loss=4.57))
 
 
-def test_held_out_loss_and_step_are_known_again_after_a_stop(tmp_path):
+def test_held_out_loss_and_step_are_kept_after_a_stop(tmp_path):
     run = RunStore(tmp_path).create("run", gru_like(), TEXT, "small.txt")
     steps = iter(range(100))
     train_run(run, lambda: next(steps) == 25)
@@ -154,7 +154,7 @@ def test_held_out_loss_and_step_are_known_again_after_a_stop(tmp_path):
     assert run.status.validation_loss == {p["step"]: p["validation_loss"] for p in run.history()}[20]
 
 
-def test_run_and_samples_tell_the_step_of_the_held_out_loss(client):
+def test_run_and_samples_report_the_step_of_held_out_loss(client):
     assert client.get("/runs/gru").json()["validation_step"] == 60
     assert client.get("/runs/classic").json()["validation_step"] is None
     samples = client.get("/samples", params={"model": "gru"}).json()["samples"]
@@ -170,7 +170,7 @@ def test_imported_run_has_the_held_out_loss_with_its_step(client, serving, tmp_p
     assert json.dumps(imported)
 
 
-def test_resumed_run_leaves_the_same_as_an_undisturbed_one(tmp_path):
+def test_resumed_run_has_the_result_of_an_uninterrupted_one(tmp_path):
     undisturbed = RunStore(tmp_path).create("a", classic_like(), TEXT, "small.txt")
     train_run(undisturbed, lambda: False)
     stopped: Run = RunStore(tmp_path).create("b", classic_like(), TEXT, "small.txt")

@@ -54,7 +54,7 @@ def stopped(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_checkpoint_that_cannot_be_resumed_is_put_aside(stopped: Run, tmp_path: Path, kind: str):
+def test_checkpoint_that_cannot_be_resumed_is_set_aside(stopped: Run, tmp_path: Path, kind: str):
     expected = RunStore(tmp_path / "undisturbed").create("run", CONFIG, small_text(1000), "small.txt")
     train_run(expected, lambda: False)
     path = stopped.checkpoint_path(max(stopped.checkpoints()))
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_cannot_be_resumed_is_put_aside(stopped: Run, tmp_path
     assert result == whole
 
 
-def test_a_best_checkpoint_in_place_of_a_newest_one_is_put_aside(stopped: Run):
+def test_best_checkpoint_in_place_of_the_newest_is_set_aside(stopped: Run):
     newest = max(stopped.checkpoints())
     latest = stopped.latest()
     shutil.copy(stopped.path / latest.best.file, stopped.checkpoint_path(newest + 1))

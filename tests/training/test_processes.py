@@ -22,7 +22,7 @@ CONFIG = RunConfig(
 )
 
 
-def start(config):
+def start(config: RunConfig) -> Training:
     return Training(config, VOCABULARY, VOCABULARY.encode(TEXT), clock=lambda: 0.0)
 
 
@@ -36,7 +36,7 @@ def test_every_row_is_in_exactly_one_shard(streams, shards):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
-def test_the_shards_gradients_add_up_to_the_batchs(reduction, cell):
+def test_gradients_of_shards_add_up_to_that_of_the_batch(reduction, cell):
     config = CONFIG.replace(cell=cell, reduction=reduction, layers=2)
     training = start(config)
     network = training.network.astype(np.float64)
@@ -50,7 +50,7 @@ def test_the_shards_gradients_add_up_to_the_batchs(reduction, cell):
         np.testing.assert_allclose(three, one, rtol=1e-12, atol=1e-15)
 
 
-def test_in_processes_is_in_turn_to_the_bit():
+def test_training_in_processes_equals_training_in_turn():
     expected = start(CONFIG)
     events = list(train(expected))
     training = start(CONFIG)
@@ -61,13 +61,13 @@ def test_in_processes_is_in_turn_to_the_bit():
     assert encode(training.checkpoint()) == encode(expected.checkpoint())
 
 
-def test_one_shard_needs_no_helper():
+def test_single_shard_starts_no_helper_process():
     training = start(CONFIG.replace(shards=1))
     with running_passes(training.members, training.config) as passes:
         assert isinstance(passes, InTurn)
 
 
-def test_helpers_end_with_the_context_and_with_their_trainer():
+def test_helper_processes_end_with_context_or_trainer():
     training = start(CONFIG)
     with running_passes(training.members, training.config) as passes:
         helpers = list(passes._helpers)
@@ -76,7 +76,7 @@ def test_helpers_end_with_the_context_and_with_their_trainer():
     assert [helper.returncode for helper in helpers] == [0, 0]
 
 
-def test_a_helper_that_dies_is_an_error_that_says_so():
+def test_helper_process_that_dies_is_reported():
     training = start(CONFIG)
     with running_passes(training.members, training.config) as passes:
         passes._helpers[0].kill()

@@ -42,7 +42,9 @@ def undisturbed(folder: Path, config: RunConfig) -> Run:
 
 
 @pytest.mark.parametrize(("name", "stride"), [("classic", 2), ("gru", 3), ("lstm", 10)])
-def test_killed_at_every_change_to_the_disk(tmp_path: Path, monkeypatch, name: str, stride: int):
+def test_worker_killed_at_every_disk_change_resumes_exactly(
+    tmp_path: Path, monkeypatch, name: str, stride: int
+):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the kernel survives a kill, and its cache too
     expected = outcome(undisturbed(tmp_path, CONFIGS[name]))
     for at in range(1, 1000, stride):
@@ -61,7 +63,7 @@ def test_killed_at_every_change_to_the_disk(tmp_path: Path, monkeypatch, name: s
 
 
 @pytest.mark.parametrize(("name", "shards"), [("classic", 1), ("gru", 2)])
-def test_a_real_worker_killed_at_random_moments(tmp_path: Path, name: str, shards: int):
+def test_worker_process_killed_at_random_resumes_exactly(tmp_path: Path, name: str, shards: int):
     config = CONFIGS[name].replace(steps=200, sample_every=50, record_every=1, shards=shards)
     expected = outcome(undisturbed(tmp_path, config))
     run = new_run(tmp_path / "killed", config)
@@ -84,7 +86,7 @@ def test_a_real_worker_killed_at_random_moments(tmp_path: Path, name: str, shard
     assert outcome(run) == expected
 
 
-def test_sigterm_and_sigint_save_the_last_step_and_leave_with_0(tmp_path: Path):
+def test_sigterm_and_sigint_save_the_last_step_and_exit_with_0(tmp_path: Path):
     config = CONFIGS["classic"].replace(steps=100_000, checkpoint_every=100_000, sample_every=0)
     run = new_run(tmp_path / "store", config)
     last = 0
@@ -112,7 +114,7 @@ def half_trained(folder: Path, config: RunConfig) -> Run:
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "flipped", "foreign"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog, damage: str):
+def test_damaged_newest_checkpoint_falls_back_to_the_previous(tmp_path: Path, caplog, damage: str):
     expected = outcome(undisturbed(tmp_path, CONFIGS["gru"]))
     run = half_trained(tmp_path / "damaged", CONFIGS["gru"])
     before, newest = list(run.checkpoints().values())[-2:]
@@ -131,7 +133,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["empty", "foreign", "missing"])
-def test_a_damaged_best_checkpoint_is_written_anew(tmp_path: Path, damage: str):
+def test_damaged_best_checkpoint_is_rewritten(tmp_path: Path, damage: str):
     expected = outcome(undisturbed(tmp_path, CONFIGS["gru"]))
     run = half_trained(tmp_path / "damaged", CONFIGS["gru"])
     latest = run.latest()
@@ -157,7 +159,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, caplog):
     assert outcome(run)["newest"] == outcome(undisturbed(tmp_path, CONFIGS["gru"]))["newest"]
 
 
-def test_a_run_without_any_usable_checkpoint_is_not_begun_anew(tmp_path: Path):
+def test_run_without_usable_checkpoints_is_not_restarted(tmp_path: Path):
     run = half_trained(tmp_path / "damaged", CONFIGS["gru"])
     curve = run.history()
     checkpoints = run.checkpoints().values()
@@ -171,7 +173,7 @@ def test_a_run_without_any_usable_checkpoint_is_not_begun_anew(tmp_path: Path):
     assert all(path.exists() for path in checkpoints)
 
 
-def test_stopping_and_going_on_many_times_changes_nothing(tmp_path: Path):
+def test_many_stops_and_resumes_do_not_change_the_result(tmp_path: Path):
     expected = outcome(undisturbed(tmp_path, CONFIGS["classic"]))
     run = new_run(tmp_path / "stopped", CONFIGS["classic"])
     for _ in range(30):

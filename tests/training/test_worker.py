@@ -54,7 +54,7 @@ def work(store: RunStore, retry_seconds: float = 10.0) -> list[str]:
     raise AssertionError(f"the worker has no end: {taken}")
 
 
-def test_runs_are_taken_in_order_and_finished(store: RunStore):
+def test_runs_are_trained_in_order_and_finished(store: RunStore):
     runs = [add(store, name) for name in ("b", "a")]
     assert work(store) == ["b", "a"]
     for run in runs:
@@ -65,7 +65,7 @@ def test_runs_are_taken_in_order_and_finished(store: RunStore):
         assert status.heartbeat > run.spec.created
 
 
-def test_what_a_finished_run_leaves(store: RunStore):
+def test_finished_run_has_its_files_and_final_status(store: RunStore):
     run = add(store, "run", gru_like(steps=40, sample_every=10, checkpoint_every=1, validate_every=5))
     work(store)
     points = run.history()
@@ -90,7 +90,7 @@ def test_what_a_finished_run_leaves(store: RunStore):
         assert (checkpoint.step, checkpoint.digest) == (entry.step, entry.digest)
 
 
-def test_the_untrained_network_is_there_before_the_first_update(store: RunStore, monkeypatch):
+def test_untrained_checkpoint_is_saved_before_the_first_update(store: RunStore, monkeypatch):
     run = add(store, "run")
 
     def no_update(self: object) -> None:
@@ -103,13 +103,13 @@ def test_the_untrained_network_is_there_before_the_first_update(store: RunStore,
         work(store)
 
 
-def test_the_same_text_and_seed_give_the_same_run(store: RunStore):
+def test_same_text_and_seed_give_the_same_run(store: RunStore):
     first, second = add(store, "first"), add(store, "second")
     work(store)
     assert outcome(first) == outcome(second)
 
 
-def test_a_run_that_was_begun_goes_first(store: RunStore):
+def test_started_run_is_trained_before_queued_ones(store: RunStore):
     add(store, "first")
     for name, status in [
         ("killed", Status(state="training")),
@@ -133,7 +133,7 @@ def test_a_run_that_was_begun_goes_first(store: RunStore):
         ),
     ],
 )
-def test_a_run_that_fails_says_why_and_the_next_is_taken(
+def test_failed_run_has_its_reason_and_the_next_is_trained(
     store: RunStore, config: RunConfig, text: str, reason: str
 ):
     bad, good = add(store, "bad", config, text), add(store, "good")
@@ -143,7 +143,7 @@ def test_a_run_that_fails_says_why_and_the_next_is_taken(
     assert good.status.state == "finished"
 
 
-def test_a_network_that_is_no_longer_finite_is_not_saved(store: RunStore, monkeypatch):
+def test_network_with_non_finite_weights_is_not_saved(store: RunStore, monkeypatch):
     run = add(store, "run")
 
     def overflow(training: Training) -> None:
@@ -156,7 +156,7 @@ def test_a_network_that_is_no_longer_finite_is_not_saved(store: RunStore, monkey
     assert list(run.checkpoints()) == [0]
 
 
-def test_an_error_in_the_program_fails_the_run_and_is_logged(store: RunStore, monkeypatch, caplog):
+def test_program_error_fails_the_run_and_is_logged(store: RunStore, monkeypatch, caplog):
     bad = add(store, "bad")
     monkeypatch.setattr("app.training.trainer.train", lambda training: 1 / 0)
     assert work(store) == ["bad"]
@@ -177,7 +177,7 @@ class FullDisk:
         self.write(path, data)
 
 
-def test_a_full_disk_pauses_a_run_which_goes_on_when_there_is_space(store: RunStore, monkeypatch):
+def test_full_disk_pauses_the_run_until_there_is_space(store: RunStore, monkeypatch):
     run, expected = add(store, "run"), add(store, "expected")
     disk = FullDisk(monkeypatch, write_atomic)
     worker = Worker(store, lambda: False, retry_seconds=0.05)
@@ -192,7 +192,7 @@ def test_a_full_disk_pauses_a_run_which_goes_on_when_there_is_space(store: RunSt
     assert outcome(run) == outcome(expected)
 
 
-def test_a_state_that_cannot_be_written_does_not_keep_the_worker_busy(store: RunStore, monkeypatch, caplog):
+def test_unwritable_state_does_not_keep_the_worker_busy(store: RunStore, monkeypatch, caplog):
     run, other = add(store, "run"), add(store, "other")
     write = Status.write
 
@@ -207,7 +207,7 @@ def test_a_state_that_cannot_be_written_does_not_keep_the_worker_busy(store: Run
     assert "its state could not be written" in caplog.text
 
 
-def test_a_new_run_is_picked_up_by_a_waiting_worker(store: RunStore):
+def test_waiting_worker_picks_up_a_new_run(store: RunStore):
     store.root.mkdir()
     with worker_process(store) as worker:
         wait_until(lambda: locked(store), "the worker holds the store")
@@ -217,7 +217,7 @@ def test_a_new_run_is_picked_up_by_a_waiting_worker(store: RunStore):
     assert code == 0, log
 
 
-def test_a_second_worker_says_so_and_waits_for_the_first_to_end(store: RunStore):
+def test_second_worker_reports_and_waits_for_the_first(store: RunStore):
     run = add(store, "run", classic_like(steps=1_000_000, record_every=100, checkpoint_every=10_000))
     with worker_process(store) as first:
         wait_until(lambda: run.status.step > 0, "the first trains")
@@ -230,7 +230,7 @@ def test_a_second_worker_says_so_and_waits_for_the_first_to_end(store: RunStore)
             assert stop(second)[0] == 0
 
 
-def test_a_worker_that_shall_not_wait_is_refused(store: RunStore):
+def test_second_worker_without_waiting_is_refused(store: RunStore):
     with (
         hold(store, lambda: False, wait=False),
         pytest.raises(StoreBusyError, match="another worker holds"),
@@ -239,12 +239,12 @@ def test_a_worker_that_shall_not_wait_is_refused(store: RunStore):
         pass
 
 
-def test_a_worker_that_waits_can_be_stopped(store: RunStore):
+def test_waiting_worker_can_be_stopped(store: RunStore):
     with hold(store, lambda: False, wait=False), hold(store, lambda: True, wait=True) as held:
         assert not held
 
 
-def test_signals_request_a_stop_and_are_given_back():
+def test_signals_request_a_stop_and_handlers_are_restored():
     stop_request = Stop()
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_signals(stop_request):
@@ -254,7 +254,7 @@ def test_signals_request_a_stop_and_are_given_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_stop_that_takes_too_long_is_cut_short(monkeypatch, caplog):
+def test_stop_that_takes_too_long_is_aborted(monkeypatch, caplog):
     monkeypatch.setattr("app.signals.LONGEST_GOODBYE", 0.05)
     with stop_on_signals(Stop()):
         signal.raise_signal(signal.SIGINT)
@@ -264,7 +264,7 @@ def test_a_stop_that_takes_too_long_is_cut_short(monkeypatch, caplog):
     assert "left without another checkpoint" in caplog.text
 
 
-def test_the_end_of_the_parent_is_a_request_to_stop():
+def test_end_of_the_parent_process_requests_a_stop():
     assert not Stop(parent=os.getppid())()
     assert Stop(parent=os.getppid() + 1)()
 
@@ -276,7 +276,7 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_fresh_store_gets_the_default_runs_once(store: RunStore, corpus: Path):
+def test_new_store_gets_the_default_runs_once(store: RunStore, corpus: Path):
     settings = Settings(store=store.root, corpus=corpus)
     # each has its own store object, as the server and the worker have
     threads = [
@@ -294,9 +294,7 @@ def test_a_fresh_store_gets_the_default_runs_once(store: RunStore, corpus: Path)
     assert runs[0].text() == small_text()
 
 
-def test_a_store_with_any_run_gets_none_and_an_unused_text_is_mentioned(
-    store: RunStore, corpus: Path, caplog
-):
+def test_store_with_runs_gets_no_defaults_and_reports_the_text(store: RunStore, corpus: Path, caplog):
     add(store, "mine")
     queue_defaults(store, Settings(store=store.root, corpus=corpus))
     assert [run.name for run in store.list()] == ["mine"]
