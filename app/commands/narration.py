@@ -20,6 +20,7 @@ from model.errors import CharloomError
 
 FIRST_SECONDS, SECONDS = 2.0, 10.0  # until the first line, and between two of the following ones
 LAST_WORDS = 48  # characters of the newest sample
+SETTLED_SECONDS = 2.0  # of training: after an update or two the speed is not known yet
 
 
 class Narrator:
@@ -86,7 +87,7 @@ def line_of(run: Run, status: Status) -> str:
     ]
     if loss is not None and loss < math.log(sys.maxunicode):
         parts.append(f"loss {loss:.2f}, as if among {math.exp(loss):.1f} characters")
-    if status.state == "training" and status.expected_end is not None:
+    if status.state == "training" and status.expected_end is not None and status.seconds >= SETTLED_SECONDS:
         parts.append(f"{duration(status.expected_end - status.heartbeat)} left")
     if status.reason and status.state in ("failed", "paused"):
         parts.append(status.reason)

@@ -17,7 +17,14 @@ def run(tmp_path: Path) -> Run:
 
 
 def moved(run: Run, **changes: object) -> Status:
-    facts = {"state": "training", "step": 1250, "steps": 4000, "fraction": 0.3125, "heartbeat": 100.0}
+    facts = {
+        "state": "training",
+        "step": 1250,
+        "steps": 4000,
+        "fraction": 0.3125,
+        "heartbeat": 100.0,
+        "seconds": 30.0,
+    }
     status = Status(**(facts | changes))
     run.write_status(status)
     return status
@@ -28,6 +35,11 @@ def test_line_names_run_percent_loss_and_time_left(run: Run):
     assert line_of(run, status) == (
         "notes  31%  update 1,250 of 4,000  loss 1.50, as if among 4.5 characters  2:10 left"
     )
+
+
+def test_time_left_is_not_guessed_from_the_first_updates(run: Run):
+    status = moved(run, seconds=0.1, heartbeat=100.0, expected_end=100_000.0)
+    assert "left" not in line_of(run, status)
 
 
 def test_line_ends_with_the_last_words_without_control_characters(run: Run):
