@@ -19,7 +19,7 @@ def rooms_script() -> ModuleType:
     return module
 
 
-def test_picture_of_the_rooms_is_that_of_the_contract():
+def test_picture_of_the_rooms_matches_the_contract():
     rooms = rooms_script()
     assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.drawing(), "run: python docs/rooms.py"
 

@@ -62,7 +62,7 @@ def test_installed_versions_are_those_of_the_lock():
 
 
 @pytest.mark.parametrize("name", UPLOT)
-def test_plotting_script_is_the_one_its_authors_published(name):
+def test_plotting_script_has_the_published_checksum(name):
     asset = Assets()._by_name[name]
     assert hashlib.sha256(asset.content).hexdigest() == UPLOT[name]
 
@@ -82,7 +82,7 @@ def test_plotting_script_is_the_one_its_authors_published(name):
     ],
     ids=["bound", "removed", "pin", "index"],
 )
-def test_lock_that_does_not_fit_fails_the_check(tmp_path, file, pattern, replacement, complaint):
+def test_outdated_lock_fails_the_check(tmp_path, file, pattern, replacement, complaint):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copytree(LOCK, tmp_path / "requirements")
     assert check(tmp_path) == (0, "")

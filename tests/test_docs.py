@@ -21,7 +21,7 @@ BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 EXAMPLES = BLOCK.findall((DOCS / "api.md").read_text(encoding="utf-8"))
 
 
-def test_there_are_examples():
+def test_documentation_has_examples():
     assert len(EXAMPLES) > 15
     assert all(SERVER in code for _, code in EXAMPLES)
 
@@ -29,7 +29,7 @@ def test_there_are_examples():
 @pytest.mark.parametrize(
     ("language", "code"), EXAMPLES, ids=[code.split("\n")[0][:50] for _, code in EXAMPLES]
 )
-def test_an_example_of_the_api_runs_as_it_stands(client, tmp_path, language, code):
+def test_example_of_the_api_runs_unchanged(client, tmp_path, language, code):
     code = code.replace(SERVER, str(client.base_url).rstrip("/"))
     # the network of the tests is too small to have seen an upper-case letter
     code = code.replace("The ", "the ").replace("The%20", "the%20")
@@ -53,7 +53,7 @@ def test_every_setting_is_in_the_table_of_operations():
     assert rows == expected
 
 
-def test_every_metric_that_operations_names_is_there(client):
+def test_every_metric_named_in_operations_exists(client):
     """In the table of metrics without the prefix, in the alerts with it; a reason is one that is counted."""
     text = (DOCS / "operations.md").read_text(encoding="utf-8")
     assert client.post("/generate", json={"length": 5}).status_code == 200
@@ -87,11 +87,11 @@ def default_of(function: object, parameter: str) -> float:
         ("operations.md", f"a second more for every {SLOWEST // 1000} kB"),
     ],
 )
-def test_number_stated_in_a_page_is_that_of_the_code(page: str, sentence: str):
+def test_number_in_a_page_is_that_of_the_code(page: str, sentence: str):
     text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
     assert sentence in text, f"docs/{page} does not say {sentence!r}"
 
 
-def test_presets_end_by_steps_as_decisions_say():
+def test_presets_end_by_steps_as_documented():
     assert "Every preset ends by steps" in (DOCS / "decisions.md").read_text(encoding="utf-8")
     assert {config.minutes for config in PRESETS.values()} == {0.0}

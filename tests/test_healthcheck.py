@@ -1,6 +1,7 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from app.store.records import Status
 
 
 @pytest.fixture
-def url():
+def url() -> Iterator[str]:
     """A server that is well at /healthz and nowhere else."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,12 +31,12 @@ def url():
         thread.join()
 
 
-def test_a_server_that_answers_is_healthy_whatever_proxy_is_set(url, monkeypatch):
+def test_server_that_answers_is_healthy_with_any_proxy_set(url, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert main(["server", url]) == HEALTHY
 
 
-def test_a_server_that_answers_otherwise_or_not_at_all_is_not(url, capsys):
+def test_server_with_an_error_or_no_answer_is_unhealthy(url, capsys):
     assert main(["server", url.replace("healthz", "other")]) == UNHEALTHY
     assert "503" in capsys.readouterr().err
     assert main(["server", url.replace(str(urlsplit(url).port), "9")]) == UNHEALTHY
@@ -53,7 +54,7 @@ def test_a_server_that_answers_otherwise_or_not_at_all_is_not(url, capsys):
         ("failed", SILENT_SECONDS * 2, HEALTHY),
     ],
 )
-def test_a_worker_is_healthy_unless_a_run_in_training_is_silent(tmp_path, state, silence, code, capsys):
+def test_worker_is_unhealthy_only_if_a_run_in_training_is_silent(tmp_path, state, silence, code, capsys):
     (tmp_path / "run").mkdir()
     Status(state=state, heartbeat=time.time() - silence).write(tmp_path / "run" / "status.json")
     assert main(["worker", str(tmp_path)]) == code
@@ -61,13 +62,13 @@ def test_a_worker_is_healthy_unless_a_run_in_training_is_silent(tmp_path, state,
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff", b"[]", b"{}", json.dumps({"heartbeat": "soon"}).encode()])
-def test_a_damaged_record_is_no_sign_of_a_dead_worker(tmp_path, damaged):
+def test_worker_with_a_damaged_record_is_healthy(tmp_path, damaged):
     assert main(["worker", str(tmp_path)]) == HEALTHY
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "status.json").write_bytes(damaged)
     assert main(["worker", str(tmp_path)]) == HEALTHY
 
 
-def test_anything_else_is_a_mistake_in_the_call(capsys):
+def test_other_arguments_are_a_usage_error(capsys):
     assert main([]) == USAGE_ERROR
     assert "usage" in capsys.readouterr().err

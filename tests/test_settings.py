@@ -8,14 +8,14 @@ from app.settings import Settings, load_settings, unknown_variables
 from model.errors import ConfigError
 
 
-def test_the_environment_is_read_when_settings_are_built_and_not_before(monkeypatch):
+def test_environment_is_read_only_when_settings_are_built(monkeypatch):
     monkeypatch.setenv("CHARLOOM_PORT", "9000")
     monkeypatch.setenv("CHARLOOM_STORE", "/tmp/elsewhere")
     settings = load_settings()
     assert (settings.port, settings.store) == (9000, Path("/tmp/elsewhere"))
 
 
-def test_what_is_given_wins_and_none_is_not_given(monkeypatch):
+def test_given_value_overrides_the_environment_and_none_does_not(monkeypatch):
     monkeypatch.setenv("CHARLOOM_PORT", "9000")
     assert load_settings(port=1, host=None) == Settings(port=1)
     assert load_settings(port=None).port == 9000
@@ -30,7 +30,7 @@ def test_what_is_given_wins_and_none_is_not_given(monkeypatch):
         ("LOG_FORMAT", "xml", "'console' or 'json'"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_named_with_its_limit(monkeypatch, name, value, message):
+def test_invalid_setting_is_named_with_its_limit(monkeypatch, name, value, message):
     monkeypatch.setenv(f"CHARLOOM_{name}", value)
     with pytest.raises(ConfigError, match=message):
         load_settings()
@@ -61,7 +61,7 @@ def test_unknown_variable_is_reported_with_the_nearest_setting(name, advice):
     assert advice in message
 
 
-def test_variables_that_kubernetes_injects_are_no_settings_and_no_mistakes(monkeypatch):
+def test_variables_injected_by_kubernetes_are_ignored(monkeypatch):
     injected = {
         "CHARLOOM_SERVICE_HOST": "10.0.0.1",
         "CHARLOOM_SERVICE_PORT": "8000",
@@ -78,7 +78,7 @@ def test_variables_that_kubernetes_injects_are_no_settings_and_no_mistakes(monke
     assert unknown_variables(injected) == []
 
 
-def test_unknown_variable_is_reported_at_the_start(monkeypatch, capfd):
+def test_unknown_variable_is_reported_at_startup(monkeypatch, capfd):
     monkeypatch.setenv("CHARLOOM_CHECKPOINTS", "/data")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

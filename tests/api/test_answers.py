@@ -11,7 +11,7 @@ from tests.support.runs import classic_like, small_text, wait_until
 from tests.support.stores import announce
 
 
-def test_models_lists_every_run_with_where_it_stands(client: httpx.Client):
+def test_models_lists_every_run_with_its_state(client: httpx.Client):
     classic, gru = client.get("/runs").json()["runs"]
     assert (classic["name"], gru["name"]) == ("classic", "gru")
     assert (classic["serving"], gru["serving"]) == (None, "gru@60")
@@ -24,7 +24,7 @@ def test_models_lists_every_run_with_where_it_stands(client: httpx.Client):
     assert (classic["stale"], classic["reason"]) == (False, None)
 
 
-def test_every_checkpoint_that_models_lists_can_write(client: httpx.Client):
+def test_every_listed_checkpoint_can_generate(client: httpx.Client):
     for run in client.get("/runs").json()["runs"]:
         for step in run["checkpoints"]:
             answer = client.post("/generate", json={"model": f"{run['name']}@{step}", "length": 3})
@@ -71,7 +71,7 @@ def test_samples_come_with_the_losses_of_their_step(client: httpx.Client, traine
 
 
 @pytest.mark.parametrize("path", ["/samples", "/loss-curve", "/loss-curve.svg", "/gradcheck"])
-def test_a_run_that_is_not_there_is_not_found(client: httpx.Client, path):
+def test_unknown_run_is_not_found(client: httpx.Client, path):
     response = client.get(path, params={"model": "nothing"})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
     assert "classic, gru" in response.json()["error"]["message"]
@@ -89,7 +89,7 @@ def test_readiness_follows_the_store(serving, trained: RunStore, tmp_path):
     assert client.get("/readyz").json() == {"status": "ready", "model": "gru@60", "step": 60}
 
 
-def test_a_bad_checkpoint_keeps_the_last_good_one_in_service(serving, trained: RunStore):
+def test_bad_checkpoint_leaves_the_last_good_one_in_service(serving, trained: RunStore):
     client = serving(trained.root)
     run = trained.get("gru")
     announce(run, 70, b"torn")
@@ -112,7 +112,7 @@ def test_a_bad_checkpoint_keeps_the_last_good_one_in_service(serving, trained: R
         ("GET", "/gradcheck?method=guess", 422, "invalid_request"),
     ],
 )
-def test_every_error_has_one_shape(client: httpx.Client, method, path, status, code):
+def test_every_error_has_the_same_shape(client: httpx.Client, method, path, status, code):
     response = client.request(method, path)
     assert response.status_code == status
     assert set(response.json()) == {"error"}
@@ -123,7 +123,7 @@ def test_every_error_has_one_shape(client: httpx.Client, method, path, status, c
     assert ("allow" in response.headers) == (status == 405)
 
 
-def test_an_error_of_the_program_tells_nothing_but_the_request_id(serving, trained_root, monkeypatch, caplog):
+def test_internal_error_reveals_only_the_request_id(serving, trained_root, monkeypatch, caplog):
     client = serving(trained_root)
 
     def broken(*arguments: object) -> None:
@@ -138,7 +138,7 @@ def test_an_error_of_the_program_tells_nothing_but_the_request_id(serving, train
     assert "a secret" in caplog.text
 
 
-def test_a_store_that_cannot_be_read_is_unavailable(serving, trained_root, monkeypatch):
+def test_unreadable_store_is_answered_as_unavailable(serving, trained_root, monkeypatch):
     client = serving(trained_root)
 
     def broken(*arguments: object) -> None:
@@ -150,7 +150,7 @@ def test_a_store_that_cannot_be_read_is_unavailable(serving, trained_root, monke
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/", "/nothing", "/docs"])
-def test_every_answer_is_protected_and_has_an_id(client: httpx.Client, path):
+def test_every_answer_has_security_headers_and_an_id(client: httpx.Client, path):
     first, second = client.get(path), client.get(path)
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
     assert first.headers["x-content-type-options"] == "nosniff"
@@ -162,7 +162,7 @@ def test_every_answer_is_protected_and_has_an_id(client: httpx.Client, path):
 @pytest.mark.parametrize(
     ("given", "kept"), [("abc-1.2_3", True), ("a b", False), ("x" * 129, False), ("é".encode(), False)]
 )
-def test_a_request_id_is_kept_if_it_is_usable(client: httpx.Client, given, kept):
+def test_valid_request_id_is_kept(client: httpx.Client, given, kept):
     echoed = client.get("/healthz", headers={"x-request-id": given}).headers["x-request-id"]
     assert (echoed == given) is kept
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -25,13 +26,13 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def server(trained_root, tmp_path_factory) -> Iterator[httpx.Client]:
+def server(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with server_process(trained_root, access_log=False, max_length=300, default_length=5) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def posted(server) -> list[str]:
+def posted(server: httpx.Client) -> list[str]:
     """The paths of all operations that take a body, without parameters of their own."""
     paths = server.get("/openapi.json").json()["paths"]
     found = [path for path, operations in paths.items() if "post" in operations and "{" not in path]
@@ -50,7 +51,7 @@ def check(answer: httpx.Response) -> None:
 
 @QUICK
 @given(prompt=MIXED, stop=MIXED, model=MIXED)
-def test_any_text_in_any_field(server, prompt, stop, model):
+def test_any_text_in_any_field_is_answered_or_refused(server, prompt, stop, model):
     for body in ({"prompt": prompt}, {"stop": stop}, {"model": model}, {prompt: stop}):
         check(server.post("/generate", content=json.dumps(body), headers=JSON))
 
@@ -66,13 +67,13 @@ NUMBERS = st.one_of(
 
 @QUICK
 @given(field=st.sampled_from(["length", "seed", "temperature", "top_k", "top_p", "n"]), number=NUMBERS)
-def test_any_number_in_any_field(server, field, number):
+def test_any_number_in_any_field_is_answered_or_refused(server, field, number):
     check(server.post("/generate", content=f'{{"{field}": {number}}}', headers=JSON))
 
 
 @QUICK
 @given(body=st.binary(max_size=300))
-def test_any_bytes_as_a_body(server, posted, body):
+def test_any_bytes_as_a_body_are_answered_or_refused(server, posted, body):
     for path in posted:
         answer = server.post(path, content=body, headers=JSON)
         assert answer.status_code < 500, (path, answer.text)
@@ -87,7 +88,7 @@ VALUES = st.recursive(
 
 @QUICK
 @given(value=VALUES)
-def test_any_json_as_a_body_and_as_a_field(server, value):
+def test_any_json_as_body_or_field_is_answered_or_refused(server, value):
     check(server.post("/generate", content=json.dumps(value), headers=JSON))
     check(server.post("/generate", content=json.dumps({"prompt": value, "stop": value}), headers=JSON))
 
@@ -103,7 +104,7 @@ def test_any_json_as_a_body_and_as_a_field(server, value):
         max_size=5,
     )
 )
-def test_any_header(server, headers):
+def test_any_header_is_answered_or_refused(server, headers):
     """An answer, or a closed connection where the head is no HTTP; the server is there afterwards."""
     sent = [(name.encode(), value) for name, value in headers]
     try:
@@ -148,7 +149,7 @@ PATHS = st.lists(
 
 @QUICK
 @given(parts=PATHS, query=ANY_TEXT)
-def test_any_path_and_query(server, parts, query):
+def test_any_path_and_query_are_answered_or_refused(server, parts, query):
     encoded = query.encode("utf-8", "surrogatepass")
     for path in ("/" + "/".join(parts), "/loss-curve", "/samples", "/runs"):
         answer = server.get(path, params={"model": encoded, "prompt": encoded})
@@ -156,7 +157,7 @@ def test_any_path_and_query(server, parts, query):
         assert "root:" not in answer.text
 
 
-def test_no_file_of_the_machine_is_ever_an_answer(server, trained_root):
+def test_no_path_returns_a_file_of_the_machine(server, trained_root):
     secret = trained_root.parent / "secret.txt"
     secret.write_text("a secret")
     for path in ("/static/../../secret.txt", "/static/%2e%2e/%2e%2e/secret.txt", f"/{secret}", f"//{secret}"):

@@ -90,7 +90,7 @@ CASES = {(file, kind): make for file in FILES for kind, make in KINDS.items()} |
 
 
 @pytest.fixture(scope="module")
-def server(trained_root: Path, tmp_path_factory) -> Iterator[httpx.Client]:
+def server(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("bad-runs") / "checkpoints"
     shutil.copytree(trained_root, root)
     with application(root) as client:
@@ -99,7 +99,7 @@ def server(trained_root: Path, tmp_path_factory) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def bad(server) -> Iterator[Path]:
+def bad(server: httpx.Client) -> Iterator[Path]:
     path = server.root / "bad"
     shutil.copytree(server.root / "classic", path)
     as_changed(name="bad", created=time.time())(path / "run.json")
@@ -108,7 +108,7 @@ def bad(server) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("file", "kind"), CASES, ids=lambda value: value)
-def test_a_bad_file_is_the_problem_of_its_run(server, bad: Path, file: str, kind: str):
+def test_bad_file_affects_only_its_run(server, bad: Path, file: str, kind: str):
     CASES[file, kind](bad / file)
     for path in LISTS:
         answer = server.get(path)
@@ -124,7 +124,7 @@ def test_a_bad_file_is_the_problem_of_its_run(server, bad: Path, file: str, kind
             assert answer.json().get("error", answer.json())["message"]
 
 
-def test_a_file_that_cannot_be_used_is_a_warning_of_its_run(server, bad: Path):
+def test_unusable_file_is_reported_as_a_warning_of_its_run(server, bad: Path):
     as_folder(bad / "samples.jsonl")
     as_content(b"{}")(bad / "latest.json")
     told = server.get("/runs/bad").json()
@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_used_is_a_warning_of_its_run(server, bad: Path):
     assert told["warnings"][1].startswith("bad/latest.json is damaged or not of this project")
 
 
-def test_a_bad_line_costs_that_line(server, bad: Path):
+def test_bad_line_is_the_only_one_skipped(server, bad: Path):
     for name, record in (("history.jsonl", {"loss": 1.0}), ("samples.jsonl", {"step": 3, "text": 5})):
         path = bad / name
         lines = path.read_bytes().splitlines(keepends=True)
@@ -144,13 +144,13 @@ def test_a_bad_line_costs_that_line(server, bad: Path):
     assert server.get("/samples?model=bad").json()["samples"] == good
 
 
-def test_a_run_that_cannot_be_described_does_not_end_the_list(server, monkeypatch, caplog):
+def test_run_that_cannot_be_described_is_left_out_of_the_list(server, monkeypatch, caplog):
 
     from app.api.native import run_info
 
     original = run_info.describe
 
-    def fail(services: object, run: object):
+    def fail(services: object, run: object) -> object:
         if run.name == "gru":
             raise ZeroDivisionError
         return original(services, run)

@@ -35,7 +35,7 @@ REFUSED = (400, 404, 409, 413, 415, 422)
 
 
 @pytest.fixture(scope="module")
-def server(trained_root: Path, tmp_path_factory) -> Iterator[httpx.Client]:
+def server(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("uploads") / "checkpoints"
     shutil.copytree(trained_root, root)
     limits = {"max_corpus_bytes": LARGEST, "read_seconds": 0.5, "access_log": False, "max_runs": 10_000}
@@ -46,7 +46,7 @@ def server(trained_root: Path, tmp_path_factory) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(server) -> Iterator[None]:
+def nothing_is_left(server: httpx.Client) -> Iterator[None]:
     before = set(os.listdir(server.root))
     yield
     wait_until(lambda: not temporaries(server), "what was half uploaded is removed")
@@ -128,7 +128,7 @@ def test_a_broken_form_is_refused_or_read(server, path, name):
         "application/json; charset=utf-16",
     ],
 )
-def test_any_kind_of_content(server, path, kind):
+def test_any_content_type_is_answered_or_refused(server, path, kind):
     for body in (part(NAMED, TEXT) + END, TEXT, b"{}"):
         try:
             send(server, path, body, kind.encode())
@@ -174,7 +174,7 @@ def test_a_broken_zip_is_refused_with_the_reason(server, path, name):
     assert send(server, path, zips()[name], ZIP).status_code in REFUSED
 
 
-def test_no_name_in_a_zip_or_a_form_is_a_path(server):
+def test_file_name_in_a_zip_or_form_is_not_used_as_a_path(server):
     secret = server.root.parent / "written"
     names = ["../written", str(secret), "a/../../written", "..\\written", "run.json/../../written"]
     archive = zipped(zipfile.ZIP_STORED, **dict.fromkeys(names, TEXT))
@@ -193,7 +193,7 @@ def test_no_name_in_a_zip_or_a_form_is_a_path(server):
 
 @QUICK
 @given(seed=st.integers(0, 1 << 30), changes=st.integers(1, 20), cut=st.booleans())
-def test_a_damaged_export_is_never_taken_for_another_model(server, seed, changes, cut):
+def test_damaged_export_is_never_imported_as_another_model(server, seed, changes, cut):
     rng = random.Random(seed)
     data = bytearray(server.exported)
     for _ in range(changes):
@@ -208,7 +208,7 @@ def test_a_damaged_export_is_never_taken_for_another_model(server, seed, changes
             assert server.delete(f"/runs/i-{seed}").status_code == 200
 
 
-def test_the_weights_of_one_run_with_the_record_of_another_are_refused(server):
+def test_export_with_weights_of_another_run_is_refused(server):
     other = zipfile.ZipFile(io.BytesIO(server.get("/runs/gru/export").content))
     with zipfile.ZipFile(io.BytesIO(server.exported)) as exported:
         content = {name: exported.read(name) for name in exported.namelist()}
@@ -229,7 +229,7 @@ OPTIONS = ["text", "name", "encoding", "licence", "priority", "preset", "steps",
 
 @QUICK
 @given(body=st.dictionaries(st.sampled_from(OPTIONS) | st.text(max_size=5), VALUES, max_size=4) | VALUES)
-def test_any_json(server, body):
+def test_any_json_body_is_answered_or_refused(server, body):
     """With a text too short to train on, so that nothing is queued."""
     if isinstance(body, dict) and isinstance(body.get("text"), str):
         body["text"] = body["text"][:20]
@@ -246,7 +246,7 @@ def test_any_json(server, body):
 @given(
     cursor=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
 )
-def test_any_cursor_of_events(server, cursor):
+def test_any_event_cursor_is_accepted(server, cursor):
     for told in (cursor, f"{cursor}.1.1", "999999999999.999999999.999999999999", "-1.0.-1"):
         headers = {"last-event-id": told.strip(" \t\xa0\x85").encode("latin-1")}
         answer = server.get("/runs/classic/events", headers=headers)
@@ -263,7 +263,7 @@ def head(path: str, kind: str, more: bytes) -> bytes:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
-def test_an_upload_that_stalls_is_let_go(server, path, kind):
+def test_stalled_upload_is_closed(server, path, kind):
     before = descriptors(server)
     body = part(NAMED, TEXT) if kind == FORM else TEXT
     for length in (b"Content-Length: 1000000", b"Transfer-Encoding: chunked"):
@@ -276,7 +276,7 @@ def test_an_upload_that_stalls_is_let_go(server, path, kind):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
-def test_a_client_that_leaves_in_the_middle_leaves_nothing(server, path, kind):
+def test_upload_with_client_disconnect_leaves_nothing(server, path, kind):
     before, runs = descriptors(server), len(server.get("/runs").json()["runs"])
     for size in (0, 10, 5000):
         with connected(server) as connection:
@@ -286,7 +286,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(server, path, kind):
 
 
 @pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
-def test_a_client_that_leaves_is_no_mistake_of_the_program(trained, kind, caplog):
+def test_client_disconnect_is_not_logged_as_an_error(trained, kind, caplog):
     with application(trained.root) as client:
         with connected(client) as connection:
             begin = part(NAMED, TEXT) if kind == FORM else TEXT
@@ -296,7 +296,7 @@ def test_a_client_that_leaves_is_no_mistake_of_the_program(trained, kind, caplog
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_a_length_that_is_not_the_bodys(server):
+def test_wrong_content_length_causes_no_server_error(server):
     for length in (
         b"5",
         b"-1",

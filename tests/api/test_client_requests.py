@@ -1,7 +1,9 @@
 """Requests as clients send them with nothing configured: defaults, nulls and fields without effect."""
 
 import json
+from typing import Any
 
+import httpx
 import pytest
 
 CHAT = {"model": "gru", "messages": [{"role": "user", "content": "the "}], "max_tokens": 30, "seed": 8}
@@ -62,7 +64,7 @@ def test_completion_fields_at_their_default_change_nothing(client, fields):
     ],
     ids=str,
 )
-def test_chat_fields_that_would_change_the_answer_are_refused_by_name(client, fields):
+def test_unsupported_chat_fields_are_refused_by_name(client, fields):
     answer = client.post("/v1/chat/completions", json=CHAT | fields)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, next(iter(fields)))
@@ -74,7 +76,7 @@ def test_completion_suffix_is_refused_by_name(client):
     assert error["message"] == "suffix is not supported: leave it out. Given: 'b'"
 
 
-def test_top_p_zero_takes_the_likeliest(client):
+def test_top_p_zero_selects_the_likeliest_character(client):
     greedy = client.post("/generate", json={"prompt": "the ", "length": 30, "temperature": 0}).json()["text"]
     assert chat(client, top_p=0)["choices"][0]["message"]["content"] == greedy
     assert complete(client, top_p=0, temperature=1)["choices"][0]["text"] == greedy
@@ -82,7 +84,7 @@ def test_top_p_zero_takes_the_likeliest(client):
     assert native["text"] == greedy
 
 
-def test_negative_seeds_are_seeds_on_every_interface(client):
+def test_negative_seed_is_accepted_on_every_interface(client):
     seeds = (-1, -7, -(2**63), 1, 7)
     texts = {seed: complete(client, seed=seed)["choices"][0]["text"] for seed in seeds}
     assert len(set(texts.values())) == len(texts)
@@ -95,7 +97,7 @@ def test_negative_seeds_are_seeds_on_every_interface(client):
         assert client.post("/generate", json=tgi).json()["generated_text"] == text
 
 
-def test_completion_logprobs_go_up_to_20(client):
+def test_completion_logprobs_up_to_20_are_accepted(client):
     told = complete(client, logprobs=13)["choices"][0]["logprobs"]
     assert {len(top) for top in told["top_logprobs"]} <= {
         13,
@@ -189,21 +191,21 @@ def test_typical_sampling_writes_the_same_on_every_interface(client):
     assert tgi["generated_text"] == typical
 
 
-def chat(client, **fields):
+def chat(client: httpx.Client, **fields: object) -> dict[str, Any]:
     return anonymous(client.post("/v1/chat/completions", json=CHAT | fields))
 
 
-def complete(client, **fields):
+def complete(client: httpx.Client, **fields: object) -> dict[str, Any]:
     return anonymous(client.post("/v1/completions", json=COMPLETION | fields))
 
 
-def anonymous(answer):
+def anonymous(answer: httpx.Response) -> dict[str, Any]:
     """A whole answer without what differs from one request to the next."""
     assert answer.status_code == 200, answer.text
     return {name: value for name, value in answer.json().items() if name not in ("id", "created")}
 
 
-def events(answer):
+def events(answer: httpx.Response) -> list[dict[str, Any]]:
     """The data of an OpenAI stream, which must end with [DONE]."""
     *lines, done = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
     assert done == "[DONE]"

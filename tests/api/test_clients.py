@@ -34,7 +34,7 @@ def native(client: httpx.Client, **request: Any) -> dict[str, Any]:
     return client.post("/generate", json=request).raise_for_status().json()
 
 
-def test_openai_completes_as_the_native_route_does(client, ai):
+def test_openai_completion_equals_the_native_text(client, ai):
     done = ai.completions.create(model="gru", prompt="the ", max_tokens=40, seed=3, temperature=0.7)
     same = native(client, model="gru", prompt="the ", length=40, seed=3, temperature=0.7)
     assert (done.choices[0].text, done.choices[0].finish_reason) == (same["text"], "length")
@@ -58,7 +58,7 @@ def test_openai_streams_the_same_bytes_and_usage(ai):
     assert usage == whole.usage
 
 
-def test_openai_takes_lists_of_prompts_and_of_ids(client, ai):
+def test_openai_accepts_lists_of_prompts_and_of_ids(client, ai):
     request = {"model": "gru", "max_tokens": 20, "seed": 5, "n": 2}
     both = ai.completions.create(prompt=["the ", "a "], **request)
     assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
@@ -94,7 +94,7 @@ def test_openai_echo_and_logprobs_agree_with_the_score(client, ai):
     assert only.choices[0].logprobs.token_logprobs == told.token_logprobs
 
 
-def test_openai_streams_echo_and_logprobs_as_it_answers_them_whole(ai):
+def test_openai_stream_has_the_echo_and_logprobs_of_the_answer(ai):
     request = {"model": "gru", "prompt": "the cat", "max_tokens": 30, "seed": 1, "echo": True, "logprobs": 3}
     whole = ai.completions.create(**request).choices[0]
     names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
@@ -108,7 +108,7 @@ def test_openai_streams_echo_and_logprobs_as_it_answers_them_whole(ai):
     assert told == {name: getattr(whole.logprobs, name) for name in names}
 
 
-def test_openai_gets_the_best_of_several(ai):
+def test_openai_best_of_returns_the_likeliest_text(ai):
     request = {"model": "gru", "prompt": "a ", "max_tokens": 15, "seed": 2, "logprobs": 0}
     every = ai.completions.create(**request, n=6).choices
     mean = [sum(choice.logprobs.token_logprobs) / len(choice.text) for choice in every]
@@ -118,7 +118,7 @@ def test_openai_gets_the_best_of_several(ai):
     assert best.usage.completion_tokens == 6 * 15
 
 
-def test_openai_bias_penalties_and_stop(client, ai):
+def test_openai_bias_penalties_and_stop_are_applied(client, ai):
     forbidden = client.app.state.services.models.current.vocabulary.encode("a")[0]
     request = {"prompt": "the ", "model": "gru", "max_tokens": 80, "seed": 4}
     done = ai.completions.create(**request, logit_bias={str(forbidden): -100}, frequency_penalty=0.4)
@@ -132,11 +132,11 @@ def test_openai_bias_penalties_and_stop(client, ai):
     assert streamed == ended.text
 
 
-def test_openai_without_max_tokens_gets_a_passage(ai):
+def test_openai_without_max_tokens_uses_the_default_length(ai):
     assert len(ai.completions.create(model="gru", prompt="a ").choices[0].text) == 500
 
 
-def test_openai_understands_the_errors(ai):
+def test_openai_raises_its_own_exceptions_for_errors(ai):
     with pytest.raises(openai.NotFoundError) as missing:
         ai.completions.create(model="gpt-9", prompt="a")
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
@@ -162,7 +162,7 @@ def test_openai_lists_and_finds_models(ai):
         ai.models.retrieve("nobody")
 
 
-def test_openai_chats(client, ai):
+def test_openai_chat_returns_a_message(client, ai):
     messages = [{"role": "system", "content": "the"}, {"role": "user", "content": "cat "}]
     request = {"model": "gru", "messages": messages, "max_tokens": 30, "seed": 8}
     whole = ai.chat.completions.create(**request, logprobs=True, top_logprobs=2)
@@ -175,7 +175,7 @@ def test_openai_chats(client, ai):
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-def test_huggingface_hub_writes_and_streams(client, tgi):
+def test_huggingface_hub_generates_and_streams(client, tgi):
     request = {"max_new_tokens": 30, "seed": 6, "temperature": 0.9}
     same = native(client, prompt="the ", length=30, seed=6, temperature=0.9)
     assert tgi.text_generation("the ", **request) == same["text"]
@@ -218,14 +218,14 @@ def test_tgi_stop_strings_never_leak_and_errors_are_its_own(client, tgi):
     assert generated["generated_text"].startswith(whole)
 
 
-def test_tgi_greedy_and_best_of(client, tgi):
+def test_tgi_greedy_and_best_of_are_applied(client, tgi):
     greedy = tgi.text_generation("the ", do_sample=False, max_new_tokens=20)
     assert greedy == native(client, prompt="the ", temperature=0, length=20)["text"]
     best = tgi.text_generation("a ", max_new_tokens=15, seed=2, best_of=4, details=True)
     assert len(best.details.best_of_sequences) == 3
 
 
-def test_langchain_completes(client):
+def test_langchain_completion_returns_text(client):
     chain = LangChain(
         model="gru",
         base_url=str(client.base_url).rstrip("/") + "/v1",
@@ -241,7 +241,7 @@ def test_langchain_completes(client):
     assert "".join(chain.stream("a ")) != ""
 
 
-def test_llm_completes_and_chats(client, monkeypatch, tmp_path):
+def test_llm_completion_and_chat_return_text(client, monkeypatch, tmp_path):
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     base = str(client.base_url).rstrip("/") + "/v1"
     models = [
@@ -267,7 +267,7 @@ def test_an_error_within_an_openai_stream_ends_it_with_done(serving, trained_roo
     assert (error["code"], error["type"]) == ("deadline_exceeded", "server_error")
 
 
-def test_huggingface_hub_chats_with_nothing_but_a_url(client, tgi):
+def test_huggingface_hub_chat_needs_only_a_url(client, tgi):
     messages = [{"role": "user", "content": "the cat "}]
     expected = native(client, prompt="the cat ", length=30, seed=8)["text"]
     whole = tgi.chat_completion(messages, max_tokens=30, seed=8)
@@ -282,7 +282,7 @@ def test_huggingface_hub_sends_typical_p(client, tgi):
     assert tgi.text_generation("the ", max_new_tokens=30, seed=6, typical_p=0.3) == expected
 
 
-def test_openai_s_stream_helper_sums_up_what_is_answered_whole(ai):
+def test_openai_stream_helper_gives_the_whole_answer(ai):
     messages = [{"role": "user", "content": "the cat "}]
     # it raises at a finish reason of "length"
     request = {"model": "gru", "messages": messages, "max_tokens": 2000, "seed": 8, "n": 2, "stop": "\n"}
@@ -296,7 +296,7 @@ def test_openai_s_stream_helper_sums_up_what_is_answered_whole(ai):
         assert choice.logprobs.content == expected.logprobs.content
 
 
-def test_openai_stops_at_the_reason_without_losing_text(ai):
+def test_openai_stream_ends_at_the_reason_without_losing_text(ai):
     request = {"model": "gru", "prompt": "the ", "max_tokens": 60, "seed": 3}
     text = ""
     for chunk in ai.completions.create(**request, stream=True):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import httpx
 import pytest
 
 from app.settings import Settings
@@ -14,7 +15,7 @@ from tests.support.runs import classic_like, small_text, wait_until
 CHAT = {"messages": [{"role": "user", "content": "the "}], "max_tokens": 20, "seed": 8}
 
 
-def answered_by(client, **fields):
+def answered_by(client: httpx.Client, **fields: object) -> str:
     return client.post("/generate", json={"length": 5, **fields}).raise_for_status().json()["model"]
 
 
@@ -35,7 +36,7 @@ def test_the_configured_model_answers_requests_without_one(serving, trained_root
     assert [answered_by(client, model=name) for name in ("gru", "classic@0")] == ["gru@60", "classic@0"]
 
 
-def test_the_configured_best_is_followed_and_the_run_itself_stays_the_newest(serving, trained_root):
+def test_configured_best_follows_the_best_checkpoint_of_the_run(serving, trained_root):
     best = RunStore(trained_root).get("gru").latest().best
     client = serving(trained_root, model="gru@best")
     answer = client.post("/generate", json={"length": 5}).json()
@@ -43,7 +44,7 @@ def test_the_configured_best_is_followed_and_the_run_itself_stays_the_newest(ser
     assert answered_by(client, model="gru") == "gru@60"
 
 
-def test_another_text_that_is_trained_leaves_the_configured_model(serving, trained):
+def test_configured_model_stays_the_default_after_other_runs(serving, trained):
     client = serving(trained.root, model="gru")
     free = serving(trained.root)
     assert answered_by(client) == answered_by(free) == "gru@60"
@@ -52,7 +53,7 @@ def test_another_text_that_is_trained_leaves_the_configured_model(serving, train
     assert answered_by(client) == "gru@60"
 
 
-def test_a_configured_model_that_is_not_there_yet_is_named(serving, trained):
+def test_configured_model_without_a_checkpoint_is_named(serving, trained):
     client = serving(trained.root, model="later")
     answer = client.post("/generate", json={"length": 5})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
@@ -63,7 +64,7 @@ def test_a_configured_model_that_is_not_there_yet_is_named(serving, trained):
     assert answered_by(client) == "later@60"
 
 
-def test_a_configured_run_that_is_deleted_is_not_replaced_by_another(serving, trained):
+def test_deleted_configured_run_is_not_replaced_by_another(serving, trained):
     client = serving(trained.root, model="classic")
     assert answered_by(client) == "classic@60"
     shutil.rmtree(trained.get("classic").path)
@@ -71,14 +72,14 @@ def test_a_configured_run_that_is_deleted_is_not_replaced_by_another(serving, tr
     assert "the default model is classic" in client.post("/generate", json={}).text
 
 
-def test_an_impossible_configured_model_is_refused_at_the_start(trained_root):
+def test_invalid_configured_model_is_refused_at_startup(trained_root):
     from app.main import create_app
 
     with pytest.raises(ConfigError, match=r"model \(CHARLOOM_MODEL\) is not usable: .*'gru@newest'"):
         create_app(Settings(store=trained_root, model="gru@newest"))
 
 
-def test_errors_name_the_model_that_was_meant(client):
+def test_errors_name_the_model_in_use(client):
     unknown = client.post("/generate", json={"prompt": "€"}).json()["error"]["message"]
     assert "characters that the model gru@60 has never seen: '€' at position 0" in unknown
     named = client.post("/v1/completions", json={"prompt": "€", "model": "classic"}).json()["error"][
@@ -95,7 +96,7 @@ def test_errors_name_the_model_that_was_meant(client):
 
 @pytest.mark.parametrize("model", ["tgi", "dummy", "", "http://127.0.0.1:8000", "https://models.example/v1/"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_names_that_stand_for_the_only_model_mean_the_default(client, model, stream):
+def test_placeholder_model_names_select_the_default(client, model, stream):
     expected = client.post("/v1/chat/completions", json=CHAT).json()["choices"][0]["message"]["content"]
     answer = client.post("/v1/chat/completions", json=CHAT | {"model": model, "stream": stream})
     assert answer.status_code == 200
@@ -113,7 +114,7 @@ def test_names_that_stand_for_the_only_model_mean_the_default(client, model, str
 
 
 @pytest.mark.parametrize("model", ["tgi", "dummy", "", "http://127.0.0.1:8000", "mistralai/Mistral-7B"])
-def test_tgi_s_interface_answers_names_of_other_servers_models_by_the_default(client, model):
+def test_tgi_answers_foreign_model_names_with_the_default(client, model):
     body = {"inputs": "the ", "parameters": {"max_new_tokens": 20, "seed": 8}}
     expected = client.post("/generate", json=body).json()
     assert client.post("/generate", json=body | {"model": model}).json() == expected
@@ -121,14 +122,14 @@ def test_tgi_s_interface_answers_names_of_other_servers_models_by_the_default(cl
     assert client.post("/generate_stream", json=body | {"model": model}).status_code == 200
 
 
-def test_a_run_that_has_a_placeholder_s_name_goes_first(serving, trained):
+def test_run_named_like_a_placeholder_is_preferred(serving, trained):
     train_run(trained.create("tgi", classic_like(), small_text(), "small.txt"), lambda: False)
     client = serving(trained.root, model="gru")
     assert client.post("/v1/chat/completions", json=CHAT | {"model": "tgi"}).json()["model"] == "tgi@60"
     assert client.post("/v1/chat/completions", json=CHAT | {"model": "dummy"}).json()["model"] == "gru@60"
 
 
-def test_names_of_models_that_do_not_exist_are_refused(client):
+def test_unknown_model_names_are_refused(client):
     for model in ("gpt-4o", "mistralai/Mistral-7B", "grue"):
         answer = client.post("/v1/chat/completions", json=CHAT | {"model": model})
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")

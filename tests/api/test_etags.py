@@ -15,7 +15,7 @@ EXPORT = "/runs/gru/export"
 
 @pytest.mark.parametrize("path", [*CURVES, "/gradcheck.svg?model=classic@0", EXPORT])
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"a",W/"b", W/{}', "*"])
-def test_tag_matches_alone_weak_in_a_list_and_as_a_star(client: httpx.Client, path, form):
+def test_tag_matches_strong_weak_listed_or_as_a_star(client: httpx.Client, path, form):
     first = client.get(path)
     again = client.get(path, headers={"if-none-match": form.format(first.headers["etag"])})
     assert (again.status_code, again.content) == (304, b"")

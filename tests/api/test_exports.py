@@ -5,11 +5,13 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.store.run_store import RunStore
 from tests.support.runs import wait_until
 
 EXPORT = "/runs/gru/export"
@@ -35,13 +37,13 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("", 200),
     ],
 )
-def test_no_range_leaves_a_file(client: httpx.Client, temporary: Path, given, status):
+def test_no_range_request_leaves_a_temporary_file(client: httpx.Client, temporary: Path, given, status):
     answer = client.get(EXPORT, headers={"range": given} if given else {})
     assert answer.status_code == status
     assert list(temporary.iterdir()) == []
 
 
-def test_range_is_a_part_of_the_whole(client: httpx.Client):
+def test_range_request_returns_that_part_of_the_export(client: httpx.Client):
     whole = client.get(EXPORT)
     part = client.get(EXPORT, headers={"range": "bytes=10-29", "if-range": whole.headers["etag"]})
     assert (part.status_code, part.content) == (206, whole.content[10:30])
@@ -66,7 +68,7 @@ def open_files() -> set[str]:
 
 
 @pytest.fixture
-def large(trained, serving) -> httpx.Client:
+def large(trained: RunStore, serving: Callable[..., httpx.Client]) -> httpx.Client:
     """Everything that can be asked of the run `gru` is large."""
     path = trained.get("gru").path
     line = b'{"step": %d, "kind": "sample", "text": "%s"}\n'
@@ -84,7 +86,7 @@ def large(trained, serving) -> httpx.Client:
 
 
 @pytest.mark.parametrize("kind", ["export", "samples", "file"])
-def test_readers_that_do_not_read_hold_bounded_places_for_a_bounded_time(
+def test_stalled_downloads_are_bounded_in_number_and_time(
     large: httpx.Client, temporary: Path, monkeypatch, kind
 ):
     for module in ("server.streaming", "api.native.archives", "api.openai.files"):
@@ -114,7 +116,7 @@ def test_readers_that_do_not_read_hold_bounded_places_for_a_bounded_time(
             connection.close()
 
 
-def test_export_that_fails_leaves_no_file_and_no_place(trained, serving, temporary: Path):
+def test_failed_export_leaves_no_file_and_frees_its_place(trained, serving, temporary: Path):
     client = serving(trained.root)
     assert client.get(EXPORT, params={"step": "7777"}).status_code == 404
     run = trained.get("gru")
@@ -124,15 +126,13 @@ def test_export_that_fails_leaves_no_file_and_no_place(trained, serving, tempora
     assert client.app.state.services.downloads.taken == 0
 
 
-def test_export_during_training_takes_the_checkpoint_that_replaced_the_one_it_found(
-    trained, serving, monkeypatch
-):
+def test_export_with_its_checkpoint_replaced_uses_the_new_one(trained, serving, monkeypatch):
     from app.intake import archive
 
     run = trained.get("gru")
     latest, load, gone = run.latest(), archive.load, []
 
-    def replaced(path: Path):
+    def replaced(path: Path) -> object:
         if not gone:
             gone.append(path)
             target = run.checkpoint_path(61)
@@ -148,7 +148,7 @@ def test_export_during_training_takes_the_checkpoint_that_replaced_the_one_it_fo
 
 
 @pytest.mark.parametrize("path", [EXPORT, "/report?model=gru", "/samples?model=gru"])
-def test_head_leaves_no_file_and_no_place(trained, serving, temporary: Path, path):
+def test_head_of_an_export_leaves_no_file_and_frees_its_place(trained, serving, temporary: Path, path):
     client = serving(trained.root)
     assert client.head(path).status_code == 200
     services = client.app.state.services

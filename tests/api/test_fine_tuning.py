@@ -5,7 +5,9 @@ import json
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +20,7 @@ from tests.support.runs import small_text, stop, wait_until, worker_process
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the client's own code
     import openai
+    from openai.types.fine_tuning import FineTuningJob
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -27,19 +30,19 @@ FEW = {"n_epochs": 2, "batch_size": 4}
 
 
 @pytest.fixture
-def store(tmp_path) -> RunStore:
+def store(tmp_path: Path) -> RunStore:
     made = RunStore(tmp_path / "checkpoints")
     made.root.mkdir()
     return made
 
 
 @pytest.fixture
-def api(store, serving) -> httpx.Client:
+def api(store: RunStore, serving: Callable[..., httpx.Client]) -> httpx.Client:
     return serving(store.root, max_corpus_bytes=100_000)
 
 
 @pytest.fixture
-def ai(api) -> Iterator[openai.OpenAI]:
+def ai(api: httpx.Client) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
         base_url=f"{api.base_url}/v1".replace("//v1", "/v1"), api_key="none", max_retries=0
     ) as made:
@@ -51,7 +54,7 @@ def uploaded(ai: openai.OpenAI, content: str | bytes = TEXT, name: str = "book.t
     return ai.files.create(file=(name, io.BytesIO(data)), purpose="fine-tune").id
 
 
-def job_on(ai: openai.OpenAI, file: str, model: str = "auto", **more):
+def job_on(ai: openai.OpenAI, file: str, model: str = "auto", **more: Any) -> FineTuningJob:
     given = {"hyperparameters": FEW, "extra_body": {"options": SMALL if model == "auto" else {}}} | more
     return ai.fine_tuning.jobs.create(model=model, training_file=file, **given)
 
@@ -62,7 +65,7 @@ def train_all(store: RunStore) -> None:
         worker.train(run)
 
 
-def test_from_a_file_to_a_model_that_writes(ai, store):
+def test_uploaded_file_becomes_a_model_that_generates(ai, store):
     job = job_on(ai, uploaded(ai), suffix="Mine")
     assert (job.status, job.fine_tuned_model, job.object) == ("queued", None, "fine_tuning.job")
     assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (2, 4)
@@ -99,7 +102,7 @@ def test_files_are_listed_read_and_deleted(ai, store):
     assert len(list((store.root / ".files").iterdir())) == 2
 
 
-def test_a_job_goes_on_from_a_step_of_a_run(ai, store):
+def test_job_continues_from_a_step_of_a_run(ai, store):
     file = uploaded(ai)
     first = job_on(ai, file, suffix="first", seed=3)
     train_all(store)
@@ -118,7 +121,7 @@ def test_a_job_goes_on_from_a_step_of_a_run(ai, store):
     assert [job.id for job in ai.fine_tuning.jobs.list(limit=1)] == [second.id, first.id]
 
 
-def test_a_job_is_held_taken_up_and_cancelled_while_it_trains(ai, store):
+def test_job_is_paused_resumed_and_cancelled_during_training(ai, store):
     options = SMALL | {"steps": 1_000_000, "checkpoint_every": 200}
     job = ai.fine_tuning.jobs.create(
         model="auto", training_file=uploaded(ai), extra_body={"options": options}
@@ -143,7 +146,7 @@ def test_a_job_is_held_taken_up_and_cancelled_while_it_trains(ai, store):
         ai.fine_tuning.jobs.pause(job.id)
 
 
-def test_events_tell_all_of_a_job_page_by_page(ai, store):
+def test_events_of_a_job_are_listed_in_pages(ai, store):
     job = job_on(ai, uploaded(ai))
     train_all(store)
     every = list(ai.fine_tuning.jobs.list_events(job.id, limit=3))
@@ -168,7 +171,7 @@ def test_events_tell_all_of_a_job_page_by_page(ai, store):
         ),
     ],
 )
-def test_json_lines_of_examples_are_a_text(ai, store, lines, text):
+def test_json_lines_of_examples_are_read_as_a_text(ai, store, lines, text):
     content = "\n".join(map(json.dumps, lines * 400))
     job_on(ai, uploaded(ai, content, "examples.JSONL"), suffix="mine")
     assert store.get("mine").text() == text * 400
@@ -185,7 +188,7 @@ def test_json_lines_of_examples_are_a_text(ai, store, lines, text):
         ("[" * 50_000, "is not JSON"),
     ],
 )
-def test_a_line_that_is_no_example_is_named(ai, store, line, reason):
+def test_invalid_line_of_examples_is_named(ai, store, line, reason):
     file = uploaded(ai, '{"text": "a"}\n' * 700 + line, "examples.jsonl")
     with pytest.raises(openai.BadRequestError) as refused:
         job_on(ai, file)
@@ -193,7 +196,7 @@ def test_a_line_that_is_no_example_is_named(ai, store, line, reason):
     assert store.list() == []
 
 
-def test_a_zip_of_texts_is_one_text(ai, store):
+def test_zip_of_texts_is_read_as_one_text(ai, store):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr("a.txt", "one " * 700)
@@ -202,7 +205,7 @@ def test_a_zip_of_texts_is_one_text(ai, store):
     assert store.get("mine").text() == "one " * 700 + "\n" + "two " * 700
 
 
-def test_what_cannot_be_done_is_said_in_the_shape_of_these_clients(ai, store):
+def test_refusals_of_jobs_have_openai_s_shape(ai, store):
     file = uploaded(ai)
     short = uploaded(ai, "short", "short.txt")
     broken = uploaded(ai, b"caf\xe9 " * 900, "latin.txt")
@@ -244,7 +247,7 @@ def test_what_cannot_be_done_is_said_in_the_shape_of_these_clients(ai, store):
     assert not [path for path in store.root.iterdir() if path.name.startswith(".tmp")]
 
 
-def test_files_count_and_are_never_followed_out_of_the_store(ai, store, serving, tmp_path):
+def test_files_are_bounded_and_links_are_not_followed(ai, store, serving, tmp_path):
     file = uploaded(ai)
     secret = tmp_path / "secret.txt"
     secret.write_text("secret " * 900)
@@ -267,7 +270,7 @@ def test_files_count_and_are_never_followed_out_of_the_store(ai, store, serving,
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
 
 
-def test_jobs_need_the_rights_that_runs_need(store, serving):
+def test_jobs_need_the_same_rights_as_runs(store, serving):
     api = serving(store.root, api_keys="ann:r,tom:t:train,eve:a:admin")
     statuses = {}
     for secret in ("r", "t", "a"):

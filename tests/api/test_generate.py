@@ -20,7 +20,7 @@ from tests.support.runs import wait_until
 from tests.support.stores import announce
 
 
-def test_an_answer_says_all_that_is_needed_to_get_it_again(client: httpx.Client):
+def test_answer_contains_all_that_is_needed_to_repeat_it(client: httpx.Client):
     first = client.post("/generate", json={"prompt": "the cat", "length": 50, "temperature": 0.9}).json()
     assert len(first["text"]) == first["length"] == 50
     assert (first["prompt"], first["finish_reason"]) == ("the cat", "length")
@@ -31,12 +31,12 @@ def test_an_answer_says_all_that_is_needed_to_get_it_again(client: httpx.Client)
     assert client.post("/generate", json=again).json() == first
 
 
-def test_without_a_seed_each_text_is_another(client: httpx.Client):
+def test_texts_without_a_seed_differ(client: httpx.Client):
     answers = [client.post("/generate", json={"length": 40}).json() for _ in range(3)]
     assert len({answer["seed"] for answer in answers}) == len({answer["text"] for answer in answers}) == 3
 
 
-def test_the_text_is_what_the_model_writes_by_itself(client: httpx.Client, trained_root):
+def test_text_over_http_is_that_of_the_model_alone(client: httpx.Client, trained_root):
     checkpoint = load(RunStore(trained_root).get("gru").checkpoint_path(40))
     sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.8)
     alone = generate(checkpoint.network(), checkpoint.vocabulary, "the ", 80, sampling, seed=3)
@@ -46,12 +46,12 @@ def test_the_text_is_what_the_model_writes_by_itself(client: httpx.Client, train
     assert answer["digest"] == checkpoint.digest
 
 
-def test_a_link_gives_the_same_as_a_body(client: httpx.Client):
+def test_query_parameters_give_the_same_text_as_a_body(client: httpx.Client):
     request = {"prompt": "a ", "length": 60, "temperature": 0.5, "seed": 9, "stop": ["o", "dog"]}
     assert client.get("/generate", params=request).json() == client.post("/generate", json=request).json()
 
 
-def test_null_is_the_same_as_absent(client: httpx.Client):
+def test_null_field_is_the_same_as_an_absent_one(client: httpx.Client):
     nulls = dict.fromkeys(GenerateBody.model_fields)
     answer = client.post("/generate", json=nulls | {"seed": 1, "length": 20}).json()
     assert answer == client.post("/generate", json={"seed": 1, "length": 20}).json()
@@ -64,7 +64,7 @@ def test_an_empty_prompt_starts_from_a_line_break(client: httpx.Client):
     assert empty["text"] == line_break["text"]
 
 
-def test_a_stop_string_ends_the_text_before_it(client: httpx.Client):
+def test_text_ends_before_a_stop_string(client: httpx.Client):
     whole = client.post("/generate", json={"seed": 2, "length": 200}).json()["text"]
     stop = whole[20:24]
     ended = client.post("/generate", json={"seed": 2, "length": 200, "stop": stop}).json()
@@ -72,7 +72,7 @@ def test_a_stop_string_ends_the_text_before_it(client: httpx.Client):
     assert (ended["finish_reason"], ended["length"]) == ("stop", len(ended["text"]))
 
 
-def test_temperature_0_is_greedy_whatever_the_seed(client: httpx.Client):
+def test_temperature_0_is_greedy_with_any_seed(client: httpx.Client):
     texts = {
         client.post("/generate", json={"temperature": 0, "seed": seed, "length": 60}).json()["text"]
         for seed in range(4)
@@ -120,7 +120,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("request_", "field", "message"), REFUSED)
-def test_a_request_outside_a_limit_is_told_the_limit_and_the_value(client, request_, field, message):
+def test_value_outside_a_limit_is_refused_with_limit_and_value(client, request_, field, message):
     response = client.post(
         "/generate", content=json.dumps(request_), headers={"content-type": "application/json"}
     )
@@ -132,7 +132,7 @@ def test_a_request_outside_a_limit_is_told_the_limit_and_the_value(client, reque
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_are_not_finite_are_refused(client: httpx.Client, value: str):
+def test_non_finite_numbers_are_refused(client: httpx.Client, value: str):
     headers = {"content-type": "application/json"}
     for response in (
         client.post("/generate", content=f'{{"temperature": {value}}}', headers=headers),
@@ -142,7 +142,7 @@ def test_numbers_that_are_not_finite_are_refused(client: httpx.Client, value: st
         assert "temperature must be" in response.json()["error"]["message"]
 
 
-def test_several_faults_are_listed(client: httpx.Client):
+def test_several_errors_of_a_request_are_all_listed(client: httpx.Client):
     error = client.post("/generate", json={"temperature": 3, "top_p": 2, "x": 1}).json()["error"]
     assert [fault["field"] for fault in error["details"]] == ["temperature", "top_p", "x"]
     assert error["message"].endswith("(and 2 more)")
@@ -160,13 +160,13 @@ def test_several_faults_are_listed(client: httpx.Client):
         (b'{"\\ud800": 1}', "application/json", 422, ""),
     ],
 )
-def test_a_body_that_is_no_request_is_refused(client: httpx.Client, content, content_type, status, message):
+def test_body_that_is_not_a_request_is_refused(client: httpx.Client, content, content_type, status, message):
     response = client.post("/generate", content=content, headers={"content-type": content_type})
     assert response.status_code == status
     assert message in response.json()["error"]["message"]
 
 
-def test_a_body_that_is_too_large_is_refused_announced_or_not(client: httpx.Client):
+def test_oversized_body_is_refused_with_or_without_a_length(client: httpx.Client):
     def pieces() -> Iterator[bytes]:
         for _ in range(20):
             yield b" " * 100_000
@@ -190,20 +190,20 @@ def test_a_body_that_is_too_large_is_refused_announced_or_not(client: httpx.Clie
         ("\ud800", 404, "model_not_found"),
     ],
 )
-def test_a_model_that_is_not_there_is_refused(client: httpx.Client, name, status, code):
+def test_unknown_model_is_refused(client: httpx.Client, name, status, code):
     response = client.post(
         "/generate", content=json.dumps({"model": name}), headers={"content-type": "application/json"}
     )
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_the_model_that_is_named_writes(client: httpx.Client):
+def test_named_model_generates_the_text(client: httpx.Client):
     for name, run in (("classic", "classic@60"), ("classic@20", "classic@20"), ("gru@best", "gru@")):
         answer = client.post("/generate", json={"model": name, "length": 5}).json()
         assert answer["model"].startswith(run)
 
 
-def test_without_a_checkpoint_nothing_is_written_yet(serving, tmp_path):
+def test_generate_without_a_checkpoint_is_refused_for_now(serving, tmp_path):
     response = serving(tmp_path).post("/generate", json={})
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "not_ready"
@@ -219,21 +219,21 @@ def engine_is_idle(client: httpx.Client) -> bool:
 LONG = 3_000_000  # characters: far more than are written while a test looks
 
 
-def test_a_client_that_goes_away_ends_its_text(serving, trained_root):
+def test_text_of_a_disconnected_client_is_ended(serving, trained_root):
     client = serving(trained_root, max_length=LONG)
     with pytest.raises(httpx.ReadTimeout):
         client.post("/generate", json={"length": LONG}, timeout=0.3)
     wait_until(lambda: engine_is_idle(client), "the engine is idle again")
 
 
-def test_a_text_that_takes_too_long_is_given_up(serving, trained_root):
+def test_text_over_the_time_limit_is_abandoned(serving, trained_root):
     client = serving(trained_root, max_length=LONG, deadline_seconds=0.2)
     response = client.post("/generate", json={"length": LONG})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
     wait_until(lambda: engine_is_idle(client), "the engine is idle again")
 
 
-def test_what_there_is_no_room_for_is_refused_before_any_work(serving, trained_root):
+def test_request_over_the_capacity_is_refused_before_any_work(serving, trained_root):
     client = serving(trained_root, max_length=LONG, max_rows=1, max_queue=0)
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(client.post, "/generate", json={"length": LONG}, timeout=1)
@@ -247,7 +247,7 @@ def test_what_there_is_no_room_for_is_refused_before_any_work(serving, trained_r
             long.result()
 
 
-def test_a_new_checkpoint_does_not_disturb_what_is_being_written(serving, trained: RunStore):
+def test_text_in_progress_is_not_changed_by_a_new_checkpoint(serving, trained: RunStore):
     client = serving(trained.root, max_length=LONG)
     request = {"length": 40_000, "seed": 4}
     undisturbed = client.post("/generate", json=request | {"model": "gru@60"}).json()
@@ -260,7 +260,7 @@ def test_a_new_checkpoint_does_not_disturb_what_is_being_written(serving, traine
         assert long.result().json() == undisturbed
 
 
-def test_the_same_request_gives_the_same_bytes_in_any_company(client: httpx.Client):
+def test_same_request_gives_the_same_bytes_next_to_any_others(client: httpx.Client):
     def ask(seed: int) -> str:
         return client.post(
             "/generate", json={"seed": seed % 8, "length": 50 + seed % 8, "top_p": 0.9}
@@ -277,6 +277,6 @@ def test_examples_of_the_documentation_are_valid():
         TypeAdapter(AnyBody).validate_python(example["value"])
 
 
-def test_an_overload_tells_when_to_come_back():
+def test_overload_is_refused_with_a_retry_time():
     headers = problem_of(OverloadedError("full", retry_after=1.25)).headers()
     assert headers == {"Retry-After": "2", "retry-after-ms": "1250"}

@@ -2,7 +2,9 @@
 
 import json
 import socket
+from typing import Any
 
+import httpx
 import pytest
 
 from app.api import answering
@@ -10,6 +12,7 @@ from app.api.openai import chat
 from app.api.pieces import PART, Items, ascii_json, pieces, utf8_json
 from app.engine.job import Chunk
 from app.server import streaming
+from model.generation import Row
 from tests.support.runs import wait_until
 
 CHAT = {"messages": [{"role": "user", "content": "the "}], "seed": 8}
@@ -81,13 +84,13 @@ def test_a_product_over_the_budget_is_refused_with_its_figures(
     assert "Ask for fewer texts, characters or alternatives" in answer.text
 
 
-def test_the_default_budget_refuses_what_one_request_could_ask_for_at_most(client):
+def test_largest_allowed_request_exceeds_the_default_budget(client):
     answer = client.post("/v1/chat/completions", json=LARGE | {"n": 16, "max_tokens": 10_000})
     assert "at most 500000 log-probabilities" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS, ids=[path for path, _ in REQUESTS])
-def test_an_answer_in_pieces_is_the_answer_at_once(client, monkeypatch, path, body):
+def test_answer_sent_in_parts_equals_the_whole_answer(client, monkeypatch, path, body):
     whole = client.post(path, json=body)
     at_once = anonymous(whole.text)
     for large in (0, 10**9):
@@ -99,7 +102,7 @@ def test_an_answer_in_pieces_is_the_answer_at_once(client, monkeypatch, path, bo
         assert anonymous(answer.text) == at_once
 
 
-def anonymous(text):
+def anonymous(text: str) -> str:
     """An answer without what differs from one request to the next."""
     answer = json.loads(text)
     if isinstance(answer, dict):
@@ -108,7 +111,7 @@ def anonymous(text):
     return json.dumps(answer)
 
 
-def test_large_answers_are_made_off_the_event_loop_a_part_at_a_time(client, monkeypatch):
+def test_large_answer_is_built_in_parts_off_the_event_loop(client, monkeypatch):
     calls = record_entries(monkeypatch)
     assert client.post("/v1/chat/completions", json=LARGE).status_code == 200
     assert sum(size for size, _ in calls) == 3000
@@ -116,7 +119,7 @@ def test_large_answers_are_made_off_the_event_loop_a_part_at_a_time(client, monk
     assert not any(on_loop for _, on_loop in calls)
 
 
-def test_a_stream_that_piled_up_is_made_in_parts(client, monkeypatch):
+def test_delayed_stream_is_sent_in_parts(client, monkeypatch):
     """All that the engine has written while the stream was held up comes in one call for news."""
     calls = record_entries(monkeypatch)
     with monkeypatch.context() as patch:
@@ -127,11 +130,11 @@ def test_a_stream_that_piled_up_is_made_in_parts(client, monkeypatch):
     assert max(size for size, _ in calls) <= streaming.TOLD_CHARACTERS
 
 
-def record_entries(monkeypatch):
+def record_entries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """(characters, whether in the event loop) of each time that entries of a chat's answer are made."""
     calls, entries = [], chat._entries
 
-    def recorded(row, begin, end):
+    def recorded(row: Row, begin: int, end: int) -> list[dict[str, Any]]:
         import asyncio
 
         try:
@@ -146,7 +149,7 @@ def record_entries(monkeypatch):
     return calls
 
 
-def unread(client, body):
+def unread(client: httpx.Client, body: object) -> socket.socket:
     """A connection that sends a request and does not read its answer."""
     content = json.dumps(body).encode()
     connection = socket.create_connection((client.base_url.host, client.base_url.port))
@@ -158,7 +161,7 @@ def unread(client, body):
 HUGE = LARGE | {"n": 2, "max_tokens": 10_000}  # 400,000 log-probabilities, some 25 MB
 
 
-def test_a_large_answer_that_nobody_reads_is_cut_and_its_place_is_free(serving, trained_root, monkeypatch):
+def test_unread_large_answer_is_cut_and_frees_its_place(serving, trained_root, monkeypatch):
     monkeypatch.setattr(answering, "LEAST_SECONDS", 0.3)
     monkeypatch.setattr(answering, "LEAST_SPEED", 10**9)
     client = serving(trained_root)
@@ -169,7 +172,7 @@ def test_a_large_answer_that_nobody_reads_is_cut_and_its_place_is_free(serving, 
     assert client.post("/generate", json={"length": 5}).status_code == 200
 
 
-def test_large_answers_have_so_many_places_and_small_ones_need_none(serving, trained_root, monkeypatch):
+def test_only_large_answers_take_one_of_the_bounded_places(serving, trained_root, monkeypatch):
     monkeypatch.setattr("app.main.LARGE_ANSWERS", 1)
     client = serving(trained_root)
     answers = client.app.state.services.answers
@@ -193,7 +196,7 @@ def test_a_large_request_that_is_refused_takes_no_place(client):
 
 
 @pytest.mark.parametrize("dumps", [ascii_json, utf8_json])
-def test_pieces_are_the_json_of_the_whole(dumps):
+def test_joined_parts_are_the_json_of_the_whole_value(dumps):
     numbers = [float(n) / 7 for n in range(PART * 3 + 5)]
     lazy = Items(len(numbers), lambda begin, end: numbers[begin:end])
     value = {
@@ -207,10 +210,10 @@ def test_pieces_are_the_json_of_the_whole(dumps):
     assert list(pieces({"one": one}, dumps)) == [b'{"one":["x"]}']
 
 
-def test_pieces_are_made_as_they_are_taken():
+def test_parts_are_built_only_when_requested():
     made = []
 
-    def make(begin, end):
+    def make(begin: int, end: int) -> list[str]:
         made.append(end)
         return ["x" * 1000] * (end - begin)
 
@@ -221,7 +224,7 @@ def test_pieces_are_made_as_they_are_taken():
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 100])
-def test_news_of_a_stream_is_cut_without_loss(most):
+def test_stream_chunks_are_split_without_loss(most):
     news = [Chunk(0, 5, "abcdefgh", "length"), Chunk(1, 0, "", "stop"), Chunk(2, 0, "xyz", None)]
     groups = list(streaming._bounded(news, most))
     assert all(sum(len(chunk.text) for chunk in group) <= most for group in groups)

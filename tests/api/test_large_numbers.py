@@ -46,7 +46,7 @@ def requests(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
                     yield method, place, {"params": {parameter["name"]: str(LARGE)}}
 
 
-def test_an_integer_of_400_digits_anywhere_is_answered(client: httpx.Client):
+def test_integer_of_400_digits_causes_no_server_error(client: httpx.Client):
     failed, count = [], 0
     for method, path, rest in requests(client.get("/openapi.json").json()):
         count += 1

@@ -20,7 +20,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         ("image/svg+xml", "image/svg+xml", b"<?xml"),
     ],
 )
-def test_the_client_gets_what_it_accepts(client: httpx.Client, accept, media_type, start):
+def test_loss_curve_has_the_format_the_client_accepts(client: httpx.Client, accept, media_type, start):
     response = client.get("/loss-curve", headers={"accept": accept})
     assert response.status_code == 200
     assert response.headers["content-type"] == media_type
@@ -32,17 +32,17 @@ def test_the_client_gets_what_it_accepts(client: httpx.Client, accept, media_typ
     ("path", "accept"),
     [("/loss-curve.png", "image/png"), ("/loss-curve.svg", "image/svg+xml"), ("/loss-curve.json", "*/*")],
 )
-def test_each_kind_has_an_address_of_its_own(client: httpx.Client, path, accept):
+def test_each_format_of_the_curve_has_its_own_url(client: httpx.Client, path, accept):
     assert client.get(path).content == client.get("/loss-curve", headers={"accept": accept}).content
 
 
-def test_an_unknown_kind_is_refused_with_what_there_is(client: httpx.Client):
+def test_unknown_format_is_refused_with_the_known_ones(client: httpx.Client):
     response = client.get("/loss-curve", headers={"accept": "audio/mpeg"})
     assert (response.status_code, response.json()["error"]["code"]) == (406, "not_acceptable")
     assert "image/png" in response.json()["error"]["message"]
 
 
-def test_the_points_are_the_runs_history(client: httpx.Client, trained_root):
+def test_points_of_the_curve_are_the_history_of_the_run(client: httpx.Client, trained_root):
     run = RunStore(trained_root).get("classic")
     body = client.get("/loss-curve?model=classic").json()
     records = run.history()
@@ -60,14 +60,14 @@ def test_the_points_are_the_runs_history(client: httpx.Client, trained_root):
     assert body["checkpoints"] == list(run.checkpoints())
 
 
-def test_many_points_are_thinned(client: httpx.Client):
+def test_curve_of_many_points_is_thinned(client: httpx.Client):
     body = client.get("/loss-curve?model=classic&points=20").json()
     assert len(body["points"]) <= 25
     assert body["recorded"] == 61
 
 
 @pytest.mark.parametrize("path", ["/loss-curve.json", "/loss-curve.svg", "/loss-curve.png"])
-def test_what_has_not_changed_is_not_sent_again(client: httpx.Client, path):
+def test_unchanged_curve_is_answered_with_304(client: httpx.Client, path):
     first = client.get(path)
     again = client.get(path, headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -75,18 +75,18 @@ def test_what_has_not_changed_is_not_sent_again(client: httpx.Client, path):
     assert other.status_code == 200
 
 
-def test_the_theme_changes_the_picture(client: httpx.Client):
+def test_curve_in_another_theme_is_another_picture(client: httpx.Client):
     assert (
         client.get("/loss-curve.svg?theme=dark").content != client.get("/loss-curve.svg?theme=light").content
     )
 
 
-def test_a_picture_may_style_itself_and_do_nothing_else(client: httpx.Client):
+def test_policy_of_a_picture_allows_only_styles(client: httpx.Client):
     policy = client.get("/loss-curve.svg").headers["content-security-policy"]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
-def test_the_curve_grows_with_the_training(serving, trained: RunStore):
+def test_curve_grows_during_training(serving, trained: RunStore):
     client = serving(trained.root)
     first = client.get("/loss-curve.json").json()
     run = trained.get("gru")
@@ -95,7 +95,7 @@ def test_the_curve_grows_with_the_training(serving, trained: RunStore):
     assert client.get("/loss-curve.json").json()["version"] != first["version"]
 
 
-def test_a_run_without_points_has_a_picture(serving, trained: RunStore):
+def test_run_without_points_still_has_a_picture(serving, trained: RunStore):
     trained.get("gru").history_path.unlink()
     client = serving(trained.root)
     assert client.get("/loss-curve.json").json()["points"] == []

@@ -42,7 +42,7 @@ def scrape(client: httpx.Client) -> dict[tuple[str, str], float]:
     }
 
 
-def test_the_names_and_kinds_are_a_contract(client):
+def test_metric_names_and_types_do_not_change(client):
     client.post("/generate", json={"length": 3})
     found = text_string_to_metric_families(client.get("/metrics").text)
     families = {one.name: one.type for one in found if not one.name.endswith("_created")}
@@ -51,7 +51,7 @@ def test_the_names_and_kinds_are_a_contract(client):
     assert {"process_resident_memory_bytes", "process_open_fds"} <= process.keys()
 
 
-def test_they_count_what_happened(serving, trained_root):
+def test_metrics_count_requests_and_characters(serving, trained_root):
     client = serving(trained_root, max_body_bytes=1000)
     client.post("/generate", json={"prompt": "the ", "length": 30, "n": 2})
     with client.stream("POST", "/generate", json={"length": 40, "stream": True}) as answer:
@@ -103,7 +103,7 @@ with TestClient(create_app(load_settings(store=sys.argv[1]))) as client:
 
 
 @pytest.mark.parametrize("switch", ["true", "false"])
-def test_tracing_is_a_switch(trained_root, switch):
+def test_tracing_is_on_only_when_configured(trained_root, switch):
     environment = os.environ | {"CHARLOOM_TELEMETRY": switch}
     command = [sys.executable, "-W", "ignore", "-c", TRACED, str(trained_root)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

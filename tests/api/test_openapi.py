@@ -1,6 +1,7 @@
 """The whole OpenAPI document against the application, with data that fits it and data that does not."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ LIMITS = {"deadline_seconds": 5, "max_length": 300, "default_length": 20, "max_b
 
 
 @pytest.fixture(scope="module")
-def operations(trained_root) -> Iterator[list[APIOperation]]:
+def operations(trained_root: Path) -> Iterator[list[APIOperation]]:
     with application(trained_root, **LIMITS) as client:
         schema = schemathesis.openapi.from_dict(with_events(client.app.openapi()))
         schema.config.update(base_url=str(client.base_url).rstrip("/"))
@@ -43,7 +44,7 @@ def with_events(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_no_request_gets_an_answer_that_is_not_documented(operations, mode):
+def test_every_answer_is_documented(operations, mode):
     assert len(operations) > 10
     for operation in operations:
         check(operation, mode)
@@ -76,7 +77,7 @@ def check(operation: APIOperation, mode: GenerationMode) -> None:
         assert mode is GenerationMode.NEGATIVE, operation.path  # nothing to get wrong
 
 
-def test_settings_of_a_run_are_documented_and_offered_with_their_limits(client):
+def test_run_settings_are_documented_with_their_limits(client):
     parameters = client.get("/openapi.json").json()["paths"]["/runs"]["post"]["parameters"]
     schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
     page = client.get("/").text
@@ -92,7 +93,7 @@ def test_settings_of_a_run_are_documented_and_offered_with_their_limits(client):
     assert all(f"<option>{cell}</option>" in page for cell in CELLS)
 
 
-def test_document_says_which_routes_need_a_key(serving, trained_root):
+def test_document_marks_the_routes_that_need_a_key(serving, trained_root):
     with_keys = serving(trained_root, api_keys="ann:s3cret").app.openapi()
     assert with_keys["security"] == [{"key": []}]
     assert with_keys["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
@@ -115,7 +116,7 @@ def test_every_answer_of_the_document_has_a_schema_with_a_type(client):
     assert empty == []
 
 
-def test_document_has_what_linters_ask_for(client):
+def test_document_passes_linters(client):
     document = client.app.openapi()
     assert document["servers"]
     assert document["info"]["license"]["name"] == "MIT"

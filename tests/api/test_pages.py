@@ -53,7 +53,7 @@ def page(client: httpx.Client, path: str) -> Page:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_nothing_is_inline(client: httpx.Client, path):
+def test_pages_have_no_inline_script_or_style(client: httpx.Client, path):
     found = page(client, path)
     assert not found.inline
     assert not found.values("style")
@@ -61,7 +61,7 @@ def test_nothing_is_inline(client: httpx.Client, path):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_everything_a_page_refers_to_is_there_and_from_here(client: httpx.Client, path):
+def test_everything_a_page_refers_to_is_served_locally(client: httpx.Client, path):
     found = page(client, path)
     addresses = found.values("src") + found.values("href") + found.values("srcset")
     assert addresses
@@ -77,7 +77,7 @@ def test_everything_a_page_refers_to_is_there_and_from_here(client: httpx.Client
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_can_be_used_without_eyes_or_on_a_phone(client: httpx.Client, path):
+def test_page_has_labels_a_language_and_a_viewport(client: httpx.Client, path):
     found = page(client, path)
     elements = [tag for tag, _ in found.elements]
     assert ("html", {"lang": "en"}) in found.elements
@@ -90,7 +90,7 @@ def test_a_page_can_be_used_without_eyes_or_on_a_phone(client: httpx.Client, pat
     assert found.values("aria-current").count("page") >= 1
 
 
-def test_the_scripts_find_what_they_look_for(client: httpx.Client):
+def test_elements_that_scripts_look_up_exist(client: httpx.Client):
     own = Assets().own
     for path in ("/", "/loss-curve", "/gradcheck"):
         found = page(client, path)
@@ -120,13 +120,13 @@ def test_every_script_is_loaded_by_a_page():
     assert used == {name for name in own if name.endswith(".js")}
 
 
-def test_lines_of_scripts_and_styles_are_at_most_120_columns():
+def test_lines_of_scripts_and_styles_have_at_most_120_columns():
     for name, asset in Assets().own.items():
         lines = asset.content.decode().splitlines()
         assert not [number for number, line in enumerate(lines, 1) if len(line) > 120], name
 
 
-def test_assets_are_cached_for_ever_under_names_that_change_with_their_content(client: httpx.Client):
+def test_assets_are_cached_under_names_of_their_content(client: httpx.Client):
     assets = Assets()
     for name in (*assets.own, *SWAGGER, *PLOTTING):
         response = client.get(assets._by_name[name].url)
@@ -137,7 +137,7 @@ def test_assets_are_cached_for_ever_under_names_that_change_with_their_content(c
     assert client.get(url.replace(".css", "0.css")).status_code == 404
 
 
-def test_our_scripts_never_make_markup_of_text_and_ask_nobody_else():
+def test_scripts_write_no_markup_and_call_no_other_host():
     for asset in Assets().own.values():
         source = asset.content.decode()
         for word in (
@@ -152,7 +152,7 @@ def test_our_scripts_never_make_markup_of_text_and_ask_nobody_else():
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", source)
 
 
-def test_assets_are_sent_in_gzip_to_those_who_take_it(client: httpx.Client):
+def test_assets_are_compressed_if_the_client_accepts_gzip(client: httpx.Client):
     url = Assets().url("index.js")
     packed, plain = (client.get(url, headers={"accept-encoding": coding}) for coding in ("gzip", "identity"))
     assert packed.content == plain.content == Assets().own["index.js"].content
@@ -170,14 +170,14 @@ def test_page_loads_less_than_60_kb_of_our_own(client: httpx.Client):
     assert sum(len(own[name].compressed) for name in names) < 60_000
 
 
-def test_names_are_escaped(client: httpx.Client):
+def test_names_of_runs_are_escaped(client: httpx.Client):
     hostile = '"><script>alert(1)</script>'
     response = client.get("/gradcheck", params={"model": hostile}, headers=BROWSER)
     assert "<script>alert" not in response.text
     assert "&lt;script&gt;alert" in response.text
 
 
-def test_the_first_page_works_before_anything_is_trained(serving, tmp_path):
+def test_first_page_of_an_empty_store_is_served(serving, tmp_path):
     client = serving(RunStore(tmp_path).root)
     assert page(client, "/").values("id")
     assert client.get("/favicon.ico").headers["content-type"] == "image/svg+xml"

@@ -5,11 +5,14 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 
 from app.store import control
+from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 
@@ -23,7 +26,9 @@ def timed(api: httpx.Client, path: str) -> float:
     return time.monotonic() - began
 
 
-def while_waiting(api: httpx.Client, ask: Callable[[int], httpx.Response], release: Callable[[], None]):
+def while_waiting(
+    api: httpx.Client, ask: Callable[[int], httpx.Response], release: Callable[[], None]
+) -> list[httpx.Response]:
     """The answers to many requests that have to wait until `release`, while others are answered."""
     with ThreadPoolExecutor(WAITING) as pool:
         waiting = [pool.submit(ask, number) for number in range(WAITING)]
@@ -36,7 +41,7 @@ def while_waiting(api: httpx.Client, ask: Callable[[int], httpx.Response], relea
         return [one.result(60) for one in waiting]
 
 
-def test_waiting_changes_hold_no_threads(serving, trained: RunStore):
+def test_waiting_changes_do_not_block_other_requests(serving, trained: RunStore):
     api = serving(trained.root)
     with httpx.Client(base_url=api.base_url, timeout=60, limits=httpx.Limits(max_connections=100)) as other:
         changing = trained.changing()
@@ -49,7 +54,7 @@ def test_waiting_changes_hold_no_threads(serving, trained: RunStore):
     assert {answer.status_code for answer in answers} == {200}
 
 
-def test_waiting_deletions_hold_no_threads(serving, trained: RunStore):
+def test_waiting_deletions_do_not_block_other_requests(serving, trained: RunStore):
     api = serving(trained.root)
     with httpx.Client(base_url=api.base_url, timeout=60, limits=httpx.Limits(max_connections=100)) as other:
         holding = trained.holding("classic")
@@ -64,7 +69,7 @@ def test_waiting_deletions_hold_no_threads(serving, trained: RunStore):
     )
 
 
-def test_a_deletion_gives_up_while_the_run_is_trained(serving, trained: RunStore, monkeypatch):
+def test_deletion_of_a_run_in_training_is_refused(serving, trained: RunStore, monkeypatch):
     monkeypatch.setattr("app.api.native.runs.STOP_SECONDS", 0.1)
     api = serving(trained.root)
     with trained.holding("classic"):
@@ -83,8 +88,8 @@ def test_a_change_that_waits_too_long_is_refused_without_a_path(serving, trained
     assert answer.json()["error"]["message"] == "the store was busy with other changes for 0.1 s: try again"
 
 
-def test_a_disk_that_cannot_be_written_is_reported_without_a_path(serving, trained: RunStore, monkeypatch):
-    def fail(run: Run, control: object):
+def test_disk_write_error_is_reported_without_a_path(serving, trained: RunStore, monkeypatch):
+    def fail(run: Run, control: object) -> NoReturn:
         raise OSError(5, "Input/output error", str(run.path / "control.json"))
 
     monkeypatch.setattr(Run, "write_control", fail)
@@ -99,7 +104,7 @@ def test_a_run_that_vanishes_before_it_is_changed_is_404(
 ):
     standing = Run.standing
 
-    def vanish(run: Run):
+    def vanish(run: Run) -> Status:
         found = standing.fget(run)
         shutil.rmtree(run.path, ignore_errors=True)
         return found
@@ -116,7 +121,7 @@ def test_a_run_that_vanishes_before_it_is_changed_is_404(
 def test_a_run_that_vanishes_before_it_is_shown_is_404(serving, trained: RunStore, monkeypatch, path: str):
     checkpoints = Run.checkpoints
 
-    def vanish(run: Run):
+    def vanish(run: Run) -> dict[int, Path]:
         if run.name == "classic":
             shutil.rmtree(run.path, ignore_errors=True)
         return checkpoints(run)
@@ -128,7 +133,7 @@ def test_a_run_that_vanishes_before_it_is_shown_is_404(serving, trained: RunStor
     assert [run["name"] for run in api.get("/runs").json()["runs"]] == ["gru"]
 
 
-def test_a_fork_of_a_run_without_its_text_is_refused_with_the_reason(serving, trained: RunStore):
+def test_fork_of_a_run_without_its_text_is_refused(serving, trained: RunStore):
     (trained.root / "classic" / "corpus.txt").unlink()
     answer = serving(trained.root).post("/runs/classic/fork")
     assert answer.status_code == 422, answer.text
@@ -142,7 +147,7 @@ def test_a_lock_whose_file_was_replaced_is_not_held(trained: RunStore, monkeypat
         pass
     lock, stack = trained.lock, contextlib.ExitStack()
 
-    def replaced(*args: object):
+    def replaced(*args: object) -> object:
         stack.enter_context(path.open())  # or the new file may have its inode
         path.unlink()
         path.touch()

@@ -11,7 +11,7 @@ PLAY = (
 )
 
 
-def test_beginnings_are_common_in_the_text_and_differ_in_their_first_word():
+def test_beginnings_are_common_and_differ_in_their_first_word():
     found = beginnings(PLAY)
     assert found[0] == "KING:\n"
     assert "My lord, " in found
@@ -43,7 +43,7 @@ def test_beginnings_of_a_run_can_be_continued(client):
         )
 
 
-def test_words_of_a_passage_are_counted_without_cut_ones(client):
+def test_words_of_a_passage_are_counted_without_partial_ones(client):
     word = small_text().split()[3].strip(".,").lower()
     answer = client.post("/runs/gru/words", json={"text": f"cut {word} xqzzk {word.upper()} cut"}).json()
     assert answer == {"run": "gru", "words": 3, "real": 2}

@@ -7,7 +7,9 @@ import signal
 import threading
 import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -34,17 +36,17 @@ PLAIN = {"content-type": "text/plain"}
 
 
 @pytest.fixture
-def store(tmp_path) -> RunStore:
+def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "checkpoints")
 
 
 @pytest.fixture
-def api(store, serving) -> httpx.Client:
+def api(store: RunStore, serving: Callable[..., httpx.Client]) -> httpx.Client:
     store.root.mkdir()
     return serving(store.root, watch_seconds=20)
 
 
-def upload(api: httpx.Client, text: str | bytes = TEXT, **options) -> httpx.Response:
+def upload(api: httpx.Client, text: str | bytes = TEXT, **options: Any) -> httpx.Response:
     content = text if isinstance(text, bytes) else text.encode()
     return api.post("/runs", params=SMALL | options, content=content, headers=PLAIN)
 
@@ -67,7 +69,7 @@ def left_behind(store: RunStore) -> list[str]:
     return [path.name for path in store.root.iterdir() if path.name.startswith((".tmp", "tmp"))]
 
 
-def test_from_upload_to_a_served_model(api, store):
+def test_uploaded_text_becomes_a_served_model(api, store):
     answer = upload(api, name="mine")
     assert answer.status_code == 202
     body = answer.json()
@@ -102,7 +104,7 @@ def test_two_uploads_at_once_are_both_trained(api, store):
 
 
 @pytest.mark.parametrize("kind", ["files", "zip", "json"])
-def test_texts_come_in_many_ways(api, store, kind):
+def test_text_as_files_zip_or_json_is_the_same_text(api, store, kind):
     if kind == "files":
         files = [("file", ("a.txt", b"one " * 500)), ("file", ("b.txt", b"two " * 500))]
         answer = api.post("/runs", files=files, data=SMALL | {"name": "mine"})
@@ -116,7 +118,7 @@ def test_texts_come_in_many_ways(api, store, kind):
     assert store.get("mine").text() == "one " * 500 + "\n" + "two " * 500
 
 
-def test_a_latin_1_file_is_refused_with_its_place_and_taken_when_declared(api, store):
+def test_latin_1_file_is_accepted_only_with_its_encoding_named(api, store):
     data = ("caf\xe9 au lait, " * 400).encode("latin-1")
     refused = upload(api, data, name="mine")
     assert refused.status_code == 422
@@ -127,7 +129,7 @@ def test_a_latin_1_file_is_refused_with_its_place_and_taken_when_declared(api, s
     assert store.get("mine").text().startswith("caf\xe9 au lait")
 
 
-def test_a_text_of_emoji_is_a_text(api, store):
+def test_text_of_emoji_is_accepted(api, store):
     text = "".join(f"I am {face} and you are {face}. " for face in "😀😃😄🙂🙃😉" * 60)
     assert upload(api, text, name="mine").status_code == 202
     train_all(store)
@@ -136,7 +138,7 @@ def test_a_text_of_emoji_is_a_text(api, store):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "X" * 80])
-def test_a_name_cannot_leave_the_store(api, store, name):
+def test_run_name_with_a_path_is_refused(api, store, name):
     answer = upload(api, name=name)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["field"]) == (422, "invalid_request", "name")
@@ -157,7 +159,7 @@ def test_a_name_cannot_leave_the_store(api, store, name):
         (TEXT.encode(), {"priority": 5000}, "priority"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_with_the_reason(api, store, text, options, part):
+def test_unusable_upload_is_refused_with_the_reason(api, store, text, options, part):
     answer = upload(api, text, **options)
     assert answer.status_code == 422
     assert part in answer.json()["error"]["message"]
@@ -165,7 +167,7 @@ def test_what_cannot_be_trained_on_is_refused_with_the_reason(api, store, text, 
     assert left_behind(store) == []
 
 
-def test_too_long_a_text_and_a_zip_that_expands_too_far_are_refused(store, serving):
+def test_oversized_text_or_zip_is_refused(store, serving):
     store.root.mkdir()
     api = serving(store.root, max_corpus_bytes=50_000)
     assert upload(api, b"a b " * 20_000).status_code == 413
@@ -177,13 +179,13 @@ def test_too_long_a_text_and_a_zip_that_expands_too_far_are_refused(store, servi
     assert left_behind(store) == []
 
 
-def test_a_name_that_is_taken_is_a_conflict(api):
+def test_existing_run_name_is_a_conflict(api):
     assert upload(api, name="mine").status_code == 202
     answer = upload(api, name="mine")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "run_exists")
 
 
-def test_pause_resume_stop_and_priority_are_obeyed_by_the_real_worker(api, store):
+def test_worker_follows_pause_resume_stop_and_priority(api, store):
     upload(api, name="long", steps=1_000_000, sample_every=0, checkpoint_every=1000)
 
     def state() -> str:
@@ -228,7 +230,7 @@ def test_two_workers_train_two_runs_at_once_and_a_third_waits(api, store, monkey
 
 @pytest.mark.parametrize("asked", ["pause", "stop"])
 @pytest.mark.parametrize("state", ["queued", "training", "asked"])
-def test_a_worker_killed_in_any_state_leaves_a_run_that_obeys_and_goes_on(api, store, state, asked):
+def test_run_of_a_killed_worker_can_be_controlled_and_continues(api, store, state, asked):
     upload(api, name="mine", steps=1_000_000, sample_every=0, checkpoint_every=200)
     ended = {"pause": "paused", "stop": "stopped"}[asked]
 
@@ -253,12 +255,12 @@ def test_a_worker_killed_in_any_state_leaves_a_run_that_obeys_and_goes_on(api, s
         assert stop(worker)[0] == 0
 
 
-def test_a_text_of_fifty_megabytes_is_taken_piece_by_piece(api, store):
+def test_text_of_fifty_megabytes_is_read_in_parts(api, store):
     text = (small_text(99_999) + "\n") * 500
     data = text.encode()
     assert len(data) > 50_000_000
 
-    def pieces():
+    def pieces() -> Iterator[bytes]:
         for begin in range(0, len(data), 1 << 20):
             yield data[begin : begin + (1 << 20)]
 
@@ -283,14 +285,14 @@ def peak_memory(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_many_uploads_at_once_take_the_memory_of_one_and_the_rest_come_back_later(store, serving):
+def test_concurrent_uploads_are_bounded_and_the_rest_refused(store, serving):
     store.root.mkdir()
     api = serving(store.root, max_uploads=4)
     data = ((small_text(9_999) + "\n") * 1200).encode()
     begun = threading.Barrier(13)  # 12 clients have sent a part, and this test
     statuses: list[int] = []
 
-    def halves():
+    def halves() -> Iterator[bytes]:
         for begin in range(0, len(data), 1 << 14):
             if begin == 1 << 20:
                 begun.wait(LONGEST_WAIT)
@@ -322,7 +324,7 @@ def test_many_uploads_at_once_take_the_memory_of_one_and_the_rest_come_back_late
     assert left_behind(store) == []
 
 
-def test_the_store_keeps_to_its_bytes_and_lets_old_checkpoints_go_first(store, serving):
+def test_store_over_its_byte_limit_removes_old_checkpoints(store, serving):
     store.root.mkdir()
     upload(serving(store.root), name="mine", steps=200, sample_every=10, checkpoint_every=10)
     checkpoint_bytes = 20_000
@@ -338,7 +340,7 @@ def test_the_store_keeps_to_its_bytes_and_lets_old_checkpoints_go_first(store, s
     assert (run.path / run.latest().best.file).exists()
 
 
-def test_a_store_that_is_full_of_what_must_stay_pauses_training_and_refuses_uploads(store, serving):
+def test_full_store_pauses_training_and_refuses_uploads(store, serving):
     store.root.mkdir()
     free = serving(store.root)
     upload(free, name="mine")
@@ -362,7 +364,7 @@ def test_a_store_that_is_full_of_what_must_stay_pauses_training_and_refuses_uplo
     assert tight.get("/runs/next").json()["state"] == "finished"
 
 
-def test_minutes_without_a_preset_choose_sizes_that_suit_text_and_time(api, store):
+def test_minutes_without_a_preset_choose_suitable_sizes(api, store):
     shortly, longer = (
         api.post("/runs", params={"minutes": minutes}, content=TEXT.encode(), headers=PLAIN).json()["name"]
         for minutes in (0.02, 3)
@@ -373,13 +375,13 @@ def test_minutes_without_a_preset_choose_sizes_that_suit_text_and_time(api, stor
     assert configs[0].streams < 32  # there is too little text for more
 
 
-def test_higher_priority_goes_first(api, store):
+def test_run_with_higher_priority_is_trained_first(api, store):
     upload(api, name="first")
     upload(api, name="second", priority=3)
     assert Worker(store, lambda: False).next_run().name == "second"
 
 
-def test_a_run_is_deleted_but_not_the_only_model_unless_forced(api, store):
+def test_only_model_is_deleted_only_when_forced(api, store):
     upload(api, name="mine")
     train_all(store)
     assert api.delete("/runs/mine").status_code == 409
@@ -400,7 +402,7 @@ def events_of(api: httpx.Client, name: str, last: str | None = None) -> list[tup
     return found
 
 
-def test_events_from_any_place_miss_nothing_and_repeat_nothing(api, store):
+def test_events_resumed_from_any_cursor_have_no_gap_or_repeat(api, store):
     upload(api, name="mine")
     train_all(store)
     events = events_of(api, "mine", "0")
@@ -415,7 +417,7 @@ def test_events_from_any_place_miss_nothing_and_repeat_nothing(api, store):
     assert api.get("/runs/mine/events", headers={"last-event-id": events[-1][1]}).status_code == 204
 
 
-def test_a_run_that_was_taken_back_tells_its_steps_again(api, store, monkeypatch):
+def test_run_set_back_to_an_earlier_step_repeats_its_events(api, store, monkeypatch):
     monkeypatch.setattr("app.store.loss_curves.FRESH_SECONDS", -1)
     upload(api, name="mine")
     train_all(store)
@@ -429,7 +431,7 @@ def test_a_run_that_was_taken_back_tells_its_steps_again(api, store, monkeypatch
     assert b"".join(watch.look()).count(b"event: progress") == whole.count(b"\n") - 2
 
 
-def test_a_fork_begins_with_the_weights_and_knows_new_characters(api, store):
+def test_fork_starts_from_the_weights_and_adds_new_characters(api, store):
     upload(api, name="mine")
     train_all(store)
     answer = api.post(
@@ -474,7 +476,7 @@ def test_an_exported_run_is_the_same_model_elsewhere(api, store):
     assert refused.status_code == 422
 
 
-def test_training_and_deleting_need_keys_with_that_right(store, serving):
+def test_training_and_deleting_need_a_key_with_the_right(store, serving):
     store.root.mkdir()
     api = serving(store.root, api_keys="ann:r,tom:t:train,eve:a:admin")
     statuses = {}
@@ -485,7 +487,7 @@ def test_training_and_deleting_need_keys_with_that_right(store, serving):
     assert statuses == {"r": (200, 403, 403), "t": (200, 202, 403), "a": (200, 202, 200)}
 
 
-def test_a_text_is_looked_at_before_it_is_trained_on(api, store):
+def test_text_is_inspected_without_being_trained(api, store):
     text = b"the same line again\n" * 300
     answer = api.post(
         "/runs/check", params={"minutes": 2}, files={"file": ("My Notes.txt", text)}, data={"hidden": 24}
@@ -514,7 +516,7 @@ def test_a_urlencoded_form_is_read_as_a_form(api, store):
     assert api.post("/runs", data={"text": text, "foo": 1}).status_code == 422
 
 
-def test_a_raw_text_that_curl_calls_a_form_is_read_raw(api, store):
+def test_raw_text_with_curls_form_type_is_read_as_text(api, store):
     headers = {"content-type": "application/x-www-form-urlencoded"}
     raw = b"x = 1 & y = 2 + 3 %41\n" * 400
     assert api.post("/runs", content=raw, headers=headers, params=SMALL | {"name": "mine"}).is_success

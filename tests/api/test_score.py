@@ -33,7 +33,7 @@ def test_every_character_has_its_log_probability_and_rank(client, trained_root):
     assert score["nats_per_character"] == pytest.approx(-sum(expected) / (len(text) - 1), rel=1e-4)
 
 
-def test_what_stands_before_is_read_and_not_scored(client):
+def test_prompt_before_the_text_is_read_but_not_scored(client):
     whole = client.post("/score", json={"text": "the cat sat"}).json()["scores"][0]
     part = client.post("/score", json={"prompt": "the ", "text": "cat sat", "top": 2}).json()["scores"][0]
     assert part["logprobs"] == whole["logprobs"][4:]
@@ -45,7 +45,7 @@ def test_what_stands_before_is_read_and_not_scored(client):
     )
 
 
-def test_several_models_say_which_of_them_would_rather_have_written_it(client):
+def test_scores_of_several_models_are_compared(client):
     names = ["gru", "gru@0", "classic"]
     answer = client.post("/score", json={"text": "the cat sat on the mat\n", "models": names}).json()
     assert [score["model"] for score in answer["scores"]] == ["gru@60", "gru@0", "classic@60"]
@@ -72,7 +72,7 @@ def test_one_character_alone_has_no_score(client):
         ({"text": "a", "top": 6}, "top", "must be <= 5. Given: 6"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(client, request_, field, message):
+def test_invalid_score_request_is_refused(client, request_, field, message):
     answer = client.post("/score", json=request_)
     assert answer.status_code == 422
     error = answer.json()["error"]

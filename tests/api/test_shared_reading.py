@@ -35,7 +35,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
     made: list[object] = []
 
     class Counted(kind):
-        def __init__(self, **values):
+        def __init__(self, **values: object) -> None:
             super().__init__(**values)
             made.append(self)
 
@@ -43,7 +43,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
     return made
 
 
-def test_one_event_of_a_long_run_is_made_alone(long, serving, monkeypatch):
+def test_only_the_requested_event_of_a_long_run_is_built(long, serving, monkeypatch):
     client = serving(long.root)
     made = counted(monkeypatch, JobEvent)
     page = client.get(f"{JOB}/events", params={"limit": 1}).json()
@@ -53,7 +53,7 @@ def test_one_event_of_a_long_run_is_made_alone(long, serving, monkeypatch):
     assert len(made) == 3
 
 
-def test_one_checkpoint_of_a_long_run_is_made_alone(long, serving, monkeypatch):
+def test_only_the_requested_checkpoint_of_a_long_run_is_built(long, serving, monkeypatch):
     client = serving(long.root)
     made = counted(monkeypatch, JobCheckpoint)
     page = client.get(f"{JOB}/checkpoints", params={"limit": 1}).json()
@@ -73,7 +73,7 @@ def test_held_out_loss_of_a_checkpoint_has_its_step(long, serving):
     assert (newest["metrics"]["valid_step"], newest["metrics"]["valid_loss"]) == (60, 0.06)
 
 
-def test_pages_of_events_hold_each_event_once_and_the_newest_first(long, serving):
+def test_event_pages_have_each_event_once_newest_first(long, serving):
     client = serving(long.root)
     seen: list[str] = []
     after = {"after": "ftevent-gru-130-point"}
@@ -91,7 +91,7 @@ def test_pages_of_events_hold_each_event_once_and_the_newest_first(long, serving
     assert seen.index("ftevent-gru-60-point") < seen.index("ftevent-gru-60-saved")
 
 
-def test_many_watchers_share_one_look(trained, serving, monkeypatch):
+def test_many_watchers_share_one_read_of_the_run(trained, serving, monkeypatch):
     client = serving(trained.root)
     services = client.app.state.services
     services.looks.seconds = 30.0
@@ -108,9 +108,9 @@ def test_many_watchers_share_one_look(trained, serving, monkeypatch):
     assert described == ["gru"]
 
 
-def test_watcher_of_a_long_run_reads_only_what_is_new(long, serving):
+def test_watcher_of_a_long_run_reads_only_new_points(long, serving):
     class Counting(dict):
-        def __getitem__(self, name):
+        def __getitem__(self, name: str) -> object:
             looked.append(name)
             return super().__getitem__(name)
 
@@ -124,7 +124,7 @@ def test_watcher_of_a_long_run_reads_only_what_is_new(long, serving):
     assert 0 < len(looked) < 200
 
 
-def test_result_is_shared_for_a_while_and_by_name():
+def test_result_is_cached_by_name_for_a_limited_time():
     made: list[int] = []
 
     def make() -> int:
@@ -146,7 +146,7 @@ def test_result_is_shared_for_a_while_and_by_name():
     assert recent.get("a", make) == 5
 
 
-def test_activations_of_a_long_text_read_its_end_alone(trained, serving, monkeypatch):
+def test_activations_of_a_long_text_read_only_its_end(trained, serving, monkeypatch):
     run = trained.get("gru")
     expected = run.text()[-1000:]
     client = serving(trained.root)

@@ -2,12 +2,16 @@
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 import uvloop
 
 from app.engine.engine import Engine
+from app.engine.job import Job
 from app.errors import OverloadedError
 from app.server.process import handles, listen
 from app.server.protocol import LONGEST_REFUSED
@@ -28,17 +32,17 @@ ASKED = [
 
 
 @pytest.fixture(scope="module")
-def server(trained_root):
+def server(trained_root: Path) -> Iterator[httpx.Client]:
     with application(trained_root) as client:
         yield client
 
 
 @pytest.fixture
-def reached(monkeypatch):
+def reached(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The rows that the application asked a place for; it has none."""
     asked = []
 
-    def submit(self, job):
+    def submit(self: Engine, job: Job) -> NoReturn:
         asked.append(job)
         raise self.overload(len(job.unfinished))
 
@@ -47,7 +51,7 @@ def reached(monkeypatch):
 
 
 @pytest.fixture
-def full(monkeypatch):
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "full", True)
 
 
@@ -58,7 +62,7 @@ def without_what_differs(answer: httpx.Response) -> tuple[int, dict[str, str], o
 
 
 @pytest.mark.parametrize(("path", "body"), ASKED)
-def test_it_is_the_answer_that_the_application_gives(server, monkeypatch, reached, path, body):
+def test_early_refusal_equals_the_refusal_of_the_application(server, monkeypatch, reached, path, body):
     given = server.post(path, json=body)
     assert len(reached) == 1
     monkeypatch.setattr(Engine, "full", True)
@@ -69,18 +73,18 @@ def test_it_is_the_answer_that_the_application_gives(server, monkeypatch, reache
     assert len(shed.headers["x-request-id"]) == 32
 
 
-def test_a_link_is_shed_too_and_keeps_its_id(server, reached, full):
+def test_get_request_is_refused_early_and_keeps_its_id(server, reached, full):
     answer = server.get("/generate", params={"prompt": "a"}, headers={"x-request-id": "mine"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (429, "mine")
     assert not reached
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/runs", "/loss-curve", "/"])
-def test_what_needs_no_place_is_answered(server, full, path):
+def test_request_that_needs_no_place_is_answered_when_full(server, full, path):
     assert server.get(path).status_code == 200
 
 
-def test_refusals_are_counted_and_logged_with_the_name_of_the_key(trained_root, full, caplog):
+def test_refusals_are_counted_and_logged_with_the_key_name(trained_root, full, caplog):
     caplog.set_level("DEBUG")
     with application(trained_root, access_log=True, api_keys="ann:s3cret") as client:
         ann = {"authorization": "Bearer s3cret"}
@@ -92,7 +96,7 @@ def test_refusals_are_counted_and_logged_with_the_name_of_the_key(trained_root, 
     assert "s3cret" not in caplog.text
 
 
-def test_without_a_key_nobody_learns_that_the_server_is_full(trained_root, full):
+def test_overload_is_not_revealed_without_a_key(trained_root, full):
     with application(trained_root, api_keys="ann:s3cret") as client:
         for path, body in ASKED:
             assert client.post(path, json=body).status_code == 401
@@ -100,14 +104,14 @@ def test_without_a_key_nobody_learns_that_the_server_is_full(trained_root, full)
             assert client.post(path, json=body, headers=wrong).status_code == 401
 
 
-def test_a_page_of_another_origin_can_read_the_refusal(trained_root, full, reached):
+def test_refusal_can_be_read_by_an_allowed_origin(trained_root, full, reached):
     with application(trained_root, cors_origins="https://pages.example") as client:
         answer = client.post("/generate", json=NATIVE, headers={"origin": "https://pages.example"})
     assert answer.status_code == 429
     assert answer.headers["access-control-allow-origin"] == "https://pages.example"
 
 
-def test_one_connection_carries_refusals_and_answers(server, monkeypatch):
+def test_connection_is_kept_across_refusals_and_answers(server, monkeypatch):
     address = (server.base_url.host, server.base_url.port)
     body = b'{"length": 5}'
     ask = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
@@ -132,7 +136,7 @@ def test_one_connection_carries_refusals_and_answers(server, monkeypatch):
         assert reader.read() == b""
 
 
-def test_requests_sent_ahead_are_answered_in_their_order(server, monkeypatch):
+def test_pipelined_requests_are_answered_in_order(server, monkeypatch):
     """The second comes while the first is being written, and the server is full by then."""
     looks = iter((False,))
     monkeypatch.setattr(Engine, "full", property(lambda self: next(looks, True)))
@@ -147,7 +151,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(server, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["announced", "chunked"])
-def test_of_a_refused_body_no_more_is_read_than_a_limit(server, full, kind):
+def test_body_of_a_refused_request_is_read_up_to_a_limit(server, full, kind):
     address = (server.base_url.host, server.base_url.port)
     head = b"POST /generate HTTP/1.1\r\nHost: x\r\n"
     with socket.create_connection(address, timeout=LONGEST_WAIT) as connection:
@@ -164,14 +168,14 @@ def test_of_a_refused_body_no_more_is_read_than_a_limit(server, full, kind):
         raise AssertionError("it was all read")
 
 
-def test_a_turn_of_the_loop_takes_many_connections():
+def test_many_connections_are_accepted_in_one_loop_iteration():
     """One for each turn is all that libuv takes from a socket: too few when the turns are long."""
 
     async def turns_until_all_are_accepted(count: int) -> int:
         loop, made, turns = asyncio.get_running_loop(), [], 0
 
         class Taken(asyncio.Protocol):
-            def connection_made(self, transport):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 made.append(transport)
 
         servers = [await loop.create_server(Taken, sock=one) for one in handles(listener)]
@@ -187,7 +191,7 @@ def test_a_turn_of_the_loop_takes_many_connections():
         assert uvloop.run(turns_until_all_are_accepted(100)) < 20
 
 
-def test_the_advice_is_the_time_that_what_is_admitted_takes():
+def test_retry_after_is_the_time_the_admitted_work_takes():
     engine = Engine(max_rows=1, max_queue=0)
     assert not engine.full
     error = engine.overload()

@@ -6,7 +6,7 @@ from tests.support.servers import application
 
 
 @pytest.mark.parametrize("text", ["", "the cat", "naïve mat\n" * 2000])
-def test_tokens_are_characters_there_and_back(client, text):
+def test_text_tokenized_and_detokenized_is_unchanged(client, text):
     vocabulary = client.app.state.services.models.current.vocabulary
     told = client.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
     assert told["tokens"] == vocabulary.encode(text).tolist()
@@ -92,7 +92,7 @@ def test_ids_of_any_number_of_digits_are_refused(client, digits, sign):
         assert "must hold ids from 0 to 15" in answer.json()["error"]["message"]
 
 
-def test_a_bias_may_name_an_id_twice_and_the_last_one_counts(client):
+def test_bias_with_a_repeated_id_uses_the_last_value(client):
     request = {"prompt": "the ", "max_tokens": 40, "seed": 4}
     texts = [
         client.post("/v1/completions", json=request | {"logit_bias": bias}).json()["choices"][0]["text"]

@@ -1,9 +1,13 @@
 """Characters that a model has never seen, on every interface; line ends and marks of prompts."""
 
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
+from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from tests.support.runs import classic_like
 from tests.support.servers import application
@@ -14,23 +18,23 @@ CHANGED = 3
 
 
 @pytest.fixture(scope="module")
-def lenient(trained_root):
+def lenient(trained_root: Path) -> Iterator[httpx.Client]:
     with application(trained_root, unknown="replace") as client:
         yield client
 
 
 @pytest.fixture
-def dna(serving, trained):
+def dna(serving: Callable[..., httpx.Client], trained: RunStore) -> httpx.Client:
     """A server whose default model knows four letters and nothing else."""
     train_run(trained.create("dna", classic_like(), "GATTACACCGT" * 300, "dna.txt"), lambda: False)
     return serving(trained.root, model="dna")
 
 
-def native(client, prompt, **fields):
+def native(client: httpx.Client, prompt: str, **fields: object) -> httpx.Response:
     return client.post("/generate", json={"prompt": prompt, "length": 30, "seed": 8, **fields})
 
 
-def chat(client, *texts, **fields):
+def chat(client: httpx.Client, *texts: str, **fields: object) -> httpx.Response:
     messages = [{"role": "user", "content": text} for text in texts]
     return client.post(
         "/v1/chat/completions", json={"messages": messages, "max_tokens": 30, "seed": 8, **fields}
@@ -38,7 +42,7 @@ def chat(client, *texts, **fields):
 
 
 @pytest.mark.parametrize("how", ["drop", "replace"])
-def test_every_interface_reads_the_prompt_that_is_left(client, how):
+def test_prompt_with_unknown_characters_is_read_changed(client, how):
     expected = native(client, READ[how]).json()
     told = native(client, PROMPT, unknown=how).json()
     assert (told["text"], told["prompt"], told["changed_characters"]) == (
@@ -72,7 +76,7 @@ def test_every_interface_reads_the_prompt_that_is_left(client, how):
     assert ("".join(tokens["token_strs"]), tokens["changed_characters"]) == (READ[how], CHANGED)
 
 
-def test_streams_tell_how_many_characters_were_changed(client):
+def test_streams_report_the_number_of_changed_characters(client):
     expected = native(client, READ["replace"]).json()["text"]
     answer = native(client, PROMPT, unknown="replace", stream=True)
     done = json.loads(answer.text.split("event: done\ndata: ")[1])
@@ -86,7 +90,7 @@ def test_streams_tell_how_many_characters_were_changed(client):
     assert (last["generated_text"], last["changed_characters"]) == (expected, CHANGED)
 
 
-def test_a_score_is_of_the_text_that_each_model_reads(client):
+def test_score_is_computed_on_the_text_each_model_reads(client):
     text = {"text": "“cat” sat", "prompt": "thé "}
     told = client.post(
         "/score", json=text | {"unknown": "replace", "models": ["gru", "classic"], "top": 2}
@@ -102,7 +106,7 @@ def test_a_score_is_of_the_text_that_each_model_reads(client):
     assert "text has no character that gru@60 knows" in nothing.text
 
 
-def test_refusing_is_the_default_and_adds_nothing_to_answers(client):
+def test_default_mode_refuses_and_adds_no_fields_to_answers(client):
     for answer in (native(client, PROMPT), chat(client, PROMPT), native(client, PROMPT, unknown="refuse")):
         assert answer.status_code in (400, 422)
         assert "'é' at position 2" in answer.text
@@ -113,7 +117,7 @@ def test_refusing_is_the_default_and_adds_nothing_to_answers(client):
     assert not {"text", "changed_characters"} & scored.keys()
 
 
-def test_the_setting_holds_where_a_request_says_nothing(client, lenient):
+def test_setting_applies_to_requests_without_a_mode(client, lenient):
     expected = native(client, READ["replace"]).json()["text"]
     assert native(lenient, PROMPT).json()["text"] == expected
     assert chat(lenient, PROMPT).json()["choices"][0]["message"]["content"] == expected
@@ -123,21 +127,21 @@ def test_the_setting_holds_where_a_request_says_nothing(client, lenient):
     assert native(lenient, "the ").json()["changed_characters"] == 0
 
 
-def test_a_wrong_mode_is_refused_with_the_modes(client):
+def test_invalid_mode_is_refused_with_the_valid_modes(client):
     assert (
         "unknown must be one of 'refuse', 'drop' or 'replace'. Given: 'skip'"
         in native(client, "a", unknown="skip").text
     )
 
 
-def test_a_replacement_that_is_too_long_is_refused(serving, trained_root):
+def test_replacement_longer_than_the_limit_is_refused(serving, trained_root):
     client = serving(trained_root, max_prompt=4)
     assert native(client, "㎜㎜", unknown="replace").json()["prompt"] == "mmmm"
     error = native(client, "㎜㎜㎜", unknown="replace").json()["error"]
     assert error["message"] == "prompt must have at most 4 characters. Given: 6"
 
 
-def test_the_break_between_chat_messages_never_makes_a_request_fail(dna):
+def test_separator_of_chat_messages_never_fails_a_request(dna):
     answer = chat(dna, "ACGT", "GATTACA", max_tokens=4)
     assert answer.status_code == 200
     assert (
@@ -148,7 +152,7 @@ def test_the_break_between_chat_messages_never_makes_a_request_fail(dna):
     assert tokens["count"] == 3
 
 
-def test_line_ends_and_byte_order_marks_are_read_as_in_texts(client):
+def test_line_ends_and_order_marks_in_prompts_are_normalised(client):
     expected = native(client, "the\ncat ").json()["text"]
     for prompt in ("the\r\ncat ", "the\rcat ", "\ufeffthe\ncat "):
         assert native(client, prompt).json()["text"] == expected
@@ -161,7 +165,7 @@ def test_line_ends_and_byte_order_marks_are_read_as_in_texts(client):
     assert refused["details"][0]["position"] == 5
 
 
-def test_line_ends_in_stop_strings_are_read_as_in_texts(client):
+def test_line_ends_in_stop_strings_are_normalised(client):
     plain = native(client, "the ", length=300, stop="\n").json()
     assert plain["finish_reason"] == "stop"
     for stop in ("\r\n", ["\r\n", "zz"], "\ufeff\n", "\r"):

@@ -58,7 +58,7 @@ def judged(path: Path) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_http_and_the_command_line_judge_a_file_alike(api, tmp_path, name):
+def test_file_is_accepted_alike_over_http_and_command_line(api, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(FILES[name])
     answer = api.post("/runs/check", files={"file": (name, FILES[name])})
@@ -68,7 +68,7 @@ def test_http_and_the_command_line_judge_a_file_alike(api, tmp_path, name):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-7", "idna", "punycode", "hz", "cp037"])
-def test_no_encoding_is_an_error_of_the_server(api, encoding):
+def test_any_encoding_name_causes_no_server_error(api, encoding):
     for data in (b"h\0e\0l\0l\0o\0" * 400, b"xn--\xff" * 400, b"~{+2AA-" * 400, TEXT):
         answer = api.post("/runs/check", content=data, params={"encoding": encoding})
         assert answer.status_code in (200, 422), answer.text

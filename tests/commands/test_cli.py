@@ -26,7 +26,7 @@ SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sam
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with a text, no settings from outside, and a store that does not exist yet."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
@@ -47,7 +47,7 @@ def test_every_field_of_a_run_is_an_option(capsys):
         assert f"--{name.replace('_', '-')}" in shown
 
 
-def test_minutes_alone_are_planned_for_and_the_same_command_goes_on(folder: Path, capsys):
+def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys):
     command = ["train", "My Text.txt", "--minutes", "0.05", "--hidden", "8", "--members", "2"]
     assert main(command) == 0
     out = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_minutes_alone_are_planned_for_and_the_same_command_goes_on(folder: Path
     assert [other.name for other in RunStore("checkpoints").list()] == ["my-text"]
 
 
-def test_train_generate_and_list(folder: Path, capsys):
+def test_trained_run_can_generate_and_is_listed(folder: Path, capsys):
     assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.01"]) == 0
     out = capsys.readouterr().out
     assert "sample at step 20:" in out
@@ -87,7 +87,7 @@ def test_train_generate_and_list(folder: Path, capsys):
     assert re.search(r"my-text +finished +30 +30 ", capsys.readouterr().out)
 
 
-def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(folder: Path, capsys, monkeypatch):
+def test_same_command_continues_and_leaves_a_finished_run(folder: Path, capsys, monkeypatch):
     command = ["train", "My Text.txt", *SMALL.split(), "--record-every", "1"]
     assert main([*command, "--name", "undisturbed"]) == 0
 
@@ -107,7 +107,7 @@ def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(folder: Path,
     assert {path.name: path.stat().st_mtime_ns for path in stopped.path.iterdir()} == before
 
 
-def test_other_settings_make_another_run_unless_a_name_is_given(folder: Path, capsys):
+def test_other_settings_start_another_run_unless_named(folder: Path, capsys):
     for seed in ("1", "2", "1"):
         assert main(["train", "My Text.txt", *SMALL.split(), "--seed", seed]) == 0
     assert [run.name for run in RunStore("checkpoints").list()] == ["my-text", "my-text-2"]
@@ -115,7 +115,7 @@ def test_other_settings_make_another_run_unless_a_name_is_given(folder: Path, ca
     assert "exists already, with seed 1 instead of 3: choose another --name" in capsys.readouterr().err
 
 
-def test_a_run_that_failed_is_tried_again_and_says_why(folder: Path, capsys):
+def test_failed_run_is_retried_and_reports_the_reason(folder: Path, capsys):
     command = [
         "train",
         "My Text.txt",
@@ -137,7 +137,7 @@ def test_a_run_that_failed_is_tried_again_and_says_why(folder: Path, capsys):
     assert len(heartbeats) == 2
 
 
-def test_a_warning_is_a_sentence_for_people(folder: Path, capsys):
+def test_warning_is_shown_as_a_sentence(folder: Path, capsys):
     explode = "--preset gru --hidden 16 --streams 2 --sequence-length 10 --checkpoint-every 10 --clip none"
     command = f"{explode} --learning-rate 10 --steps 200 --validate-every 50 --weight-decay 0.3"
     main(["train", "My Text.txt", *command.split()])
@@ -146,7 +146,7 @@ def test_a_warning_is_a_sentence_for_people(folder: Path, capsys):
     assert "app.training.trainer" not in shown
 
 
-def test_train_follows_a_worker_that_holds_the_store(folder: Path, capsys):
+def test_train_follows_another_worker_that_locks_the_store(folder: Path, capsys):
     store = RunStore("checkpoints")
     store.root.mkdir()
     with worker_process(store):
@@ -201,13 +201,13 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str
     assert RunStore("checkpoints").list() == []
 
 
-def test_a_second_worker_may_be_told_not_to_wait(folder: Path, capfd):
+def test_second_worker_with_no_wait_exits(folder: Path, capfd):
     with hold(RunStore("checkpoints"), lambda: False, wait=False):
         assert main(["worker", "--no-wait"]) == 2
     assert "another worker holds" in capfd.readouterr().err
 
 
-def test_gradcheck(folder: Path, capsys):
+def test_gradcheck_of_a_cell_passes(folder: Path, capsys):
     # 5 elements of a tensor may all be so small that a difference of losses is mostly rounding
     command = "gradcheck --cell lstm --layers 2 --hidden 4 --elements 10"
     assert main(command.split()) == 0
@@ -216,7 +216,7 @@ def test_gradcheck(folder: Path, capsys):
     assert "FAILED" not in out
 
 
-def test_gradcheck_of_the_assignment_shows_its_figures(folder: Path, capsys):
+def test_gradcheck_of_the_assignment_shows_its_errors(folder: Path, capsys):
     assert main(["gradcheck", "--elements", "3", "--method", "centred"]) == 0
     out = capsys.readouterr().out
     for figure in ("2.54e-07", "1.77e-08", "2.55e-09", "2.18e-09", "1.55e-10"):
@@ -230,12 +230,12 @@ def test_a_failed_gradcheck_has_exit_code_1(folder: Path, capsys, monkeypatch):
     assert "FAILED" in capsys.readouterr().out
 
 
-def test_no_arguments_is_help(capsys):
+def test_no_arguments_prints_the_help(capsys):
     assert main([]) == 0
     assert "Usage: charloom" in capsys.readouterr().out
 
 
-def test_a_reader_that_leaves_is_no_error(folder: Path):
+def test_closed_output_pipe_is_not_an_error(folder: Path):
     assert main(["train", "My Text.txt", *SMALL.split()]) == 0
     command = [sys.executable, "-m", "app.cli", "train", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -245,7 +245,7 @@ def test_a_reader_that_leaves_is_no_error(folder: Path):
         assert process.stderr.read() == ""
 
 
-def test_generate_drops_or_replaces_characters_the_model_never_saw(trained, monkeypatch, capsys):
+def test_generate_drops_or_replaces_unknown_characters(trained, monkeypatch, capsys):
     command = ["generate", "--store", str(trained.root), "--length", "20"]
     assert main([*command, "--prompt", "the cat"]) == 0
     expected = capsys.readouterr().out
@@ -262,7 +262,7 @@ def test_generate_drops_or_replaces_characters_the_model_never_saw(trained, monk
     assert "CHARLOOM_UNKNOWN" in capsys.readouterr().err
 
 
-def test_generate_takes_the_configured_model(trained, monkeypatch, capsys):
+def test_generate_uses_the_configured_model(trained, monkeypatch, capsys):
     monkeypatch.setenv("CHARLOOM_MODEL", "classic@0")
     command = ["generate", "--store", str(trained.root), "--length", "5"]
     assert main(command) == 0

@@ -21,7 +21,7 @@ def findings(store: Path, **changes: object) -> dict[str, Diagnosis]:
     return {finding.name: finding for finding in examine(Settings(store=store, port=0, **changes))}
 
 
-def test_a_good_store_has_no_fault(trained_root, capsys):
+def test_good_store_is_reported_without_faults(trained_root, capsys):
     found = findings(trained_root)
     assert {finding.state for finding in found.values()} == {"ok"}, found
     assert found["checkpoints"].message == "gru@60 would be served"
@@ -30,13 +30,13 @@ def test_a_good_store_has_no_fault(trained_root, capsys):
     assert capsys.readouterr().out.count("ok   ") == len(found) == 10
 
 
-def test_whatever_is_wrong_comes_with_advice(tmp_path):
+def test_every_fault_is_reported_with_advice(tmp_path):
     for finding in findings(tmp_path / "nothing" / "here").values():
         assert finding.state == "ok" or finding.advice
     assert findings(tmp_path / "nothing")["store"].advice.startswith("start `charloom serve`")
 
 
-def test_a_bad_newest_checkpoint(trained: RunStore, capsys):
+def test_bad_newest_checkpoint_is_reported(trained: RunStore, capsys):
     trained.get("gru").checkpoint_path(60).write_bytes(b"torn")
     found = findings(trained.root)["checkpoints"]
     assert found.state == "fault"
@@ -45,14 +45,14 @@ def test_a_bad_newest_checkpoint(trained: RunStore, capsys):
     assert "FAIL checkpoints" in capsys.readouterr().out
 
 
-def test_a_failed_run(trained: RunStore):
+def test_failed_run_is_reported(trained: RunStore):
     run = trained.get("classic")
     run.write_status(run.status.model_copy(update={"state": "failed", "reason": "the text is too short"}))
     found = findings(trained.root)["checkpoints"]
     assert (found.state, found.message) == ("warning", "run 'classic' failed: the text is too short")
 
 
-def test_the_worker(trained: RunStore):
+def test_state_of_the_worker_is_reported(trained: RunStore):
     run = trained.get("gru")
     run.write_status(run.status.model_copy(update={"state": "queued"}))
     assert findings(trained.root)["worker"].message == "none, and gru wait for one"
@@ -62,7 +62,7 @@ def test_the_worker(trained: RunStore):
     assert findings(trained.root)["worker"].state == "fault"
 
 
-def test_a_port_in_use(trained_root):
+def test_port_in_use_is_a_fault(trained_root):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         found = doctor.port(Settings(store=trained_root, port=taken.getsockname()[1]))
     assert found.state == "fault"
@@ -72,7 +72,7 @@ def test_a_port_in_use(trained_root):
     assert (found.state, "a server answers" in found.message) == ("ok", True)
 
 
-def test_a_small_and_a_read_only_disk(trained_root, tmp_path):
+def test_small_or_read_only_disk_is_reported(trained_root, tmp_path):
     with mounted(tmp_path / "small") as disk:
         shutil.copytree(trained_root, disk / "checkpoints")
         assert findings(disk / "checkpoints")["disk"].state == "fault"
@@ -81,12 +81,12 @@ def test_a_small_and_a_read_only_disk(trained_root, tmp_path):
         assert (found.state, "read-only" in found.message) == ("warning", True)
 
 
-def test_a_store_that_is_a_file(tmp_path):
+def test_store_that_is_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     assert findings(tmp_path / "file")["store"].state == "fault"
 
 
-def test_versions_that_are_too_old_or_missing(trained_root, monkeypatch):
+def test_old_or_missing_versions_are_reported(trained_root, monkeypatch):
     monkeypatch.setattr(
         doctor, "requires", lambda name: ["numpy>=99", "nonesuch>=1", 'other; extra == "dev"']
     )
@@ -96,7 +96,7 @@ def test_versions_that_are_too_old_or_missing(trained_root, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("gradients", "check"), ("generation", "generate")])
-def test_a_computer_that_computes_wrongly(trained_root, monkeypatch, name, wrong):
+def test_wrong_computation_is_reported(trained_root, monkeypatch, name, wrong):
     honest, calls = getattr(doctor, wrong), iter(range(100))
 
     def check(*arguments: object, **options: object) -> object:
@@ -110,7 +110,7 @@ def test_a_computer_that_computes_wrongly(trained_root, monkeypatch, name, wrong
     assert findings(trained_root)[name].state == "fault"
 
 
-def test_a_check_that_fails_is_a_fault_and_the_others_go_on(trained_root, monkeypatch):
+def test_failing_check_is_a_fault_and_the_others_continue(trained_root, monkeypatch):
     def broken(settings: Settings) -> Diagnosis:
         raise OSError("no disk at all")
 

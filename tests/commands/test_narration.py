@@ -42,14 +42,14 @@ def test_time_left_is_not_guessed_from_the_first_updates(run: Run):
     assert "left" not in line_of(run, status)
 
 
-def test_line_ends_with_the_last_words_without_control_characters(run: Run):
+def test_line_ends_with_the_last_words_in_plain_characters(run: Run):
     run.samples_path.write_text(
         '{"step": 10, "kind": "sample", "text": "to be\\n\\u001b[2Jor not", "time": 1.0}\n', "utf-8"
     )
     assert last_words(run) == ["“…to be \\x1b[2Jor not”"]
 
 
-def test_only_runs_that_moved_are_told_and_none_twice(run: Run, capsys):
+def test_only_runs_with_progress_are_reported_and_once(run: Run, capsys):
     narrator = Narrator(RunStore(run.path.parent))
     assert not narrator.tell()
     moved(run)
@@ -58,7 +58,7 @@ def test_only_runs_that_moved_are_told_and_none_twice(run: Run, capsys):
     assert capsys.readouterr().err.count("notes  31%") == 1
 
 
-def test_goodbye_says_what_was_saved_and_how_to_go_on(run: Run, capsys):
+def test_final_message_names_saved_work_and_next_command(run: Run, capsys):
     narrator = Narrator(RunStore(run.path.parent))
     narrator.say_goodbye()
     assert capsys.readouterr().err == "Stopped.\n"

@@ -5,7 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import httpx
 import pytest
 
 from app.cli import main
@@ -17,7 +20,7 @@ SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 40
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch) -> RunStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith("CHARLOOM_"):
@@ -27,7 +30,12 @@ def store(tmp_path, monkeypatch) -> RunStore:
 
 
 @pytest.fixture(params=["local", "url"])
-def where(request, store, serving, monkeypatch) -> str:
+def where(
+    request: pytest.FixtureRequest,
+    store: RunStore,
+    serving: Callable[..., httpx.Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     store.root.mkdir()
     if request.param == "url":
         client = serving(store.root, api_keys="ann:secret:admin", watch_seconds=20)
@@ -46,7 +54,7 @@ def runs(*arguments: str) -> int:
     return main(["runs", *arguments])
 
 
-def test_a_text_becomes_a_run_that_is_steered_watched_forked_and_removed(where, store, capsys):
+def test_run_is_started_controlled_watched_forked_and_removed(where, store, capsys):
     assert runs() == 0
     assert "There is no run" in capsys.readouterr().out
     assert runs("add", "my text.txt", "--name", "mine", *SMALL.split()) == 0
@@ -97,21 +105,21 @@ def test_an_export_is_imported_again(where, store, capsys):
         (["import", "my text.txt"], "not an exported run"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(where, store, capsys, arguments, part):
+def test_refusal_is_reported_in_one_line(where, store, capsys, arguments, part):
     assert runs(*arguments) == 2
     said = capsys.readouterr().err
     assert part in said
     assert said.count("\n") == 1
 
 
-def test_no_server_and_no_address_are_said(store, capsys):
+def test_missing_server_or_address_is_reported(store, capsys):
     assert runs("list", "--url", "http://127.0.0.1:9") == 2
     assert "no server answers at http://127.0.0.1:9" in capsys.readouterr().err
     assert runs("list", "--url", "nonsense") == 2
     assert "nonsense" in capsys.readouterr().err
 
 
-def test_watching_shows_a_run_as_it_trains(store, tmp_path):
+def test_watch_shows_a_run_in_training(store, tmp_path):
     store.root.mkdir()
     runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--steps", "4000", "--record-every", "100")
     command = [sys.executable, "-P", "-m", "app.cli", "runs", "watch", "mine"]
@@ -130,7 +138,7 @@ def test_watching_shows_a_run_as_it_trains(store, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_url_in_either_place_reaches_the_server_and_spares_the_store(place, store, serving, tmp_path, capsys):
+def test_url_before_or_after_a_command_reaches_the_server(place, store, serving, tmp_path, capsys):
     add = ["add", "my text.txt", "--name", "mine", *SMALL.split()]
     client = serving(tmp_path / "remote")
     for door in ([], ["--url", str(client.base_url)]):
@@ -143,13 +151,13 @@ def test_url_in_either_place_reaches_the_server_and_spares_the_store(place, stor
 
 
 @pytest.mark.parametrize("command", ["list", "show mine", "pause mine", "rm mine --force"])
-def test_store_before_a_command_reaches_it(command, store, capsys):
+def test_store_option_before_a_command_is_used(command, store, capsys):
     assert runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--store", "elsewhere") == 0
     assert runs("--store", "elsewhere", *command.split()) == 0
     assert "mine" in capsys.readouterr().out
 
 
-def test_option_of_the_command_wins_over_that_of_the_group(store, serving, tmp_path, monkeypatch, capsys):
+def test_option_of_the_command_overrides_that_of_the_group(store, serving, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CHARLOOM_URL", "http://127.0.0.1:1")
     client = serving(tmp_path / "remote")
     assert runs("--store", "elsewhere", "list", "--url", str(client.base_url)) == 0

@@ -20,7 +20,7 @@ def child(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_a_child_that_dies_is_started_again(tmp_path: Path, monkeypatch, caplog):
+def test_dead_child_process_is_restarted(tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr("app.commands.supervisor.FIRST_PAUSE", 0.001)
     log = tmp_path / "log"
     supervisor = Supervisor(
@@ -37,7 +37,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path, monkeypatch, caplog)
     ("on_sigterm", "patience", "code"),
     [("lambda *_: sys.exit(0)", LONGEST_WAIT, 0), ("signal.SIG_IGN", 0.1, -signal.SIGKILL)],
 )
-def test_a_child_is_asked_to_end_and_then_made_to(
+def test_child_process_is_terminated_and_then_killed(
     tmp_path: Path, monkeypatch, on_sigterm: str, patience: float, code: int
 ):
     monkeypatch.setattr("app.commands.supervisor.LONGEST_STOP", patience)
@@ -52,7 +52,7 @@ def test_a_child_is_asked_to_end_and_then_made_to(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_serve_trains_and_serves_and_ends_both(tmp_path: Path, number: int):
+def test_serve_starts_and_stops_worker_and_server(tmp_path: Path, number: int):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     log, store = tmp_path / "log", RunStore(tmp_path / "checkpoints")
     command = [sys.executable, "-P", "-m", "app.cli", "serve", "--port", "0", "--corpus", "text.txt"]

@@ -32,7 +32,7 @@ def charloom(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", NARROW, ids=["ascii", "cp1252", "C"])
-def test_terminal_that_lacks_a_character_ends_no_command(tmp_path: Path, environment: dict[str, str]):
+def test_command_survives_a_terminal_that_lacks_a_character(tmp_path: Path, environment: dict[str, str]):
     (tmp_path / "text.txt").write_text("é—ж\nmore of it\n" * 600, "utf-8")
     done = charloom(tmp_path, environment, "train", "text.txt", *SMALL.split())
     assert (done.returncode, done.stderr) == (0, b"")
@@ -49,7 +49,7 @@ def test_terminal_that_lacks_a_character_ends_no_command(tmp_path: Path, environ
         assert done.stdout
 
 
-def test_reader_that_goes_away_does_not_fail_the_training(tmp_path: Path):
+def test_training_survives_a_closed_output_pipe(tmp_path: Path):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     command = [sys.executable, "-P", "-m", "app.cli", "train", "text.txt", *SMALL.split()]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -61,7 +61,7 @@ def test_reader_that_goes_away_does_not_fail_the_training(tmp_path: Path):
     assert RunStore(tmp_path / "checkpoints").get("text").status.state == "finished"
 
 
-def test_names_and_samples_from_outside_do_not_control_the_terminal(tmp_path, monkeypatch, capsys):
+def test_foreign_names_and_samples_do_not_control_the_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     RunStore("checkpoints").create("mine", classic_like(), small_text(), HOSTILE)
     for command in (["runs"], ["runs", "show", "mine"], ["train", "no \x1b[2J such file"]):

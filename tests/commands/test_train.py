@@ -27,7 +27,7 @@ COMMAND = [
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch) -> RunStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CHARLOOM_STORE", raising=False)
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
@@ -36,7 +36,7 @@ def store(tmp_path, monkeypatch) -> RunStore:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("asked", "state"), [("pause", "paused"), ("stop", "stopped")])
-def test_train_of_a_held_run_ends_and_names_the_command(store, monkeypatch, capsys, asked, state):
+def test_train_of_a_paused_run_ends_and_names_the_command(store, monkeypatch, capsys, asked, state):
     def ask_while_it_trains(self: LineDisplay, status: Status) -> None:
         if status.state == "training" and status.step:
             ask(store, self.run, asked, None)
@@ -53,7 +53,7 @@ def test_train_of_a_held_run_ends_and_names_the_command(store, monkeypatch, caps
     assert {path.name: path.stat().st_mtime_ns for path in store.get("text").path.iterdir()} == before
 
 
-def test_train_goes_on_with_a_resumed_run(store, capsys, monkeypatch):
+def test_train_continues_a_resumed_run(store, capsys, monkeypatch):
     def pause(self: LineDisplay, status: Status) -> None:
         if status.state == "training" and status.step == 0:
             ask(store, self.run, "pause", None)
@@ -67,7 +67,7 @@ def test_train_goes_on_with_a_resumed_run(store, capsys, monkeypatch):
 
 
 @pytest.mark.timeout(60)
-def test_train_of_a_run_deleted_meanwhile_says_so(store, monkeypatch, capsys):
+def test_train_of_a_run_deleted_meanwhile_reports_it(store, monkeypatch, capsys):
     def remove(self: LineDisplay, status: Status) -> None:
         if status.state == "training" and status.step:
             shutil.rmtree(self.run.path)
@@ -88,7 +88,7 @@ def test_train_and_an_upload_choose_the_same_settings(store, length, monkeypatch
     assert store.get("text").config == made.run.config
 
 
-def test_train_beside_a_worker_plans_with_the_queue(store, monkeypatch, capsys):
+def test_train_next_to_a_worker_plans_for_the_queue(store, monkeypatch, capsys):
     store.create("first", PRESETS["gru"].replace(minutes=5.0), small_text(), "first.txt")
     monkeypatch.setattr("app.commands.train.measure", lambda *_: 40_000.0)
     monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))

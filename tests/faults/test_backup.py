@@ -9,7 +9,7 @@ from tests.support.runs import classic_like, outcome, small_text, wait_until, wo
 from tests.support.stores import refreshed
 
 
-def test_a_backup_made_while_the_worker_writes_can_be_restored(tmp_path: Path):
+def test_backup_made_during_training_can_be_restored(tmp_path: Path):
     config = classic_like(steps=1200, checkpoint_every=10, sample_every=0)
     store = RunStore(tmp_path / "checkpoints")
     run = store.create("run", config, small_text(), "small.txt")

@@ -74,7 +74,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_checkpoint_is_refused_by_name_and_reason_and_the_last_good_one_serves_on(
+def test_bad_checkpoint_is_refused_and_the_last_good_one_served(
     serving, trained: RunStore, caplog, kind: str
 ):
     client = serving(trained.root)
@@ -96,7 +96,7 @@ def test_a_bad_checkpoint_is_refused_by_name_and_reason_and_the_last_good_one_se
     assert (asked.status_code, asked.json()["error"]["code"]) == (503, "checkpoint_unusable")
 
 
-def test_a_store_whose_newest_checkpoints_are_all_bad_is_served_from_the_best_there_is(trained: RunStore):
+def test_store_with_bad_newest_checkpoints_serves_the_best_one(trained: RunStore):
     run = trained.get("gru")
     for step, path in run.checkpoints().items():
         if step > 20:
@@ -105,7 +105,7 @@ def test_a_store_whose_newest_checkpoints_are_all_bad_is_served_from_the_best_th
     assert (models.current.id, models.get("gru").id) == ("gru@20", "gru@20")
 
 
-def test_a_named_run_with_a_bad_newest_checkpoint_gives_the_one_before(trained: RunStore):
+def test_run_with_a_bad_newest_checkpoint_uses_the_previous_one(trained: RunStore):
     models = refreshed(trained)
     run = trained.get("classic")
     announce(run, 70, b"torn", time=1.0)
@@ -133,7 +133,7 @@ def point_outside(run: Run) -> None:
 
 
 @pytest.mark.parametrize("fault", [remove, point_at_nothing, point_outside])
-def test_without_a_usable_latest_json_the_files_say_what_is_newest(serving, trained: RunStore, fault):
+def test_newest_file_is_used_without_a_valid_latest_json(serving, trained: RunStore, fault):
     for run in trained.list():
         fault(run)
     client = serving(trained.root)
@@ -143,7 +143,7 @@ def test_without_a_usable_latest_json_the_files_say_what_is_newest(serving, trai
 
 
 @pytest.mark.parametrize("fault", [remove, point_at_nothing, point_outside])
-def test_a_worker_puts_latest_json_right(trained: RunStore, fault):
+def test_worker_repairs_latest_json(trained: RunStore, fault):
     run = trained.get("gru")
     run.write_status(run.status.model_copy(update={"state": "queued"}))
     fault(run)
@@ -156,7 +156,7 @@ def test_a_worker_puts_latest_json_right(trained: RunStore, fault):
     assert load(run.path / latest.newest.file).digest == latest.newest.digest
 
 
-def test_a_vocabulary_that_is_not_the_texts_is_not_continued(trained: RunStore):
+def test_checkpoint_with_another_vocabulary_is_not_continued(trained: RunStore):
     """The worker, too, refuses a whole checkpoint that is not of its text, and trains from the one before."""
     run = trained.get("gru")
     run.write_status(run.status.model_copy(update={"state": "queued"}))

@@ -15,7 +15,7 @@ JUMPS = (
 DAY_AHEAD = "import time\nhonest = time.time\ntime.time = lambda: honest() + 86_400"
 
 
-def test_a_jumping_clock_changes_nothing_but_the_times_that_are_shown(tmp_path: Path):
+def test_clock_jumps_change_only_the_times_shown(tmp_path: Path):
     config = classic_like(steps=400, sample_every=0)
     undisturbed = RunStore(tmp_path / "undisturbed").create("run", config, small_text(), "small.txt")
     assert train_run(undisturbed, lambda: False)
@@ -31,7 +31,7 @@ def test_a_jumping_clock_changes_nothing_but_the_times_that_are_shown(tmp_path: 
     assert 0 < seconds[-1] < 80_000  # of training, without the days that the clock jumped
 
 
-def test_the_run_that_trained_last_is_served_though_the_clock_was_set_back(tmp_path: Path):
+def test_newest_run_is_served_after_the_clock_was_set_back(tmp_path: Path):
     store = RunStore(tmp_path / "checkpoints")
     config = classic_like(steps=40, sample_every=0)
     for name, setup in (("first", DAY_AHEAD), ("second", "")):

@@ -14,6 +14,7 @@ from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from app.training.worker import Worker
 from model.checkpoint import load
+from model.config import RunConfig
 from tests.support.disks import fill, mounted, remount
 from tests.support.runs import (
     LONGEST_WAIT,
@@ -33,13 +34,13 @@ PLAIN = {"content-type": "text/plain"}
 CONFIG = classic_like(steps=30_000, hidden=30, sample_every=0, checkpoint_every=500, record_every=50)
 
 
-def undisturbed(folder: Path, config=CONFIG) -> Run:
+def undisturbed(folder: Path, config: RunConfig = CONFIG) -> Run:
     run = RunStore(folder).create("run", config, small_text(), "small.txt")
     assert train_run(run, lambda: False)
     return run
 
 
-def test_a_disk_that_fills_up_pauses_the_run_which_ends_as_if_nothing_had_been(tmp_path: Path):
+def test_run_paused_by_a_full_disk_ends_as_if_undisturbed(tmp_path: Path):
     expected = outcome(undisturbed(tmp_path / "undisturbed"))
     with mounted(tmp_path / "small") as disk:
         store = RunStore(disk / "checkpoints")
@@ -64,7 +65,7 @@ def test_a_disk_that_fills_up_pauses_the_run_which_ends_as_if_nothing_had_been(t
 
 
 @pytest.mark.parametrize("leave", [0, 4096, 16384, 65536])
-def test_a_disk_without_room_for_a_checkpoint_keeps_the_last_one_whole(tmp_path: Path, leave: int, caplog):
+def test_checkpoint_stays_whole_if_the_next_one_does_not_fit(tmp_path: Path, leave: int, caplog):
     config = gru_like(steps=40, hidden=60, sample_every=0, checkpoint_every=5)
     expected = outcome(undisturbed(tmp_path / "undisturbed", config))
     with mounted(tmp_path / "small") as disk:
@@ -105,7 +106,7 @@ def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_roo
             wait_until(lambda: client.get("/readyz").json()["model"] == "gru@70", "the new one is served")
 
 
-def test_uploads_to_a_full_disk_are_refused_while_training_waits_and_texts_are_served(tmp_path: Path):
+def test_full_disk_refuses_uploads_and_still_serves_texts(tmp_path: Path):
     text = small_text(6000)
     small = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "sample_every": 0}
     with mounted(tmp_path / "small") as disk:

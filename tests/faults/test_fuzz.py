@@ -7,7 +7,7 @@ from tests.faults.fuzz import TARGETS, fuzz
 CASES = 600
 
 
-def test_mutations_of_what_comes_from_outside_are_accepted_or_refused():
+def test_mutated_external_input_is_accepted_or_refused():
     logging.disable(logging.CRITICAL)
     try:
         counts, findings = fuzz(lambda count: count == CASES)

@@ -54,14 +54,14 @@ def temporaries(run: Run) -> list[str]:
 
 
 @pytest.fixture
-def forkserver(monkeypatch):
+def forkserver(monkeypatch: pytest.MonkeyPatch) -> multiprocessing.context.ForkServerContext:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_faults_kills"])
     return context
 
 
-def test_50_kills_at_random_moments_and_each_time_it_goes_on_to_the_bit(tmp_path: Path, forkserver):
+def test_training_killed_50_times_at_random_ends_bit_identical(tmp_path: Path, forkserver):
     expected = reference()
     undisturbed = RunStore(tmp_path / "undisturbed").create("run", CONFIG, TEXT, "small.txt")
     with threadpool_limits(1):

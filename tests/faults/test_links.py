@@ -58,7 +58,7 @@ def test_a_server_reads_nothing_through_a_link(trained: RunStore, outside: Path,
     assert client.post("/generate", json={"length": 5}).json()["model"] == "gru@60"
 
 
-def test_a_link_for_a_checkpoint_is_refused_with_the_reason(trained: RunStore, outside: Path):
+def test_link_in_place_of_a_checkpoint_is_refused(trained: RunStore, outside: Path):
     path = trained.get("classic").checkpoint_path(60)
     replace(path, outside / "run" / path.name)
     with pytest.raises(CheckpointError, match="is a link, a folder or a device"):
@@ -66,7 +66,7 @@ def test_a_link_for_a_checkpoint_is_refused_with_the_reason(trained: RunStore, o
 
 
 @pytest.mark.parametrize("write", [history.POINTS.read, lambda path: history.append(path, [{"step": 1}])])
-def test_a_link_for_a_curve_is_neither_read_nor_written(tmp_path: Path, write: Callable[[Path], object]):
+def test_link_in_place_of_a_curve_is_not_read_or_written(tmp_path: Path, write: Callable[[Path], object]):
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "history.jsonl").symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic link"):
@@ -100,9 +100,7 @@ def test_a_worker_writes_nothing_through_a_link(trained: RunStore, outside: Path
 @pytest.mark.parametrize(
     "name", ["corpus.txt", "history.jsonl", "samples.jsonl", "step-000000060.safetensors"]
 )
-def test_an_export_and_a_fork_take_nothing_through_a_link(
-    trained: RunStore, outside: Path, serving, name: str
-):
+def test_export_and_fork_read_nothing_through_a_link(trained: RunStore, outside: Path, serving, name: str):
     run = trained.get("classic")
     replace(run.path / name, outside / "run" / name if name.startswith("step") else outside / "secret")
     client = serving(trained.root)
@@ -117,7 +115,7 @@ def test_an_export_and_a_fork_take_nothing_through_a_link(
         assert "forked" not in os.listdir(trained.root)
 
 
-def test_deleting_a_run_removes_links_and_not_what_they_point_to(trained: RunStore, outside: Path, serving):
+def test_deleting_a_run_removes_links_but_not_their_targets(trained: RunStore, outside: Path, serving):
     run = trained.get("classic")
     (run.path / "folder").symlink_to(outside)
     replace(run.path / "history.jsonl", outside / "secret")
@@ -127,9 +125,7 @@ def test_deleting_a_run_removes_links_and_not_what_they_point_to(trained: RunSto
     assert not run.path.exists()
 
 
-def test_a_run_that_is_a_link_can_be_neither_steered_nor_deleted_nor_replaced(
-    trained: RunStore, outside: Path, serving
-):
+def test_run_that_is_a_link_cannot_be_changed_or_replaced(trained: RunStore, outside: Path, serving):
     (trained.root / "linked").symlink_to(outside / "run")
     (trained.root / "dangling").symlink_to(outside / "new")
     exported = serving(trained.root).get("/runs/classic/export").content

@@ -10,7 +10,7 @@ from tests.support.servers import server_process
 CAPACITY = 4 + 8  # texts
 
 
-def test_the_rest_is_shed_before_any_work_and_what_is_admitted_is_whole(trained):
+def test_overload_is_refused_and_admitted_texts_are_whole(trained):
     with (
         server_process(trained.root, max_rows=4, max_queue=8) as client,
         ThreadPoolExecutor(10 * CAPACITY) as pool,
@@ -45,7 +45,7 @@ def check_advice(answer: httpx.Response) -> None:
     assert int(answer.headers["retry-after"]) == max(1, -(-milliseconds // 1000))
 
 
-def test_after_the_time_that_was_told_there_is_room(trained):
+def test_request_after_the_retry_time_is_admitted(trained):
     with server_process(trained.root, max_rows=2, max_queue=2) as client, ThreadPoolExecutor(4) as pool:
         client.post("/generate", json={"length": 2000})
         filling = [pool.submit(client.post, "/generate", json={"length": 10_000, "n": 4})]

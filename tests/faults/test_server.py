@@ -72,7 +72,7 @@ def persistent(port: int, requests: list[dict[str, Any]], texts: list[str]) -> i
     return broken
 
 
-def test_killed_under_load_and_back_each_client_loses_at_most_the_request_in_flight(trained: RunStore):
+def test_server_killed_under_load_loses_only_requests_in_flight(trained: RunStore):
     rng = random.Random(9)
     plans = [[any_request(rng) for _ in range(EACH)] for _ in range(CLIENTS)]
     paths = {

@@ -29,7 +29,7 @@ def test_error_is_a_page_with_a_way_back(client, opened, path, title):
     expect(page.locator("#runs-title")).to_be_visible()
 
 
-def test_error_of_an_empty_store_names_no_folder(opened, tmp_path):
+def test_error_of_an_empty_store_shows_no_path(opened, tmp_path):
     RunStore(tmp_path / "checkpoints").root.mkdir()
     with application(tmp_path / "checkpoints") as client:
         page = opened(f"{client.base_url}/loss-curve", expected=f"{FAILED}|{LOST}")
@@ -38,7 +38,7 @@ def test_error_of_an_empty_store_names_no_folder(opened, tmp_path):
         expect(page.get_by_role("link", name="Start page")).to_be_visible()
 
 
-def test_programs_still_get_json(client):
+def test_error_for_a_program_is_json(client):
     for accept in ("application/json", "*/*", ""):
         answer = client.get("/nowhere", headers={"accept": accept})
         assert answer.json()["error"]["code"] == "not_found"

@@ -25,7 +25,7 @@ def test_text_is_shown_by_surprise_and_by_unit(client, opened):
     expect(page.locator("#inside-units button").last).to_have_attribute("aria-pressed", "true")
 
 
-def test_text_of_write_is_looked_into(client, opened):
+def test_text_of_write_can_be_inspected(client, opened):
     page = opened(f"{client.base_url}#write")
     text = write(page, "the ", length="40")
     page.click("#write-inside")

@@ -30,7 +30,7 @@ def shown(page: Page) -> str:
     return page.locator("#live-text").text_content() or ""
 
 
-def test_passage_is_that_of_the_newest_checkpoint(client, opened):
+def test_passage_is_written_by_the_newest_checkpoint(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-title")).to_have_text("This network learned to write from small.txt")
     expect(page.locator("#live-text")).to_have_text(passage(client, "gru@60"), use_inner_text=False)
@@ -95,7 +95,7 @@ def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
     assert page.locator("#write-texts .text").first.text_content() == text
 
 
-def test_beginning_from_the_text_is_one_click(client, opened):
+def test_beginning_from_the_text_is_inserted_by_one_click(client, opened):
     page = opened(client.base_url)
     page.locator("#turn-beginnings button").first.click()
     expect(page.locator("#turn-made a")).to_be_visible()
@@ -111,7 +111,7 @@ def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     assert page.locator("#turn-answer").text_content() == ""
 
 
-def test_run_is_chosen_once_for_all_views_and_kept_in_the_address(client, opened):
+def test_chosen_run_is_kept_in_all_views_and_in_the_address(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     page.select_option("#run", "classic")
     expect(page.locator("#live-text")).to_have_text(passage(client, "classic@60"), use_inner_text=False)
@@ -124,7 +124,7 @@ def test_run_is_chosen_once_for_all_views_and_kept_in_the_address(client, opened
     expect(page.locator("#live")).to_be_visible()
 
 
-def test_empty_store_invites_to_teach_it(opened, serving, tmp_path):
+def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
     page = opened(serving(RunStore(tmp_path).root).base_url)
     expect(page.locator("#live-title")).to_have_text("Teach a small neural network to write")
     expect(page.locator("#turn-write")).to_be_disabled()

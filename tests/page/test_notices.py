@@ -67,7 +67,7 @@ def test_missing_worker_is_named_with_what_starts_one(opened, growing: RunStore)
             expect(page.locator("#live-text")).not_to_be_empty()
 
 
-def test_key_is_asked_for_where_one_is_missing(opened, growing: RunStore):
+def test_missing_key_is_requested(opened, growing: RunStore):
     with server_process(growing.root, api_keys=KEYS) as client, worker_process(growing):
         page = opened(
             client.base_url,

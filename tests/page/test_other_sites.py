@@ -95,7 +95,7 @@ def test_page_of_another_site_cannot_act(
     assert standing(client) == before
 
 
-def test_name_that_leads_here_after_rebinding_reads_nothing(page: Page, serving, trained_root):
+def test_page_under_a_rebound_name_reads_nothing(page: Page, serving, trained_root):
     client = serving(trained_root)
     answer = page.goto(f"http://evil.example:{client.base_url.port}/runs")
     assert answer is not None
@@ -105,7 +105,7 @@ def test_name_that_leads_here_after_rebinding_reads_nothing(page: Page, serving,
     assert status == 403
 
 
-def test_own_page_still_acts(page: Page, serving, trained_root):
+def test_own_page_can_change_runs(page: Page, serving, trained_root):
     client = serving(trained_root)
     page.goto(f"http://localhost:{client.base_url.port}/docs")
     options = {"method": "POST", "headers": {"content-type": "application/json"}, "body": "{}"}

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.store.run_store import RunStore
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 
 NGINX = """
@@ -39,7 +40,9 @@ http {{
 
 
 @pytest.fixture
-def behind_nginx(serving, trained, tmp_path: Path) -> Iterator[Callable[[bool], str]]:
+def behind_nginx(
+    serving: Callable[..., httpx.Client], trained: RunStore, tmp_path: Path
+) -> Iterator[Callable[[bool], str]]:
     """The address of a server below /texts of nginx, which takes the prefix off or leaves it."""
     if shutil.which("nginx") is None:
         pytest.skip("no nginx: `apt install nginx-light`")

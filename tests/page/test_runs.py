@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from app.store.run_store import RunStore
 from tests.support.browser import LOST, go
@@ -22,11 +22,11 @@ def press(page: Page, action: str, name: str) -> None:
     page.get_by_role("button", name=f"{action} {name}", exact=True).click()
 
 
-def state(page: Page, name: str):
+def state(page: Page, name: str) -> Locator:
     return page.locator(f"[data-run='{name}'] .state")
 
 
-def test_run_is_steered(opened, store: RunStore):
+def test_run_is_paused_resumed_and_stopped(opened, store: RunStore):
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
         page = opened(f"{client.base_url}#runs", expected=LOST)
@@ -81,7 +81,7 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
         assert len(client.get("/runs").json()["runs"]) == 1
 
 
-def test_deleted_run_leaves_the_page(opened, trained: RunStore):
+def test_deleted_run_is_removed_from_the_page(opened, trained: RunStore):
     with server_process(trained.root) as client:
         page = opened(f"{client.base_url}#write?run=classic", expected=f"{LOST}|404")
         expect(page.locator("#write-form [name=model] option")).not_to_have_count(0)
@@ -96,7 +96,7 @@ def test_deleted_run_leaves_the_page(opened, trained: RunStore):
         expect(page.locator("#write-form [name=model]")).to_have_value("gru")
 
 
-def test_waiting_run_says_its_place_in_the_queue(opened, store: RunStore):
+def test_waiting_run_shows_its_position_in_the_queue(opened, store: RunStore):
     for name in ("first", "second", "third"):
         store.create(name, gru_like(steps=1_000_000), small_text(), "small.txt")
     with server_process(store.root) as client:

@@ -31,7 +31,7 @@ def bring(page: Page, text: str, steps: str = "400000") -> None:
     page.select_option("#teach [name=unit]", "steps")
 
 
-def test_text_is_looked_at_before_anything_is_trained(opened, store):
+def test_text_is_inspected_before_it_is_trained(opened, store):
     with server_process(store.root) as client:
         page = opened(client.base_url, expected=LOST)
         bring(page, "the same line again\n" * 300)
@@ -43,7 +43,7 @@ def test_text_is_looked_at_before_anything_is_trained(opened, store):
         assert not client.get("/runs").json()["runs"]
 
 
-def test_page_stays_with_the_text_until_it_is_learned(opened, store):
+def test_page_follows_the_training_of_its_text(opened, store):
     store.create("other", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
         page = opened(client.base_url, expected=LOST, reduced_motion="reduce")
@@ -65,7 +65,7 @@ def test_page_stays_with_the_text_until_it_is_learned(opened, store):
         assert store.get("my-notes-2").config.minutes == 3
 
 
-def test_text_that_cannot_be_used_is_refused_with_the_place(opened, store):
+def test_unusable_text_is_refused_with_the_position(opened, store):
     with server_process(store.root) as client:
         page = opened(client.base_url, expected=f"{LOST}|422")
         page.set_input_files("#teach-file", text_file("some text\x00\x01\x02" * 400))
@@ -79,7 +79,7 @@ def test_text_that_cannot_be_used_is_refused_with_the_place(opened, store):
         assert store.get("pasted").text() == small_text()
 
 
-def test_file_is_taken_wherever_it_is_dropped(client, opened):
+def test_file_dropped_anywhere_is_accepted(client, opened):
     page = opened(client.base_url)
     go(page, "write")
     page.evaluate(

@@ -1,14 +1,15 @@
 """Travel in a real browser: a network at every age."""
 
+import httpx
 from playwright.sync_api import expect
 
 
-def text_of(client, model: str, prompt: str, seed: int) -> str:
+def text_of(client: httpx.Client, model: str, prompt: str, seed: int) -> str:
     asked = {"model": model, "prompt": prompt, "seed": seed, "temperature": 0.7, "length": 400}
     return prompt + client.post("/generate", json=asked).json()["text"]
 
 
-def test_slider_goes_through_the_samples_of_a_training(client, opened):
+def test_slider_shows_each_sample_of_a_training(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
     page.focus("#travel-at")
@@ -18,7 +19,7 @@ def test_slider_goes_through_the_samples_of_a_training(client, opened):
     assert page.locator("#travel-text").text_content() == samples[0]["text"]
 
 
-def test_own_beginning_is_written_at_every_age(client, opened):
+def test_own_beginning_is_continued_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     page.get_by_text("Your beginning, each time").click()
     page.fill("#travel-form [name=prompt]", "the ")
@@ -45,12 +46,12 @@ def test_refusal_is_not_in_the_box_of_the_network(client, opened):
     assert page.locator("#travel-text").text_content() == before
 
 
-def test_address_with_a_step_opens_that_age(client, opened):
+def test_address_with_a_step_opens_that_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic&step=20")
     expect(page.locator("#travel-step")).to_contain_text("classic after 20 updates")
 
 
-def test_box_keeps_its_height_at_every_age(client, opened):
+def test_box_keeps_its_height_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
     box = page.locator("#travel-text")

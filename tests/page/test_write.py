@@ -12,7 +12,7 @@ from tests.support.browser import write
 HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 
 
-def test_text_streams_in_and_its_link_gives_the_same_bytes(client, opened):
+def test_streamed_text_and_its_link_have_the_same_bytes(client, opened):
     page = opened(f"{client.base_url}#write")
     growing = """() => {
         const lengths = window.lengths = [];
@@ -38,7 +38,7 @@ def test_text_streams_in_and_its_link_gives_the_same_bytes(client, opened):
     assert "the " + answer["text"] == text
 
 
-def test_variants_are_side_by_side(client, opened):
+def test_variants_are_shown_side_by_side(client, opened):
     page = opened(client.base_url)
     first = write(page, "the ", length="60", seed="7", n="3")
     texts = page.locator("#write-texts .text").all_text_contents()
@@ -77,7 +77,7 @@ def test_prompt_that_is_too_long_is_marked_and_can_be_cut_off(opened, serving, t
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
-def test_busy_server_is_waited_for_as_long_as_it_asks(opened, serving, trained_root):
+def test_page_waits_for_a_busy_server_as_long_as_requested(opened, serving, trained_root):
     client = serving(trained_root, rate_limit="1/5seconds")
     page = opened(client.base_url, expected="429")
     write(page, "the ", length="30")
@@ -109,7 +109,7 @@ def test_text_to_copy_is_shown_and_selected_without_a_clipboard(trained, serving
     assert '"seed":5' in chosen
 
 
-def test_copied_link_keeps_its_checkpoint_and_says_so(trained, serving, opened):
+def test_copied_link_keeps_and_names_its_checkpoint(trained, serving, opened):
     page = opened(serving(trained.root).base_url)
     write(page, "the ", length="30", seed="5")
     page.get_by_role("button", name="Copy link").click()
@@ -117,7 +117,7 @@ def test_copied_link_keeps_its_checkpoint_and_says_so(trained, serving, opened):
     assert list(trained.get("gru").kept()) == [60]
 
 
-def test_copied_link_whose_checkpoint_is_gone_says_so(trained, serving, opened):
+def test_copied_link_of_a_removed_checkpoint_reports_it(trained, serving, opened):
     page = opened(serving(trained.root).base_url, expected="404")
     write(page, "the ", length="30", seed="5")
     for path in trained.get("gru").path.glob("*-000000060.safetensors"):
@@ -161,7 +161,7 @@ def test_text_is_continued_from_where_it_ends(client, opened):
     assert len(longer) == len(text) + 40
 
 
-def test_other_characters_are_shown_where_one_points(client, opened):
+def test_alternative_characters_are_shown_at_the_pointer(client, opened):
     page = opened(f"{client.base_url}#write")
     write(page, "the ", length="40", seed="7")
     box = page.locator("#write-texts .text").bounding_box()

@@ -34,7 +34,7 @@ def in_a_loop(scenario: Callable, root: Path) -> None:
     asyncio.run(run())
 
 
-def test_the_assignments_network_is_within_its_bars(client: httpx.Client):
+def test_assignments_network_is_within_its_tolerances(client: httpx.Client):
     report = client.get("/gradcheck").json()
     assert (report["model"], report["method"], report["step_size"]) == ("assignment", "centred", 1e-5)
     assert (report["cell"], report["hidden"], report["layers"], report["sequence_length"]) == (
@@ -85,13 +85,13 @@ def test_a_checkpoint_is_checked_by_complex_step(client: httpx.Client, model):
         ("/gradcheck", "text/html", b"<!doctype html>"),
     ],
 )
-def test_the_check_is_also_a_picture_and_a_page(client: httpx.Client, path, accept, start):
+def test_check_is_also_served_as_a_picture_and_a_page(client: httpx.Client, path, accept, start):
     response = client.get(path, params={"model": "classic@0"}, headers={"accept": accept})
     assert response.status_code == 200
     assert response.content.startswith(start)
 
 
-def test_a_check_is_made_once_and_kept(trained_root: Path):
+def test_repeated_check_is_answered_from_the_cache(trained_root: Path):
     async def scenario(service: GradientChecks, models: ModelStore) -> None:
         model = models.get("classic@20")
         reports = await asyncio.gather(*(service.report(model, "centred") for _ in range(3)))
@@ -124,7 +124,7 @@ def test_checkpoint_of_a_run_without_its_text_is_checked(trained: RunStore, serv
     assert report["passed"] is True
 
 
-def test_checks_are_kept_by_digest_and_named_by_the_request(trained: RunStore):
+def test_checks_are_cached_by_digest_and_named_as_requested(trained: RunStore):
     async def scenario(service: GradientChecks, models: ModelStore) -> None:
         first, second = models.get("gru@0"), models.get("copy@0")
         assert first.digest == second.digest
@@ -139,7 +139,7 @@ def test_checks_are_kept_by_digest_and_named_by_the_request(trained: RunStore):
     in_a_loop(scenario, trained.root)
 
 
-def test_long_sequences_are_checked_on_as_many_characters_as_the_assignment(trained: RunStore):
+def test_long_sequences_are_checked_on_the_assignments_length(trained: RunStore):
     model = ModelStore(trained).get("gru")
     long = dataclasses.replace(model, config=model.config.replace(sequence_length=500))
     assert gradchecks.task_of(long, "centred").length == 25
@@ -148,7 +148,7 @@ def test_long_sequences_are_checked_on_as_many_characters_as_the_assignment(trai
 
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
 @pytest.mark.parametrize("method", ["centred", "complex-step"])
-def test_a_fresh_network_of_any_cell_is_right(client: httpx.Client, cell, method):
+def test_check_of_a_fresh_network_of_any_cell_passes(client: httpx.Client, cell, method):
     report = client.get("/gradcheck", params={"cell": cell, "method": method}).json()
     assert (report["model"], report["cell"], report["layers"], report["hidden"]) == (cell, cell, 2, 20)
     assert report["passed"] is True

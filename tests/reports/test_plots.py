@@ -34,7 +34,7 @@ def test_curves_of_any_length_are_drawn(curve: Curve, theme):
     assert len(svg) < 1_000_000
 
 
-def test_what_the_curve_shows_is_named_with_its_units():
+def test_curve_has_labels_with_units():
     shown = words(draw_loss_curve(SMALL, "svg", "light"))
     for text in (
         "updates",
@@ -51,7 +51,7 @@ def test_what_the_curve_shows_is_named_with_its_units():
         assert text in shown
 
 
-def test_what_is_not_there_is_not_named():
+def test_legend_names_only_existing_curves():
     shown = words(draw_loss_curve(dataclasses.replace(EMPTY, sequence_length=None), "svg", "light"))
     assert "nothing trained yet" in shown
     for text in ("summed", "best", "guessing", "held-out", "checkpoint kept"):

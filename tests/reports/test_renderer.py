@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from app.errors import DeadlineError, DrainingError, OverloadedError, RenderError
 from app.reports.helper import Helper
 from app.reports.renderer import Renderer
+from app.store.loss_curves import Curve
 from model.errors import ConfigError
 from tests.support.curves import ONE, SMALL
 
@@ -19,7 +20,7 @@ def helper(seconds: float = 60, *, waiting: int = 16, cached: int = 64) -> Helpe
     return Helper("sum", seconds, nice=1, waiting=waiting, cached=cached)
 
 
-def in_a_loop(scenario: Callable, **bounds) -> None:
+def in_a_loop(scenario: Callable[[Helper], Awaitable[None]], **bounds: float) -> None:
     """Runs `scenario(helper)` and closes the helper."""
 
     async def run() -> None:
@@ -32,7 +33,7 @@ def in_a_loop(scenario: Callable, **bounds) -> None:
     asyncio.run(run())
 
 
-def draw(renderer: Renderer, key: str = "a", curve=ONE):
+def draw(renderer: Renderer, key: str = "a", curve: Curve = ONE) -> Awaitable[bytes]:
     return renderer.picture((key,), "draw_loss_curve", curve, "png", "light")
 
 
@@ -53,7 +54,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_a_picture_is_drawn_once_for_all_who_ask():
+def test_picture_requested_several_times_is_drawn_once():
     async def scenario() -> None:
         renderer = Renderer(60)
         try:
@@ -70,7 +71,7 @@ def test_a_picture_is_drawn_once_for_all_who_ask():
     asyncio.run(scenario())
 
 
-def test_a_caller_that_goes_away_does_not_end_the_task_of_others():
+def test_cancelled_caller_does_not_end_the_shared_task():
     async def scenario(helper: Helper) -> None:
         impatient = asyncio.create_task(helper.result(("a",), sum, [1, 2]))
         patient = asyncio.create_task(helper.result(("a",), sum, [1, 2]))
@@ -81,7 +82,7 @@ def test_a_caller_that_goes_away_does_not_end_the_task_of_others():
     in_a_loop(scenario)
 
 
-def test_a_helper_that_dies_is_replaced():
+def test_dead_helper_process_is_replaced():
     async def scenario(helper: Helper) -> None:
         await helper.result(("a",), sum, [1])
         [pid] = pids(helper)
@@ -93,7 +94,7 @@ def test_a_helper_that_dies_is_replaced():
     in_a_loop(scenario)
 
 
-def test_a_task_that_takes_too_long_is_ended_and_those_behind_it_are_not():
+def test_task_over_the_time_limit_ends_and_later_ones_run():
     async def scenario(helper: Helper) -> None:
         await helper.result(("a",), sum, [1])
         [pid] = pids(helper)
@@ -110,7 +111,7 @@ def test_a_task_that_takes_too_long_is_ended_and_those_behind_it_are_not():
     in_a_loop(scenario)
 
 
-def test_an_error_of_the_task_is_reported_and_not_kept():
+def test_error_of_a_task_is_reported_and_not_cached():
     async def scenario(helper: Helper) -> None:
         with pytest.raises(RenderError, match="the sum failed: steps must be at least 1"):
             await helper.result(("a",), refuse)
@@ -133,7 +134,7 @@ def test_stopping_ends_the_task_and_its_process():
     in_a_loop(scenario)
 
 
-def test_at_most_so_many_tasks_wait():
+def test_tasks_over_the_queue_limit_are_refused():
     async def scenario(helper: Helper) -> None:
         first = asyncio.create_task(helper.result(("a",), sum, [1]))
         await asyncio.sleep(0)
@@ -145,7 +146,7 @@ def test_at_most_so_many_tasks_wait():
     in_a_loop(scenario, waiting=1)
 
 
-def test_the_results_kept_are_bounded():
+def test_number_of_cached_results_is_bounded():
     async def scenario(helper: Helper) -> None:
         kept = await helper.result(("a",), list, "x")
         assert await helper.result(("a",), list, "x") is kept

@@ -25,13 +25,13 @@ def test_words_names_and_single_characters_are_counted():
     assert "k" not in single
 
 
-def test_what_may_be_cut_is_no_word():
+def test_possibly_truncated_words_are_not_counted():
     [passage] = read("one two three", ["ne two thre"]).passages
     assert (passage.words, passage.known) == (1, 1)
 
 
 @pytest.mark.parametrize("run", ["classic", "gru"])
-def test_the_page_holds_the_whole_report(client: httpx.Client, run):
+def test_page_contains_the_whole_report(client: httpx.Client, run):
     answer = client.get("/report", params={"model": run})
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
@@ -60,14 +60,14 @@ def test_report_form_follows_the_qualities_of_accept(client: httpx.Client, accep
     assert answer.headers["vary"] == "accept"
 
 
-def test_it_comes_as_markdown_too(client: httpx.Client):
+def test_report_is_available_as_markdown(client: httpx.Client):
     answer = client.get("/report", headers={"accept": "text/markdown"})
     assert answer.headers["content-type"].startswith("text/markdown")
     assert answer.text.startswith("# A recurrent network learns to write: gru")
     assert "|---|" in answer.text
 
 
-def test_what_a_network_wrote_is_text_and_not_markup(trained, serving):
+def test_generated_text_is_escaped_in_the_report(trained, serving):
     run = trained.get("gru")
     hostile = "<script>alert(1)</script>"
     samples = [sample | {"text": hostile} for sample in run.samples()]

@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 
+from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
 from app.errors import DeadlineError
 from app.reports.report import shown_samples
 from app.reports.word_counts import read
 from app.store import history
 from app.store.records import Latest
+from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from tests.support.runs import gru_like, small_text
@@ -45,7 +48,7 @@ def plain(page: str) -> str:
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No gradient is checked: each check takes seconds, and these tests are about the rest."""
 
-    async def refuse(checks, model, method, cell=None):
+    async def refuse(checks: object, model: object, method: object, cell: str | None = None) -> NoReturn:
         await asyncio.sleep(0.5)
         raise DeadlineError("the gradient check took longer than 1 s")
 
@@ -54,7 +57,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("form", ["html", "markdown"])
 @pytest.mark.usefixtures("unchecked")
-def test_report_has_method_caption_author_and_once_written_characters(root, serving, form):
+def test_report_has_method_caption_author_and_rare_characters(root, serving, form):
     client = serving(root)
     details = {"author": "A. <Student>", "date": "2026-11-26", "format": form}
     answer = client.get("/report", params={"model": "whole", **details})
@@ -79,20 +82,20 @@ def test_report_leaves_room_for_author_and_date(client: httpx.Client):
     assert client.get("/report", params={"model": "gru"}).text.count('class="blank"') == 2
 
 
-def test_assignments_gradients_have_its_names_in_its_order(client: httpx.Client):
+def test_gradients_have_the_assignments_names_and_order(client: httpx.Client):
     page = client.get("/report", params={"model": "classic"}).text
     rows = re.findall(r"<tr><td>([^<]+)</td>", page)
     assert rows == ["W", "V", "U", "b", "c", "initial state"]
 
 
-def test_markdown_links_its_picture(client: httpx.Client):
+def test_markdown_report_links_its_picture(client: httpx.Client):
     text = client.get("/report", params={"model": "gru", "format": "markdown"}).text
     assert max(map(len, text.splitlines())) < 2_000
     link = re.search(r"!\[[^]]*\]\(([^)]+)\)", text)[1]
     assert client.get(link).content.startswith(b"<?xml")
 
 
-def test_command_writes_the_picture_of_markdown_beside_it(trained, tmp_path):
+def test_command_writes_the_picture_next_to_the_markdown(trained, tmp_path):
     command = [sys.executable, "-P", "-m", "app.cli", "report", "gru", "--store", str(trained.root)]
     target = tmp_path / "my report.md"
     options = ["--markdown", "--out", str(target), "--author", "A. Student"]
@@ -129,7 +132,7 @@ def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, 
     target = run.best_path(59)
 
     class Replacing(ModelStore):
-        def _load_cached(self, found, path, digest):
+        def _load_cached(self, found: Run, path: Path, digest: str | None) -> LoadedModel:
             if path.name.startswith("best-") and not target.exists():
                 path.rename(target)
                 best = latest.best.model_copy(update={"file": target.name})
@@ -143,7 +146,7 @@ def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, 
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_text_curve_and_samples_do_not_wait_for_the_gradients(trained, serving):
+def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving):
     client = serving(trained.root)
     with client.stream("GET", "/report", params={"model": "gru"}) as answer:
         pieces = answer.iter_text()
@@ -159,7 +162,7 @@ def test_text_curve_and_samples_do_not_wait_for_the_gradients(trained, serving):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_readers_that_do_not_read_hold_a_bounded_number_of_places(trained, serving):
+def test_unread_reports_hold_a_bounded_number_of_places(trained, serving):
     client = serving(trained.root)
     downloads = client.app.state.services.downloads
     downloads.limit = 2

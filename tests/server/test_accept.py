@@ -26,12 +26,12 @@ CHROME_IMAGE = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8
         ("image/png;q=x, text/html;q=0.1", "text/html"),
     ],
 )
-def test_the_type_a_client_likes_best_is_chosen(accept, chosen):
+def test_media_type_with_the_highest_quality_is_chosen(accept, chosen):
     assert preferred(accept, OFFERED) == chosen
 
 
 @pytest.mark.parametrize("accept", ["audio/mpeg", "image/png;q=0", ",", "text"])
-def test_a_type_that_is_not_offered_is_refused_with_the_offer(accept):
+def test_unsupported_media_type_is_refused_with_the_supported(accept):
     with pytest.raises(HTTPException, match="application/json") as caught:
         preferred(accept, OFFERED)
     assert caught.value.status_code == 406

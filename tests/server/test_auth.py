@@ -4,8 +4,11 @@ import hmac
 import io
 import logging
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import pytest
 
 from app.errors import ForbiddenError
@@ -19,7 +22,7 @@ ANN, BOB = {"authorization": "Bearer s3cret"}, {"authorization": "Bearer hunter2
 
 
 @pytest.fixture
-def guarded(serving, trained_root):
+def guarded(serving: Callable[..., httpx.Client], trained_root: Path) -> httpx.Client:
     return serving(trained_root, api_keys=KEYS, access_log=True)
 
 
@@ -47,7 +50,7 @@ def test_keys_have_names_and_rights():
         "ann:s3cret:texts+texts",
     ],
 )
-def test_unusable_keys_stop_the_start_without_being_shown(keys):
+def test_invalid_keys_stop_the_start_without_being_shown(keys):
     with pytest.raises(ConfigError) as refused:
         read_keys(keys)
     assert "entry" in str(refused.value)
@@ -55,7 +58,7 @@ def test_unusable_keys_stop_the_start_without_being_shown(keys):
 
 
 @pytest.mark.parametrize("keys", [",", " , ,", ";,"])
-def test_list_of_no_keys_does_not_open_the_server(keys):
+def test_empty_list_of_keys_does_not_open_the_server(keys):
     with pytest.raises(ConfigError):
         read_keys(keys)
 
@@ -64,7 +67,7 @@ def test_list_of_no_keys_does_not_open_the_server(keys):
     ("right", "texts"),
     [("read", False), ("train", False), ("admin", True), ("texts", True), ("train+texts", True)],
 )
-def test_whole_texts_need_a_right_of_their_own(serving, trained_root, right, texts):
+def test_whole_texts_need_a_separate_right(serving, trained_root, right, texts):
     client = serving(trained_root, api_keys=f"ann:s3cret:{right},root:hunter2:admin")
     path = "/runs/gru/export"
     assert client.get(path, headers=ANN).status_code == 200
@@ -73,7 +76,7 @@ def test_whole_texts_need_a_right_of_their_own(serving, trained_root, right, tex
     assert texts or "the right texts; 'ann' has" in answer.json()["error"]["message"]
 
 
-def test_wrong_key_waits_and_others_do_not(guarded, monkeypatch):
+def test_only_requests_with_a_wrong_key_are_delayed(guarded, monkeypatch):
     monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 0.5)
     with ThreadPoolExecutor(8) as pool:
         began = time.monotonic()
@@ -95,7 +98,7 @@ def test_every_route_but_health_needs_a_key(guarded):
 
 
 @pytest.mark.parametrize("given", [{}, {"authorization": "Bearer s3cre"}, {"authorization": "Basic ???"}])
-def test_without_a_known_key_the_answer_is_401_in_the_shape_of_the_route(guarded, given):
+def test_unknown_key_is_401_in_the_shape_of_the_route(guarded, given):
     native = guarded.post("/generate", json={}, headers=given)
     openai = guarded.post("/v1/completions", json={}, headers=given)
     tgi = guarded.post("/", json={"inputs": ""}, headers=given)
@@ -106,20 +109,20 @@ def test_without_a_known_key_the_answer_is_401_in_the_shape_of_the_route(guarded
     assert native.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_known_key_passes_by_bearer_and_by_basic(guarded):
+def test_known_key_is_accepted_as_bearer_and_basic(guarded):
     assert guarded.post("/generate", json={"length": 5}, headers=ANN).status_code == 200
     assert guarded.get("/", headers={"accept": "text/html"}, auth=("anybody", "hunter2")).status_code == 200
     asked = guarded.get("/", headers={"accept": "text/html"})
     assert asked.headers["www-authenticate"].startswith("Basic")
 
 
-def test_a_key_may_hold_any_character(serving, trained_root):
+def test_key_with_any_character_is_accepted(serving, trained_root):
     client = serving(trained_root, api_keys="ann:clé")
     assert client.get("/runs", headers={"authorization": "Bearer clé".encode()}).status_code == 200
     assert client.get("/runs", headers={"authorization": "Bearer cl"}).status_code == 401
 
 
-def test_no_secret_is_ever_told(guarded):
+def test_secrets_occur_in_no_answer_or_log(guarded):
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
@@ -140,7 +143,7 @@ def test_no_secret_is_ever_told(guarded):
         assert secret not in told
 
 
-def test_a_rate_limit_is_each_clients_own_and_says_when_to_come_back(serving, trained_root):
+def test_rate_limit_is_per_client_and_gives_a_retry_time(serving, trained_root):
     client = serving(trained_root, api_keys=KEYS, rate_limit="3/hour")
     for _ in range(3):
         assert client.post("/generate", json={"length": 1}, headers=ANN).status_code == 200
@@ -178,13 +181,13 @@ def test_rate_limit_counts_texts_and_not_requests(serving, trained_root):
         "/generate?length=1",
     ],
 )
-def test_reading_that_costs_is_rate_limited_too(serving, trained_root, path):
+def test_expensive_reads_are_rate_limited(serving, trained_root, path):
     client = serving(trained_root, rate_limit="2/hour")
     assert [client.get(path).status_code for _ in range(3)] == [200, 200, 429]
     assert client.get("/runs").status_code == 200
 
 
-def test_an_unusable_rate_limit_stops_the_start():
+def test_invalid_rate_limit_stops_the_start():
     with pytest.raises(ConfigError, match="60/minute"):
         read_limits("often")
 
@@ -203,7 +206,7 @@ def test_cors_is_off_unless_configured(client, serving, trained_root):
     assert "access-control-allow-origin" in refused.headers
 
 
-def logged(client, paths) -> str:
+def logged(client: httpx.Client, paths: Iterable[str]) -> str:
     """What the access log says of a GET of each path."""
     log = io.StringIO()
     handler = logging.StreamHandler(log)
@@ -220,7 +223,7 @@ def logged(client, paths) -> str:
     return log.getvalue()
 
 
-def test_health_checks_and_scrapes_have_no_line_in_the_access_log(serving, trained_root):
+def test_health_checks_and_scrapes_are_not_in_the_access_log(serving, trained_root):
     client = serving(trained_root, access_log=True)
     assert logged(client, ["/healthz", "/readyz", "/metrics"]) == ""
     assert logged(client, ["/healthz", "/runs"]) == "request /runs\n"
@@ -240,7 +243,7 @@ def test_access_log_has_the_address_of_the_client(serving, trained_root, caplog)
     wait_until(lambda: clients() == ["127.0.0.1", "192.0.2.7"], "the line is written")
 
 
-def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monkeypatch):
+def test_time_of_a_refusal_does_not_depend_on_the_key(monkeypatch):
     compared = []
     honest = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or honest(a, b))
@@ -252,7 +255,7 @@ def test_the_time_of_a_refusal_does_not_depend_on_which_key_is_nearly_right(monk
         assert compared == [(given, secret) for secret in (b"s3cret", b"hunter2", b"third")]
 
 
-def test_a_traceback_in_the_log_holds_no_secret(serving, trained_root, monkeypatch, caplog):
+def test_traceback_in_the_log_contains_no_secret(serving, trained_root, monkeypatch, caplog):
     client = serving(trained_root, api_keys=KEYS)
     monkeypatch.setattr(client.app.state.services.runs, "list", lambda: 1 / 0)
     answer = client.get("/runs", headers=BOB)

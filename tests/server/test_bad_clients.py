@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 
 
 @pytest.fixture(scope="module")
-def server(trained_root) -> Iterator[httpx.Client]:
+def server(trained_root: Path) -> Iterator[httpx.Client]:
     with server_process(trained_root, read_seconds=0.5, access_log=False) as client:
         yield client
 
@@ -26,13 +27,13 @@ def server(trained_root) -> Iterator[httpx.Client]:
     [b"", b"POST /gene", HEAD, HEAD + b"Content-Length: 100\r\n\r\n", HEAD + b"Content-Length: 100\r\n\r\n{"],
     ids=["nothing", "half a line", "half a head", "no body", "half a body"],
 )
-def test_who_does_not_send_a_whole_request_in_time_is_let_go(server, begin):
+def test_request_not_sent_in_time_is_closed(server, begin):
     with connected(server) as connection:
         connection.sendall(begin)
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_crowd_of_slow_clients_is_let_go_and_others_are_served(server):
+def test_many_slow_clients_are_closed_and_others_are_served(server):
     before = descriptors(server)
     with contextlib.ExitStack() as stack:
         crowd = [stack.enter_context(connected(server)) for _ in range(CROWD)]
@@ -51,7 +52,7 @@ def test_a_crowd_of_slow_clients_is_let_go_and_others_are_served(server):
     wait_until(lambda: descriptors(server) <= before + 1, "their descriptors are free again")
 
 
-def test_a_request_that_comes_in_pieces_but_in_time_is_answered(server):
+def test_request_sent_in_parts_in_time_is_answered(server):
     body = b'{"length": 5, "seed": 1}'
     whole = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
     with connected(server) as connection:
@@ -60,14 +61,14 @@ def test_a_request_that_comes_in_pieces_but_in_time_is_answered(server):
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_one_connection_may_carry_many_requests_for_longer_than_one_may_take(server):
+def test_kept_connection_may_outlast_the_limit_of_a_request(server):
     end = time.monotonic() + 1.2
     while time.monotonic() < end:
         assert server.post("/generate", json={"length": 5}).status_code == 200
 
 
 @pytest.mark.parametrize("start", [b"GET /", HEAD + b"X-Long: ", HEAD])
-def test_an_endless_head_is_refused_before_it_fills_the_memory(server, start):
+def test_endless_head_is_refused_in_bounded_memory(server, start):
     before = memory(server)
     piece = (b"a: b\r\n" if start == HEAD else b"aaaaaa") * 5000
     with connected(server) as connection, contextlib.suppress(OSError):
@@ -79,14 +80,14 @@ def test_an_endless_head_is_refused_before_it_fills_the_memory(server, start):
     assert server.get("/healthz").status_code == 200
 
 
-def test_who_does_not_speak_http_is_told_so(server):
+def test_data_that_is_not_http_is_answered_with_400(server):
     for garbage in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0" * 100, b"hello\r\n\r\n"):
         with connected(server) as connection:
             connection.sendall(garbage)
             assert rest(connection).startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_body_that_never_ends_is_refused_before_it_fills_the_memory(server):
+def test_endless_body_is_refused_in_bounded_memory(server):
     before = memory(server)
     with connected(server) as connection, contextlib.suppress(OSError):
         connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -96,7 +97,7 @@ def test_a_body_that_never_ends_is_refused_before_it_fills_the_memory(server):
     assert server.get("/healthz").status_code == 200
 
 
-def test_streams_that_nobody_reads_end_and_their_places_are_free(trained_root):
+def test_unread_streams_end_and_free_their_places(trained_root):
     limits = {"deadline_seconds": 1, "max_streams": 8, "max_length": 3_000_000, "access_log": False}
     with server_process(trained_root, **limits) as client, contextlib.ExitStack() as stack:
         body = b'{"length": 2000000, "stream": true}'
@@ -109,7 +110,7 @@ def test_streams_that_nobody_reads_end_and_their_places_are_free(trained_root):
         )
 
 
-def test_a_long_body_that_comes_slowly_but_steadily_has_the_time_it_needs(tmp_path):
+def test_long_body_sent_slowly_but_steadily_is_accepted(tmp_path):
     """Here 400 kB in a second, with half a second for what is short."""
     (tmp_path / "store").mkdir()
     body = b"a mat sat on the cat " * 20_000
@@ -123,7 +124,7 @@ def test_a_long_body_that_comes_slowly_but_steadily_has_the_time_it_needs(tmp_pa
         assert rest(connection).startswith(b"HTTP/1.1 202 ")
 
 
-def test_upload_below_the_least_speed_gives_its_place_back(tmp_path):
+def test_upload_below_the_minimum_speed_frees_its_place(tmp_path):
     """At 32 kB/s; eight of these would hold the places of all uploads."""
     (tmp_path / "store").mkdir()
     head = b"POST /runs?name=mine HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"

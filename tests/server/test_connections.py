@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,14 +21,14 @@ MEGABYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def server(trained_root) -> Iterator[httpx.Client]:
+def server(trained_root: Path) -> Iterator[httpx.Client]:
     with server_process(trained_root, access_log=False, api_keys="ann:s3cret:admin") as client:
         client.headers["authorization"] = "Bearer s3cret"
         yield client
 
 
 @pytest.fixture(scope="module")
-def open_server(trained_root) -> Iterator[httpx.Client]:
+def open_server(trained_root: Path) -> Iterator[httpx.Client]:
     with application(trained_root) as client:
         yield client
 
@@ -43,7 +44,7 @@ def open_server(trained_root) -> Iterator[httpx.Client]:
     ],
     ids=["trailers", "one trailer", "one extension", "extensions"],
 )
-def test_what_is_not_body_is_bounded(server: httpx.Client, key: bytes, begin: bytes, piece: bytes):
+def test_bytes_outside_the_body_are_bounded(server: httpx.Client, key: bytes, begin: bytes, piece: bytes):
     before = memory(server)
     begin = begin.replace(b"\r\nHost", b"\r\nAuthorization: " + key + b"\r\nHost", 1)
     with connected(server) as connection, contextlib.suppress(OSError):
@@ -61,7 +62,7 @@ def test_trailer_is_not_a_header(server: httpx.Client):
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
 
 
-def test_tiny_chunks_are_still_a_body(open_server: httpx.Client):
+def test_body_in_tiny_chunks_is_read(open_server: httpx.Client):
     body = json.dumps({"length": 5, "prompt": "a" * 9_000}).encode()
     with connected(open_server) as connection:
         connection.sendall(CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
@@ -84,7 +85,7 @@ def test_request_without_exactly_one_host_is_refused(open_server: httpx.Client, 
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "split"])
-def test_upgrade_that_is_not_taken_is_an_ordinary_request(open_server: httpx.Client, framing: str):
+def test_request_with_an_unsupported_upgrade_is_answered(open_server: httpx.Client, framing: str):
     body = b'{"length":3}'
     head = HEAD.replace(
         b"Host", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\nHost"
@@ -110,7 +111,7 @@ def test_upgrade_that_is_not_taken_is_an_ordinary_request(open_server: httpx.Cli
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_client_that_closes_its_half_is_answered(open_server: httpx.Client):
+def test_client_with_half_closed_connection_is_answered(open_server: httpx.Client):
     body = b'{"length": 9000, "model": "gru"}'
     with connected(open_server) as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -122,7 +123,7 @@ def test_client_that_closes_its_half_is_answered(open_server: httpx.Client):
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["text"]) == 9000
 
 
-def test_work_of_a_client_that_has_gone_is_cancelled(trained_root):
+def test_work_of_a_disconnected_client_is_cancelled(trained_root):
     limits = {"max_length": 3_000_000, "deadline_seconds": 600}
     with application(trained_root, **limits) as client:
         body = b'{"length": 3000000}'
@@ -136,7 +137,7 @@ def test_work_of_a_client_that_has_gone_is_cancelled(trained_root):
         wait_until(lambda: not running(), "the work is cancelled")
 
 
-def test_idle_connections_make_room_for_new_ones(trained_root):
+def test_idle_connections_are_closed_for_new_ones(trained_root):
     """At 512 descriptors; each of the 600 would hold one for `read_seconds`."""
     with (
         server_process(trained_root, descriptors=512, read_seconds=600, access_log=False) as client,
@@ -153,7 +154,7 @@ def test_idle_connections_make_room_for_new_ones(trained_root):
         assert rest(crowd[0]) == b"", "the one that was idle longest is closed first"
 
 
-def test_slow_bodies_make_room_too(trained_root):
+def test_connections_with_slow_bodies_are_closed_for_new_ones(trained_root):
     with (
         server_process(trained_root, descriptors=512, read_seconds=600, access_log=False) as client,
         contextlib.ExitStack() as stack,

@@ -33,7 +33,7 @@ def outcome(client: httpx.Client, method: str, path: str, **headers: str) -> int
         ("DELETE", "/runs/gru"),
     ],
 )
-def test_page_of_another_site_changes_nothing(client: httpx.Client, method: str, path: str, headers):
+def test_request_from_another_site_changes_nothing(client: httpx.Client, method: str, path: str, headers):
     before = client.get("/runs").json()
     assert outcome(client, method, path, **headers) == 403
     assert client.get("/runs").json()["runs"][0]["state"] == before["runs"][0]["state"]
@@ -47,14 +47,14 @@ def test_own_page_and_programs_are_served(client: httpx.Client):
     assert outcome(client, "GET", "/runs", origin=EVIL, sec_fetch_site="cross-site") == 200
 
 
-def test_listed_origin_may_act(serving, trained_root):
+def test_request_from_a_listed_origin_is_accepted(serving, trained_root):
     client = serving(trained_root, cors_origins=f"{EVIL}, https://other.example")
     assert outcome(client, "POST", "/generate", origin=EVIL, sec_fetch_site="cross-site") == 200
     assert outcome(client, "POST", "/generate", origin="https://third.example") == 403
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/runs"), ("POST", "/generate"), ("GET", "/")])
-def test_host_of_somebody_else_is_refused(client: httpx.Client, method: str, path: str):
+def test_foreign_host_name_is_refused(client: httpx.Client, method: str, path: str):
     answer = client.request(method, path, headers={"host": "evil.example:8000"})
     assert answer.status_code == 403
     assert "'evil.example:8000'" in answer.text
@@ -81,7 +81,7 @@ def test_addresses_and_local_names_are_always_allowed(host: str):
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "1.2.3.4.5"]
 )
-def test_public_names_are_not(host: str):
+def test_public_names_are_not_allowed_as_host(host: str):
     assert not is_allowed(host, [])
     assert is_allowed(host, ["*"])
 
@@ -91,7 +91,7 @@ def test_answers_cannot_be_embedded_by_other_sites(client: httpx.Client):
         assert client.get(path).headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_json_that_needed_a_key_is_not_stored(serving, trained_root):
+def test_json_that_needs_a_key_is_not_cached(serving, trained_root):
     client = serving(trained_root, api_keys="ann:s3cret")
     for path in ("/runs", "/loss-curve.json", "/v1/models"):
         answer = client.get(path, headers={"authorization": "Bearer s3cret"})

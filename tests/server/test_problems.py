@@ -16,7 +16,7 @@ import pytest
         ("/score", {"text": "a", "models": []}, "models must have at least 1 item"),
     ],
 )
-def test_a_length_out_of_range_is_said_with_its_limit(client, path, body, message):
+def test_length_out_of_range_is_refused_with_its_limit(client, path, body, message):
     answer = client.post(path, json=body)
     assert answer.status_code in (400, 422)
     assert message in answer.json()["error"]["message"]

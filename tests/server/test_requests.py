@@ -34,7 +34,7 @@ def test_head_answers_as_get_without_the_body(client: httpx.Client):
         assert head.content == b""
 
 
-def test_head_writes_no_text(client: httpx.Client):
+def test_head_generates_no_text(client: httpx.Client):
     written = client.get("/metrics").text.partition("\ncharloom_generation_tokens_total ")[2].split()[0]
     assert client.head("/generate", params={"length": 50}).status_code == 200
     assert f"charloom_generation_tokens_total {written}\n" in client.get("/metrics").text
@@ -47,14 +47,14 @@ def test_head_of_a_stream_leaves_its_place_free(serving, trained_root):
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions", "/runs?name=mine"])
-def test_compressed_body_is_refused_and_says_so(client: httpx.Client, path: str):
+def test_compressed_body_is_refused_with_the_reason(client: httpx.Client, path: str):
     body = gzip.compress(json.dumps({"length": 5}).encode())
     answer = client.post(path, content=body, headers={"content-encoding": "gzip"})
     assert answer.status_code == 415
     assert "without Content-Encoding. Given: gzip" in answer.text
 
 
-def test_json_that_is_not_utf8_says_where(client: httpx.Client):
+def test_json_that_is_not_utf8_is_refused_with_the_position(client: httpx.Client):
     answer = client.post(
         "/generate", content=b'{"prompt": "caf\xe9"}', headers={"content-type": "application/json"}
     )
@@ -86,7 +86,7 @@ def test_number_of_many_digits_is_refused(client: httpx.Client, path: str, field
     assert answer.status_code in (400, 422), answer.text[:200]
 
 
-def test_watchers_of_runs_leave_the_places_of_texts_free(serving, trained):
+def test_watchers_of_runs_take_no_places_of_texts(serving, trained):
     trained.get("gru").write_status(trained.get("gru").status.model_copy(update={"state": "queued"}))
     client = serving(trained.root, max_streams=1)
     with client.stream("GET", "/runs/gru/events") as watching:
@@ -99,7 +99,7 @@ def test_watchers_of_runs_leave_the_places_of_texts_free(serving, trained):
         assert "watchers follow runs" in refused.json()["error"]["message"]
 
 
-def test_refusals_are_counted_from_zero(serving, trained_root):
+def test_refusal_counters_start_at_zero(serving, trained_root):
     text = serving(trained_root).get("/metrics").text
     for reason in (
         "overloaded",
@@ -149,17 +149,17 @@ def test_log_lines_hold_no_control_characters(capfd):
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
-def test_ipv6_address_may_have_brackets(host: str):
+def test_ipv6_address_in_brackets_is_accepted(host: str):
     with listen(host, 0) as listener:
         assert listener.getsockname()[0] == "::1"
 
 
-def test_unspecified_ipv6_address_listens_to_both():
+def test_unspecified_ipv6_address_listens_on_ipv4_and_ipv6():
     with listen("::", 0) as listener:
         for address in ("127.0.0.1", "::1"):
             socket.create_connection((address, listener.getsockname()[1])).close()
 
 
-def test_unusable_address_is_refused():
+def test_invalid_address_is_refused():
     with pytest.raises(AddressError):
         listen("no such host", 0)

@@ -9,7 +9,7 @@ from tests.support.servers import server_process
 from tests.support.stores import announce
 
 
-def test_texts_are_the_same_after_a_restart_and_new_checkpoints_are_noticed(trained: RunStore):
+def test_restart_keeps_the_texts_and_finds_new_checkpoints(trained: RunStore):
     request = {"prompt": "the ", "length": 300, "seed": 11, "temperature": 0.8, "model": "gru@60"}
     with server_process(trained.root) as client:
         assert client.get("/readyz").json()["model"] == "gru@60"
@@ -21,7 +21,7 @@ def test_texts_are_the_same_after_a_restart_and_new_checkpoints_are_noticed(trai
         assert client.get("/loss-curve.png").content.startswith(b"\x89PNG")
 
 
-def test_health_and_short_texts_are_answered_while_a_long_one_is_written(trained: RunStore):
+def test_short_requests_are_answered_during_a_long_text(trained: RunStore):
     limits = {"max_length": 3_000_000, "deadline_seconds": 60, "grace_seconds": 1}
     # in this order: the server is stopped with the long text in flight
     with ThreadPoolExecutor(1) as pool, server_process(trained.root, **limits) as client:
@@ -33,7 +33,7 @@ def test_health_and_short_texts_are_answered_while_a_long_one_is_written(trained
     assert (long.result().status_code, long.result().json()["error"]["code"]) == (503, "shutting_down")
 
 
-def test_a_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore):
+def test_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore):
     limits = {"max_length": 3_000_000, "grace_seconds": 0.3}
     with ExitStack() as stack:
         client = stack.enter_context(server_process(trained.root, **limits))
@@ -47,7 +47,7 @@ def test_a_stopping_server_ends_its_streams_with_an_error_event(trained: RunStor
     assert '"code":"shutting_down"' in told[told.index("event: error") + 1]
 
 
-def test_settings_come_from_the_environment(trained: RunStore):
+def test_settings_are_read_from_the_environment(trained: RunStore):
     with server_process(trained.root, max_length=7, log_format="json") as client:
         error = client.post("/generate", json={"length": 8}).json()["error"]
         assert error["message"] == "length must be <= 7. Given: 8"

@@ -38,7 +38,7 @@ def stream_begun(client: httpx.Client) -> tuple[threading.Thread, list[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_server_that_is_asked_to_end_finishes_its_texts(trained: RunStore, number: int):
+def test_server_asked_to_stop_finishes_its_texts(trained: RunStore, number: int):
     with server_process(trained.root, grace_seconds=30, max_length=200_000) as client:
         found: list[httpx.Response] = []
         body = {"length": 100_000, "model": "gru"}
@@ -52,7 +52,7 @@ def test_server_that_is_asked_to_end_finishes_its_texts(trained: RunStore, numbe
         assert client.process.wait(LONGEST_WAIT) == 0
 
 
-def test_second_interrupt_ends_the_server_without_waiting_for_its_texts(trained: RunStore, tmp_path: Path):
+def test_second_interrupt_ends_the_server_immediately(trained: RunStore, tmp_path: Path):
     log = tmp_path / "log"
     with server_process(trained.root, log=log, **LONG) as client:
         thread, lines = stream_begun(client)
@@ -106,7 +106,7 @@ def answers(client: httpx.Client) -> bool:
         return False
 
 
-def test_reactions_end_with_the_block():
+def test_signal_handlers_are_restored_after_the_block():
     seen: list[int] = []
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with on_signals(seen.append):

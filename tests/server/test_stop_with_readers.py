@@ -12,9 +12,7 @@ from tests.support.servers import server_process
 
 
 @pytest.mark.parametrize("path", ["/runs/gru/export", "/samples?model=gru", "/report?model=gru"])
-def test_unread_answer_ends_with_the_grace_and_without_a_traceback(
-    trained: RunStore, tmp_path: Path, path: str
-):
+def test_unread_answer_ends_at_shutdown_without_a_traceback(trained: RunStore, tmp_path: Path, path: str):
     line = b'{"step": %d, "kind": "sample", "text": "%s"}\n'
     samples = (line % (step, os.urandom(200_000).hex().encode()) for step in range(30))
     trained.get("gru").samples_path.write_bytes(b"".join(samples))

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from app.server.streaming import EventStream
 from tests.support.runs import wait_until
 
 
-def events(client: httpx.Client, **request) -> list[tuple[str, dict]]:
+def events(client: httpx.Client, **request: object) -> list[tuple[str, dict]]:
     """(name, data) of every event."""
     found, name = [], "message"
     with client.stream("POST", "/generate", json=request | {"stream": True}) as answer:
@@ -25,7 +27,7 @@ def events(client: httpx.Client, **request) -> list[tuple[str, dict]]:
     return found
 
 
-def test_a_stream_is_the_same_text_and_ends_with_the_whole_answer(client):
+def test_stream_has_the_same_text_and_ends_with_the_answer(client):
     request = {"prompt": "the ", "length": 400, "seed": 4, "n": 3, "stop": ["\n"]}
     whole = client.post("/generate", json=request).json()
     *chunks, last = events(client, **request)
@@ -38,7 +40,7 @@ def test_a_stream_is_the_same_text_and_ends_with_the_whole_answer(client):
         assert not any("\n" in data["text"] for data in own)
 
 
-def test_several_texts_each_depend_on_seed_and_number_alone(client):
+def test_each_of_several_texts_depends_only_on_seed_and_number(client):
     three = client.post("/generate", json={"length": 50, "seed": 4, "n": 3}).json()
     five = client.post("/generate", json={"length": 50, "seed": 4, "n": 5}).json()
     assert three["choices"] == five["choices"][:3]
@@ -47,7 +49,7 @@ def test_several_texts_each_depend_on_seed_and_number_alone(client):
     assert "choices" not in client.post("/generate", json={"length": 50, "seed": 4}).json()
 
 
-def test_a_bias_forbids_and_forces(client):
+def test_bias_forbids_and_forces_characters(client):
     text = client.post("/generate", json={"length": 100, "logit_bias": {"a": -100, " ": -100}}).json()["text"]
     assert not set("a ") & set(text)
     forced = client.post("/generate", json={"length": 20, "logit_bias": {"t": 100}}).json()["text"]
@@ -65,7 +67,7 @@ def test_a_bias_forbids_and_forces(client):
         ("/generate_stream", {"inputs": "a", "parameters": {"max_new_tokens": 3_000_000}}),
     ],
 )
-def test_whoever_leaves_ends_the_work(serving, trained_root, path, body):
+def test_client_disconnect_ends_the_work(serving, trained_root, path, body):
     client = serving(trained_root, max_length=3_000_000)
     engine = client.app.state.services.engine
     try:
@@ -78,7 +80,7 @@ def test_whoever_leaves_ends_the_work(serving, trained_root, path, body):
     wait_until(lambda: client.app.state.services.streams.taken == 0, "its place is free")
 
 
-def test_open_streams_are_bounded_and_refused_before_they_begin(serving, trained_root):
+def test_streams_over_the_limit_are_refused_before_they_begin(serving, trained_root):
     client = serving(trained_root, max_length=3_000_000, max_streams=1)
     body = {"length": 3_000_000, "stream": True}
     with client.stream("POST", "/generate", json=body) as first:
@@ -97,7 +99,7 @@ def test_open_streams_are_bounded_and_refused_before_they_begin(serving, trained
     assert client.post("/generate", json={"stream": True, "length": 5}).status_code == 200
 
 
-def test_an_error_in_mid_stream_is_an_event_in_the_shape_of_the_route(serving, trained_root):
+def test_error_in_a_stream_is_an_event_in_the_routes_shape(serving, trained_root):
     client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000)
     name, data = events(client, length=3_000_000)[-1]
     assert (name, data["error"]["code"]) == ("error", "deadline_exceeded")
@@ -109,15 +111,15 @@ def test_an_error_in_mid_stream_is_an_event_in_the_shape_of_the_route(serving, t
     assert isinstance(json.loads(last.removeprefix("data: "))["error"], str)
 
 
-def test_a_stream_whose_reader_has_stopped_is_cut_and_gives_its_place_back(caplog):
-    async def events():
+def test_unread_stream_is_cut_and_frees_its_place(caplog):
+    async def events() -> AsyncIterator[bytes]:
         while True:
             yield b"data: {}\n\n"
 
-    async def receive():
+    async def receive() -> None:
         await asyncio.Event().wait()
 
-    async def send(message):
+    async def send(message: Message) -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()  # the buffers are full, and nobody takes anything
 
@@ -125,7 +127,7 @@ def test_a_stream_whose_reader_has_stopped_is_cut_and_gives_its_place_back(caplo
     stream = EventStream(events(), lambda: closed.append(True), seconds=0.05)
     scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "path": "/", "headers": []}
 
-    async def scenario():
+    async def scenario() -> None:
         async with asyncio.timeout(30):
             await stream(scope, receive, send)
 

@@ -23,7 +23,7 @@ async def names(body: bytes) -> list[str]:
         return [source.name for source in upload.sources]
 
 
-def test_a_form_that_ends_in_the_middle_of_a_file_is_refused():
+def test_form_truncated_inside_a_file_is_refused():
     with pytest.raises(HTTPException, match="ends in the middle of a file"):
         asyncio.run(names(PART + b"Sat\r\n" + PART + b"ran o"))
     assert asyncio.run(names(PART + b"Sat\r\n" + PART + b"ran on\r\n--x--\r\n")) == ["a.txt", "a.txt"]

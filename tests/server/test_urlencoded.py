@@ -30,13 +30,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
 @given(text=TEXTS, name=NAMES)
-def test_a_form_is_split_into_what_was_encoded(text, name):
+def test_form_is_decoded_to_the_encoded_fields(text, name):
     data = urlencode({"name": name, "text": text, "steps": 5}).encode()
     assert is_form(data, FIELDS)
     assert split(data) == ({"name": name, "steps": "5"}, text.encode())
 
 
-def test_an_escape_may_lie_across_pieces(monkeypatch):
+def test_escape_split_across_parts_is_decoded(monkeypatch):
     data = urlencode({"text": "naïve café + 100 %"}).encode()
     for size in range(3, 12):
         monkeypatch.setattr(urlencoded, "PIECE", size)
@@ -56,11 +56,11 @@ def test_an_escape_may_lie_across_pieces(monkeypatch):
         (b"", False),
     ],
 )
-def test_a_form_is_told_from_a_raw_text(head, form):
+def test_form_is_distinguished_from_a_raw_text(head, form):
     assert is_form(head, FIELDS) is form
 
 
-def test_a_form_has_bounds():
+def test_form_over_its_limits_is_refused():
     with pytest.raises(InvalidRequestError, match="at most 100 fields"):
         split(b"a=1&" * 200)
     with pytest.raises(InvalidRequestError, match="name must be at most 200,000 bytes"):

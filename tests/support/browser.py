@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.runs import LONGEST_WAIT
 
@@ -47,7 +47,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.set_default_timeout(1000 * LONGEST_WAIT)
         page.on("pageerror", lambda error: complaints.append(str(error)))
 
-        def heard(message) -> None:
+        def heard(message: ConsoleMessage) -> None:
             if message.type == "error" and not (expected and re.search(expected, message.text)):
                 complaints.append(message.text)
 
