@@ -99,7 +99,7 @@ def test_an_export_is_imported_again(where, store, capsys):
     ("arguments", "part"),
     [
         (["show", "none"], "there is no run named 'none'"),
-        (["pause", "../x"], "nothing at"),
+        (["pause", "../x"], "nothing is served at"),
         (["add", "missing.txt"], "missing.txt: No such file"),
         (["add", "my text.txt", "--hidden", "0"], "hidden must be between"),
         (["import", "my text.txt"], "not an exported run"),
