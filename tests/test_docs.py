@@ -26,6 +26,7 @@ def test_documentation_has_examples():
     assert all(SERVER in code for _, code in EXAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("language", "code"), EXAMPLES, ids=[code.split("\n")[0][:50] for _, code in EXAMPLES]
 )

@@ -49,6 +49,7 @@ def check(answer: httpx.Response) -> None:
         assert answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 @QUICK
 @given(prompt=MIXED, stop=MIXED, model=MIXED)
 def test_any_text_in_any_field_is_answered_or_refused(server, prompt, stop, model):
@@ -71,6 +72,7 @@ def test_any_number_in_any_field_is_answered_or_refused(server, field, number):
     check(server.post("/generate", content=f'{{"{field}": {number}}}', headers=JSON))
 
 
+@pytest.mark.slow
 @QUICK
 @given(body=st.binary(max_size=300))
 def test_any_bytes_as_a_body_are_answered_or_refused(server, posted, body):
@@ -86,6 +88,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(value=VALUES)
 def test_any_json_as_body_or_field_is_answered_or_refused(server, value):
@@ -93,6 +96,7 @@ def test_any_json_as_body_or_field_is_answered_or_refused(server, value):
     check(server.post("/generate", content=json.dumps({"prompt": value, "stop": value}), headers=JSON))
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     headers=st.lists(
@@ -147,6 +151,7 @@ PATHS = st.lists(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(parts=PATHS, query=ANY_TEXT)
 def test_any_path_and_query_are_answered_or_refused(server, parts, query):

@@ -168,6 +168,7 @@ def zips() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", zips())
 def test_a_broken_zip_is_refused_with_the_reason(server, path, name):
@@ -191,6 +192,7 @@ def test_file_name_in_a_zip_or_form_is_not_used_as_a_path(server):
     assert not secret.exists()
 
 
+@pytest.mark.slow
 @QUICK
 @given(seed=st.integers(0, 1 << 30), changes=st.integers(1, 20), cut=st.booleans())
 def test_damaged_export_is_never_imported_as_another_model(server, seed, changes, cut):
@@ -227,6 +229,7 @@ VALUES = st.recursive(
 OPTIONS = ["text", "name", "encoding", "licence", "priority", "preset", "steps", "minutes", "hidden", "step"]
 
 
+@pytest.mark.slow
 @QUICK
 @given(body=st.dictionaries(st.sampled_from(OPTIONS) | st.text(max_size=5), VALUES, max_size=4) | VALUES)
 def test_any_json_body_is_answered_or_refused(server, body):
@@ -242,6 +245,7 @@ def test_any_json_body_is_answered_or_refused(server, body):
     assert changed.status_code in (200, *REFUSED), changed.text
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     cursor=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
@@ -261,6 +265,7 @@ def head(path: str, kind: str, more: bytes) -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n".encode() + more + b"\r\n\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
 def test_stalled_upload_is_closed(server, path, kind):
@@ -285,6 +290,7 @@ def test_upload_with_client_disconnect_leaves_nothing(server, path, kind):
     assert len(server.get("/runs").json()["runs"]) == runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
 def test_client_disconnect_is_not_logged_as_an_error(trained, kind, caplog):
     with application(trained.root) as client:

@@ -53,6 +53,7 @@ def test_configured_model_stays_the_default_after_other_runs(serving, trained):
     assert answered_by(client) == "gru@60"
 
 
+@pytest.mark.slow
 def test_configured_model_without_a_checkpoint_is_named(serving, trained):
     client = serving(trained.root, model="later")
     answer = client.post("/generate", json={"length": 5})

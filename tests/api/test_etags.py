@@ -13,6 +13,7 @@ CURVES = ("/loss-curve.json", "/loss-curve.svg", "/loss-curve.png")
 EXPORT = "/runs/gru/export"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*CURVES, "/gradcheck.svg?model=classic@0", EXPORT])
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"a",W/"b", W/{}', "*"])
 def test_tag_matches_strong_weak_listed_or_as_a_star(client: httpx.Client, path, form):
@@ -39,6 +40,7 @@ def test_svg_and_png_have_different_tags(client: httpx.Client):
         assert answer.content.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*CURVES, "/export"])
 def test_successor_of_a_deleted_run_has_another_tag(trained: RunStore, serving, path):
     """Same name, same step, same state: only the text is another."""

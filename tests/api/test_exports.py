@@ -85,6 +85,7 @@ def large(trained: RunStore, serving: Callable[..., httpx.Client]) -> httpx.Clie
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["export", "samples", "file"])
 def test_stalled_downloads_are_bounded_in_number_and_time(
     large: httpx.Client, temporary: Path, monkeypatch, kind
@@ -147,6 +148,7 @@ def test_export_with_its_checkpoint_replaced_uses_the_new_one(trained, serving, 
     assert "gru-61.zip" in answer.headers["content-disposition"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [EXPORT, "/report?model=gru", "/samples?model=gru"])
 def test_head_of_an_export_leaves_no_file_and_frees_its_place(trained, serving, temporary: Path, path):
     client = serving(trained.root)

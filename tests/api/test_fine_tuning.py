@@ -65,6 +65,7 @@ def train_all(store: RunStore) -> None:
         worker.train(run)
 
 
+@pytest.mark.slow
 def test_uploaded_file_becomes_a_model_that_generates(ai, store):
     job = job_on(ai, uploaded(ai), suffix="Mine")
     assert (job.status, job.fine_tuned_model, job.object) == ("queued", None, "fine_tuning.job")
@@ -102,6 +103,7 @@ def test_files_are_listed_read_and_deleted(ai, store):
     assert len(list((store.root / ".files").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_job_continues_from_a_step_of_a_run(ai, store):
     file = uploaded(ai)
     first = job_on(ai, file, suffix="first", seed=3)
@@ -121,6 +123,7 @@ def test_job_continues_from_a_step_of_a_run(ai, store):
     assert [job.id for job in ai.fine_tuning.jobs.list(limit=1)] == [second.id, first.id]
 
 
+@pytest.mark.slow
 def test_job_is_paused_resumed_and_cancelled_during_training(ai, store):
     options = SMALL | {"steps": 1_000_000, "checkpoint_every": 200}
     job = ai.fine_tuning.jobs.create(

@@ -219,6 +219,7 @@ def engine_is_idle(client: httpx.Client) -> bool:
 LONG = 3_000_000  # characters: far more than are written while a test looks
 
 
+@pytest.mark.slow
 def test_text_of_a_disconnected_client_is_ended(serving, trained_root):
     client = serving(trained_root, max_length=LONG)
     with pytest.raises(httpx.ReadTimeout):
@@ -233,6 +234,7 @@ def test_text_over_the_time_limit_is_abandoned(serving, trained_root):
     wait_until(lambda: engine_is_idle(client), "the engine is idle again")
 
 
+@pytest.mark.slow
 def test_request_over_the_capacity_is_refused_before_any_work(serving, trained_root):
     client = serving(trained_root, max_length=LONG, max_rows=1, max_queue=0)
     with ThreadPoolExecutor(1) as pool:
@@ -247,6 +249,7 @@ def test_request_over_the_capacity_is_refused_before_any_work(serving, trained_r
             long.result()
 
 
+@pytest.mark.slow
 def test_text_in_progress_is_not_changed_by_a_new_checkpoint(serving, trained: RunStore):
     client = serving(trained.root, max_length=LONG)
     request = {"length": 40_000, "seed": 4}

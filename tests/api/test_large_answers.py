@@ -89,6 +89,7 @@ def test_largest_allowed_request_exceeds_the_default_budget(client):
     assert "at most 500000 log-probabilities" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), REQUESTS, ids=[path for path, _ in REQUESTS])
 def test_answer_sent_in_parts_equals_the_whole_answer(client, monkeypatch, path, body):
     whole = client.post(path, json=body)
@@ -161,6 +162,7 @@ def unread(client: httpx.Client, body: object) -> socket.socket:
 HUGE = LARGE | {"n": 2, "max_tokens": 10_000}  # 400,000 log-probabilities, some 25 MB
 
 
+@pytest.mark.slow
 def test_unread_large_answer_is_cut_and_frees_its_place(serving, trained_root, monkeypatch):
     monkeypatch.setattr(answering, "LEAST_SECONDS", 0.3)
     monkeypatch.setattr(answering, "LEAST_SPEED", 10**9)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 
 LARGE = 10**400
 BASE = {
@@ -46,6 +47,7 @@ def requests(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
                     yield method, place, {"params": {parameter["name"]: str(LARGE)}}
 
 
+@pytest.mark.slow
 def test_integer_of_400_digits_causes_no_server_error(client: httpx.Client):
     failed, count = [], 0
     for method, path, rest in requests(client.get("/openapi.json").json()):

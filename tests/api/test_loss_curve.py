@@ -66,6 +66,7 @@ def test_curve_of_many_points_is_thinned(client: httpx.Client):
     assert body["recorded"] == 61
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/loss-curve.json", "/loss-curve.svg", "/loss-curve.png"])
 def test_unchanged_curve_is_answered_with_304(client: httpx.Client, path):
     first = client.get(path)
@@ -86,6 +87,7 @@ def test_policy_of_a_picture_allows_only_styles(client: httpx.Client):
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
+@pytest.mark.slow
 def test_curve_grows_during_training(serving, trained: RunStore):
     client = serving(trained.root)
     first = client.get("/loss-curve.json").json()

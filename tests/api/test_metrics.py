@@ -102,6 +102,7 @@ with TestClient(create_app(load_settings(store=sys.argv[1]))) as client:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", ["true", "false"])
 def test_tracing_is_on_only_when_configured(trained_root, switch):
     environment = os.environ | {"CHARLOOM_TELEMETRY": switch}

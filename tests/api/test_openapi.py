@@ -46,6 +46,7 @@ def with_events(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_answer_is_documented(operations, mode):
@@ -97,6 +98,7 @@ def test_run_settings_are_documented_with_their_limits(client):
     assert all(f"<option>{cell}</option>" in page for cell in CELLS)
 
 
+@pytest.mark.slow
 def test_document_marks_the_routes_that_need_a_key(serving, trained_root):
     with_keys = serving(trained_root, api_keys="ann:s3cret").app.openapi()
     assert with_keys["security"] == [{"key": []}]

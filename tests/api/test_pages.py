@@ -60,6 +60,7 @@ def test_pages_have_no_inline_script_or_style(client: httpx.Client, path):
     assert not [name for _, attrs in found.elements for name in attrs if name.startswith("on")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES)
 def test_everything_a_page_refers_to_is_served_locally(client: httpx.Client, path):
     found = page(client, path)

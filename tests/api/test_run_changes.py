@@ -41,6 +41,7 @@ def while_waiting(
         return [one.result(60) for one in waiting]
 
 
+@pytest.mark.slow
 def test_waiting_changes_do_not_block_other_requests(serving, trained: RunStore):
     api = serving(trained.root)
     with httpx.Client(base_url=api.base_url, timeout=60, limits=httpx.Limits(max_connections=100)) as other:
@@ -54,6 +55,7 @@ def test_waiting_changes_do_not_block_other_requests(serving, trained: RunStore)
     assert {answer.status_code for answer in answers} == {200}
 
 
+@pytest.mark.slow
 def test_waiting_deletions_do_not_block_other_requests(serving, trained: RunStore):
     api = serving(trained.root)
     with httpx.Client(base_url=api.base_url, timeout=60, limits=httpx.Limits(max_connections=100)) as other:

@@ -185,6 +185,7 @@ def test_existing_run_name_is_a_conflict(api):
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "run_exists")
 
 
+@pytest.mark.slow
 def test_worker_follows_pause_resume_stop_and_priority(api, store):
     upload(api, name="long", steps=1_000_000, sample_every=0, checkpoint_every=1000)
 
@@ -210,6 +211,7 @@ def test_worker_follows_pause_resume_stop_and_priority(api, store):
         assert stop(worker)[0] == 0
 
 
+@pytest.mark.slow
 def test_two_workers_train_two_runs_at_once_and_a_third_waits(api, store, monkeypatch):
     monkeypatch.setenv("CHARLOOM_WORKERS", "2")
     for name in ("first", "second"):
@@ -228,6 +230,7 @@ def test_two_workers_train_two_runs_at_once_and_a_third_waits(api, store, monkey
         assert stop(two)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["pause", "stop"])
 @pytest.mark.parametrize("state", ["queued", "training", "asked"])
 def test_run_of_a_killed_worker_can_be_controlled_and_continues(api, store, state, asked):
@@ -255,6 +258,7 @@ def test_run_of_a_killed_worker_can_be_controlled_and_continues(api, store, stat
         assert stop(worker)[0] == 0
 
 
+@pytest.mark.slow
 def test_text_of_fifty_megabytes_is_read_in_parts(api, store):
     text = (small_text(99_999) + "\n") * 500
     data = text.encode()
@@ -285,6 +289,7 @@ def peak_memory(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_concurrent_uploads_are_bounded_and_the_rest_refused(store, serving):
     store.root.mkdir()
     api = serving(store.root, max_uploads=4)
@@ -324,6 +329,7 @@ def test_concurrent_uploads_are_bounded_and_the_rest_refused(store, serving):
     assert left_behind(store) == []
 
 
+@pytest.mark.slow
 def test_store_over_its_byte_limit_removes_old_checkpoints(store, serving):
     store.root.mkdir()
     upload(serving(store.root), name="mine", steps=200, sample_every=10, checkpoint_every=10)
@@ -340,6 +346,7 @@ def test_store_over_its_byte_limit_removes_old_checkpoints(store, serving):
     assert (run.path / run.latest().best.file).exists()
 
 
+@pytest.mark.slow
 def test_full_store_pauses_training_and_refuses_uploads(store, serving):
     store.root.mkdir()
     free = serving(store.root)
@@ -402,6 +409,7 @@ def events_of(api: httpx.Client, name: str, last: str | None = None) -> list[tup
     return found
 
 
+@pytest.mark.slow
 def test_events_resumed_from_any_cursor_have_no_gap_or_repeat(api, store):
     upload(api, name="mine")
     train_all(store)
@@ -431,6 +439,7 @@ def test_run_set_back_to_an_earlier_step_repeats_its_events(api, store, monkeypa
     assert b"".join(watch.look()).count(b"event: progress") == whole.count(b"\n") - 2
 
 
+@pytest.mark.slow
 def test_fork_starts_from_the_weights_and_adds_new_characters(api, store):
     upload(api, name="mine")
     train_all(store)

@@ -96,6 +96,7 @@ def test_refusals_are_counted_and_logged_with_the_key_name(trained_root, full, c
     assert "s3cret" not in caplog.text
 
 
+@pytest.mark.slow
 def test_overload_is_not_revealed_without_a_key(trained_root, full):
     with application(trained_root, api_keys="ann:s3cret") as client:
         for path, body in ASKED:

@@ -47,6 +47,7 @@ def test_every_field_of_a_run_is_an_option(capsys):
         assert f"--{name.replace('_', '-')}" in shown
 
 
+@pytest.mark.slow
 def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys):
     command = ["train", "My Text.txt", "--minutes", "0.05", "--hidden", "8", "--members", "2"]
     assert main(command) == 0
@@ -115,6 +116,7 @@ def test_other_settings_start_another_run_unless_named(folder: Path, capsys):
     assert "exists already, with seed 1 instead of 3: choose another --name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_failed_run_is_retried_and_reports_the_reason(folder: Path, capsys):
     command = [
         "train",
@@ -146,6 +148,7 @@ def test_warning_is_shown_as_a_sentence(folder: Path, capsys):
     assert "app.training.trainer" not in shown
 
 
+@pytest.mark.slow
 def test_train_follows_another_worker_that_locks_the_store(folder: Path, capsys):
     store = RunStore("checkpoints")
     store.root.mkdir()

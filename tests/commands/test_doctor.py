@@ -62,6 +62,7 @@ def test_state_of_the_worker_is_reported(trained: RunStore):
     assert findings(trained.root)["worker"].state == "fault"
 
 
+@pytest.mark.slow
 def test_port_in_use_is_a_fault(trained_root):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         found = doctor.port(Settings(store=trained_root, port=taken.getsockname()[1]))

@@ -54,6 +54,7 @@ def runs(*arguments: str) -> int:
     return main(["runs", *arguments])
 
 
+@pytest.mark.slow
 def test_run_is_started_controlled_watched_forked_and_removed(where, store, capsys):
     assert runs() == 0
     assert "There is no run" in capsys.readouterr().out
@@ -85,6 +86,7 @@ def test_run_is_started_controlled_watched_forked_and_removed(where, store, caps
     assert store.list() == []
 
 
+@pytest.mark.slow
 def test_an_export_is_imported_again(where, store, capsys):
     runs("add", "my text.txt", "--name", "mine", *SMALL.split())
     train_all(store)
@@ -119,6 +121,7 @@ def test_missing_server_or_address_is_reported(store, capsys):
     assert "nonsense" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_watch_shows_a_run_in_training(store, tmp_path):
     store.root.mkdir()
     runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--steps", "4000", "--record-every", "100")
@@ -137,6 +140,7 @@ def test_watch_shows_a_run_in_training(store, tmp_path):
     assert said.endswith("mine is finished\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_url_before_or_after_a_command_reaches_the_server(place, store, serving, tmp_path, capsys):
     add = ["add", "my text.txt", "--name", "mine", *SMALL.split()]
@@ -150,6 +154,7 @@ def test_url_before_or_after_a_command_reaches_the_server(place, store, serving,
     assert [run.name for run in store.list()] == ["mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["list", "show mine", "pause mine", "rm mine --force"])
 def test_store_option_before_a_command_is_used(command, store, capsys):
     assert runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--store", "elsewhere") == 0

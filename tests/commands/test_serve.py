@@ -51,6 +51,7 @@ def test_child_process_is_terminated_and_then_killed(
     assert supervisor.process.wait(LONGEST_WAIT) == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_serve_starts_and_stops_worker_and_server(tmp_path: Path, number: int):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")

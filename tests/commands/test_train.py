@@ -34,6 +34,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     return RunStore("checkpoints")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("asked", "state"), [("pause", "paused"), ("stop", "stopped")])
 def test_train_of_a_paused_run_ends_and_names_the_command(store, monkeypatch, capsys, asked, state):
@@ -66,6 +67,7 @@ def test_train_continues_a_resumed_run(store, capsys, monkeypatch):
     assert store.get("text").status.state == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_train_of_a_run_deleted_meanwhile_reports_it(store, monkeypatch, capsys):
     def remove(self: LineDisplay, status: Status) -> None:

@@ -79,6 +79,7 @@ async def read(chunks: AsyncIterator[list[Chunk]]) -> dict[int, str]:
     return texts
 
 
+@pytest.mark.slow
 def test_500_concurrent_requests_write_what_each_writes_alone(engines):
     """Of all kinds, streamed and not, with one and several choices, on two models: not one byte differs."""
     decoders = [Decoder(random_network(cell, seed=seed)) for seed, cell in enumerate(("elman", "lstm"))]

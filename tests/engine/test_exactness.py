@@ -3,6 +3,8 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from app.store.run_store import RunStore
 from model.checkpoint import load
 from tests.support.requests import alone, any_request, ask
@@ -11,6 +13,7 @@ from tests.support.servers import server_process
 REQUESTS = 500
 
 
+@pytest.mark.slow
 def test_500_concurrent_requests_give_the_bytes_of_each_alone(trained):
     rng = random.Random(5)
     requests = [any_request(rng) for _ in range(REQUESTS)]

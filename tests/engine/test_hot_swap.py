@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.hot_swap import swap
 
 
+@pytest.mark.slow
 def test_text_written_during_swaps_is_that_of_its_checkpoint(tmp_path: Path):
     answers, written, wrong = swap(tmp_path / "checkpoints", seconds=3, count=64, every=0.1)
     assert {status for _, status, _ in answers} == {200}

@@ -3,12 +3,15 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from tests.support.runs import classic_like, outcome, small_text, wait_until, worker_process
 from tests.support.stores import refreshed
 
 
+@pytest.mark.slow
 def test_backup_made_during_training_can_be_restored(tmp_path: Path):
     config = classic_like(steps=1200, checkpoint_every=10, sample_every=0)
     store = RunStore(tmp_path / "checkpoints")

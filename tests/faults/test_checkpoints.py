@@ -73,6 +73,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_checkpoint_is_refused_and_the_last_good_one_served(
     serving, trained: RunStore, caplog, kind: str
@@ -142,6 +143,7 @@ def test_newest_file_is_used_without_a_valid_latest_json(serving, trained: RunSt
     assert client.post("/generate", json={"length": 5, "model": "gru@20"}).json()["model"] == "gru@20"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [remove, point_at_nothing, point_outside])
 def test_worker_repairs_latest_json(trained: RunStore, fault):
     run = trained.get("gru")
@@ -156,6 +158,7 @@ def test_worker_repairs_latest_json(trained: RunStore, fault):
     assert load(run.path / latest.newest.file).digest == latest.newest.digest
 
 
+@pytest.mark.slow
 def test_checkpoint_with_another_vocabulary_is_not_continued(trained: RunStore):
     """The worker, too, refuses a whole checkpoint that is not of its text, and trains from the one before."""
     run = trained.get("gru")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from app.healthcheck import worker_fault
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
@@ -15,6 +17,7 @@ JUMPS = (
 DAY_AHEAD = "import time\nhonest = time.time\ntime.time = lambda: honest() + 86_400"
 
 
+@pytest.mark.slow
 def test_clock_jumps_change_only_the_times_shown(tmp_path: Path):
     config = classic_like(steps=400, sample_every=0)
     undisturbed = RunStore(tmp_path / "undisturbed").create("run", config, small_text(), "small.txt")
@@ -31,6 +34,7 @@ def test_clock_jumps_change_only_the_times_shown(tmp_path: Path):
     assert 0 < seconds[-1] < 80_000  # of training, without the days that the clock jumped
 
 
+@pytest.mark.slow
 def test_newest_run_is_served_after_the_clock_was_set_back(tmp_path: Path):
     store = RunStore(tmp_path / "checkpoints")
     config = classic_like(steps=40, sample_every=0)

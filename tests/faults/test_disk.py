@@ -40,6 +40,7 @@ def undisturbed(folder: Path, config: RunConfig = CONFIG) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_run_paused_by_a_full_disk_ends_as_if_undisturbed(tmp_path: Path):
     expected = outcome(undisturbed(tmp_path / "undisturbed"))
     with mounted(tmp_path / "small") as disk:
@@ -64,6 +65,7 @@ def test_run_paused_by_a_full_disk_ends_as_if_undisturbed(tmp_path: Path):
         assert outcome(run) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 4096, 16384, 65536])
 def test_checkpoint_stays_whole_if_the_next_one_does_not_fit(tmp_path: Path, leave: int, caplog):
     config = gru_like(steps=40, hidden=60, sample_every=0, checkpoint_every=5)
@@ -88,6 +90,7 @@ def test_checkpoint_stays_whole_if_the_next_one_does_not_fit(tmp_path: Path, lea
         assert outcome(run) == expected
 
 
+@pytest.mark.slow
 def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_root: Path):
     with mounted(tmp_path / "small") as disk:
         subprocess.run(["cp", "-r", str(trained_root), str(disk / "checkpoints")], check=True)
@@ -106,6 +109,7 @@ def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_roo
             wait_until(lambda: client.get("/readyz").json()["model"] == "gru@70", "the new one is served")
 
 
+@pytest.mark.slow
 def test_full_disk_refuses_uploads_and_still_serves_texts(tmp_path: Path):
     text = small_text(6000)
     small = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "sample_every": 0}

@@ -2,11 +2,14 @@
 
 import logging
 
+import pytest
+
 from tests.faults.fuzz import TARGETS, fuzz
 
 CASES = 600
 
 
+@pytest.mark.slow
 def test_mutated_external_input_is_accepted_or_refused():
     logging.disable(logging.CRITICAL)
     try:

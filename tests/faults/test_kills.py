@@ -61,6 +61,7 @@ def forkserver(monkeypatch: pytest.MonkeyPatch) -> multiprocessing.context.ForkS
     return context
 
 
+@pytest.mark.slow
 def test_training_killed_50_times_at_random_ends_bit_identical(tmp_path: Path, forkserver):
     expected = reference()
     undisturbed = RunStore(tmp_path / "undisturbed").create("run", CONFIG, TEXT, "small.txt")

@@ -84,6 +84,7 @@ def aim(run: Run, outside: Path) -> None:
         replace(run.path / name, outside / "secret")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("links", [dangle, aim])
 def test_a_worker_writes_nothing_through_a_link(trained: RunStore, outside: Path, links):
     run = trained.get("gru")

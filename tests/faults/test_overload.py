@@ -4,12 +4,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.support.servers import server_process
 
 CAPACITY = 4 + 8  # texts
 
 
+@pytest.mark.slow
 def test_overload_is_refused_and_admitted_texts_are_whole(trained):
     with (
         server_process(trained.root, max_rows=4, max_queue=8) as client,
@@ -45,6 +47,7 @@ def check_advice(answer: httpx.Response) -> None:
     assert int(answer.headers["retry-after"]) == max(1, -(-milliseconds // 1000))
 
 
+@pytest.mark.slow
 def test_request_after_the_retry_time_is_admitted(trained):
     with server_process(trained.root, max_rows=2, max_queue=2) as client, ThreadPoolExecutor(4) as pool:
         client.post("/generate", json={"length": 2000})

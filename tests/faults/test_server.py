@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from app.store.run_store import RunStore
 from model.checkpoint import load
@@ -72,6 +73,7 @@ def persistent(port: int, requests: list[dict[str, Any]], texts: list[str]) -> i
     return broken
 
 
+@pytest.mark.slow
 def test_server_killed_under_load_loses_only_requests_in_flight(trained: RunStore):
     rng = random.Random(9)
     plans = [[any_request(rng) for _ in range(EACH)] for _ in range(CLIENTS)]

@@ -136,6 +136,7 @@ def test_import_of_a_zip_bomb_uses_little_memory_and_time(trained: RunStore, mem
         assert seconds < 20, kind
 
 
+@pytest.mark.slow
 def test_many_lines_are_checked_without_being_kept_in_memory(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 1.5}\n' * 200_000)

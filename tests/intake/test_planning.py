@@ -96,6 +96,7 @@ def test_requested_settings_are_kept_in_the_plan():
     assert (config.hidden, config.members, config.cell, config.validate_every) == (40, 1, "lstm", 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "streams"), [(800, 1), (2_000, 2), (10_000, 13), (1_000_000, 32)])
 def test_planned_streams_are_long_enough_to_carry_a_state(length, streams):
     assert plan_for(small_text(length)).config.streams == streams

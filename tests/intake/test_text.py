@@ -137,6 +137,7 @@ def test_every_text_encoding_of_python_is_known():
             known_encoding(name)
 
 
+@pytest.mark.slow
 @given(data=st.binary(max_size=60))
 def test_any_bytes_in_any_encoding_are_read_or_refused(data):
     for encoding in text_encodings():
@@ -221,6 +222,7 @@ def test_files_of_a_zip_are_read_in_order_of_their_names(tmp_path):
 COMPRESSIONS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_damaged_zip_is_read_or_refused(tmp_path, compression):
     whole = zipped(compression, **{"a.txt": small_text(3000).encode()})

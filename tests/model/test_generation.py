@@ -66,6 +66,7 @@ def test_decoder_steps_equal_network_steps(cell, layers):
         np.testing.assert_array_equal(one.logits[0], lanes.logits[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("laid_out", [lambda decoder: decoder, in_blocks], ids=["as found", "in blocks"])
 def test_rows_write_the_same_bytes_in_any_batch(cell, laid_out):
@@ -86,6 +87,7 @@ def test_rows_write_the_same_bytes_in_any_batch(cell, laid_out):
         assert [outcome(row) for row in rows] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 3, 64, 1000])
 def test_block_size_does_not_change_the_text(block):
     decoder = Decoder(random_network(), widest=4)

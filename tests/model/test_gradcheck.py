@@ -53,6 +53,7 @@ def test_parameters_and_initial_state_pass_complex_step(cell, layers, embedding)
         assert result.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_parameters_pass_centred_differences(cell):
     for result in check(make(cell, 2, embedding=4), "centred"):

@@ -81,6 +81,7 @@ def test_wrong_gradient_of_a_new_cell_is_caught(monkeypatch):
     assert not all(result.passed for result in check(test_gradcheck.make("leaky", 2), "complex-step"))
 
 
+@pytest.mark.slow
 def test_new_cell_writes_the_same_bytes_in_any_batch():
     test_generation.test_rows_write_the_same_bytes_in_any_batch("leaky", lambda decoder: decoder)
 

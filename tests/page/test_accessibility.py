@@ -13,6 +13,7 @@ def serious_faults(page: Page) -> list[tuple[str, list[str]]]:
     return [(one["id"], [node["html"] for node in one["nodes"]]) for one in grave]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_in_any_view(client, opened, viewport, scheme):
@@ -38,6 +39,7 @@ def test_axe_finds_nothing_serious_in_any_view(client, opened, viewport, scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], view
 
 
+@pytest.mark.slow
 def test_dialogs_return_the_focus_to_where_it_was(client, opened):
     page = opened(f"{client.base_url}#runs")
     for dialog, action in (("#fork", "Fork gru"), ("#delete", "Delete gru")):

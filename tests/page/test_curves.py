@@ -28,6 +28,7 @@ def steps(page: Page) -> int:
     return int(text.replace(",", "") or -1)
 
 
+@pytest.mark.slow
 def test_curve_grows_while_the_worker_trains(opened, tmp_path):
     store = RunStore(tmp_path / "checkpoints")
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
@@ -41,6 +42,7 @@ def test_curve_grows_while_the_worker_trains(opened, tmp_path):
             expect(page.locator("#curves-step")).not_to_have_text(step)
 
 
+@pytest.mark.slow
 def test_curve_continues_after_a_restart_of_the_server(opened, growing):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -62,6 +64,7 @@ def test_curve_continues_after_a_restart_of_the_server(opened, growing):
             assert all(re.fullmatch(r"\d+\.\d+\.\d+", place or "") for place in places)
 
 
+@pytest.mark.slow
 def test_run_is_followed_by_events_instead_of_polling(opened, growing):
     with server_process(growing.root) as client, worker_process(growing):
         page = opened(f"{client.base_url}#curves", expected=LOST)
@@ -80,6 +83,7 @@ def test_run_is_followed_by_events_instead_of_polling(opened, growing):
         )
 
 
+@pytest.mark.slow
 def test_legend_is_a_table_and_smoothing_has_no_bias(client, opened):
     page = opened(f"{client.base_url}#curves?run=classic")
     rows = page.locator("#curves-legend tr")
@@ -99,6 +103,7 @@ def test_legend_is_a_table_and_smoothing_has_no_bias(client, opened):
     assert recorded != f"{mean:.3f}"
 
 
+@pytest.mark.slow
 def test_curves_are_saved_as_csv(client, opened, tmp_path):
     page = opened(f"{client.base_url}#curves?run=classic")
     with page.expect_download() as downloading:

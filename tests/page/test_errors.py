@@ -10,6 +10,7 @@ from tests.support.servers import application
 FAILED = "Failed to load resource"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "title"),
     [

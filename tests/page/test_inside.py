@@ -1,10 +1,12 @@
 """Inside in a real browser: a text as the network reads it."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.support.browser import write
 
 
+@pytest.mark.slow
 def test_text_is_shown_by_surprise_and_by_unit(client, opened):
     page = opened(f"{client.base_url}#inside")
     page.fill("#inside-prompt", "the cat sat")
@@ -25,6 +27,7 @@ def test_text_is_shown_by_surprise_and_by_unit(client, opened):
     expect(page.locator("#inside-units button").last).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.slow
 def test_text_of_write_can_be_inspected(client, opened):
     page = opened(f"{client.base_url}#write")
     text = write(page, "the ", length="40")

@@ -30,6 +30,7 @@ def shown(page: Page) -> str:
     return page.locator("#live-text").text_content() or ""
 
 
+@pytest.mark.slow
 def test_passage_is_written_by_the_newest_checkpoint(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-title")).to_have_text("This network learned to write from small.txt")
@@ -49,6 +50,7 @@ def test_passage_is_replayed_from_noise_to_now(client, opened):
     assert shown(page) == passage(client, "gru@60")
 
 
+@pytest.mark.slow
 def test_slider_goes_back_and_returns_to_now(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-where")).to_contain_text("After update 60 ")
@@ -74,6 +76,7 @@ def test_passage_is_rewritten_while_a_run_trains(opened, tmp_path):
         expect(page).to_have_title("0% · growing · Charloom")
 
 
+@pytest.mark.slow
 def test_layout_does_not_shift_while_the_passage_changes(client, opened):
     page = opened("about:blank")
     page.add_init_script(f"({SHIFTS})()")
@@ -95,6 +98,7 @@ def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
     assert page.locator("#write-texts .text").first.text_content() == text
 
 
+@pytest.mark.slow
 def test_beginning_from_the_text_is_inserted_by_one_click(client, opened):
     page = opened(client.base_url)
     page.locator("#turn-beginnings button").first.click()
@@ -111,6 +115,7 @@ def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     assert page.locator("#turn-answer").text_content() == ""
 
 
+@pytest.mark.slow
 def test_chosen_run_is_kept_in_all_views_and_in_the_address(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     page.select_option("#run", "classic")
@@ -124,6 +129,7 @@ def test_chosen_run_is_kept_in_all_views_and_in_the_address(client, opened):
     expect(page.locator("#live")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
     page = opened(serving(RunStore(tmp_path).root).base_url)
     expect(page.locator("#live-title")).to_have_text("Teach a small neural network to write")
@@ -141,6 +147,7 @@ def test_word_is_explained_on_focus(client, opened):
     expect(page.locator("#tip")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_skip_link_is_the_first_stop_of_the_keyboard(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-text")).not_to_be_empty()

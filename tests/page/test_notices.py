@@ -25,6 +25,7 @@ def growing(tmp_path: Path) -> RunStore:
     return store
 
 
+@pytest.mark.slow
 def test_page_survives_a_restart_of_its_server(opened, trained_root: Path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -41,6 +42,7 @@ def test_page_survives_a_restart_of_its_server(opened, trained_root: Path):
             assert write(page, "the ") == before
 
 
+@pytest.mark.slow
 def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunStore):
     with server_process(growing.root) as client:
         page = opened(client.base_url, expected=LOST)
@@ -57,6 +59,7 @@ def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunSt
         write(page, "the ", length="30")
 
 
+@pytest.mark.slow
 def test_missing_worker_is_named_with_what_starts_one(opened, growing: RunStore):
     with server_process(growing.root) as client:
         page = opened(client.base_url, expected=LOST)

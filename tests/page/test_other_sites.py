@@ -52,6 +52,7 @@ def standing(client: httpx.Client) -> list[tuple[str, str]]:
     return [(run["name"], run["state"]) for run in runs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", ["", ADMIN], ids=["without keys", "after a Basic login"])
 @pytest.mark.parametrize(
     "path", ["/runs?name=stolen", "/runs/gru/fork?name=stolen", "/v1/fine_tuning/jobs/queued/cancel"]
@@ -105,6 +106,7 @@ def test_page_under_a_rebound_name_reads_nothing(page: Page, serving, trained_ro
     assert status == 403
 
 
+@pytest.mark.slow
 def test_own_page_can_change_runs(page: Page, serving, trained_root):
     client = serving(trained_root)
     page.goto(f"http://localhost:{client.base_url.port}/docs")

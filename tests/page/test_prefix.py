@@ -74,6 +74,7 @@ def behind_nginx(
         process.wait(LONGEST_WAIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stripped", [True, False], ids=["prefix taken off", "prefix left"])
 def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., Page], stripped: bool):
     url = behind_nginx(stripped)

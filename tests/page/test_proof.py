@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 
+@pytest.mark.slow
 def test_proof_is_run_for_a_cell(client, opened):
     page = opened(f"{client.base_url}#proof")
     page.select_option("#proof-network", "cell=gru")

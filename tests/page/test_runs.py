@@ -26,6 +26,7 @@ def state(page: Page, name: str) -> Locator:
     return page.locator(f"[data-run='{name}'] .state")
 
 
+@pytest.mark.slow
 def test_run_is_paused_resumed_and_stopped(opened, store: RunStore):
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
@@ -43,6 +44,7 @@ def test_run_is_paused_resumed_and_stopped(opened, store: RunStore):
         assert page.url.endswith("#live?run=growing")
 
 
+@pytest.mark.slow
 def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunStore, tmp_path):
     with server_process(trained.root) as client:
         page = opened(f"{client.base_url}#runs", expected=f"{LOST}|409")
@@ -81,6 +83,7 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
         assert len(client.get("/runs").json()["runs"]) == 1
 
 
+@pytest.mark.slow
 def test_deleted_run_is_removed_from_the_page(opened, trained: RunStore):
     with server_process(trained.root) as client:
         page = opened(f"{client.base_url}#write?run=classic", expected=f"{LOST}|404")
@@ -96,6 +99,7 @@ def test_deleted_run_is_removed_from_the_page(opened, trained: RunStore):
         expect(page.locator("#write-form [name=model]")).to_have_value("gru")
 
 
+@pytest.mark.slow
 def test_waiting_run_shows_its_position_in_the_queue(opened, store: RunStore):
     for name in ("first", "second", "third"):
         store.create(name, gru_like(steps=1_000_000), small_text(), "small.txt")
@@ -109,6 +113,7 @@ def test_waiting_run_shows_its_position_in_the_queue(opened, store: RunStore):
         expect(state(page, "second")).to_have_text("waits, 2 runs before it")
 
 
+@pytest.mark.slow
 def test_run_is_opened_in_write_and_as_a_report(client, opened):
     page = opened(f"{client.base_url}#runs")
     press(page, "Write", "classic")

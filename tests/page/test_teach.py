@@ -31,6 +31,7 @@ def bring(page: Page, text: str, steps: str = "400000") -> None:
     page.select_option("#teach [name=unit]", "steps")
 
 
+@pytest.mark.slow
 def test_text_is_inspected_before_it_is_trained(opened, store):
     with server_process(store.root) as client:
         page = opened(client.base_url, expected=LOST)
@@ -43,6 +44,7 @@ def test_text_is_inspected_before_it_is_trained(opened, store):
         assert not client.get("/runs").json()["runs"]
 
 
+@pytest.mark.slow
 def test_page_follows_the_training_of_its_text(opened, store):
     store.create("other", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
@@ -65,6 +67,7 @@ def test_page_follows_the_training_of_its_text(opened, store):
         assert store.get("my-notes-2").config.minutes == 3
 
 
+@pytest.mark.slow
 def test_unusable_text_is_refused_with_the_position(opened, store):
     with server_process(store.root) as client:
         page = opened(client.base_url, expected=f"{LOST}|422")
@@ -79,6 +82,7 @@ def test_unusable_text_is_refused_with_the_position(opened, store):
         assert store.get("pasted").text() == small_text()
 
 
+@pytest.mark.slow
 def test_file_dropped_anywhere_is_accepted(client, opened):
     page = opened(client.base_url)
     go(page, "write")

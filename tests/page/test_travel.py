@@ -1,6 +1,7 @@
 """Travel in a real browser: a network at every age."""
 
 import httpx
+import pytest
 from playwright.sync_api import expect
 
 
@@ -9,6 +10,7 @@ def text_of(client: httpx.Client, model: str, prompt: str, seed: int) -> str:
     return prompt + client.post("/generate", json=asked).json()["text"]
 
 
+@pytest.mark.slow
 def test_slider_shows_each_sample_of_a_training(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.support.browser import write
@@ -12,6 +13,7 @@ from tests.support.browser import write
 HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 
 
+@pytest.mark.slow
 def test_streamed_text_and_its_link_have_the_same_bytes(client, opened):
     page = opened(f"{client.base_url}#write")
     growing = """() => {
@@ -38,6 +40,7 @@ def test_streamed_text_and_its_link_have_the_same_bytes(client, opened):
     assert "the " + answer["text"] == text
 
 
+@pytest.mark.slow
 def test_variants_are_shown_side_by_side(client, opened):
     page = opened(client.base_url)
     first = write(page, "the ", length="60", seed="7", n="3")
@@ -65,6 +68,7 @@ def test_hostile_prompt_is_text_and_unseen_characters_are_marked(client, opened)
     assert "hacked" not in page.title() + hostile.title()
 
 
+@pytest.mark.slow
 def test_prompt_that_is_too_long_is_marked_and_can_be_cut_off(opened, serving, trained_root):
     page = opened(f"{serving(trained_root, max_prompt=40).base_url}#write")
     page.fill("#write-prompt", "the cat sat " * 5)
@@ -77,6 +81,7 @@ def test_prompt_that_is_too_long_is_marked_and_can_be_cut_off(opened, serving, t
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
+@pytest.mark.slow
 def test_page_waits_for_a_busy_server_as_long_as_requested(opened, serving, trained_root):
     client = serving(trained_root, rate_limit="1/5seconds")
     page = opened(client.base_url, expected="429")
@@ -98,6 +103,7 @@ def test_page_waits_for_a_busy_server_as_long_as_requested(opened, serving, trai
     assert max(waits) <= 5
 
 
+@pytest.mark.slow
 def test_text_to_copy_is_shown_and_selected_without_a_clipboard(trained, serving, opened):
     page = opened(serving(trained.root).base_url)
     write(page, "the ", length="30", seed="5")
@@ -117,6 +123,7 @@ def test_copied_link_keeps_and_names_its_checkpoint(trained, serving, opened):
     assert list(trained.get("gru").kept()) == [60]
 
 
+@pytest.mark.slow
 def test_copied_link_of_a_removed_checkpoint_reports_it(trained, serving, opened):
     page = opened(serving(trained.root).base_url, expected="404")
     write(page, "the ", length="30", seed="5")
@@ -138,6 +145,7 @@ def test_two_temperatures_are_compared_with_one_seed(client, opened):
         assert text == "the " + answer["text"]
 
 
+@pytest.mark.slow
 def test_python_to_copy_gives_every_variant(client, opened, tmp_path):
     page = opened(f"{client.base_url}#write")
     write(page, "the ", length="40", seed="7", n="3")
@@ -151,6 +159,7 @@ def test_python_to_copy_gives_every_variant(client, opened, tmp_path):
     assert printed == "".join(f"{text}\n" for text in texts)
 
 
+@pytest.mark.slow
 def test_text_is_continued_from_where_it_ends(client, opened):
     page = opened(f"{client.base_url}#write")
     text = write(page, "the ", length="40", seed="7")

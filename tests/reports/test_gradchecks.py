@@ -64,6 +64,7 @@ def test_assignments_network_is_within_its_tolerances(client: httpx.Client):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["classic", "gru@20"])
 def test_a_checkpoint_is_checked_by_complex_step(client: httpx.Client, model):
     report = client.get("/gradcheck", params={"model": model, "method": "complex-step"}).json()
@@ -102,6 +103,7 @@ def test_repeated_check_is_answered_from_the_cache(trained_root: Path):
     in_a_loop(scenario, trained_root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [None, "gru"])
 def test_fresh_networks_need_neither_run_nor_text(serving, tmp_path: Path, cell):
     client = serving(tmp_path / "empty")
@@ -146,6 +148,7 @@ def test_long_sequences_are_checked_on_the_assignments_length(trained: RunStore)
     assert gradchecks.task_of(model, "centred").length == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
 @pytest.mark.parametrize("method", ["centred", "complex-step"])
 def test_check_of_a_fresh_network_of_any_cell_passes(client: httpx.Client, cell, method):

@@ -54,6 +54,7 @@ def alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_picture_requested_several_times_is_drawn_once():
     async def scenario() -> None:
         renderer = Renderer(60)

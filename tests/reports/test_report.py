@@ -30,6 +30,7 @@ def test_possibly_truncated_words_are_not_counted():
     assert (passage.words, passage.known) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["classic", "gru"])
 def test_page_contains_the_whole_report(client: httpx.Client, run):
     answer = client.get("/report", params={"model": run})
@@ -67,6 +68,7 @@ def test_report_is_available_as_markdown(client: httpx.Client):
     assert "|---|" in answer.text
 
 
+@pytest.mark.slow
 def test_generated_text_is_escaped_in_the_report(trained, serving):
     run = trained.get("gru")
     hostile = "<script>alert(1)</script>"
@@ -81,6 +83,7 @@ def test_an_unknown_run_has_no_report(client: httpx.Client):
     assert client.get("/report", params={"model": "nobody"}).status_code == 404
 
 
+@pytest.mark.slow
 def test_the_command_writes_one_file(trained, tmp_path):
     command = [sys.executable, "-P", "-m", "app.cli", "report", "classic", "--store", str(trained.root)]
     done = subprocess.run(

@@ -55,6 +55,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.reports.gradchecks.GradientChecks.report", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["html", "markdown"])
 @pytest.mark.usefixtures("unchecked")
 def test_report_has_method_caption_author_and_rare_characters(root, serving, form):
@@ -95,6 +96,7 @@ def test_markdown_report_links_its_picture(client: httpx.Client):
     assert client.get(link).content.startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_command_writes_the_picture_next_to_the_markdown(trained, tmp_path):
     command = [sys.executable, "-P", "-m", "app.cli", "report", "gru", "--store", str(trained.root)]
     target = tmp_path / "my report.md"
@@ -107,6 +109,7 @@ def test_command_writes_the_picture_next_to_the_markdown(trained, tmp_path):
     assert (tmp_path / "my report.svg").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_imported_run_without_its_text_has_a_report(client, serving, tmp_path):
     exported = client.get("/runs/gru/export", params={"step": "best"}).content
     other = serving(tmp_path / "other")
@@ -125,6 +128,7 @@ def test_waiting_run_has_a_report(trained, serving):
     assert str(trained.root) not in answer.text
 
 
+@pytest.mark.slow
 def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, monkeypatch):
     """Found, and then gone: the training has written a better one and removed it."""
     run = trained.get("gru")
@@ -145,6 +149,7 @@ def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, 
     assert len(re.findall(r"<td>\d\.\de-\d\d</td>", page)) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving):
     client = serving(trained.root)

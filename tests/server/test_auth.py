@@ -97,6 +97,7 @@ def test_every_route_but_health_needs_a_key(guarded):
     assert guarded.get("/runs/../healthz/../metrics").status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"authorization": "Bearer s3cre"}, {"authorization": "Basic ???"}])
 def test_unknown_key_is_401_in_the_shape_of_the_route(guarded, given):
     native = guarded.post("/generate", json={}, headers=given)
@@ -172,6 +173,7 @@ def test_rate_limit_counts_texts_and_not_requests(serving, trained_root):
     assert status("/v1/completions", model="gru", prompt="a", max_tokens=1, n=3, stream=True) == 429
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

@@ -22,6 +22,7 @@ def server(trained_root: Path) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "begin",
     [b"", b"POST /gene", HEAD, HEAD + b"Content-Length: 100\r\n\r\n", HEAD + b"Content-Length: 100\r\n\r\n{"],
@@ -61,6 +62,7 @@ def test_request_sent_in_parts_in_time_is_answered(server):
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_kept_connection_may_outlast_the_limit_of_a_request(server):
     end = time.monotonic() + 1.2
     while time.monotonic() < end:
@@ -97,6 +99,7 @@ def test_endless_body_is_refused_in_bounded_memory(server):
     assert server.get("/healthz").status_code == 200
 
 
+@pytest.mark.slow
 def test_unread_streams_end_and_free_their_places(trained_root):
     limits = {"deadline_seconds": 1, "max_streams": 8, "max_length": 3_000_000, "access_log": False}
     with server_process(trained_root, **limits) as client, contextlib.ExitStack() as stack:
@@ -110,6 +113,7 @@ def test_unread_streams_end_and_free_their_places(trained_root):
         )
 
 
+@pytest.mark.slow
 def test_long_body_sent_slowly_but_steadily_is_accepted(tmp_path):
     """Here 400 kB in a second, with half a second for what is short."""
     (tmp_path / "store").mkdir()
@@ -124,6 +128,7 @@ def test_long_body_sent_slowly_but_steadily_is_accepted(tmp_path):
         assert rest(connection).startswith(b"HTTP/1.1 202 ")
 
 
+@pytest.mark.slow
 def test_upload_below_the_minimum_speed_frees_its_place(tmp_path):
     """At 32 kB/s; eight of these would hold the places of all uploads."""
     (tmp_path / "store").mkdir()

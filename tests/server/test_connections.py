@@ -123,6 +123,7 @@ def test_client_with_half_closed_connection_is_answered(open_server: httpx.Clien
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["text"]) == 9000
 
 
+@pytest.mark.slow
 def test_work_of_a_disconnected_client_is_cancelled(trained_root):
     limits = {"max_length": 3_000_000, "deadline_seconds": 600}
     with application(trained_root, **limits) as client:
@@ -137,6 +138,7 @@ def test_work_of_a_disconnected_client_is_cancelled(trained_root):
         wait_until(lambda: not running(), "the work is cancelled")
 
 
+@pytest.mark.slow
 def test_idle_connections_are_closed_for_new_ones(trained_root):
     """At 512 descriptors; each of the 600 would hold one for `read_seconds`."""
     with (
@@ -154,6 +156,7 @@ def test_idle_connections_are_closed_for_new_ones(trained_root):
         assert rest(crowd[0]) == b"", "the one that was idle longest is closed first"
 
 
+@pytest.mark.slow
 def test_connections_with_slow_bodies_are_closed_for_new_ones(trained_root):
     with (
         server_process(trained_root, descriptors=512, read_seconds=600, access_log=False) as client,

@@ -3,12 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import pytest
+
 from app.store.run_store import RunStore
 from tests.support.runs import wait_until
 from tests.support.servers import server_process
 from tests.support.stores import announce
 
 
+@pytest.mark.slow
 def test_restart_keeps_the_texts_and_finds_new_checkpoints(trained: RunStore):
     request = {"prompt": "the ", "length": 300, "seed": 11, "temperature": 0.8, "model": "gru@60"}
     with server_process(trained.root) as client:
@@ -21,6 +24,7 @@ def test_restart_keeps_the_texts_and_finds_new_checkpoints(trained: RunStore):
         assert client.get("/loss-curve.png").content.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_short_requests_are_answered_during_a_long_text(trained: RunStore):
     limits = {"max_length": 3_000_000, "deadline_seconds": 60, "grace_seconds": 1}
     # in this order: the server is stopped with the long text in flight
@@ -33,6 +37,7 @@ def test_short_requests_are_answered_during_a_long_text(trained: RunStore):
     assert (long.result().status_code, long.result().json()["error"]["code"]) == (503, "shutting_down")
 
 
+@pytest.mark.slow
 def test_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore):
     limits = {"max_length": 3_000_000, "grace_seconds": 0.3}
     with ExitStack() as stack:
@@ -47,6 +52,7 @@ def test_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore)
     assert '"code":"shutting_down"' in told[told.index("event: error") + 1]
 
 
+@pytest.mark.slow
 def test_settings_are_read_from_the_environment(trained: RunStore):
     with server_process(trained.root, max_length=7, log_format="json") as client:
         error = client.post("/generate", json={"length": 8}).json()["error"]

@@ -37,6 +37,7 @@ def stream_begun(client: httpx.Client) -> tuple[threading.Thread, list[str]]:
     return thread, lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_server_asked_to_stop_finishes_its_texts(trained: RunStore, number: int):
     with server_process(trained.root, grace_seconds=30, max_length=200_000) as client:
@@ -52,6 +53,7 @@ def test_server_asked_to_stop_finishes_its_texts(trained: RunStore, number: int)
         assert client.process.wait(LONGEST_WAIT) == 0
 
 
+@pytest.mark.slow
 def test_second_interrupt_ends_the_server_immediately(trained: RunStore, tmp_path: Path):
     log = tmp_path / "log"
     with server_process(trained.root, log=log, **LONG) as client:
@@ -75,6 +77,7 @@ def draining(client: httpx.Client) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-", "2>/dev/full"])
 def test_server_runs_without_standard_streams(tmp_path: Path, trained: RunStore, closed: str):
     program = "import sys; from app.cli import main; sys.exit(main(sys.argv[1:]))"

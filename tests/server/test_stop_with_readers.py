@@ -11,6 +11,7 @@ from app.store.run_store import RunStore
 from tests.support.servers import server_process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/runs/gru/export", "/samples?model=gru", "/report?model=gru"])
 def test_unread_answer_ends_at_shutdown_without_a_traceback(trained: RunStore, tmp_path: Path, path: str):
     line = b'{"step": %d, "kind": "sample", "text": "%s"}\n'

@@ -58,6 +58,7 @@ def test_bias_forbids_and_forces_characters(client):
     assert error["field"] == "logit_bias"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -105,6 +105,7 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes two other users, which root alone can")
 def test_two_users_of_a_group_share_a_store(open_folder: Path):
     root = open_folder / "store"

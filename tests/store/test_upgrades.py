@@ -51,6 +51,7 @@ def test_past_store_is_served_and_listed(golden, serving):
     assert len(client.get("/runs").json()["runs"]) == len(expected)
 
 
+@pytest.mark.slow
 def test_stopped_run_of_a_past_store_resumes_and_finishes(golden):
     store, expected = golden
     unfinished = [run for run in store.list() if run.status.state == "queued"]

@@ -108,6 +108,7 @@ def test_learning_rate_that_is_too_high_is_reduced(tmp_path):
     assert (run.status.smooth_loss or math.inf) < 3.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_worker_killed_during_a_rollback_resumes_exactly(tmp_path, monkeypatch, times):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

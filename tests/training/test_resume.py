@@ -41,6 +41,7 @@ def undisturbed(folder: Path, config: RunConfig) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stride"), [("classic", 2), ("gru", 3), ("lstm", 10)])
 def test_worker_killed_at_every_disk_change_resumes_exactly(
     tmp_path: Path, monkeypatch, name: str, stride: int
@@ -62,6 +63,7 @@ def test_worker_killed_at_every_disk_change_resumes_exactly(
     assert killer.changes > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shards"), [("classic", 1), ("gru", 2)])
 def test_worker_process_killed_at_random_resumes_exactly(tmp_path: Path, name: str, shards: int):
     config = CONFIGS[name].replace(steps=200, sample_every=50, record_every=1, shards=shards)
@@ -86,6 +88,7 @@ def test_worker_process_killed_at_random_resumes_exactly(tmp_path: Path, name: s
     assert outcome(run) == expected
 
 
+@pytest.mark.slow
 def test_sigterm_and_sigint_save_the_last_step_and_exit_with_0(tmp_path: Path):
     config = CONFIGS["classic"].replace(steps=100_000, checkpoint_every=100_000, sample_every=0)
     run = new_run(tmp_path / "store", config)

@@ -207,6 +207,7 @@ def test_unwritable_state_does_not_keep_the_worker_busy(store: RunStore, monkeyp
     assert "its state could not be written" in caplog.text
 
 
+@pytest.mark.slow
 def test_waiting_worker_picks_up_a_new_run(store: RunStore):
     store.root.mkdir()
     with worker_process(store) as worker:
