@@ -84,7 +84,7 @@ def test_prompt_that_is_too_long_is_marked_and_can_be_cut_off(opened, serving, t
 @pytest.mark.slow
 def test_page_waits_for_a_busy_server_as_long_as_requested(opened, serving, trained_root):
     client = serving(trained_root, rate_limit="1/5seconds")
-    page = opened(client.base_url, expected="429")
+    page = opened(f"{client.base_url}#write", expected="429")
     write(page, "the ", length="30")
     page.evaluate(
         """() => {
