@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.browser import BROWSERS, FLAGS, NARROW, WIDE
+from tests.support.browser import BROWSERS, FLAGS, NAMED, NARROW, WIDE
 
 LONGEST = 120  # seconds
 DROPPED = 200_000  # characters
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--corpus", type=Path, default=Path("corpora/shakespeare.txt"))
     corpus = parser.parse_args().corpus
-    path = os.environ.get("CHARLOOM_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)))
+    path = NAMED or next(filter(None, map(shutil.which, BROWSERS)))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         playwright = stack.enter_context(sync_playwright())

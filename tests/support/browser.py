@@ -11,6 +11,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from tests.support.runs import LONGEST_WAIT
 
+# taken out of the environment, where the program under test would call them unknown settings
+NAMED = os.environ.pop("CHARLOOM_TEST_BROWSER", None)
+NEEDED = os.environ.pop("CHARLOOM_TEST_NEEDS_BROWSER", None) is not None
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -23,9 +26,9 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHARLOOM_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = NAMED or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        if "CHARLOOM_TEST_NEEDS_BROWSER" in os.environ:
+        if NEEDED:
             pytest.fail(HINT)
         pytest.skip(HINT)
     with sync_playwright() as playwright:
