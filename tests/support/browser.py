@@ -19,7 +19,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 # names of other sites, which lead here as after DNS rebinding
 FLAGS += ["--host-resolver-rules=MAP *.example 127.0.0.1"]
-LOST = "net::ERR_"  # for pages that are still open when the server of their test ends
+# for pages that are still open when the server of their test ends: it refuses what is new, then it is gone
+LOST = r"net::ERR_|503 \(Service Unavailable\)"
 HINT = "no Chromium: `apt install chromium`, or name one with CHARLOOM_TEST_BROWSER=/path/to/chrome"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
@@ -52,7 +53,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
         def heard(message: ConsoleMessage) -> None:
             if message.type == "error" and not (expected and re.search(expected, message.text)):
-                complaints.append(message.text)
+                complaints.append(f"{message.text} ({message.location.get('url')})")
 
         page.on("console", heard)
         page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
