@@ -34,6 +34,11 @@ def utf8_json(value: Any) -> bytes:
     return to_json(value, inf_nan_mode="null")
 
 
+def whole(value: Any, dumps: Dumps) -> bytes:
+    """`value`, which may hold `Items`, as JSON: the bytes of its pieces."""
+    return b"".join(_parts(value, dumps)) if _holds_items(value) else dumps(value)
+
+
 def pieces(value: Any, dumps: Dumps) -> Iterator[bytes]:
     """`value`, which may hold `Items`, as JSON in pieces of about PIECE_BYTES."""
     piece = bytearray()
@@ -44,6 +49,14 @@ def pieces(value: Any, dumps: Dumps) -> Iterator[bytes]:
             piece.clear()
     if piece:
         yield bytes(piece)
+
+
+def _holds_items(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_items, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_items, value))
+    return isinstance(value, Items)
 
 
 def _parts(value: Any, dumps: Dumps) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -78,6 +79,7 @@ def is_allowed(host: str, hosts: Sequence[str]) -> bool:
     )
 
 
+@lru_cache(256)
 def is_address(name: str) -> bool:
     """Whether it is an IP address, in brackets or not."""
     try:
