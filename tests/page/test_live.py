@@ -166,4 +166,6 @@ def test_long_name_of_a_run_fits(opened, tmp_path, viewport):
         expect(page.locator("#live-title")).to_contain_text("ttt")
         for view in ("live", "write", "travel", "curves", "inside", "proof", "runs"):
             go(page, view)
+            if view == "curves":  # drawn once the curve has come
+                expect(page.locator("#curves-runs label")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], view
