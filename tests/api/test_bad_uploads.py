@@ -175,6 +175,7 @@ def test_a_broken_zip_is_refused_with_the_reason(server, path, name):
     assert send(server, path, zips()[name], ZIP).status_code in REFUSED
 
 
+@pytest.mark.slow
 def test_file_name_in_a_zip_or_form_is_not_used_as_a_path(server):
     secret = server.root.parent / "written"
     names = ["../written", str(secret), "a/../../written", "..\\written", "run.json/../../written"]

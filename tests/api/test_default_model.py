@@ -44,6 +44,7 @@ def test_configured_best_follows_the_best_checkpoint_of_the_run(serving, trained
     assert answered_by(client, model="gru") == "gru@60"
 
 
+@pytest.mark.slow
 def test_configured_model_stays_the_default_after_other_runs(serving, trained):
     client = serving(trained.root, model="gru")
     free = serving(trained.root)

@@ -149,6 +149,7 @@ def test_job_is_paused_resumed_and_cancelled_during_training(ai, store):
         ai.fine_tuning.jobs.pause(job.id)
 
 
+@pytest.mark.slow
 def test_events_of_a_job_are_listed_in_pages(ai, store):
     job = job_on(ai, uploaded(ai))
     train_all(store)

@@ -263,6 +263,7 @@ def test_text_in_progress_is_not_changed_by_a_new_checkpoint(serving, trained: R
         assert long.result().json() == undisturbed
 
 
+@pytest.mark.slow
 def test_same_request_gives_the_same_bytes_next_to_any_others(client: httpx.Client):
     def ask(seed: int) -> str:
         return client.post(

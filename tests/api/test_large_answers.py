@@ -174,6 +174,7 @@ def test_unread_large_answer_is_cut_and_frees_its_place(serving, trained_root, m
     assert client.post("/generate", json={"length": 5}).status_code == 200
 
 
+@pytest.mark.slow
 def test_only_large_answers_take_one_of_the_bounded_places(serving, trained_root, monkeypatch):
     monkeypatch.setattr("app.main.LARGE_ANSWERS", 1)
     client = serving(trained_root)

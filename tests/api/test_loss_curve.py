@@ -97,6 +97,7 @@ def test_curve_grows_during_training(serving, trained: RunStore):
     assert client.get("/loss-curve.json").json()["version"] != first["version"]
 
 
+@pytest.mark.slow
 def test_run_without_points_still_has_a_picture(serving, trained: RunStore):
     trained.get("gru").history_path.unlink()
     client = serving(trained.root)

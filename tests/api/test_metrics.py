@@ -51,6 +51,7 @@ def test_metric_names_and_types_do_not_change(client):
     assert {"process_resident_memory_bytes", "process_open_fds"} <= process.keys()
 
 
+@pytest.mark.slow
 def test_metrics_count_requests_and_characters(serving, trained_root):
     client = serving(trained_root, max_body_bytes=1000)
     client.post("/generate", json={"prompt": "the ", "length": 30, "n": 2})

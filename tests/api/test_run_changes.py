@@ -81,6 +81,7 @@ def test_deletion_of_a_run_in_training_is_refused(serving, trained: RunStore, mo
     assert api.delete("/runs/classic").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_change_that_waits_too_long_is_refused_without_a_path(serving, trained: RunStore, monkeypatch):
     monkeypatch.setattr("app.store.run_store.CHANGE_SECONDS", 0.1)
     api = serving(trained.root)

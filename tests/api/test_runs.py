@@ -69,6 +69,7 @@ def left_behind(store: RunStore) -> list[str]:
     return [path.name for path in store.root.iterdir() if path.name.startswith((".tmp", "tmp"))]
 
 
+@pytest.mark.slow
 def test_uploaded_text_becomes_a_served_model(api, store):
     answer = upload(api, name="mine")
     assert answer.status_code == 202
@@ -89,6 +90,7 @@ def test_uploaded_text_becomes_a_served_model(api, store):
     assert texts[0] != texts[1]
 
 
+@pytest.mark.slow
 def test_two_uploads_at_once_are_both_trained(api, store):
     answers: list[httpx.Response] = []
     threads = [threading.Thread(target=lambda: answers.append(upload(api))) for _ in range(2)]
@@ -129,6 +131,7 @@ def test_latin_1_file_is_accepted_only_with_its_encoding_named(api, store):
     assert store.get("mine").text().startswith("caf\xe9 au lait")
 
 
+@pytest.mark.slow
 def test_text_of_emoji_is_accepted(api, store):
     text = "".join(f"I am {face} and you are {face}. " for face in "😀😃😄🙂🙃😉" * 60)
     assert upload(api, text, name="mine").status_code == 202
@@ -388,6 +391,7 @@ def test_run_with_higher_priority_is_trained_first(api, store):
     assert Worker(store, lambda: False).next_run().name == "second"
 
 
+@pytest.mark.slow
 def test_only_model_is_deleted_only_when_forced(api, store):
     upload(api, name="mine")
     train_all(store)
@@ -425,6 +429,7 @@ def test_events_resumed_from_any_cursor_have_no_gap_or_repeat(api, store):
     assert api.get("/runs/mine/events", headers={"last-event-id": events[-1][1]}).status_code == 204
 
 
+@pytest.mark.slow
 def test_run_set_back_to_an_earlier_step_repeats_its_events(api, store, monkeypatch):
     monkeypatch.setattr("app.store.loss_curves.FRESH_SECONDS", -1)
     upload(api, name="mine")
@@ -461,6 +466,7 @@ def test_fork_starts_from_the_weights_and_adds_new_characters(api, store):
     assert api.post("/runs/mine/fork", params={"hidden": 9}).status_code == 422
 
 
+@pytest.mark.slow
 def test_an_exported_run_is_the_same_model_elsewhere(api, store):
     upload(api, name="mine", licence="public domain")
     train_all(store)

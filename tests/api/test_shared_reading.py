@@ -65,6 +65,7 @@ def test_only_the_requested_checkpoint_of_a_long_run_is_built(long, serving, mon
     assert second["step_number"] < 60
 
 
+@pytest.mark.slow
 def test_held_out_loss_of_a_checkpoint_has_its_step(long, serving):
     long.get("gru").checkpoint_path(60).rename(long.get("gru").checkpoint_path(63))
     client = serving(long.root)
@@ -73,6 +74,7 @@ def test_held_out_loss_of_a_checkpoint_has_its_step(long, serving):
     assert (newest["metrics"]["valid_step"], newest["metrics"]["valid_loss"]) == (60, 0.06)
 
 
+@pytest.mark.slow
 def test_event_pages_have_each_event_once_newest_first(long, serving):
     client = serving(long.root)
     seen: list[str] = []

@@ -64,6 +64,7 @@ def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys
     assert [other.name for other in RunStore("checkpoints").list()] == ["my-text"]
 
 
+@pytest.mark.slow
 def test_trained_run_can_generate_and_is_listed(folder: Path, capsys):
     assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.01"]) == 0
     out = capsys.readouterr().out
@@ -88,6 +89,7 @@ def test_trained_run_can_generate_and_is_listed(folder: Path, capsys):
     assert re.search(r"my-text +finished +30 +30 ", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_same_command_continues_and_leaves_a_finished_run(folder: Path, capsys, monkeypatch):
     command = ["train", "My Text.txt", *SMALL.split(), "--record-every", "1"]
     assert main([*command, "--name", "undisturbed"]) == 0
@@ -139,6 +141,7 @@ def test_failed_run_is_retried_and_reports_the_reason(folder: Path, capsys):
     assert len(heartbeats) == 2
 
 
+@pytest.mark.slow
 def test_warning_is_shown_as_a_sentence(folder: Path, capsys):
     explode = "--preset gru --hidden 16 --streams 2 --sequence-length 10 --checkpoint-every 10 --clip none"
     command = f"{explode} --learning-rate 10 --steps 200 --validate-every 50 --weight-decay 0.3"
@@ -238,6 +241,7 @@ def test_no_arguments_prints_the_help(capsys):
     assert "Usage: charloom" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_closed_output_pipe_is_not_an_error(folder: Path):
     assert main(["train", "My Text.txt", *SMALL.split()]) == 0
     command = [sys.executable, "-m", "app.cli", "train", "--help"]

@@ -97,6 +97,7 @@ def test_an_export_is_imported_again(where, store, capsys):
     assert store.get("again").checkpoints().keys() == {40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

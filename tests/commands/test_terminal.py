@@ -49,6 +49,7 @@ def test_command_survives_a_terminal_that_lacks_a_character(tmp_path: Path, envi
         assert done.stdout
 
 
+@pytest.mark.slow
 def test_training_survives_a_closed_output_pipe(tmp_path: Path):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     command = [sys.executable, "-P", "-m", "app.cli", "train", "text.txt", *SMALL.split()]
@@ -61,6 +62,7 @@ def test_training_survives_a_closed_output_pipe(tmp_path: Path):
     assert RunStore(tmp_path / "checkpoints").get("text").status.state == "finished"
 
 
+@pytest.mark.slow
 def test_foreign_names_and_samples_do_not_control_the_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     RunStore("checkpoints").create("mine", classic_like(), small_text(), HOSTILE)

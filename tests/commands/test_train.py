@@ -54,6 +54,7 @@ def test_train_of_a_paused_run_ends_and_names_the_command(store, monkeypatch, ca
     assert {path.name: path.stat().st_mtime_ns for path in store.get("text").path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_train_continues_a_resumed_run(store, capsys, monkeypatch):
     def pause(self: LineDisplay, status: Status) -> None:
         if status.state == "training" and status.step == 0:

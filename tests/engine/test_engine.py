@@ -218,6 +218,7 @@ def test_passed_deadline_raises_in_run_and_stream(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
+@pytest.mark.slow
 def test_full_queue_refuses_with_the_time_of_the_backlog(engines, decoder):
     engine = engines(max_rows=2, max_queue=3)
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(5)]
@@ -421,6 +422,7 @@ def test_row_that_cannot_join_fails_only_its_own_job(engines, decoder, monkeypat
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_counters_balance_after_random_stops_and_cancellations(engines, decoder):
     """Stops, cancelled and late jobs, waiting or running: not a place, not a character is lost."""
     engine, rng = engines(max_rows=6, max_queue=30), random.Random(0)

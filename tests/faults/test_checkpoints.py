@@ -133,6 +133,7 @@ def point_outside(run: Run) -> None:
     (run.path / "latest.json").write_text(text.replace("step-000000060", "../classic/step-000000060"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [remove, point_at_nothing, point_outside])
 def test_newest_file_is_used_without_a_valid_latest_json(serving, trained: RunStore, fault):
     for run in trained.list():

@@ -73,6 +73,7 @@ def test_a_file_name_that_is_not_utf8_can_be_trained_on(latin1_file):
     assert run.spec.corpus_name == "caf\ufffd.txt"
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_not_utf8_can_be_added_and_imported(latin1_file, capsys):
     assert main(["runs", "add", str(latin1_file), *options()]) == 0
     assert RunStore("checkpoints").get("caf").spec.corpus_name == "caf\ufffd.txt"
@@ -80,6 +81,7 @@ def test_a_file_name_that_is_not_utf8_can_be_added_and_imported(latin1_file, cap
     assert "not an exported run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_missing_file_with_non_utf8_name_is_reported_in_one_line(latin1_file, capfd):
     for command in (["train"], ["runs", "add"], ["runs", "import"], ["serve", "--port", "0", "--corpus"]):
         assert main([*command, "n\udce9.txt"]) == 2

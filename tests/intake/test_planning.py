@@ -102,6 +102,7 @@ def test_planned_streams_are_long_enough_to_carry_a_state(length, streams):
     assert plan_for(small_text(length)).config.streams == streams
 
 
+@pytest.mark.slow
 def test_held_out_part_of_a_long_text_is_bounded():
     assert plan_for(small_text(2_000_000)).config.validation_fraction == 0.05
     assert plan_for(small_text(20_000)).config.validation_fraction == 0.1

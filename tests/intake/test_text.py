@@ -45,6 +45,7 @@ def warnings(contents: Contents) -> list[str]:
     return [finding.code for finding in contents.findings]
 
 
+@pytest.mark.slow
 @given(lines=LINES, marked=st.booleans())
 def test_utf8_is_read_with_line_feeds_and_without_its_bom(tmp_path_factory, lines, marked):
     data = UTF8_MARK * marked + "".join(line + end for line, end in lines).encode()

@@ -60,6 +60,7 @@ def test_parameters_pass_centred_differences(cell):
         assert result.relative_error < 1e-8, result
 
 
+@pytest.mark.slow
 def test_assignment_network_has_a_tenth_of_the_reported_error():
     """All 23,000-odd parameters would take seconds; an even spread of each tensor is the same check.
 

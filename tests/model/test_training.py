@@ -180,6 +180,7 @@ def test_loss_that_is_not_a_number_is_reported():
         training.update()
 
 
+@pytest.mark.slow
 def test_network_learns_the_text():
     events = list(train(start(GRU.replace(steps=300, sample_every=0, best_sample_length=0))))
     assert events[-1].validation_loss < 1.0 < events[0].validation_loss

@@ -30,6 +30,7 @@ def test_error_is_a_page_with_a_way_back(client, opened, path, title):
     expect(page.locator("#runs-title")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_error_of_an_empty_store_shows_no_path(opened, tmp_path):
     RunStore(tmp_path / "checkpoints").root.mkdir()
     with application(tmp_path / "checkpoints") as client:

@@ -41,6 +41,7 @@ def test_passage_is_written_by_the_newest_checkpoint(client, opened):
     expect(page.locator("#live-among")).to_have_text(re.compile(r"\d+\.\d"))
 
 
+@pytest.mark.slow
 def test_passage_is_replayed_from_noise_to_now(client, opened):
     page = opened(client.base_url)
     expect(page.locator("#live-where")).to_contain_text("After update 0 ")
@@ -62,6 +63,7 @@ def test_slider_goes_back_and_returns_to_now(client, opened):
     expect(page.locator("#live-where")).to_contain_text("After update 60 ")
 
 
+@pytest.mark.slow
 def test_passage_is_rewritten_while_a_run_trains(opened, tmp_path):
     store = RunStore(tmp_path / "checkpoints")
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=100), small_text(), "small.txt")
@@ -85,6 +87,7 @@ def test_layout_does_not_shift_while_the_passage_changes(client, opened):
     assert page.evaluate("window.shifted") < 0.05
 
 
+@pytest.mark.slow
 def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
     page = opened(client.base_url)
     expect(page.locator("#turn-write")).to_be_enabled()
@@ -106,6 +109,7 @@ def test_beginning_from_the_text_is_inserted_by_one_click(client, opened):
     assert page.locator("#turn-answer .prompt").text_content() == passage(client, "gru@0")[:-380]
 
 
+@pytest.mark.slow
 def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     page = opened(client.base_url, expected="422")
     expect(page.locator("#turn-write")).to_be_enabled()
@@ -138,6 +142,7 @@ def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
     expect(page.locator("#teach-drop")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_word_is_explained_on_focus(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-text")).not_to_be_empty()
@@ -157,6 +162,7 @@ def test_skip_link_is_the_first_stop_of_the_keyboard(client, opened):
     expect(page.locator("#live")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_long_name_of_a_run_fits(opened, tmp_path, viewport):
     store = RunStore(tmp_path / "checkpoints")

@@ -70,6 +70,7 @@ def test_missing_worker_is_named_with_what_starts_one(opened, growing: RunStore)
             expect(page.locator("#live-text")).not_to_be_empty()
 
 
+@pytest.mark.slow
 def test_missing_key_is_requested(opened, growing: RunStore):
     with server_process(growing.root, api_keys=KEYS) as client, worker_process(growing):
         page = opened(

@@ -96,6 +96,7 @@ def test_page_of_another_site_cannot_act(
     assert standing(client) == before
 
 
+@pytest.mark.slow
 def test_page_under_a_rebound_name_reads_nothing(page: Page, serving, trained_root):
     client = serving(trained_root)
     answer = page.goto(f"http://evil.example:{client.base_url.port}/runs")

@@ -21,6 +21,7 @@ def test_slider_shows_each_sample_of_a_training(client, opened):
     assert page.locator("#travel-text").text_content() == samples[0]["text"]
 
 
+@pytest.mark.slow
 def test_own_beginning_is_continued_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     page.get_by_text("Your beginning, each time").click()
@@ -37,6 +38,7 @@ def test_own_beginning_is_continued_at_every_step(client, opened):
     expect(page.locator("#travel-text")).to_have_text(last, use_inner_text=False)
 
 
+@pytest.mark.slow
 def test_refusal_is_not_in_the_box_of_the_network(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic", expected="422")
     page.get_by_text("Your beginning, each time").click()
@@ -48,11 +50,13 @@ def test_refusal_is_not_in_the_box_of_the_network(client, opened):
     assert page.locator("#travel-text").text_content() == before
 
 
+@pytest.mark.slow
 def test_address_with_a_step_opens_that_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic&step=20")
     expect(page.locator("#travel-step")).to_contain_text("classic after 20 updates")
 
 
+@pytest.mark.slow
 def test_box_keeps_its_height_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")

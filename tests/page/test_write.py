@@ -49,6 +49,7 @@ def test_variants_are_shown_side_by_side(client, opened):
     assert texts[0] == first == write(page, "the ", n="1")
 
 
+@pytest.mark.slow
 def test_hostile_prompt_is_text_and_unseen_characters_are_marked(client, opened):
     page = opened(f"{client.base_url}#write", expected="422")
     page.fill("#write-prompt", HOSTILE)
@@ -115,6 +116,7 @@ def test_text_to_copy_is_shown_and_selected_without_a_clipboard(trained, serving
     assert '"seed":5' in chosen
 
 
+@pytest.mark.slow
 def test_copied_link_keeps_and_names_its_checkpoint(trained, serving, opened):
     page = opened(serving(trained.root).base_url)
     write(page, "the ", length="30", seed="5")
@@ -133,6 +135,7 @@ def test_copied_link_of_a_removed_checkpoint_reports_it(trained, serving, opened
     expect(page.locator("#write-kept")).to_contain_text("may be removed as training goes on")
 
 
+@pytest.mark.slow
 def test_two_temperatures_are_compared_with_one_seed(client, opened):
     page = opened(f"{client.base_url}#write")
     page.select_option("#write-form [name=against]", "temperature")
@@ -170,6 +173,7 @@ def test_text_is_continued_from_where_it_ends(client, opened):
     assert len(longer) == len(text) + 40
 
 
+@pytest.mark.slow
 def test_alternative_characters_are_shown_at_the_pointer(client, opened):
     page = opened(f"{client.base_url}#write")
     write(page, "the ", length="40", seed="7")

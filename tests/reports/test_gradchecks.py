@@ -76,6 +76,7 @@ def test_a_checkpoint_is_checked_by_complex_step(client: httpx.Client, model):
         assert 0 < row["checked"] <= gradchecks.ELEMENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "accept", "start"),
     [
@@ -111,6 +112,7 @@ def test_fresh_networks_need_neither_run_nor_text(serving, tmp_path: Path, cell)
     assert (report["passed"], report["vocabulary"]) == (True, 67)
 
 
+@pytest.mark.slow
 def test_checkpoint_that_is_replaced_meanwhile_is_checked(trained: RunStore):
     async def scenario(service: GradientChecks, models: ModelStore) -> None:
         model = models.get("gru@best")
@@ -126,6 +128,7 @@ def test_checkpoint_of_a_run_without_its_text_is_checked(trained: RunStore, serv
     assert report["passed"] is True
 
 
+@pytest.mark.slow
 def test_checks_are_cached_by_digest_and_named_as_requested(trained: RunStore):
     async def scenario(service: GradientChecks, models: ModelStore) -> None:
         first, second = models.get("gru@0"), models.get("copy@0")

@@ -58,6 +58,7 @@ def test_legend_names_only_existing_curves():
         assert text not in shown
 
 
+@pytest.mark.slow
 def test_the_same_content_gives_the_same_bytes():
     assert draw_loss_curve(SMALL, "svg", "light") == draw_loss_curve(SMALL, "svg", "light")
     assert draw_loss_curve(SMALL, "svg", "light") != draw_loss_curve(SMALL, "svg", "dark")

@@ -112,6 +112,7 @@ def test_task_over_the_time_limit_ends_and_later_ones_run():
     in_a_loop(scenario)
 
 
+@pytest.mark.slow
 def test_error_of_a_task_is_reported_and_not_cached():
     async def scenario(helper: Helper) -> None:
         with pytest.raises(RenderError, match="the sum failed: steps must be at least 1"):

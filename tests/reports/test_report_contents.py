@@ -120,6 +120,7 @@ def test_imported_run_without_its_text_has_a_report(client, serving, tmp_path):
     assert "After 20 updates" in page
 
 
+@pytest.mark.slow
 def test_waiting_run_has_a_report(trained, serving):
     trained.create("waiting", gru_like(), small_text(), "small.txt")
     answer = serving(trained.root).get("/report", params={"model": "waiting"})
@@ -166,6 +167,7 @@ def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving)
     assert late.rstrip().endswith("</html>")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_unread_reports_hold_a_bounded_number_of_places(trained, serving):
     client = serving(trained.root)

@@ -76,6 +76,7 @@ def test_whole_texts_need_a_separate_right(serving, trained_root, right, texts):
     assert texts or "the right texts; 'ann' has" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_only_requests_with_a_wrong_key_are_delayed(guarded, monkeypatch):
     monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 0.5)
     with ThreadPoolExecutor(8) as pool:
@@ -117,12 +118,14 @@ def test_known_key_is_accepted_as_bearer_and_basic(guarded):
     assert asked.headers["www-authenticate"].startswith("Basic")
 
 
+@pytest.mark.slow
 def test_key_with_any_character_is_accepted(serving, trained_root):
     client = serving(trained_root, api_keys="ann:clé")
     assert client.get("/runs", headers={"authorization": "Bearer clé".encode()}).status_code == 200
     assert client.get("/runs", headers={"authorization": "Bearer cl"}).status_code == 401
 
 
+@pytest.mark.slow
 def test_secrets_occur_in_no_answer_or_log(guarded):
     log = io.StringIO()
     handler = logging.StreamHandler(log)

@@ -34,6 +34,7 @@ def test_request_not_sent_in_time_is_closed(server, begin):
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
 def test_many_slow_clients_are_closed_and_others_are_served(server):
     before = descriptors(server)
     with contextlib.ExitStack() as stack:

@@ -18,6 +18,7 @@ from tests.support.runs import small_text
 VALUES = {"name": "gru", "file_id": "file-1", "job_id": "gru", "model": "gru", "fine_tuning_job_id": "gru"}
 
 
+@pytest.mark.slow
 def test_head_answers_as_get_without_the_body(client: httpx.Client):
     paths = [path for path, methods in client.app.openapi()["paths"].items() if "get" in methods]
     assert len(paths) > 20

@@ -100,6 +100,7 @@ def test_streams_over_the_limit_are_refused_before_they_begin(serving, trained_r
     assert client.post("/generate", json={"stream": True, "length": 5}).status_code == 200
 
 
+@pytest.mark.slow
 def test_error_in_a_stream_is_an_event_in_the_routes_shape(serving, trained_root):
     client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000)
     name, data = events(client, length=3_000_000)[-1]

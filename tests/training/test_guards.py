@@ -101,6 +101,7 @@ def test_run_that_keeps_exploding_fails_with_the_reason(tmp_path, monkeypatch):
     assert_readable(run)
 
 
+@pytest.mark.slow
 def test_learning_rate_that_is_too_high_is_reduced(tmp_path):
     run = new_run(tmp_path, gru_like(learning_rate=10.0, clip="none", weight_decay=0.3, steps=300))
     assert train(run)
@@ -175,6 +176,7 @@ def test_checkpoint_without_guards_resumes(tmp_path):
     assert (training.rollbacks, training.held_out_guard.lowest) == ((), math.inf)
 
 
+@pytest.mark.slow
 def test_overfitting_is_logged_drawn_and_the_best_model_kept(tmp_path, caplog):
     rng = random.Random(0)
     text = "".join(rng.choice("abcdefgh ") for _ in range(400))  # nothing to learn but by heart
@@ -203,6 +205,7 @@ def test_recurring_rise_of_held_out_loss_is_logged_once(tmp_path, caplog):
         assert caplog.text.count("overfitting: ") == times
 
 
+@pytest.mark.slow
 def test_run_that_learns_gives_no_warning(tmp_path):
     for name, config in (("classic", classic_like()), ("gru", gru_like(steps=200))):
         run = new_run(tmp_path / name, config)

@@ -218,6 +218,7 @@ def test_waiting_worker_picks_up_a_new_run(store: RunStore):
     assert code == 0, log
 
 
+@pytest.mark.slow
 def test_second_worker_reports_and_waits_for_the_first(store: RunStore):
     run = add(store, "run", classic_like(steps=1_000_000, record_every=100, checkpoint_every=10_000))
     with worker_process(store) as first:
