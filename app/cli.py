@@ -16,7 +16,7 @@ import typer
 
 from app.commands import runs
 from app.commands.options import with_run_options
-from app.streams import have_standard_streams, replace_what_cannot_be_encoded, visible
+from app.streams import prepare_standard_streams, visible
 from model.cells import CELLS
 from model.config import DEFAULT_PRESET, PRESETS
 from model.errors import CharloomError
@@ -226,8 +226,7 @@ def open_store(path: Path | None) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. Errors for people become one line on standard error."""
-    have_standard_streams()
-    replace_what_cannot_be_encoded()
+    prepare_standard_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="charloom", standalone_mode=False)

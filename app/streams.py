@@ -11,7 +11,13 @@ import sys
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def have_standard_streams() -> None:
+def prepare_standard_streams() -> None:
+    """Makes it safe to print: all streams are open, and no character ends the process."""
+    _open_closed_streams()
+    _replace_what_cannot_be_encoded()
+
+
+def _open_closed_streams() -> None:
     """Opens the null device for each standard stream that was closed (`charloom serve 2>&-`).
 
     A socket or a file of the store would get its number otherwise, and what is written to it.
@@ -29,7 +35,7 @@ def have_standard_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def replace_what_cannot_be_encoded() -> None:
+def _replace_what_cannot_be_encoded() -> None:
     """Prints a question mark for a character that the terminal's encoding lacks, instead of failing.
 
     What is shown must never end the work that it is about.

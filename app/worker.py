@@ -16,7 +16,7 @@ from app.logs import configure_logging
 from app.settings import Settings, load_settings
 from app.signals import Stop, stop_on_signals
 from app.store.run_store import RunStore
-from app.streams import have_standard_streams, replace_what_cannot_be_encoded
+from app.streams import prepare_standard_streams
 from app.training.trainer import Cadence
 from app.training.worker import Worker, hold
 from model.errors import CharloomError, TextError
@@ -54,8 +54,7 @@ def _queue_defaults(store: RunStore, settings: Settings) -> None:
 
 def main() -> int:
     """The worker from the environment alone; its exit code. An error becomes one line."""
-    have_standard_streams()
-    replace_what_cannot_be_encoded()
+    prepare_standard_streams()
     try:
         settings = load_settings()
         configure_logging(settings)

@@ -130,7 +130,7 @@ def store(settings: Settings) -> Diagnosis:
         advice = "start `charloom serve`: it makes one, with the default runs"
         return Diagnosis("store", "warning", f"there is no folder {root}", advice)
     if not root.is_dir():
-        return Diagnosis("store", "fault", f"{root} is no folder", "choose another with CHARLOOM_STORE")
+        return Diagnosis("store", "fault", f"{root} is not a directory", "choose another with CHARLOOM_STORE")
     if not os.access(root, os.R_OK | os.X_OK):
         return Diagnosis("store", "fault", f"{root} cannot be read", "give this user the right to read it")
     if not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
