@@ -41,14 +41,17 @@ class Curves:
         self._curves: dict[Path, tuple[float, Curve]] = {}
 
     def get(self, run: Run) -> Curve:
-        """The curve of a run, at most a second old. Raises RunFileError, FileNotFoundError if it is gone."""
+        """The curve of a run: at most a second old, and whole once the run's state says that it has ended.
+
+        Raises RunFileError, FileNotFoundError if it is gone.
+        """
         with self._lock:
             read_at, curve = self._curves.get(run.path, (-math.inf, None))
             now, identity = time.monotonic(), f"{run.spec.created!r} {run.spec.corpus_sha256}"
             if curve is not None and curve.identity != identity:
                 self._forget(run.path)  # the file of another run may have got the same inode
                 curve = None
-            if curve is None or now - read_at > FRESH_SECONDS:
+            if curve is None or now - read_at > FRESH_SECONDS or curve.state != run.standing.state:
                 curve = self._read(run, identity)
                 self._curves[run.path] = (now, curve)
                 self._release(run.path)

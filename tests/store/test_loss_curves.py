@@ -49,6 +49,16 @@ def test_appended_lines_are_read_once_each(reader: Curves, run: Run, monkeypatch
     assert [data.count(b"\n") for data in read] == [2, 1]
 
 
+def test_the_last_points_come_with_the_state_that_says_the_run_has_ended(run: Run):
+    reader = Curves()
+    history.append(run.history_path, [record(0)])
+    assert steps(reader.get(run)) == [0]
+    history.append(run.history_path, [record(1)])
+    assert steps(reader.get(run)) == [0]  # it was read less than a second ago
+    run.write_status(run.status.model_copy(update={"state": "finished"}))
+    assert steps(reader.get(run)) == [0, 1]
+
+
 def test_incomplete_line_is_read_once_complete(reader: Curves, run: Run):
     whole = history.encode(record(0)) + history.encode(record(1))
     run.history_path.write_bytes(whole[:-10])
