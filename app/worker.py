@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.settings import Settings, load_settings
 from app.signals import Stop, stop_on_signals
+from app.store.capacity import publish
 from app.store.run_store import RunStore
 from app.streams import prepare_standard_streams
 from app.training.trainer import Cadence
@@ -40,6 +42,8 @@ def run_worker(settings: Settings, *, wait: bool = True, nice: int = 0, parent: 
         if held:
             if parent is None:
                 _queue_defaults(store, settings)
+            with suppress(OSError):  # a full disk: the servers go by what they had
+                publish(store)
             logger.info("worker holds %s", store.root)
             Worker(store, stop, cadence=cadence).run()
     logger.info("worker stopped")

@@ -129,7 +129,8 @@ class Status(Record):
     `heartbeat` when the worker last wrote this; `seconds` the training time so far. A pause with `retry_at`
     is the worker's own and ends at that time; one without was asked for by a person. `warnings` are for
     people. Steps: `validation_step` of `validation_loss`, `rollbacks` to which the run went back,
-    `overfitting_since` of the lowest held-out loss.
+    `overfitting_since` of the lowest held-out loss. `deaths` is how many workers in a row died while they
+    trained the run from the checkpoint of step `died_at`.
     """
 
     state: State = "queued"
@@ -149,6 +150,8 @@ class Status(Record):
     warnings: list[str] = []
     rollbacks: list[Step] = []
     overfitting_since: Step | None = None
+    deaths: Count = 0
+    died_at: Step | None = None
 
     @property
     def held(self) -> bool:

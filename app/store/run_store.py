@@ -13,6 +13,7 @@
     checkpoints/.reserve                  room that the worker gives up to say that the disk is full
     checkpoints/.files/<id>/              what OpenAI's clients uploaded (app/store/uploads.py)
     checkpoints/.worker.lock              held by the one worker, dies with it
+    checkpoints/.worker.json              the memory and cores that it has (app/store/capacity.py)
     checkpoints/.locks/<run>.lock         held while that run is trained or deleted
 
 Nothing here trains, and readers need no lock: every file is replaced atomically.

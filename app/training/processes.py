@@ -1,4 +1,7 @@
-"""The parts of a batch on several cores: one process a part, over shared memory.
+"""The parts of a batch on several cores, by processes that share memory.
+
+Each process runs one part, or several in turn where there are more parts than the cores can use: which
+process runs a part does not show in a single bit of the result.
 
 Processes, because a recurrent network's steps are many small operations, between which threads of one
 interpreter wait for each other. The helpers hold nothing of their own: parameters, text, state and gradients
@@ -15,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,6 +26,7 @@ from typing import IO
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from app.store.capacity import of_this_process
 from model.batches import Window
 from model.buffers import whole_lines
 from model.cells import CELLS, Array
@@ -32,6 +36,7 @@ from model.network import Network, NetworkConfig
 from model.passes import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
 
 GO, DONE = b"g", b"d"
+PROCESSES_A_CORE = 4  # some more than one, so that the cores are busy to the end of most batches
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
 
 
@@ -41,7 +46,7 @@ def running_passes(members: Sequence[Network], config: RunConfig) -> Iterator[Pa
     if config.members * len(shard_rows(config)) == 1:
         yield InTurn(members, config)
         return
-    passes = InProcesses(members, config)
+    passes = InProcesses(members, config, of_this_process().cores)
     try:
         yield passes
     finally:
@@ -76,24 +81,39 @@ class Memory:
         member, shard = divmod(index, len(self.gradients))
         return Part(Network(network, self.parameters[member]), config, index, self.gradients[shard, member])
 
-    def run(self, index: int, part: Part) -> None:
-        """One pass of one part."""
-        self.losses[index] = part.run(self.ids[0], self.ids[1], self.state)
+    def share(self, first: int, processes: int, network: NetworkConfig, config: RunConfig) -> Share:
+        """The parts of process number `first` of so many."""
+        numbers = range(first, len(self.losses), processes)
+        return Share(self, {index: self.part(index, network, config) for index in numbers})
+
+
+class Share:
+    """The parts that one process runs."""
+
+    def __init__(self, memory: Memory, parts: Mapping[int, Part]) -> None:
+        self._memory, self._parts = memory, parts
+
+    def run(self) -> None:
+        """One pass of each part, one after the other."""
+        memory = self._memory
+        for index, part in self._parts.items():
+            memory.losses[index] = part.run(memory.ids[0], memory.ids[1], memory.state)
 
 
 class InProcesses:
-    """The first part in this process, each other one in a helper, all at once."""
+    """The parts shared out to this process and its helpers, all at once: at most four processes a core."""
 
-    def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
+    def __init__(self, members: Sequence[Network], config: RunConfig, cores: int) -> None:
         self._members, network = members, members[0].config
         folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
         with tempfile.TemporaryFile(dir=folder) as file:  # nameless from the start: nothing to clean up
             self._memory = Memory(file, network, config)
-            self._part = self._memory.part(0, network, config)
+            processes = processes_for(len(self._memory.losses), cores)
+            self._share = self._memory.share(0, processes, network, config)
             self.gradients = self._memory.gradients[0]
             self._helpers = [
-                _start_helper(index, file.fileno(), network, config)
-                for index in range(1, len(self._memory.losses))
+                _start_helper(first, processes, file.fileno(), network, config)
+                for first in range(1, processes)
             ]
 
     def run(self, window: Window, state: Array) -> float:
@@ -104,7 +124,7 @@ class InProcesses:
         memory.state[:] = state
         for helper in self._helpers:
             _pipe(helper.stdin).write(GO)
-        memory.run(0, self._part)
+        self._share.run()
         for helper in self._helpers:
             if _pipe(helper.stdout).read(1) != DONE:
                 raise OSError(
@@ -122,10 +142,21 @@ class InProcesses:
             _pipe(helper.stdout).close()
 
 
+def processes_for(parts: int, cores: int) -> int:
+    """How many processes run so many parts."""
+    return min(parts, PROCESSES_A_CORE * cores)
+
+
 def _start_helper(
-    index: int, memory: int, network: NetworkConfig, config: RunConfig
+    first: int, processes: int, memory: int, network: NetworkConfig, config: RunConfig
 ) -> subprocess.Popen[bytes]:
-    task = {"index": index, "memory": memory, "vocabulary": network.vocabulary, "config": config.to_dict()}
+    task = {
+        "first": first,
+        "processes": processes,
+        "memory": memory,
+        "vocabulary": network.vocabulary,
+        "config": config.to_dict(),
+    }
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-P", "-m", "app.training.processes", json.dumps(task)],
         stdin=subprocess.PIPE,
@@ -143,17 +174,17 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def main(task: str) -> None:
-    """A helper: one pass of its part for each byte it reads, until its trainer is gone."""
+    """A helper: one pass of its parts for each byte it reads, until its trainer is gone."""
     described = json.loads(task)
     config = RunConfig.from_dict(described["config"])
     network = member_config(config, described["vocabulary"])
     with open(described["memory"], "r+b", buffering=0) as file:
         memory = Memory(file, network, config)
-    part = memory.part(described["index"], network, config)
+    share = memory.share(described["first"], described["processes"], network, config)
     # a trainer that was killed reads nothing any more
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"), suppress(BrokenPipeError):
         while os.read(0, 1) == GO:
-            memory.run(described["index"], part)
+            share.run()
             os.write(1, DONE)
 
 

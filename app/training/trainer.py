@@ -109,6 +109,8 @@ class RunWriter:
         self._compared, self._told_of_rise = False, -1
         self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
+        before = run.status
+        self._attempts = {"deaths": before.deaths, "died_at": before.died_at}
         # the run that trains is the last one to have trained, also where the clock was set back since
         store = RunStore(run.path.parent)
         self._not_before = math.nextafter(store.last_trained(), math.inf)
@@ -280,6 +282,7 @@ class RunWriter:
             warnings=warnings(training),
             rollbacks=[rollback.to for rollback in training.rollbacks],
             overfitting_since=guard.step if guard.overfitting else None,
+            **self._attempts,
         )
         self.run.write_status(status)
         self._status_due = time.monotonic() + self.cadence.status_seconds

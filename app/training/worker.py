@@ -25,6 +25,7 @@ CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of 
 RANK_SECONDS = 1.0  # and whether another has become more important
 LONGEST_REASON = 1000  # characters that a run's status has of it
 CLEARING_SECONDS = 600.0  # between two looks for what killed processes left
+ATTEMPTS = 3  # workers that may die in a row at one step of a run
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +81,10 @@ class Worker:
         poll_seconds: float = 0.5,
         retry_seconds: float = 10.0,
         cadence: Cadence | None = None,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self.store, self.should_stop, self.on_status = store, should_stop, on_status
-        self.cadence = cadence
+        self.cadence, self.attempts = cadence, attempts
         self._reserve = Reserve(store.root)
         self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
         self._not_before: dict[str, float] = {}
@@ -137,6 +139,7 @@ class Worker:
 
     def _train(self, run: Run) -> None:
         try:
+            self._count_attempt(run)
             if train_run(run, self._interruption(run), self.on_status, self.cadence):
                 logger.info("run %s is finished", run.name)
         except OSError as error:
@@ -152,6 +155,24 @@ class Worker:
         except Exception as error:
             logger.exception("run %s met an unexpected error", run.name)
             self._set_aside(run, "failed", f"unexpected {type(error).__name__}: {error}")
+
+    def _count_attempt(self, run: Run) -> None:
+        """Write down that the run is being trained, and how many workers have died at its newest checkpoint.
+
+        Raises CharloomError after `attempts` of them, OSError.
+        """
+        status, step = run.status, max(run.checkpoints(), default=0)
+        deaths = 0
+        if status.state == "training":  # its worker was killed: nothing else leaves this state
+            deaths = status.deaths + 1 if status.died_at == step else 1
+        if deaths >= self.attempts:
+            raise CharloomError(
+                f"the worker died {deaths} times in a row at step {step:,} of this run, most likely killed "
+                "because it used too much memory: give the worker more memory and resume the run, or train "
+                "with fewer units, layers, members or streams"
+            )
+        changes = {"state": "training", "reason": None, "retry_at": None, "heartbeat": time.time()}
+        run.write_status(status.model_copy(update=changes | {"deaths": deaths, "died_at": step}))
 
     def _interruption(self, run: Run) -> Callable[[], bool]:
         """Whether the training of `run` should stop: with the worker, on request, or for another run."""

@@ -32,7 +32,7 @@ def work(root: str) -> None:
     """What a worker process does; as a child of a process that has imported everything already."""
     store = RunStore(root)
     with hold(store, Stop(), wait=True):
-        Worker(store, Stop()).run()
+        Worker(store, Stop(), attempts=KILLS).run()
 
 
 def reference() -> dict[int, str]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from app.store.capacity import Capacity
 from app.training.processes import InProcesses, running_passes
 from model.checkpoint import encode
 from model.config import RunConfig
@@ -56,6 +57,22 @@ def test_training_in_processes_equals_training_in_turn():
     training = start(CONFIG)
     with running_passes(training.members, training.config) as passes:
         assert isinstance(passes, InProcesses)
+        training.passes = passes
+        assert list(train(training)) == events
+    assert encode(training.checkpoint()) == encode(expected.checkpoint())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("members", "shards", "streams"), [(3, 5, 5), (16, 64, 64)])
+def test_more_parts_than_the_cores_can_use_share_processes(monkeypatch, members, shards, streams):
+    monkeypatch.setattr("app.training.processes.of_this_process", lambda: Capacity(memory=1 << 30, cores=1))
+    config = CONFIG.replace(members=members, shards=shards, streams=streams, sequence_length=4, steps=3)
+    expected = start(config)
+    events = list(train(expected))
+    training = start(config)
+    with running_passes(training.members, config) as passes:
+        assert isinstance(passes, InProcesses)
+        assert len(passes._helpers) == 3  # four processes with this one
         training.passes = passes
         assert list(train(training)) == events
     assert encode(training.checkpoint()) == encode(expected.checkpoint())

@@ -20,6 +20,7 @@ from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 from model.training import Training
 from tests.support.runs import (
+    LONGEST_WAIT,
     classic_like,
     gru_like,
     locked,
@@ -230,6 +231,41 @@ def test_second_worker_reports_and_waits_for_the_first(store: RunStore):
             stopped_at = run.status.step
             wait_until(lambda: run.status.step > stopped_at, "the second goes on")
             assert stop(second)[0] == 0
+
+
+@pytest.mark.slow
+def test_run_whose_worker_is_killed_three_times_fails_and_the_next_is_trained(store: RunStore):
+    # an update takes longer than the test needs to see that one has begun
+    slow = gru_like(hidden=1024, sequence_length=64, streams=64, validate_every=1000)
+    fatal, other = add(store, "fatal", slow, small_text(20_000)), add(store, "other")
+    for deaths in range(3):
+        with worker_process(store) as worker:
+            wait_until(
+                lambda deaths=deaths: (fatal.status.state, fatal.status.deaths) == ("training", deaths),
+                f"the run is tried after {deaths} deaths",
+            )
+            worker.kill()
+            worker.wait(LONGEST_WAIT)
+    with worker_process(store):
+        wait_until(lambda: other.status.state == "finished", "the queue goes on")
+    assert fatal.status.state == "failed"
+    assert "the worker died 3 times in a row at step 0" in (fatal.status.reason or "")
+
+
+def test_deaths_are_counted_anew_after_progress_and_after_a_resume(store: RunStore):
+    run = add(store, "run")
+    work(store)
+    dead = {"state": "training", "deaths": 2}
+    run.write_status(Status.model_validate(dead | {"died_at": 7}))  # its newest checkpoint is a later one
+    assert work(store) == ["run"]
+    assert run.status.state == "finished"
+    assert run.status.deaths == 1
+    run.write_status(Status.model_validate(dead | {"died_at": 20}))
+    assert work(store) == ["run"]
+    assert run.status.state == "failed"
+    run.write_status(run.status.model_copy(update={"state": "queued"}))
+    assert work(store) == ["run"]
+    assert (run.status.state, run.status.deaths) == ("finished", 0)
 
 
 def test_second_worker_without_waiting_is_refused(store: RunStore):

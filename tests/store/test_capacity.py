@@ -1,0 +1,59 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from app.store.capacity import NAME, Capacity, of_this_process, of_workers, publish
+from app.store.run_store import RunStore
+
+CORES = len(os.sched_getaffinity(0))
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def machine(root: Path, group: str, files: dict[str, str]) -> Path:
+    """A folder with a /proc/self/cgroup and control files."""
+    for name, content in {"proc/self/cgroup": group, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "expected"),
+    [
+        ("", {}, (MEMORY, CORES)),
+        ("0::/\n", {"memory.max": "max\n", "cpu.max": "max 100000\n"}, (MEMORY, CORES)),
+        ("0::/\n", {"memory.max": "1048576\n", "cpu.max": "50000 100000\n"}, (1 << 20, 1)),
+        # the limit of an outer group counts too
+        ("0::/a/b\n", {"a/memory.max": "1048576\n", "a/b/memory.max": "2097152\n"}, (1 << 20, CORES)),
+        (
+            "4:memory:/a\n3:cpu,cpuacct:/a\n",
+            {
+                "memory/a/memory.limit_in_bytes": "1048576\n",
+                "memory/memory.limit_in_bytes": "9223372036854771712\n",
+                "cpu/a/cpu.cfs_quota_us": "90000\n",
+                "cpu/a/cpu.cfs_period_us": "100000\n",
+            },
+            (1 << 20, 1),
+        ),
+        ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, (MEMORY, CORES)),
+        # a container of version 1 that sees its own group as the top
+        ("4:memory:/docker/1\n", {"memory/memory.limit_in_bytes": "1048576\n"}, (1 << 20, CORES)),
+    ],
+)
+def test_limits_of_the_control_groups_are_found(tmp_path: Path, group, files, expected):
+    root = machine(tmp_path, group, {f"sys/fs/cgroup/{name}": content for name, content in files.items()})
+    found = of_this_process(root)
+    assert (found.memory, found.cores) == expected
+
+
+def test_worker_publishes_what_it_has(tmp_path: Path):
+    store = RunStore(tmp_path / "store")
+    assert of_workers(store) == of_this_process()
+    store.make_root()
+    publish(store)
+    assert Capacity.read(store.root / NAME) == of_this_process()
+    Capacity(memory=1 << 20, cores=3).write(store.root / NAME)
+    assert of_workers(store) == Capacity(memory=1 << 20, cores=3)
+    (store.root / NAME).write_text("{")
+    assert of_workers(store) == of_this_process()
