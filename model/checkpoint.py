@@ -71,6 +71,12 @@ class Checkpoint:
             losses |= {"loss": None, "smooth_loss": None}
         return losses
 
+    def members(self) -> Array | None:
+        """The parameters of each network of the ensemble, (M, P'); None where they were not kept."""
+        if self.config.members == 1:
+            return np.asarray(self.parameters)[None]
+        return self.tensors.get("members")
+
     def network(self) -> Network:
         """The network at this step."""
         return Network(network_config(self.config, len(self.vocabulary)), self.parameters)

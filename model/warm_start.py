@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from model.cells import Array
 from model.checkpoint import Checkpoint
 from model.ensemble import member_config
@@ -21,7 +19,9 @@ def take_over(checkpoint: Checkpoint, vocabulary: Vocabulary, parameters: Array)
     character, so that what the network predicts hardly changes by it. Raises ConfigError if `checkpoint` was
     kept for serving only and has no weights of single members.
     """
-    old_rows = _members(checkpoint)
+    old_rows = checkpoint.members()
+    if old_rows is None:
+        raise ConfigError("step", "must be one that has the weights of every member: the best has not")
     known = vocabulary.encode(checkpoint.vocabulary.characters)
     old_sizes = member_config(checkpoint.config, len(checkpoint.vocabulary))
     sizes = member_config(checkpoint.config, len(vocabulary))
@@ -39,11 +39,3 @@ def take_over(checkpoint: Checkpoint, vocabulary: Vocabulary, parameters: Array)
                 new[name][known] = values
             else:
                 new[name][...] = values
-
-
-def _members(checkpoint: Checkpoint) -> Array:
-    if checkpoint.config.members == 1:
-        return np.asarray(checkpoint.parameters)[None]
-    if "members" not in checkpoint.tensors:
-        raise ConfigError("step", "must be one that has the weights of every member: the best has not")
-    return checkpoint.tensors["members"]

@@ -157,6 +157,14 @@ def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[P
     say(f"run {made['name']} is queued: {made['characters']:,} characters, about {about} of training")
 
 
+def merge(client: httpx.Client, models: list[str], name: str | None) -> None:
+    """Make one run of several models, and print how good it is."""
+    body = {"models": models} | ({} if name is None else {"name": name})
+    run = checked(client.post("/runs/merge", json=body)).json()
+    loss = "" if run["validation_loss"] is None else f", held-out loss {run['validation_loss']:.4f}"
+    say(f"run {run['name']} is merged from {len(models)} models: {run['members']} members{loss}")
+
+
 def export_run(client: httpx.Client, name: str, step: str | None, out: Path | None) -> None:
     """Write a run into one file. Raises RefusedError, or OSError, also where the file is there already."""
     given = {} if step is None else {"step": step}

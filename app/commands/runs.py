@@ -150,6 +150,21 @@ def fork(
 
 
 @app.command()
+def merge(
+    context: typer.Context,
+    models: Annotated[list[str], typer.Argument(help="RUN or RUN@STEP, at least two of equal shape.")],
+    name: NewName = None,
+    url: Url = None,
+    store: Store = None,
+) -> None:
+    """Make one run of several, whose answers are the mean of theirs."""
+    from app.commands.client import merge as run
+
+    with connection(context, url, store) as client:
+        run(client, models, name)
+
+
+@app.command()
 def export(
     context: typer.Context,
     name: Name,

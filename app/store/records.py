@@ -97,7 +97,7 @@ class RunSpec(Record):
     `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds,
     `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it,
     `training_file` the id of the uploaded file that its text came from, if it did, `findings` what was worth
-    knowing of the text when it came.
+    knowing of the text when it came, `parts` the models that it is merged from.
     """
 
     name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
@@ -111,6 +111,7 @@ class RunSpec(Record):
     licence: str = ""
     training_file: str = ""
     findings: list[TextFinding] = []
+    parts: list[str] = []
 
     @property
     def preset(self) -> str:

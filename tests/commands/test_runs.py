@@ -175,3 +175,15 @@ def test_option_of_the_command_overrides_that_of_the_group(store, serving, tmp_p
 def test_url_and_store_together_are_refused(store, capsys):
     assert runs("--url", "http://127.0.0.1:1", "--store", "here", "list") == 2
     assert "give --url or --store, not both" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_merge_makes_one_run_of_two(where, store, capsys):
+    for seed in "12":
+        assert runs("add", "my text.txt", *SMALL.split(), "--seed", seed) == 0
+    train_all(store)
+    assert runs("merge", "my-text", "my-text-2@40", "--name", "both") == 0
+    assert "run both is merged from 2 models: 2 members, held-out loss" in capsys.readouterr().out
+    assert store.get("both").standing.state == "finished"
+    assert runs("merge", "my-text", "none") == 2
+    assert "there is no run named 'none'" in capsys.readouterr().err

@@ -48,6 +48,7 @@ def describe(services: Services, run: Run) -> RunInfo:
         state=status.state,
         priority=control.priority,
         parent=run.spec.parent,
+        parts=run.spec.parts,
         stale=status.state == "training" and silent,
         reason=status.reason,
         warnings=[*status.warnings, *_faults(run, files)],

@@ -29,6 +29,7 @@ class RunInfo(BaseModel):
     state: State
     priority: int = Field(description="Runs of higher priority are trained first.")
     parent: str | None = Field(description="The `run@step` that it was forked from.")
+    parts: list[str] = Field(description="The models that it is merged from; none of any other run.")
     stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
     reason: str | None = Field(description="Why it is paused or has failed.")
     warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")
@@ -75,6 +76,21 @@ class RunChange(BaseModel):
     priority: int | None = Field(
         None, ge=-1000, le=1000, strict=True, description="Higher goes first, at once; 0 is usual."
     )
+
+
+class MergeRequest(BaseModel):
+    """The models that become one."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"models": ["mine", "mine-2"], "name": "mine-merged"}]},
+    )
+
+    models: list[str] = Field(
+        min_length=2, max_length=16, description="Runs at their newest step, or `run@step`; all different."
+    )
+    name: str | None = Field(None, description="Of the new run; by default after the first model.")
 
 
 class RunAccepted(BaseModel):

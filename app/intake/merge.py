@@ -1,0 +1,139 @@
+"""Several trained models of one shape become one run, whose answers are the mean of theirs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from app.errors import InvalidRequestError
+from app.intake.options import Options
+from app.store import history
+from app.store.checkpoints import find_checkpoint, parse_model_name
+from app.store.files import is_regular, write_atomic
+from app.store.records import CheckpointEntry, Latest, Status
+from app.store.run import Run, Text
+from app.store.run_store import RunStore, name_from
+from app.store.space import Budget, Limits, workshop
+from model.checkpoint import Checkpoint, encode, load
+from model.errors import CharloomError
+from model.evaluation import streaming_loss
+from model.merging import merge_checkpoints
+
+CORPUS = "corpus.txt"
+
+
+class Part(NamedTuple):
+    """One of the models to merge: its name with its step, its run, and its checkpoint."""
+
+    name: str
+    run: Run
+    checkpoint: Checkpoint
+
+
+def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: Limits) -> Run:
+    """A new run, finished, that answers with the mean of the models `names` (`run`, `run@step`).
+
+    Its text is the first model's; its held-out loss is measured where that text is here. Raises
+    InvalidRequestError, ConfigError (what differs), RunNotFoundError, ModelNotFoundError, NotReadyError,
+    CheckpointError, RunExistsError, ConflictError (too many runs), OSError.
+    """
+    name = Options.parse({} if name is None else {"name": name}).name
+    parts = read_parts(store, names)
+    first = parts[0].run
+    merged = merge_checkpoints({part.name: part.checkpoint for part in parts})
+    loss = held_out_loss(first, merged)
+
+    def fill(folder: Path) -> None:
+        if is_regular(first.path / CORPUS):
+            limits.budget.make_room((first.path / CORPUS).stat().st_size)
+            shutil.copyfile(first.path / CORPUS, folder / CORPUS, follow_symlinks=False)
+        write_merged(folder, merged, loss, store.last_trained(), limits.budget)
+
+    with workshop(store, limits):
+        spec = first.spec
+        known = {"parts": [part.name for part in parts], "licence": _licence(parts)}
+        return store.add(
+            name or name_from(f"{first.name[:50]}-merged"),
+            merged.config,
+            Text(spec.corpus_name, spec.corpus_sha256, spec.characters),
+            fill,
+            name is None,
+            findings=spec.findings,
+            **known,
+        )
+
+
+def read_parts(store: RunStore, names: Sequence[str]) -> list[Part]:
+    """The models of these names. Raises as `merge_runs`."""
+    parts = []
+    for name in names:
+        asked = parse_model_name(name)
+        run = store.get(asked.run)
+        found = find_checkpoint(run, asked.at)
+        parts.append(Part(f"{run.name}@{found.step}", run, load(found.path)))
+    twice = {part.name for part in parts if [other.name for other in parts].count(part.name) > 1}
+    if twice:
+        raise InvalidRequestError("models", f"must differ. Given more than once: {', '.join(sorted(twice))}")
+    if len(parts) < 2:
+        raise InvalidRequestError("models", f"must be at least 2. Given: {len(parts)}")
+    return parts
+
+
+def held_out_loss(run: Run, checkpoint: Checkpoint) -> float | None:
+    """The loss of `checkpoint` on what `run` holds out of its text; None where that cannot be measured."""
+    characters = int(run.spec.characters * checkpoint.config.validation_fraction)
+    if characters < 2:
+        return None
+    try:
+        ids = checkpoint.vocabulary.encode(run.text_end(characters))
+        return streaming_loss(checkpoint.network(), ids)
+    except CharloomError:  # without its text, or with another one
+        return None
+
+
+def write_merged(
+    folder: Path, merged: Checkpoint, loss: float | None, not_before: float, budget: Budget
+) -> None:
+    """Write the checkpoint and the records of a merged run, finished, into its folder. Raises OSError."""
+    known = loss if loss is not None and math.isfinite(loss) else None
+    merged.progress |= {"best_loss": known, "best_step": merged.step, "as_of": merged.step}
+    data = encode(merged)
+    budget.make_room(len(data))
+    file = f"step-{merged.step:09d}.safetensors"
+    write_atomic(folder / file, data)
+    # the run that was merged last is served by default, also where the clock was set back since
+    written = max(time.time(), math.nextafter(not_before, math.inf))
+    entry = CheckpointEntry(file=file, step=merged.step, digest=merged.digest, time=written, loss=known)
+    losses, seconds = merged.losses, merged.progress["seconds"]
+    point = {
+        "step": merged.step,
+        "loss": losses["loss"],
+        "smooth_loss": losses["smooth_loss"],
+        "validation_loss": known,
+        "seconds": seconds,
+    }
+    (folder / "history.jsonl").unlink(missing_ok=True)
+    history.append(folder / "history.jsonl", [point])
+    Latest(newest=entry, best=entry).write(folder / "latest.json")
+    Status(
+        state="finished",
+        step=merged.step,
+        steps=0 if merged.config.minutes else merged.config.steps,
+        fraction=1.0,
+        heartbeat=time.time(),
+        loss=losses["loss"],
+        smooth_loss=losses["smooth_loss"],
+        validation_loss=known,
+        validation_step=None if known is None else merged.step,
+        seconds=seconds,
+    ).write(folder / "status.json")
+
+
+def _licence(parts: Sequence[Part]) -> str:
+    """The licence of the texts, where all have the same."""
+    licences = {part.run.spec.licence for part in parts}
+    return licences.pop() if len(licences) == 1 else ""

@@ -1,0 +1,101 @@
+"""One checkpoint from several of one shape: an ensemble of networks that were trained apart.
+
+Its network gives the mean of their logits, as an ensemble trained together does (`model/ensemble.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from model.cells import Array
+from model.checkpoint import MAX_BYTES, Checkpoint
+from model.config import RunConfig
+from model.ensemble import member_config, merge, network_config
+from model.errors import ConfigError
+from model.network import Network
+
+SHAPE = ("cell", "hidden", "layers", "embedding")  # of a configuration: equal in all members of an ensemble
+
+
+def merge_checkpoints(models: Mapping[str, Checkpoint], config: RunConfig | None = None) -> Checkpoint:
+    """The ensemble of all networks of `models`, in their order; the names are for error messages.
+
+    `config` is that of the result, by default the first model's with the number of members. The step is the
+    highest one, the losses are the members' means. Raises ConfigError that says what differs.
+    """
+    (first_name, first), *others = models.items()
+    for name, other in others:
+        _compare(first_name, first, name, other)
+    counts = [model.config.members for model in models.values()]
+    config = config or first.config.replace(members=sum(counts))
+    parameters = _members(models, config, len(first.vocabulary))
+    sizes = network_config(config, len(first.vocabulary))
+    target = Network(sizes, np.zeros(sizes.size(), np.float32))
+    single = member_config(config, len(first.vocabulary))
+    merge([Network(single, row) for row in parameters], target)
+    progress = {name: _mean(models, counts, name) for name in ("loss", "smooth_loss")}
+    return Checkpoint(
+        config=config,
+        vocabulary=first.vocabulary,
+        step=max(model.step for model in models.values()),
+        parameters=target.flat,
+        text_sha256=first.text_sha256,
+        tensors={"members": parameters},
+        progress={
+            **progress,
+            "seconds": max(model.progress.get("seconds", 0.0) for model in models.values()),
+        },
+    )
+
+
+def _compare(first_name: str, first: Checkpoint, name: str, other: Checkpoint) -> None:
+    """Raises ConfigError where two models do not fit in one ensemble."""
+    for field in SHAPE:
+        one, two = getattr(first.config, field), getattr(other.config, field)
+        if one != two:
+            raise ConfigError(
+                field, f"is {one!r} in {first_name!r} and {two!r} in {name!r}: only equal networks are merged"
+            )
+    differing = set(first.vocabulary.characters) ^ set(other.vocabulary.characters)
+    if first.vocabulary != other.vocabulary:
+        shown = ", ".join(map(repr, sorted(differing)[:10])) + (", …" if len(differing) > 10 else "")
+        raise ConfigError(
+            "vocabulary",
+            f"differs: of {first_name!r} and {name!r} only one knows {shown or 'this order'}; "
+            "only models of the same characters are merged",
+        )
+
+
+def _members(models: Mapping[str, Checkpoint], config: RunConfig, characters: int) -> Array:
+    """The parameters of all members, a row each. Raises ConfigError for one without them, or too many."""
+    rows = []
+    member_size = member_config(config, characters).size()
+    for name, model in models.items():
+        members = model.members()
+        shape = (model.config.members, member_size)
+        if members is None or members.shape != shape or members.dtype != np.float32:
+            raise ConfigError(
+                "models",
+                f"must have weights for each of their members; {name!r} has none, as a best checkpoint of "
+                "several members: merge another step of it",
+            )
+        rows.append(members)
+    size = network_config(config, characters).size() + sum(part.size for part in rows)
+    if 4 * size > MAX_BYTES:
+        raise ConfigError(
+            "models", f"would become a checkpoint of {4 * size:,} bytes; at most {MAX_BYTES:,} are read"
+        )
+    return np.concatenate(rows)
+
+
+def _mean(models: Mapping[str, Checkpoint], counts: list[int], name: str) -> float | None:
+    """The mean over the members of a loss; None if one of the models has none."""
+    total = 0.0
+    for model, count in zip(models.values(), counts, strict=True):
+        loss = model.losses[name]
+        if loss is None:
+            return None
+        total += loss * count
+    return total / sum(counts)
