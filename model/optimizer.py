@@ -1,4 +1,4 @@
-"""AdaGrad, Adam and AdamW, gradient clipping, and learning-rate schedules, all on flat arrays.
+"""AdaGrad, Adam, AdamW and Muon, gradient clipping, and learning-rate schedules, all on flat arrays.
 
 Each optimiser updates every parameter in a handful of whole-array operations, in place, some thousands of
 parameters at a time.
@@ -7,6 +7,7 @@ parameters at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,11 +20,18 @@ EPSILON = 1e-8
 SPAN = 2**15  # parameters that are updated at a time, so that all their arrays are in the processor's cache
 
 
+Orthogonalise = Callable[[], None]  # makes the blocks of the recurrent weights in the gradient orthogonal
+
+
 class Optimizer(Protocol):
     """Updates parameters (P,) in place from their gradient (P,)."""
 
-    def update(self, parameters: Array, gradient: Array, rate: float) -> None:
-        """One update at learning rate `rate`; `gradient` may be used up."""
+    def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
+        """One update at learning rate `rate`; `gradient` may be used up.
+
+        `orthogonalise()` replaces each gate's block of the recurrent weights in `gradient` by a nearly
+        orthogonal matrix, wherever that is done fastest.
+        """
         ...
 
     def tensors(self) -> dict[str, Array]:
@@ -38,8 +46,8 @@ class AdaGrad:
         self.m = buffers.zeros((size,), dtype)
         self._scratch = buffers.empty((min(size, SPAN),), dtype)
 
-    def update(self, parameters: Array, gradient: Array, rate: float) -> None:
-        for span in _spans(len(parameters)):
+    def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
+        for span in _spans(slice(len(parameters))):
             self._update(parameters[span], gradient[span], self.m[span], rate)
 
     def _update(self, parameters: Array, gradient: Array, m: Array, rate: float) -> None:
@@ -62,21 +70,29 @@ class Adam:
     m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     parameters -= rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + decay parameters).
 
-    `decay` is an array (P,): weight matrices decay, biases do not.
+    `decay` is an array (P,): weight matrices decay, biases do not. Of the parameters only those in `ranges`
+    are updated, which are all unless given.
     """
 
     def __init__(
-        self, size: int, dtype: np.dtype, beta1: float, beta2: float, decay: Array | None = None
+        self,
+        size: int,
+        dtype: np.dtype,
+        beta1: float,
+        beta2: float,
+        decay: Array | None = None,
+        ranges: Sequence[slice] | None = None,
     ) -> None:
         self.beta1, self.beta2, self.decay = beta1, beta2, decay
         self.m = buffers.zeros((size,), dtype)
         self.v = buffers.zeros((size,), dtype)
         self.updates = np.zeros(1, np.int64)
         self._scratch = buffers.empty((min(size, SPAN),), dtype)
+        self._spans = _spans(*(ranges or [slice(size)]))
 
-    def update(self, parameters: Array, gradient: Array, rate: float) -> None:
+    def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
         self.updates += 1
-        for span in _spans(len(parameters)):
+        for span in self._spans:
             self._update(parameters[span], gradient[span], span, rate)
 
     def _update(self, parameters: Array, gradient: Array, span: slice, rate: float) -> None:
@@ -104,16 +120,74 @@ class Adam:
         return {"m": self.m, "v": self.v, "updates": self.updates}
 
 
-def _spans(size: int) -> list[slice]:
-    return [slice(start, start + SPAN) for start in range(0, size, SPAN)]
+class Muon:
+    """Jordan et al. (2024), scaled as by Liu et al. (2025), for the recurrent weights; AdamW for all others.
+
+    m = momentum m + g;  O = orthogonalised (g + momentum m), each gate's block (H, H) by itself;
+    W -= rate (scale sqrt(H) O + decay W).
+
+    With that scale the root mean square of a step's elements is about `scale` times the rate, for weights of
+    any size. `recurrent` are the ranges of the parameters in which the matrices W lie, in ascending order.
+    """
+
+    def __init__(self, config: RunConfig, decay: Array, recurrent: Sequence[slice]) -> None:
+        self.momentum, self.scale = config.muon_momentum, config.muon_scale * math.sqrt(config.hidden)
+        edges = [0, *(edge for range_ in recurrent for edge in (range_.start, range_.stop)), decay.size]
+        others = [slice(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
+        self._adam = Adam(decay.size, decay.dtype, config.beta1, config.beta2, decay, others)
+        self._decay, self._m = decay, self._adam.m
+        self._scratch = buffers.empty((min(decay.size, SPAN),), decay.dtype)
+        self._spans = _spans(*recurrent)
+
+    def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
+        for span in self._spans:
+            self._direct(gradient[span], self._m[span])
+        orthogonalise()
+        for span in self._spans:
+            self._step(parameters[span], gradient[span], self._decay[span], rate)
+        self._adam.update(parameters, gradient, rate, orthogonalise)
+
+    def _direct(self, gradient: Array, m: Array) -> None:
+        """From the gradient to Nesterov's direction, in its place."""
+        scratch = self._scratch[: len(m)]
+        np.multiply(m, self.momentum, out=m)
+        np.add(m, gradient, out=m)  # m = momentum m + g
+        np.multiply(m, self.momentum, out=scratch)
+        np.add(gradient, scratch, out=gradient)  # g + momentum m
+
+    def _step(self, parameters: Array, direction: Array, decay: Array, rate: float) -> None:
+        scratch = self._scratch[: len(decay)]
+        np.multiply(decay, rate, out=scratch)
+        np.multiply(scratch, parameters, out=scratch)
+        np.subtract(parameters, scratch, out=parameters)  # W -= rate decay W
+        np.multiply(direction, rate * self.scale, out=scratch)
+        np.subtract(parameters, scratch, out=parameters)  # W -= rate scale sqrt(H) O
+
+    def tensors(self) -> dict[str, Array]:
+        """AdamW's; in "m", the momentum of the recurrent weights lies at their places."""
+        return self._adam.tensors()
 
 
-def make_optimizer(config: RunConfig, decayed: Array) -> Optimizer:
-    """The optimiser that `config` names. `decayed` (P,) is 1 where weight decay applies and 0 elsewhere."""
+def _spans(*ranges: slice) -> list[slice]:
+    return [
+        slice(start, min(start + SPAN, whole.stop))
+        for whole in ranges
+        for start in range(whole.start or 0, whole.stop, SPAN)
+    ]
+
+
+def make_optimizer(config: RunConfig, decayed: Array, recurrent: Sequence[slice]) -> Optimizer:
+    """The optimiser that `config` names.
+
+    `decayed` (P,) is 1 where weight decay applies and 0 elsewhere; the matrices W lie in `recurrent`.
+    """
     if config.optimizer == "adagrad":
         return AdaGrad(decayed.size, decayed.dtype)
-    decay = decayed * decayed.dtype.type(config.weight_decay) if config.optimizer == "adamw" else None
-    return Adam(decayed.size, decayed.dtype, config.beta1, config.beta2, decay)
+    decay = decayed * decayed.dtype.type(config.weight_decay)
+    if config.optimizer == "muon":
+        return Muon(config, decay, recurrent)
+    weights = decay if config.optimizer == "adamw" else None
+    return Adam(decayed.size, decayed.dtype, config.beta1, config.beta2, weights)
 
 
 def clip(gradient: Array, how: str, limit: float) -> None:

@@ -20,6 +20,7 @@ from model.cells import Array
 from model.config import RunConfig
 from model.loss import cross_entropy
 from model.network import Network
+from model.orthogonal import Blocks
 
 
 class Passes(Protocol):
@@ -36,6 +37,10 @@ class Passes(Protocol):
 
         Carries `state` (L, S, B, M*H) on, in place.
         """
+        ...
+
+    def orthogonalise(self) -> None:
+        """Replaces each gate's block of each W in `gradients` by a nearly orthogonal matrix."""
         ...
 
 
@@ -77,6 +82,7 @@ class InTurn:
         self.parts = parts(members, config, gradients)
         self._shards = gradients
         self.gradients = gradients[0]
+        self.orthogonalise = Blocks(members[0].config, config, self.gradients).orthogonalise
 
     def run(self, window: Window, state: Array) -> float:
         losses = [part.run(window.inputs, window.targets, state) for part in self.parts]

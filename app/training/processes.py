@@ -33,9 +33,10 @@ from model.cells import CELLS, Array
 from model.config import RunConfig
 from model.ensemble import member_config
 from model.network import Network, NetworkConfig
+from model.orthogonal import Blocks
 from model.passes import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
 
-GO, DONE = b"g", b"d"
+PASS, ORTHOGONALISE, DONE = b"p", b"o", b"d"
 PROCESSES_A_CORE = 4  # some more than one, so that the cores are busy to the end of most batches
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
 
@@ -82,18 +83,26 @@ class Memory:
         return Part(Network(network, self.parameters[member]), config, index, self.gradients[shard, member])
 
     def share(self, first: int, processes: int, network: NetworkConfig, config: RunConfig) -> Share:
-        """The parts of process number `first` of so many."""
+        """The parts and the blocks of recurrent weights of process number `first` of so many."""
         numbers = range(first, len(self.losses), processes)
-        return Share(self, {index: self.part(index, network, config) for index in numbers})
+        parts = {index: self.part(index, network, config) for index in numbers}
+        return Share(self, parts, Blocks(network, config, self.gradients[0], first, processes))
 
 
 class Share:
-    """The parts that one process runs."""
+    """What one process works on."""
 
-    def __init__(self, memory: Memory, parts: Mapping[int, Part]) -> None:
-        self._memory, self._parts = memory, parts
+    def __init__(self, memory: Memory, parts: Mapping[int, Part], blocks: Blocks) -> None:
+        self._memory, self._parts, self._blocks = memory, parts, blocks
 
-    def run(self) -> None:
+    def work(self, what: bytes) -> None:
+        """What a byte asks for: PASS or ORTHOGONALISE."""
+        if what == PASS:
+            self._run()
+        elif what == ORTHOGONALISE:
+            self._blocks.orthogonalise()
+
+    def _run(self) -> None:
         """One pass of each part, one after the other."""
         memory = self._memory
         for index, part in self._parts.items():
@@ -122,16 +131,23 @@ class InProcesses:
             row[:] = member.flat
         memory.ids[0], memory.ids[1] = window.inputs, window.targets
         memory.state[:] = state
+        self._all(PASS)
+        state[:] = memory.state
+        return summed(memory.losses.tolist(), memory.gradients)
+
+    def orthogonalise(self) -> None:
+        self._all(ORTHOGONALISE)
+
+    def _all(self, what: bytes) -> None:
+        """Every process works on its share, all at once."""
         for helper in self._helpers:
-            _pipe(helper.stdin).write(GO)
-        self._share.run()
+            _pipe(helper.stdin).write(what)
+        self._share.work(what)
         for helper in self._helpers:
             if _pipe(helper.stdout).read(1) != DONE:
                 raise OSError(
                     f"a training helper ended with code {helper.wait()}; the run goes on when resumed"
                 )
-        state[:] = memory.state
-        return summed(memory.losses.tolist(), memory.gradients)
 
     def close(self) -> None:
         """Ends the helpers."""
@@ -174,7 +190,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def main(task: str) -> None:
-    """A helper: one pass of its parts for each byte it reads, until its trainer is gone."""
+    """A helper: works on its share once for each byte it reads, until its trainer is gone."""
     described = json.loads(task)
     config = RunConfig.from_dict(described["config"])
     network = member_config(config, described["vocabulary"])
@@ -183,8 +199,8 @@ def main(task: str) -> None:
     share = memory.share(described["first"], described["processes"], network, config)
     # a trainer that was killed reads nothing any more
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"), suppress(BrokenPipeError):
-        while os.read(0, 1) == GO:
-            share.run()
+        while what := os.read(0, 1):
+            share.work(what)
             os.write(1, DONE)
 
 

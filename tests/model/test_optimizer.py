@@ -4,15 +4,30 @@ import numpy as np
 import pytest
 
 from model.cells import Array
-from model.config import PRESETS, RunConfig
-from model.optimizer import EPSILON, Optimizer, clip, learning_rate, make_optimizer
+from model.config import PRESETS, SETTINGS, RunConfig
+from model.optimizer import EPSILON, SPAN, Optimizer, clip, learning_rate, make_optimizer
+
+# where W lies: one block, in the middle
+W = slice(2, 6)
+NAMES = SETTINGS["optimizer"].choices
+
+
+def update(optimizer: Optimizer, parameters: Array, given: Array) -> None:
+    gradient = given.copy()
+
+    def orthogonalise() -> None:
+        block = gradient[W].reshape(2, 2)
+        left, _, right = np.linalg.svd(block)
+        block[...] = left @ right
+
+    optimizer.update(parameters, gradient, 0.1, orthogonalise)
 
 
 def run(config: RunConfig, gradients: list[Array], decayed: Array | None = None) -> tuple[Array, Optimizer]:
     parameters = np.linspace(-1, 1, len(gradients[0]))
-    optimizer = make_optimizer(config, np.ones_like(parameters) if decayed is None else decayed)
+    optimizer = make_optimizer(config, np.ones_like(parameters) if decayed is None else decayed, [W])
     for gradient in gradients:
-        optimizer.update(parameters, gradient.copy(), 0.1)
+        update(optimizer, parameters, gradient)
     return parameters, optimizer
 
 
@@ -44,15 +59,40 @@ def test_adam_equals_its_equation(name):
     np.testing.assert_allclose(run(config, GRADIENTS, decayed)[0], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["adagrad", "adam", "adamw"])
+def test_muon_equals_its_equation_in_w_and_adamw_elsewhere():
+    config = RunConfig(hidden=2, optimizer="muon", muon_momentum=0.9, muon_scale=0.3, weight_decay=0.4)
+    decayed = np.array([1.0, 0.0] * 4)
+    expected = run(config.replace(optimizer="adamw"), GRADIENTS, decayed)[0]
+    w, m = np.linspace(-1, 1, 8)[W], np.zeros(4)
+    for g in (gradient[W] for gradient in GRADIENTS):
+        m = 0.9 * m + g
+        left, _, right = np.linalg.svd((g + 0.9 * m).reshape(2, 2))
+        w = w - 0.1 * (0.3 * math.sqrt(2) * (left @ right).reshape(4) + 0.4 * decayed[W] * w)
+    expected[W] = w
+    parameters, optimizer = run(config, GRADIENTS, decayed)
+    np.testing.assert_allclose(parameters, expected, rtol=1e-12)
+    np.testing.assert_allclose(optimizer.tensors()["m"][W], m, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_one_of_many_parameters_is_updated(name):
+    size = 3 * SPAN + 5
+    rng = np.random.default_rng(1)
+    gradient, parameters = rng.normal(size=size), np.zeros(size)
+    optimizer = make_optimizer(RunConfig(optimizer=name), np.ones(size), [slice(SPAN // 2, 2 * SPAN + 7)])
+    optimizer.update(parameters, gradient.copy(), 0.1, lambda: None)
+    np.testing.assert_array_equal(np.sign(parameters), -np.sign(gradient))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_optimizer_restored_from_its_tensors_continues_exactly(name):
     config = RunConfig(optimizer=name)
     parameters, optimizer = run(config, GRADIENTS[:3])
-    other = make_optimizer(config, np.ones(8))
+    other = make_optimizer(config, np.ones(8), [W])
     for target, source in zip(other.tensors().values(), optimizer.tensors().values(), strict=True):
         target[...] = source
     for gradient in GRADIENTS[3:]:
-        other.update(parameters, gradient.copy(), 0.1)
+        update(other, parameters, gradient)
     np.testing.assert_array_equal(parameters, run(config, GRADIENTS)[0])
 
 

@@ -69,7 +69,9 @@ def sampling_of(config: RunConfig) -> SamplingConfig:
 
 
 @pytest.mark.parametrize(
-    "config", [CLASSIC, GRU, GRU.replace(cell="lstm", layers=2)], ids=["classic", "gru", "lstm"]
+    "config",
+    [CLASSIC, GRU, GRU.replace(cell="lstm", layers=2), GRU.replace(optimizer="muon", members=2)],
+    ids=["classic", "gru", "lstm", "muon"],
 )
 @pytest.mark.parametrize("stop", [0, 7, 10, 29])
 def test_resume_is_exact_to_the_bit(config, stop):

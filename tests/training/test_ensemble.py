@@ -45,10 +45,16 @@ def test_merged_network_gives_the_mean_of_its_members_logits(cell, layers, embed
     np.testing.assert_allclose(logits, np.mean(apart, axis=0), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_each_member_is_trained_independently(shards):
+@pytest.mark.parametrize(("shards", "optimizer"), [(1, "adamw"), (2, "adamw"), (2, "muon")])
+def test_each_member_is_trained_independently(shards, optimizer):
     config = gru_like(
-        members=2, embedding=5, steps=12, validate_every=0, best_by="smooth_loss", shards=shards
+        members=2,
+        embedding=5,
+        steps=12,
+        validate_every=0,
+        best_by="smooth_loss",
+        shards=shards,
+        optimizer=optimizer,
     )
     both = start(config)
     first = [member.flat.copy() for member in both.members]
@@ -61,7 +67,10 @@ def test_each_member_is_trained_independently(shards):
     assert np.abs(both.members[0].flat - both.members[1].flat).max() > 0.1
 
 
-@pytest.mark.parametrize("changes", [{"shards": 1}, {"shards": 2, "cell": "lstm"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"shards": 1}, {"shards": 2, "cell": "lstm"}, {"shards": 1, "cell": "elman", "optimizer": "muon"}],
+)
 def test_training_in_processes_equals_training_in_turn(changes):
     config = gru_like(members=2, embedding=6, steps=20, **changes)
     expected = start(config)
@@ -72,8 +81,9 @@ def test_training_in_processes_equals_training_in_turn(changes):
     assert encode(training.checkpoint()) == encode(expected.checkpoint())
 
 
-def test_resumed_ensemble_continues_to_the_bit():
-    config = gru_like(members=3, embedding=6, steps=30)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_ensemble_continues_to_the_bit(optimizer):
+    config = gru_like(members=3, embedding=6, steps=30, optimizer=optimizer)
     whole = start(config)
     events = list(train(whole))
     part, checkpoint = start(config), None

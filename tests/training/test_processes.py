@@ -51,10 +51,12 @@ def test_gradients_of_shards_add_up_to_that_of_the_batch(reduction, cell):
         np.testing.assert_allclose(three, one, rtol=1e-12, atol=1e-15)
 
 
-def test_training_in_processes_equals_training_in_turn():
-    expected = start(CONFIG)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_in_processes_equals_training_in_turn(optimizer):
+    config = CONFIG.replace(optimizer=optimizer)
+    expected = start(config)
     events = list(train(expected))
-    training = start(CONFIG)
+    training = start(config)
     with running_passes(training.members, training.config) as passes:
         assert isinstance(passes, InProcesses)
         training.passes = passes

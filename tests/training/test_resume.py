@@ -28,6 +28,7 @@ CONFIGS = {
     "classic": classic_like(**SHORT | {"validate_every": 0}),
     "gru": gru_like(**SHORT),
     "lstm": gru_like(cell="lstm", optimizer="adam", **SHORT),
+    "muon": gru_like(optimizer="muon", members=2, shards=2, **SHORT),
 }
 
 
@@ -64,7 +65,7 @@ def test_worker_killed_at_every_disk_change_resumes_exactly(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "shards"), [("classic", 1), ("gru", 2)])
+@pytest.mark.parametrize(("name", "shards"), [("classic", 1), ("gru", 2), ("muon", 1)])
 def test_worker_process_killed_at_random_resumes_exactly(tmp_path: Path, name: str, shards: int):
     config = CONFIGS[name].replace(steps=200, sample_every=50, record_every=1, shards=shards)
     expected = outcome(undisturbed(tmp_path, config))
