@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.assets import Assets
+from app.api.direct import DirectRoutes
 from app.api.native import (
     activations,
     archives,
@@ -161,6 +162,8 @@ def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool =
 def add_middleware(app: FastAPI, services: Services) -> None:
     """What every request passes through, the last one added first. Raises ConfigError."""
     settings = services.settings
+    routes = [route for module in ROUTES for route in module.router.routes]
+    app.add_middleware(DirectRoutes, services=services, routes=routes, handlers=app.exception_handlers)
     app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_corpus_bytes)
     if limits := read_limits(settings.rate_limit):

@@ -14,6 +14,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from app.api.direct import TEXT_PATHS
 from app.api.services import Services
 from app.engine.engine import Engine
 from app.server.auth import Key, key_of, read_keys
@@ -23,9 +24,7 @@ from app.server.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_reque
 from app.server.problems import problem_of
 from app.server.protocol import Pairs
 
-TARGETS = frozenset(
-    (b"/", b"/generate", b"/generate_stream", b"/score", b"/v1/completions", b"/v1/chat/completions")
-)
+TARGETS = frozenset(path.encode() for path in TEXT_PATHS)
 LINK = b"/generate"  # which may be asked for by GET
 TGI_FIELD = re.compile(rb'"inputs"\s*:')
 SAME_SECONDS = 0.02  # that an answer is good for
