@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.commands import runs
-from app.commands.options import with_run_options
+from app.commands.options import APART_HELP, with_run_options
 from app.streams import prepare_standard_streams, visible
 from model.cells import CELLS
 from model.config import DEFAULT_PRESET, PRESETS
@@ -110,6 +110,7 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (default: the file's).")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the text, if it is not UTF-8.")] = None,
+    apart: Annotated[bool, typer.Option("--apart", help=APART_HELP)] = False,
     store: Store = None,
     *,
     overrides: dict[str, Any],
@@ -120,7 +121,7 @@ def train(
     """
     from app.commands.train import train as run
 
-    if not run(open_store(store), text, preset, name, encoding, overrides):
+    if not run(open_store(store), text, preset, name, encoding, overrides, apart):
         raise typer.Exit(INTERRUPTED)
 
 

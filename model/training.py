@@ -72,6 +72,8 @@ class Progress:
 class Training:
     """A run in progress: network, optimiser, carried state and position. Advanced by `train`.
 
+    A run of one network may be begun as any `member` of an ensemble, counted from 1.
+
     Attributes:
         step: updates made.
         members: the networks that are trained, updated in place; their `parameters` lie in one array, (M, P).
@@ -91,13 +93,15 @@ class Training:
         ids: Ids,
         text_sha256: str = "",
         clock: Callable[[], float] = time.perf_counter,
+        member: int = 1,
     ) -> None:
         self.config, self.vocabulary, self.text_sha256, self.clock = config, vocabulary, text_sha256, clock
         self.rng = np.random.default_rng(config.seed)
         self.step, self.elapsed = 0, 0.0
         sizes = member_config(config, len(vocabulary))
         self.parameters = buffers.zeros((config.members, sizes.size()), np.float32)
-        self.members = initialise(config, len(vocabulary), self.rng, self.parameters)
+        for _ in range(member):  # those of an ensemble are drawn one after the other
+            self.members = initialise(config, len(vocabulary), self.rng, self.parameters)
         self._network = self._make_network()
         self._merged_at = -1
         training_ids, self.held_out = split(ids, config.validation_fraction)

@@ -11,6 +11,7 @@ import typer
 
 from model.config import PRESETS, SETTINGS
 
+APART_HELP = "Train each member as a run of its own, on any machine of the store, and merge them at the end."
 FIRST = "minutes"  # what a beginner needs; it is listed before all others
 PANEL = "Details of network and training (default: the preset's)"
 

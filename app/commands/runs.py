@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from app.commands.options import with_run_options
+from app.commands.options import APART_HELP, with_run_options
 from model.config import PRESETS
 from model.errors import CharloomError
 
@@ -116,6 +116,7 @@ def add(
     preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
     name: NewName = None,
     encoding: Annotated[str | None, typer.Option(help="Of the texts, if not UTF-8.")] = None,
+    apart: Annotated[bool, typer.Option("--apart", help=APART_HELP)] = False,
     url: Url = None,
     store: Store = None,
     *,
@@ -124,7 +125,7 @@ def add(
     """Put a text into the queue; a worker trains on it in its turn."""
     from app.commands.client import send
 
-    options = overrides | {"preset": preset, "name": name, "encoding": encoding}
+    options = overrides | {"preset": preset, "name": name, "encoding": encoding, "apart": apart or None}
     with connection(context, url, store) as client:
         send(client, "/runs", options, texts)
 

@@ -20,10 +20,11 @@ from app.commands.progress import make_display
 from app.errors import ConflictError, RunExistsError, RunNotFoundError
 from app.intake.expectations import NO_QUEUE, make_plan, queue_of
 from app.intake.findings import Finding, as_details, printable_name
-from app.intake.planning import PLANNED, check_length, make_config, usual
+from app.intake.planning import PLANNED, check_apart, check_length, make_config, usual
 from app.intake.text import read_text
 from app.settings import load_settings
 from app.signals import Stop, stop_on_signals
+from app.store.groups import add_members, members_of
 from app.store.records import ENDED, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
@@ -43,6 +44,7 @@ def train(
     name: str | None,
     encoding: str | None,
     overrides: dict[str, Any],
+    apart: bool = False,
 ) -> bool:
     """Train on the text at `path`; say whether the run is finished (False: Ctrl-C interrupted it).
 
@@ -55,16 +57,25 @@ def train(
         place = "" if finding.position is None else f" (at {finding.position:,})"
         console.print(visible(f"{finding.level}: {finding.message}{place}"))
     config = make_config(preset, overrides) if preset else usual(len(text), overrides)
+    members = config.members
+    if apart:  # each is trained as one network alone is
+        check_apart(members)
+        overrides = {**overrides, "members": 1}
     if preset is None and config.minutes:
         config = planned(store, name, text, path, overrides, console)
+    config = config.replace(members=members) if apart else config
     check_length(config, len(text))
-    run = find_or_create(store, name, config, text, path, findings)
+    run = find_or_create(store, name, config, text, path, findings, apart)
     handler = RichHandler(console=console, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     console.print(visible(f"run {run.name} in {store.root}: {len(text):,} characters"), soft_wrap=True)
     stop = Stop()
     with stop_on_signals(stop):
-        follow(store, run, console, stop)
+        for part in [*members_of(store, run), run]:
+            follow(store, part, console, stop)
+            if part.standing.state != "finished":
+                run = part
+                break
     status = run.standing
     if status.state == "failed":
         raise CharloomError(f"run {run.name} failed: {status.reason}")
@@ -115,6 +126,7 @@ def find_or_create(
     text: str,
     path: Path,
     findings: Iterable[Finding] = (),
+    apart: bool = False,
 ) -> Run:
     """The run of this very text and config, which is then continued, or a new one.
 
@@ -128,19 +140,25 @@ def find_or_create(
             run = store.get(candidate)
         except RunNotFoundError:
             corpus = printable_name(path.name)
-            return store.create(candidate, config, text, corpus, findings=as_details(findings))
-        if (run.config, run.spec.corpus_sha256) == (config, sha256):
+            run = store.create(candidate, config, text, corpus, findings=as_details(findings), apart=apart)
+            add_members(store, run)
+            return run
+        if (run.config, run.spec.corpus_sha256, run.spec.apart) == (config, sha256, apart):
             return run
     raise RunExistsError(
-        f"a run named {base!r} exists already, {difference(run, config)}: choose another --name"
+        f"a run named {base!r} exists already, {difference(run, config, apart)}: choose another --name"
     )
 
 
-def difference(run: Run, config: RunConfig) -> str:
+def difference(run: Run, config: RunConfig, apart: bool = False) -> str:
     """In which fields, or else that in its text, a run differs from what is asked for."""
     asked, has = config.to_dict(), run.config.to_dict()
     changes = [f"{name} {has[name]} instead of {asked[name]}" for name in asked if has[name] != asked[name]]
-    return f"with {', '.join(changes)}" if changes else "of another text"
+    if changes:
+        return f"with {', '.join(changes)}"
+    if run.spec.apart != apart:
+        return f"trained {'apart' if run.spec.apart else 'together'}"
+    return "of another text"
 
 
 def resume_command(store: RunStore, run: Run) -> str:

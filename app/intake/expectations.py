@@ -159,6 +159,7 @@ def queue_of(store: RunStore) -> Queue:
         (run, status)
         for run in store.list()
         if run.control.priority >= 0
+        and not run.spec.apart
         and ((status := run.standing).state in ("queued", "training") or status.retry_at is not None)
     ]
     return Queue(len(before), sum(_seconds_left(run, status) for run, status in before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
@@ -13,7 +14,7 @@ from app.errors import InvalidRequestError
 from app.intake.options import Options
 from app.store import history
 from app.store.checkpoints import find_checkpoint, parse_model_name
-from app.store.files import is_regular, write_atomic
+from app.store.files import flush, is_regular, write_atomic
 from app.store.records import CheckpointEntry, Latest, Status
 from app.store.run import Run, Text
 from app.store.run_store import RunStore, name_from
@@ -23,7 +24,9 @@ from model.errors import CharloomError
 from model.evaluation import streaming_loss
 from model.merging import merge_checkpoints
 
-CORPUS = "corpus.txt"
+CORPUS, BASELINES = "corpus.txt", "baselines.json"
+
+logger = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -50,7 +53,8 @@ def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: 
     def fill(folder: Path) -> None:
         if is_regular(first.path / CORPUS):
             limits.budget.make_room((first.path / CORPUS).stat().st_size)
-            shutil.copyfile(first.path / CORPUS, folder / CORPUS, follow_symlinks=False)
+        for name in (CORPUS, BASELINES):
+            _copy(first.path / name, folder / name)
         write_merged(folder, merged, loss, store.last_trained(), limits.budget)
 
     with workshop(store, limits):
@@ -65,6 +69,20 @@ def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: 
             findings=spec.findings,
             **known,
         )
+
+
+def merge_group(run: Run, store_bytes: int) -> None:
+    """Finish a group whose members are finished. Only for the one that holds it; the same each time.
+
+    Raises CharloomError that says what is wrong with a member, OSError.
+    """
+    store = RunStore(run.path.parent)
+    parts = read_parts(store, run.spec.member_names)
+    merged = merge_checkpoints({part.name: part.checkpoint for part in parts}, run.config)
+    _copy(parts[0].run.path / BASELINES, run.path / BASELINES)
+    loss = held_out_loss(run, merged)
+    write_merged(run.path, merged, loss, store.last_trained(), Budget(store, store_bytes))
+    logger.info("run %s is merged from %d members", run.name, len(parts))
 
 
 def read_parts(store: RunStore, names: Sequence[str]) -> list[Part]:
@@ -131,6 +149,12 @@ def write_merged(
         validation_step=None if known is None else merged.step,
         seconds=seconds,
     ).write(folder / "status.json")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if is_regular(source):
+        shutil.copyfile(source, target, follow_symlinks=False)
+        flush(target)
 
 
 def _licence(parts: Sequence[Part]) -> str:

@@ -19,6 +19,7 @@ from app.intake.options import Options, by_epochs
 from app.intake.planning import (
     CORES,
     changed,
+    check_apart,
     check_length,
     expected_seconds,
     expected_speed,
@@ -29,10 +30,11 @@ from app.intake.planning import (
 from app.intake.text import ReadText, write_text
 from app.store.checkpoints import find_checkpoint
 from app.store.files import Source, open_regular
+from app.store.groups import add_members
 from app.store.records import Control
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name, name_from
-from app.store.space import Limits, workshop
+from app.store.space import Limits, check_runs, workshop
 from model.checkpoint import load
 from model.config import DEFAULT_PRESET, RunConfig
 from model.errors import ConfigError
@@ -79,9 +81,13 @@ def new_run(
     options = Options.parse(given)
     with workshop(store, limits) as folder:
         read, config = _read(options, sources, folder, limits)
+        if options.apart:
+            check_runs(store, limits, 1 + config.members)
         limits.budget.make_room(0)
         name = name_from(suggested) if suggested else default_name(read.text.name)
         run = _queue(store, config, options, read, known, name)
+        if options.apart:
+            add_members(store, run, options.priority)
     return _made(run, read)
 
 
@@ -101,13 +107,17 @@ def _read(
     """Write the text into `folder`, and choose what it is trained with."""
     # first, so that bad settings are refused before the text is read
     preset = make_config(options.preset or DEFAULT_PRESET, options.overrides)
+    members, asked = preset.members, options.overrides
+    if options.apart:  # each is trained as one network alone is
+        check_apart(members)
+        preset, asked = preset.replace(members=1), {**asked, "members": 1}
     if not sources:
         raise InvalidRequestError("text", "is missing: send it as the body, or as a multipart file")
     read = write_text(sources, options.encoding, folder / "corpus.txt", limits.text)
-    config = preset if options.preset else _suited(read, options.overrides)
+    config = preset if options.preset else _suited(read, asked)
     config = by_epochs(config, options, read.text.characters)
     check_length(config, read.text.characters)
-    return read, config
+    return read, config.replace(members=members) if options.apart else config
 
 
 def _suited(read: ReadText, asked: Mapping[str, Any]) -> RunConfig:
@@ -136,6 +146,8 @@ def fork(
     values = dict(given)
     at = values.pop("step", None)
     options = Options.parse(values)
+    if options.apart:
+        raise ConfigError("apart", "is for new runs: a fork is trained as one run")
     if options.preset is not None:
         raise ConfigError("preset", "is that of the run that is forked: change single fields instead")
     config = changed(parent.config, options.overrides)
@@ -190,7 +202,8 @@ def _queue(
             Control(priority=options.priority).write(folder / "control.json")
 
     name, unnamed = options.name or otherwise, options.name is None
-    told = {"licence": options.licence, "findings": as_details(read.findings)} | dict(known)
+    told: dict[str, Any] = {"licence": options.licence, "findings": as_details(read.findings)}
+    told |= dict(known) | {"apart": options.apart}
     return store.add(name, config, read.text, fill, unnamed, **told)
 
 

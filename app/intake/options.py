@@ -20,7 +20,8 @@ MOST_EPOCHS = 1_000_000
 class Options(NamedTuple):
     """What was asked besides the fields of a configuration, which are `overrides`.
 
-    `epochs`, passes through the text that is trained on, is another way to say `steps`.
+    `epochs`, passes through the text that is trained on, is another way to say `steps`. `apart` trains each
+    member of the ensemble as a run of its own.
     """
 
     name: str | None
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     licence: str
     priority: int
     epochs: float | None
+    apart: bool
     overrides: dict[str, Any]
 
     @classmethod
@@ -53,8 +55,15 @@ class Options(NamedTuple):
             licence=texts["licence"],
             priority=_priority(values.pop("priority", 0)),
             epochs=_epochs(values),
+            apart=_apart(values.pop("apart", False)),
             overrides=values,
         )
+
+
+def _apart(given: Any) -> bool:
+    if str(given).lower() not in ("true", "1", "false", "0"):
+        raise ConfigError("apart", f"must be true or false. Given: {given!r:.40}")
+    return str(given).lower() in ("true", "1")
 
 
 def _priority(given: Any) -> int:

@@ -118,6 +118,12 @@ def rounded(value: float) -> int:
     return int(value // unit * unit)
 
 
+def check_apart(members: int) -> None:
+    """Raises ConfigError if there are too few members to train apart."""
+    if members < 2:
+        raise ConfigError("members", f"must be at least 2 to train them apart. Given: {members}")
+
+
 def check_length(config: RunConfig, characters: int) -> None:
     """Raises TextError if a text of so many characters is too short for a run of `config`."""
     held_out = int(characters * config.validation_fraction)

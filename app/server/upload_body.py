@@ -27,7 +27,7 @@ from model.config import RunConfig
 PIECE = 1 << 20
 URLENCODED = "application/x-www-form-urlencoded"
 FORM_FIELDS = {
-    *("text", "name", "encoding", "licence", "priority", "epochs", "step"),
+    *("text", "name", "encoding", "licence", "priority", "epochs", "step", "apart"),
     *(field.name for field in dataclasses.fields(RunConfig)),
 }
 RETRY_SECONDS = 5.0

@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from filelock import Timeout
 
@@ -48,14 +49,16 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
     return run.standing
 
 
-def begin_deletion(store: RunStore, name: str, force: bool) -> None:
-    """Ask a run's training to stop.
+def begin_deletion(store: RunStore, name: str, force: bool, others: Sequence[str] = ()) -> None:
+    """Ask a run's training to stop. `others` will be deleted with it.
 
-    Raises ConflictError if no other run has a checkpoint to serve, unless `force`; RunNameError,
+    Raises ConflictError if no run that stays has a checkpoint to serve, unless `force`; RunNameError,
     RunNotFoundError, OSError.
     """
     run = store.get(name)
-    if not force and _serves(run) and not any(_serves(other) for other in store.list() if other.name != name):
+    going = (name, *others)
+    serving = {one.name for one in store.list() if _serves(one)}
+    if not force and serving and serving.issubset(going):
         raise ConflictError(f"run {name!r} is the only one that can be served: delete it with force=true")
     if run.standing.state in POSSIBLE["stop"]:
         ask(store, run, "stop", None)

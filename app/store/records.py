@@ -97,7 +97,9 @@ class RunSpec(Record):
     `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds,
     `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it,
     `training_file` the id of the uploaded file that its text came from, if it did, `findings` what was worth
-    knowing of the text when it came, `parts` the models that it is merged from.
+    knowing of the text when it came, `parts` the models that it is merged from. An `apart` run is a group:
+    each member of its ensemble is trained as a run of its own, which names the `group` and is its `member` of
+    that number, counted from 1.
     """
 
     name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
@@ -112,10 +114,18 @@ class RunSpec(Record):
     training_file: str = ""
     findings: list[TextFinding] = []
     parts: list[str] = []
+    apart: bool = False
+    group: str | None = None
+    member: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
 
     @property
     def preset(self) -> str:
         return self.config.preset
+
+    @property
+    def member_names(self) -> list[str]:
+        """The runs of a group's members."""
+        return [f"{self.name}.{number}" for number in range(1, 1 + self.config.members)] if self.apart else []
 
     @property
     def steps(self) -> int:

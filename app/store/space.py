@@ -132,10 +132,19 @@ class Limits(NamedTuple):
 @contextmanager
 def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
     """A folder of the store, on its disk, that is gone after the block. Raises ConflictError, OSError."""
-    if len(store.list()) >= limits.runs:
-        raise ConflictError(f"the store has {limits.runs} runs (CHARLOOM_MAX_RUNS): delete some first")
+    check_runs(store, limits, 1)
     with scratch(store) as folder:
         yield folder
+
+
+def check_runs(store: RunStore, limits: Limits, more: int) -> None:
+    """Raises ConflictError if so many runs more are too many."""
+    count = len(store.list())
+    if count + more > limits.runs:
+        needed = "" if more == 1 else f", {more} are needed"
+        raise ConflictError(
+            f"the store has {count} of {limits.runs} runs (CHARLOOM_MAX_RUNS){needed}: delete some first"
+        )
 
 
 @contextmanager

@@ -48,7 +48,8 @@ def start_or_resume(run: Run) -> Training:
             f"{refused[0]}; put whole ones back, or remove them to train from the beginning"
         )
     logger.info("run %s starts", run.name)
-    training = Training(run.config, vocabulary, ids, run.spec.corpus_sha256)
+    member = max(1, run.spec.member)
+    training = Training(run.config, vocabulary, ids, run.spec.corpus_sha256, member=member)
     if initial:
         training.begin_with(initial)
     return training

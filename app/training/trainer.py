@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import RunFileError
+from app.intake.merge import merge_group
 from app.store import history
 from app.store.files import flush, write_atomic
 from app.store.records import MAX_TIME, Baselines, CheckpointEntry, Latest, State, Status
@@ -71,6 +72,9 @@ def train_run(
     The run can be trained again after each, and goes on from its newest checkpoint.
     """
     remove_temporaries(run.path)
+    if run.spec.apart:
+        merge_group(run, (cadence or Cadence()).store_bytes)
+        return True
     training = start_or_resume(run)
     writer = RunWriter(run, training, cadence or Cadence(), on_status)
     writer.begin()

@@ -14,6 +14,7 @@ from filelock import BaseFileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from app.store.files import DISK_FULL
+from app.store.groups import waits
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -124,7 +125,11 @@ class Worker:
                 self._put_down(run)
             status = run.standing
             ours = status.state in ("queued", "training") or status.retry_at is not None
-            if ours and time.monotonic() >= self._not_before.get(run.name, 0.0):
+            if (
+                ours
+                and not waits(self.store, run)
+                and time.monotonic() >= self._not_before.get(run.name, 0.0)
+            ):
                 fresh = status.step == 0 and status.state == "queued"
                 waiting.append((-control.priority, fresh, run.spec.position, run))
         return min(waiting, key=lambda item: item[:3])[3] if waiting else None
@@ -199,7 +204,7 @@ class Worker:
     def _outranked(self, run: Run) -> bool:
         priority = run.control.priority
         others = (other for other in self.store.list() if other.control.priority > priority)
-        return any(other.standing.state == "queued" for other in others)
+        return any(other.standing.state == "queued" and not waits(self.store, other) for other in others)
 
     def _put_down(self, run: Run) -> None:
         """A run that was to stop and whose worker was killed first: nobody is training it any more."""

@@ -57,7 +57,8 @@ export const lab = {
 
 	// The run that trains, or the newest; undefined without any.
 	automatic() {
-		return lab.runs.find(isTraining) ?? lab.serving() ?? lab.runs.find(isBusy) ?? lab.runs.at(-1);
+		const single = (run) => isTraining(run) && !run.parts.length; // a group has no curve until it is merged
+		return lab.runs.find(single) ?? lab.serving() ?? lab.runs.find(isBusy) ?? lab.runs.at(-1);
 	},
 
 	// The run that all views are about.

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from app.store.groups import add_members
 from app.store.run_store import RunStore
+from app.training.trainer import train_run
 from tests.support.browser import LOST, go
 from tests.support.runs import gru_like, small_text, worker_process
 from tests.support.servers import server_process
@@ -122,3 +124,21 @@ def test_run_is_opened_in_write_and_as_a_report(client, opened):
     go(page, "runs")
     press(page, "Report", "classic")
     expect(page).to_have_url(f"{client.base_url}/report?model=classic")
+
+
+@pytest.mark.slow
+def test_group_trained_apart_is_shown_as_one_run(opened, store: RunStore):
+    config = gru_like(members=2, steps=20, sample_every=0, best_sample_length=0)
+    add_members(store, store.create("group", config, small_text(), "small.txt", apart=True))
+    train_run(store.get("group.1"), lambda: False)
+    with server_process(store.root) as client:
+        page = opened(f"{client.base_url}#runs")
+        group = page.locator("[data-run=group]")
+        expect(group).to_contain_text("1 of 2 members trained apart are finished")
+        expect(page.locator("[data-run]")).to_have_count(1)
+        train_run(store.get("group.2"), lambda: False)
+        train_run(store.get("group"), lambda: False)
+        expect(group).to_contain_text("2 of 2 members")
+        expect(page.get_by_role("button", name="Write group", exact=True)).to_be_visible()
+        assert client.delete("/runs/group?force=true").status_code == 200
+        expect(page.locator("[data-run]")).to_have_count(0)

@@ -12,6 +12,7 @@ from app.api.native.run_schemas import CheckpointInfo, RunInfo
 from app.api.services import Services
 from app.errors import RunFileError, RunNotFoundError
 from app.healthcheck import SILENT_SECONDS
+from app.store.groups import standing_of
 from app.store.records import CheckpointEntry
 from app.store.run import Files, Run
 
@@ -38,7 +39,7 @@ def list_runs(services: Services) -> list[RunInfo]:
 def describe(services: Services, run: Run) -> RunInfo:
     """One run as its answer. Reads the disk. Raises RunNotFoundError if it was deleted meanwhile."""
     control, latest, config = run.control, run.usable_latest(), run.config
-    status = control.applied_to(run.status)
+    status = standing_of(services.runs, run)
     serving = services.models.current if services.models.ready else None
     silent = time.time() - status.heartbeat > SILENT_SECONDS
     files = run.files()
@@ -48,7 +49,8 @@ def describe(services: Services, run: Run) -> RunInfo:
         state=status.state,
         priority=control.priority,
         parent=run.spec.parent,
-        parts=run.spec.parts,
+        parts=run.spec.parts or run.spec.member_names,
+        group=run.spec.group,
         stale=status.state == "training" and silent,
         reason=status.reason,
         warnings=[*status.warnings, *_faults(run, files)],

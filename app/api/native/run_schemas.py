@@ -29,7 +29,10 @@ class RunInfo(BaseModel):
     state: State
     priority: int = Field(description="Runs of higher priority are trained first.")
     parent: str | None = Field(description="The `run@step` that it was forked from.")
-    parts: list[str] = Field(description="The models that it is merged from; none of any other run.")
+    parts: list[str] = Field(
+        description="The models that it is merged from or, trained apart, will be; none of any other run."
+    )
+    group: str | None = Field(description="The run that it is trained apart as a member of.")
     stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
     reason: str | None = Field(description="Why it is paused or has failed.")
     warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")

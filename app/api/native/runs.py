@@ -26,7 +26,8 @@ from app.api.openapi import errors
 from app.api.services import Services, ServicesDep, change_in_turn
 from app.server.auth import Right, needs
 from app.server.streaming import bounded_answer
-from app.store.control import RETRY_SECONDS, STOP_SECONDS, ask, begin_deletion, finish_deletion
+from app.store.control import RETRY_SECONDS, STOP_SECONDS, finish_deletion
+from app.store.groups import ask_group, begin_group_deletion
 from app.store.kept import MOST, keep
 from app.store.records import Wanted
 
@@ -87,11 +88,12 @@ async def remove(
     services: ServicesDep,
     force: Annotated[bool, Query(description="Also where no other run could be served then.")] = False,
 ) -> Deleted:
-    """Remove all of a run, once its training has stopped."""
-    await change_in_turn(services, partial(begin_deletion, services.runs, name, force))
+    """Remove all of a run, and of its members if they are trained apart, once the training has stopped."""
+    names = await change_in_turn(services, partial(begin_group_deletion, services.runs, name, force))
     deadline = time.monotonic() + STOP_SECONDS
-    while not await run_in_threadpool(finish_deletion, services.runs, name, deadline):
-        await asyncio.sleep(RETRY_SECONDS)
+    for going in names:
+        while not await run_in_threadpool(finish_deletion, services.runs, going, deadline):
+            await asyncio.sleep(RETRY_SECONDS)
     return Deleted(name=name)
 
 
@@ -114,7 +116,7 @@ def _change(services: Services, name: str, body: RunChange) -> RunInfo:
     run = services.runs.get(name)
     wanted: Wanted | None = "train" if body.action == "resume" else body.action
     if wanted is not None or body.priority is not None:
-        ask(services.runs, run, wanted, body.priority)
+        ask_group(services.runs, run, wanted, body.priority)
     return describe(services, run)
 
 

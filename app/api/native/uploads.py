@@ -34,6 +34,10 @@ def option_schemas() -> dict[str, dict[str, Any]]:
         "licence": {"type": "string", "description": "Of the text, for the card of an exported model."},
         "priority": {"type": "integer", "description": "Higher goes first."},
         "epochs": {"type": "number", "description": "Times that the text is read, instead of `steps`."},
+        "apart": {
+            "type": "boolean",
+            "description": "Train each of the `members` as a run of its own, and merge them at the end.",
+        },
     }
     return schemas | {name: setting_schema(setting) for name, setting in SETTINGS.items()}
 

@@ -14,7 +14,7 @@ from app.api.openai.paging import page
 from app.api.openapi import openai_errors
 from app.api.services import Services, ServicesDep, change_in_turn, in_turn
 from app.server.auth import Right, needs
-from app.store.control import ask
+from app.store.groups import ask_group
 from app.store.records import Wanted
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["OpenAI"])
@@ -91,7 +91,7 @@ async def resume(job_id: str, services: ServicesDep) -> FineTuningJob:
 
 def _ask(services: Services, job_id: str, wanted: Wanted) -> FineTuningJob:
     run = tuning.run_of(services.runs, job_id)
-    ask(services.runs, run, wanted, None)
+    ask_group(services.runs, run, wanted, None)
     return tuning.describe(run)
 
 

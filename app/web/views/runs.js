@@ -28,13 +28,14 @@ const ACTIONS = [
 function list(runs) {
 	at("runs-empty").hidden = runs.length > 0;
 	for (const [name, item] of items) {
-		if (!lab.run(name)) {
+		if (!lab.run(name) || groupOf(lab.run(name))) {
 			item.element.remove();
 			items.delete(name);
 		}
 	}
 	// newest first: what one has just started stands at the top
-	const order = [...runs].reverse().map((run) => {
+	const shown = runs.filter((run) => !groupOf(run));
+	const order = [...shown].reverse().map((run) => {
 		if (!items.has(run.name)) items.set(run.name, make(run.name));
 		show(items.get(run.name), run);
 		return items.get(run.name).element;
@@ -104,10 +105,17 @@ function facts(run) {
 	if (isTraining(run) && run.expected_end)
 		found.push(`${duration(Math.max(0, run.expected_end - Date.now() / 1000))} left`);
 	if (run.parent) found.push(`forked from ${run.parent}`);
+	const members = lab.runs.filter((member) => groupOf(member) === run);
+	const finished = members.filter((member) => member.state === "finished").length;
+	if (members.length) found.push(`${finished} of ${members.length} members trained apart are finished`);
+	else if (run.parts.length) found.push(`merged from ${run.parts.join(", ")}`);
 	return found;
 }
 
-const rivals = (name) => lab.runs.filter((run) => run.name !== name && isBusy(run));
+const rivals = (name) => lab.runs.filter((run) => run.name !== name && isBusy(run) && !groupOf(run));
+
+// The group that a run is trained apart as a member of, if that is here: it is shown in its place.
+const groupOf = (run) => run.group && lab.run(run.group);
 
 const putFirst = (name) =>
 	change(name, "go first", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });

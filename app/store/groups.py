@@ -1,0 +1,145 @@
+"""Groups: an ensemble whose members are trained apart, each as a run of its own, and then merged.
+
+The group is a run too. It stays in the queue until all of its members are finished, and a worker then merges
+them. What is asked of the group is asked of its members.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from app.errors import ConflictError, RunNameError, RunNotFoundError
+from app.store.control import POSSIBLE, STOP_SECONDS, ask, begin_deletion, finish_deletion
+from app.store.files import flush
+from app.store.records import RUN_NAME, Control, State, Status, Wanted
+from app.store.run import Run, Text
+from app.store.run_store import RunStore
+
+CORPUS = "corpus.txt"
+# a group is in the first of these states that a member is in
+ORDER: tuple[State, ...] = ("training", "queued", "paused", "failed", "stopped")
+
+
+def members_of(store: RunStore, group: Run) -> list[Run]:
+    """The members of a group that are in the store; none of any other run."""
+    found = []
+    for name in group.spec.member_names:
+        try:
+            run = store.get(name)
+        except RunNotFoundError:
+            continue
+        if run.spec.group == group.name:
+            found.append(run)
+    return found
+
+
+def waits(store: RunStore, run: Run) -> bool:
+    """Whether `run` is a group that cannot be merged yet."""
+    if not run.spec.apart:
+        return False
+    members = members_of(store, run)
+    return len(members) < run.config.members or any(one.status.state != "finished" for one in members)
+
+
+def add_members(store: RunStore, group: Run, priority: int = 0) -> None:
+    """Queue a run for each member of a new group. After an error nothing of the group is left.
+
+    Raises RunNameError, RunExistsError, OSError.
+    """
+    spec = group.spec
+    text = Text(spec.corpus_name, spec.corpus_sha256, spec.characters)
+    config = spec.config.replace(members=1)
+
+    def fill(folder: Path) -> None:
+        _link(group.path / CORPUS, folder / CORPUS)
+        if priority:
+            Control(priority=priority).write(folder / "control.json")
+
+    try:
+        for number, name in enumerate(spec.member_names, 1):
+            if not RUN_NAME.fullmatch(name):
+                raise RunNameError(name)
+            known: dict[str, Any] = {"group": group.name, "member": number, "licence": spec.licence}
+            store.add(name, config, text, fill, findings=spec.findings, **known)
+    except BaseException:
+        for name in begin_group_deletion(store, group.name, force=True):
+            end = time.monotonic() + STOP_SECONDS
+            while not finish_deletion(store, name, end):
+                time.sleep(0.05)
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the file system has no such names."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target, follow_symlinks=False)
+        flush(target)
+
+
+def standing_of(store: RunStore, run: Run) -> Status:
+    """Where a run stands; of a group that is not merged yet, where its members are."""
+    own = run.standing
+    if not run.spec.apart or own.state not in ("queued", "paused", "stopped"):
+        return own
+    members = members_of(store, run)
+    missing = set(run.spec.member_names).difference(member.name for member in members)
+    if missing:
+        reason = f"its member {min(missing)} was deleted: delete this run too, and train it again"
+        return own.model_copy(update={"state": "failed", "reason": reason})
+    found = [member.standing for member in members]
+    states = {status.state for status in found}
+    reasons = [
+        f"its member {member.name} failed: {status.reason}"
+        for member, status in zip(members, found, strict=True)
+        if status.state == "failed"
+    ]
+    ends = [status.expected_end for status in found if status.state != "finished"]
+    return own.model_copy(
+        update={
+            "state": next((state for state in ORDER if state in states), own.state),
+            "reason": reasons[0] if reasons else None,
+            "step": min(status.step for status in found),
+            "fraction": sum(status.fraction for status in found) / len(found),
+            "heartbeat": max(status.heartbeat for status in found),
+            "seconds": max(status.seconds for status in found),
+            "smooth_loss": _mean([status.smooth_loss for status in found]),
+            "characters_per_second": sum(
+                status.characters_per_second or 0.0 for status in found if status.state == "training"
+            ),
+            "expected_end": None if None in ends else max((end for end in ends if end), default=None),
+        }
+    )
+
+
+def _mean(losses: list[float | None]) -> float | None:
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) / len(known) if len(known) == len(losses) else None
+
+
+def ask_group(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) -> None:
+    """Ask something of a run and, if it is a group, of its members that are not finished. Raises as `ask`."""
+    if run.spec.apart and run.standing.state != "finished":
+        for member in members_of(store, run):
+            if wanted is None or member.standing.state in POSSIBLE[wanted]:
+                try:
+                    ask(store, member, wanted, priority)
+                except ConflictError:  # it was finished meanwhile
+                    continue
+    ask(store, run, wanted, priority)
+
+
+def begin_group_deletion(store: RunStore, name: str, force: bool) -> list[str]:
+    """Ask the training of a run, and of its members, to stop; the names of all, to be deleted in this order.
+
+    Raises as `begin_deletion`.
+    """
+    names = [member.name for member in members_of(store, store.get(name))]
+    begin_deletion(store, name, force, others=names)
+    for member in names:
+        begin_deletion(store, member, force=True)
+    return [name, *names]

@@ -1,0 +1,196 @@
+"""Members of an ensemble trained apart, each as a run of its own, and merged."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.cli import main
+from app.errors import ConflictError, RunExistsError
+from app.intake.merge import merge_group
+from app.intake.new_runs import new_run
+from app.store.files import Source
+from app.store.groups import members_of, standing_of
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.store.space import Budget, Limits
+from app.training.trainer import train_run
+from app.training.worker import Worker
+from model.checkpoint import Checkpoint, load
+from model.config import RunConfig
+from model.errors import ConfigError
+from tests.support.runs import classic_like, gru_like, small_text
+
+TEXT = small_text(3000)
+SHORT = {"members": 3, "steps": 20, "sample_every": 0, "best_sample_length": 0}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "checkpoints")
+
+
+def queue_apart(store: RunStore, config: RunConfig, most: int = 100, **options: Any) -> Run:
+    given = {"name": "g", "apart": True} | config.to_dict() | options
+    limits = Limits(10**6, most, Budget(store, 0))
+    return new_run(store, given, [Source("a.txt", io.BytesIO(TEXT.encode()))], limits).run
+
+
+def train_all(store: RunStore, *workers: Worker) -> list[str]:
+    workers = workers or (Worker(store, lambda: False),)
+    order = []
+    for turn in range(100):
+        run = workers[turn % len(workers)].next_run()
+        if run is None:
+            break
+        order.append(run.name)
+        workers[turn % len(workers)].train(run)
+    return order
+
+
+def newest(run: Run) -> Checkpoint:
+    latest = run.latest()
+    assert latest is not None
+    return load(run.path / latest.newest.file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        gru_like(**SHORT, embedding=5, seed=3),
+        gru_like(**SHORT, cell="lstm", shards=2, layers=1, embedding=0),
+        classic_like(**SHORT),
+    ],
+    ids=["gru", "lstm-2-shards", "classic"],
+)
+def test_apart_gives_the_bits_of_training_together(store, config):
+    together = store.create("together", config, TEXT, "a.txt")
+    train_run(together, lambda: False)
+    group = queue_apart(store, config)
+    assert train_all(store, Worker(store, lambda: False), Worker(store, lambda: False))[-1] == "g"
+    joint, merged = newest(together), newest(group)
+    assert (merged.step, merged.config) == (joint.step, joint.config)
+    assert merged.tensors["members"].tobytes() == joint.tensors["members"].tobytes()
+    assert merged.parameters.tobytes() == joint.parameters.tobytes()
+    assert group.status.validation_loss == together.status.validation_loss
+    assert group.status.smooth_loss == pytest.approx(together.status.smooth_loss, abs=1e-12)
+    assert group.baselines() == together.baselines()
+
+
+def test_group_waits_for_all_members_then_is_merged(store):
+    group = queue_apart(store, gru_like(**SHORT), priority=5)
+    members = members_of(store, group)
+    assert [member.name for member in members] == ["g.1", "g.2", "g.3"]
+    assert [(one.spec.group, one.config.members, one.control.priority) for one in members] == [
+        ("g", 1, 5)
+    ] * 3
+    assert all(os.path.samefile(one.path / "corpus.txt", group.path / "corpus.txt") for one in members)
+    worker = Worker(store, lambda: False)
+    for done, member in enumerate(members, 1):
+        assert worker.next_run().name == member.name
+        assert not worker._outranked(store.get("g.3"))
+        worker.train(member)
+        assert standing_of(store, group).fraction == pytest.approx(done / 3)
+    assert standing_of(store, group).state == "queued"
+    worker.train(worker.next_run())
+    assert (group.status.state, group.status.step, group.status.fraction) == ("finished", 20, 1.0)
+    assert worker.next_run() is None
+
+
+def test_merge_that_was_interrupted_gives_the_same_when_repeated(store):
+    group = queue_apart(store, gru_like(**SHORT))
+    train_all(store)
+    before = newest(group).digest
+    status = group.status.model_copy(update={"state": "training", "fraction": 0.0})
+    group.write_status(status)
+    (group.path / "latest.json").unlink()
+    train_all(store)
+    assert (newest(group).digest, group.status.state, len(group.history())) == (before, "finished", 1)
+    merge_group(group, 0)
+    assert newest(group).digest == before
+
+
+def test_group_reports_what_keeps_it_from_being_merged(store):
+    group = queue_apart(store, gru_like(**SHORT))
+    first = store.get("g.1")
+    first.write_status(first.status.model_copy(update={"state": "failed", "reason": "no text"}))
+    told = standing_of(store, group)
+    assert (told.state, told.reason) == ("queued", "its member g.1 failed: no text")
+    train_all(store)
+    assert standing_of(store, group).state == "failed"
+    (store.root / "g.1").rename(store.root / "elsewhere")
+    told = standing_of(store, group)
+    assert told.state == "failed"
+    assert "its member g.1 was deleted" in str(told.reason)
+    assert train_all(store) == []
+
+
+def test_nothing_is_left_of_a_group_that_cannot_be_queued(store):
+    store.create("g.2", classic_like(), TEXT, "a.txt")
+    with pytest.raises(RunExistsError, match=r"'g\.2'"):
+        queue_apart(store, gru_like(**SHORT))
+    assert [run.name for run in store.list()] == ["g.2"]
+    with pytest.raises(ConflictError, match="4 are needed"):
+        queue_apart(store, gru_like(**SHORT), most=4)
+    with pytest.raises(ConfigError, match=r"members must be at least 2 to train them apart. Given: 1"):
+        queue_apart(store, gru_like(**SHORT | {"members": 1}))
+    with pytest.raises(ConfigError, match=r"apart must be true or false. Given: 'maybe'"):
+        queue_apart(store, gru_like(**SHORT), apart="maybe")
+    assert [run.name for run in store.list()] == ["g.2"]
+
+
+def test_what_is_asked_of_a_group_is_asked_of_its_members(
+    store: RunStore, serving: Callable[..., httpx.Client]
+) -> None:
+    store.root.mkdir()
+    api = serving(store.root)
+    settings = gru_like(**SHORT).to_dict()
+    made = api.post("/runs", json=settings | {"text": TEXT, "name": "g", "apart": True})
+    assert (made.status_code, made.json()["name"]) == (202, "g")
+
+    def states() -> list[str]:
+        return [api.get(f"/runs/{name}").json()["state"] for name in ("g", "g.1", "g.2", "g.3")]
+
+    assert states() == ["queued"] * 4
+    assert api.patch("/runs/g", json={"action": "pause"}).json()["state"] == "paused"
+    assert states() == ["paused"] * 4
+    assert train_all(store) == []
+    api.patch("/runs/g", json={"action": "resume", "priority": 7})
+    assert states() == ["queued"] * 4
+    assert store.get("g.2").control.priority == 7
+    worker = Worker(store, lambda: False)
+    worker.train(store.get("g.1"))
+    told = api.get("/runs/g").json()
+    assert (told["state"], told["parts"], told["group"]) == ("queued", ["g.1", "g.2", "g.3"], None)
+    assert api.get("/runs/g.2").json()["group"] == "g"
+    api.patch("/runs/g", json={"action": "stop"})
+    assert states() == ["stopped", "finished", "stopped", "stopped"]
+    assert api.delete("/runs/g").status_code == 409
+    assert api.delete("/runs/g", params={"force": True}).status_code == 200
+    assert api.get("/runs").json()["runs"] == []
+
+
+@pytest.mark.slow
+def test_train_apart_in_a_terminal_trains_all_and_merges(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.txt").write_text(TEXT, "utf-8")
+    settings = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "steps": 10, "members": 2}
+    small = [f"--{name}={value}" for name, value in settings.items()]
+    assert main(["train", "my.txt", *small, "--apart"]) == 0
+    assert "Write with it: charloom generate --model my" in capsys.readouterr().out
+    store = RunStore("checkpoints")
+    assert {run.name: run.standing.state for run in store.list()} == {
+        "my": "finished",
+        "my.1": "finished",
+        "my.2": "finished",
+    }
+    assert main(["train", "my.txt", *small, "--apart"]) == 0
+    assert len(store.list()) == 3
+    assert main(["generate", "--model", "my", "--length", "5"]) == 0
+    assert main(["train", "my.txt", *small, "--name", "my"]) == 2
+    assert "exists already, trained apart" in capsys.readouterr().err
