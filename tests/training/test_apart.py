@@ -64,9 +64,10 @@ def newest(run: Run) -> Checkpoint:
     [
         gru_like(**SHORT, embedding=5, seed=3),
         gru_like(**SHORT, cell="lstm", shards=2, layers=1, embedding=0),
+        gru_like(**SHORT, optimizer="muon"),
         classic_like(**SHORT),
     ],
-    ids=["gru", "lstm-2-shards", "classic"],
+    ids=["gru", "lstm-2-shards", "muon", "classic"],
 )
 def test_apart_gives_the_bits_of_training_together(store, config):
     together = store.create("together", config, TEXT, "a.txt")
