@@ -11,24 +11,26 @@ import json
 import posixpath
 import re
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from itertools import chain
+from typing import IO, Any
 from urllib.parse import unquote
 
 from app.intake.encodings import decoded
 from app.intake.findings import FileRefusedError, Finding, printable_name
-from app.intake.markup import document_pieces, html_pieces, spine
+from app.intake.markup import declared_encoding, document_pieces, encrypted, html_pieces, spine
+from app.intake.pdf import pdf_text
 from app.intake.pieces import joined
+from app.intake.subtitles import subtitle_text
 from app.intake.zips import DAMAGE, open_zip, refusing_damage
 from app.store.files import Source
 
 LARGEST_WHOLE = 16 << 20  # bytes of a file that is read whole
 LARGEST_MEMBER = 256 << 20  # bytes of a file in a document, unpacked
-LONGEST_SECONDS = 60.0  # that the pages of a PDF may take; others who upload wait meanwhile
 PIECE = 1 << 16
+HEAD = 2048  # bytes in which a page declares its encoding
 NAMES = {
     "docx": "a Word document",
     "odt": "an OpenDocument text",
@@ -40,8 +42,8 @@ NAMES = {
     "ipynb": "a Jupyter notebook",
 }
 EXTRA = "pip install 'charloom[documents]'"
-TIMES = re.compile(r"(?:\d+:)?\d\d:\d\d[,.]\d{3} --> ")
-SUBTITLE_TAG = re.compile(r"</?[a-z][^<>]*>|\{\\[^{}]*\}", re.I)
+WORD_TEXT = re.compile(r"word/document\d*\.xml")
+MANIFEST, ENCRYPTION = "META-INF/manifest.xml", "META-INF/encryption.xml"
 
 
 def document_text(source: Source, kind: str, encoding: str, findings: list[Finding]) -> Iterator[str]:
@@ -56,7 +58,12 @@ def document_text(source: Source, kind: str, encoding: str, findings: list[Findi
         if piece is None:
             return
         if piece:
-            yield piece.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode()
+            yield _whole_characters(piece.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _whole_characters(text: str) -> str:
+    """Pairs of surrogates joined, as RTF has them, and others replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @contextmanager
@@ -78,7 +85,11 @@ def _library_faults(name: str, kind: str) -> Iterator[None]:
 
 
 def _damaged(name: str, kind: str, error: Exception) -> FileRefusedError:
-    reason = printable_name(str(error))[:150] or type(error).__name__
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # its text is in quotes
+    reason = (
+        "it is nested too deeply" if isinstance(error, RecursionError) else printable_name(str(said))[:150]
+    )
+    reason = reason or type(error).__name__
     return FileRefusedError("bad_document", f"{name} is {kind} that cannot be read: {reason}", None, name)
 
 
@@ -86,7 +97,7 @@ def _whole(source: Source) -> bytes:
     data = source.content.read(LARGEST_WHOLE + 1)
     if len(data) > LARGEST_WHOLE:
         name = printable_name(source.name)
-        message = f"{name} has more than {LARGEST_WHOLE >> 20} MB: save it as plain text"
+        message = f"{name} must have at most {LARGEST_WHOLE >> 20} MB; it has more: save it as plain text"
         raise FileRefusedError("large_document", message, None, name)
     return data
 
@@ -98,41 +109,54 @@ def _member(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
         while piece := content.read(PIECE):
             size += len(piece)
             if size > LARGEST_MEMBER:
-                raise FileRefusedError(
-                    "large_document", f"{printable_name(name)} is too large", None, printable_name(name)
-                )
+                most = f"{LARGEST_MEMBER >> 20} MB unpacked; this one has more"
+                message = f"{printable_name(name)} must have at most {most}: save the document as plain text"
+                raise FileRefusedError("large_document", message, None, printable_name(name))
             yield piece
 
 
 def _docx(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
     with open_zip(source.content) as archive:
-        yield from document_pieces(_member(archive, "word/document.xml"))
+        main = next(name for name in archive.namelist() if WORD_TEXT.fullmatch(name))
+        yield from document_pieces(_member(archive, main))
 
 
 def _odt(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
     with open_zip(source.content) as archive:
+        if MANIFEST in archive.namelist() and b":encryption-data" in b"".join(_member(archive, MANIFEST)):
+            raise _locked(source, "an OpenDocument text with a password")
         yield from document_pieces(_member(archive, "content.xml"))
+
+
+def _locked(source: Source, what: str) -> FileRefusedError:
+    name = printable_name(source.name)
+    return FileRefusedError("locked_document", f"{name} is {what}: save it as plain text", None, name)
 
 
 def _epub(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
     with open_zip(source.content) as archive:
         package, chapters = spine(lambda name: b"".join(_member(archive, name)))
         folder = posixpath.dirname(package)
+        locked = (
+            encrypted(b"".join(_member(archive, ENCRYPTION))) if ENCRYPTION in archive.namelist() else set()
+        )
         for number, chapter in enumerate(chapters):
             if number:
                 yield "\n"
             path = posixpath.normpath(posixpath.join(folder, unquote(chapter.partition("#")[0])))
-            yield from html_pieces(_member(archive, path))
+            if path in locked:
+                raise _locked(source, "an EPUB book with copy protection")
+            pieces = _member(archive, path)
+            head = next(pieces, b"")
+            yield from html_pieces(chain((head,), pieces), declared_encoding(head) or "utf-8")
 
 
 def _html(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    head = source.content.read(PIECE)
+    head = source.content.read(HEAD)
     source.content.seek(0)
-    declared = re.search(rb"""charset\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""", head[:2048])
-    if declared and encoding == "utf-8":
-        yield from html_pieces(iter(lambda: source.content.read(PIECE), b""), declared[1].decode())
-    else:
-        yield from html_pieces(text.encode() for text in decoded(source, encoding, findings))
+    if encoding == "utf-8":
+        encoding = declared_encoding(head) or encoding
+    yield from html_pieces(text.encode() for text in decoded(source, encoding, findings))
 
 
 def _rtf(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
@@ -145,62 +169,39 @@ def _rtf(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str
 
 
 def _pdf(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    from pypdf import PdfReader
-
-    name = printable_name(source.name)
-    reader = PdfReader(source.content)
-    if reader.is_encrypted and not reader.decrypt(""):
-        message = f"{name} is a PDF document with a password: save it as plain text"
-        raise FileRefusedError("locked_document", message, None, name)
-    empty, end = True, time.monotonic() + LONGEST_SECONDS
-    for page in reader.pages:
-        if time.monotonic() > end:
-            message = f"{name} is a PDF document that takes longer than {LONGEST_SECONDS:g} s to read"
-            raise FileRefusedError("slow_document", message, None, name)
-        text = page.extract_text().strip("\n")
-        if text:
-            empty = False
-            yield f"{text}\n\n"
+    name, empty = printable_name(source.name), True
+    for piece in pdf_text(source.content, name):
+        empty = False
+        yield piece
     if empty:
         message = f"{name} is a PDF document without text: its pages are pictures"
         raise FileRefusedError("no_text", message, None, name)
 
 
 def _srt(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    """What is said, without the numbers, times and tags."""
-    pieces = decoded(source, encoding, findings)
-    waiting: str | None = None  # a line of digits, which is a number if a time follows
-    for line in _lines(pieces):
-        if TIMES.match(line):
-            waiting = None
-            continue
-        if waiting is not None:
-            yield f"{waiting}\n"
-        waiting = None
-        if line.strip().isdecimal():
-            waiting = line
-        elif line.strip() and not line.startswith(("WEBVTT", "NOTE")):
-            yield SUBTITLE_TAG.sub("", line).strip() + "\n"
-    if waiting is not None:
-        yield f"{waiting}\n"
-
-
-def _lines(pieces: Iterator[str]) -> Iterator[str]:
-    rest = ""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split("\n")
-        yield from lines
-    if rest:
-        yield rest
+    yield from subtitle_text(decoded(source, encoding, findings))
 
 
 def _ipynb(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
     """The cells' texts and code, without outputs, an empty line between two cells."""
-    notebook = json.loads(_whole(source))
-    for number, cell in enumerate(notebook["cells"]):
-        content = cell.get("source", "")
-        text = content if isinstance(content, str) else "".join(content)
-        yield ("\n" if number else "") + text.rstrip("\n") + "\n"
+    for number, cell in enumerate(_cells(json.loads(_whole(source)))):
+        content = cell.get("source", cell.get("input", "")) if isinstance(cell, dict) else None
+        if isinstance(content, list) and all(isinstance(line, str) for line in content):
+            content = "".join(content)
+        if not isinstance(content, str):
+            raise ValueError(f"cell {number + 1} has no text")
+        yield ("\n" if number else "") + content.rstrip("\n") + "\n"
+
+
+def _cells(notebook: Any) -> list[Any]:
+    """Those of a notebook; in the format before the fourth they are in worksheets."""
+    try:
+        lists: list[Any] = [sheet["cells"] for sheet in notebook.get("worksheets", [notebook])]
+    except (AttributeError, KeyError, TypeError):
+        lists = []
+    if not lists or not all(isinstance(cells, list) for cells in lists):
+        raise ValueError("it has no list of cells")
+    return [cell for cells in lists for cell in cells]
 
 
 Reader = Callable[[Source, str, list[Finding]], Iterator[str]]

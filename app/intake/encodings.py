@@ -1,4 +1,4 @@
-"""Encodings: every one that Python knows for texts, decoded in pieces; a suggestion where one is wrong."""
+"""Encodings: every one that Python knows for texts, decoded in pieces."""
 
 from __future__ import annotations
 
@@ -7,40 +7,26 @@ import io
 import re
 from collections.abc import Iterator
 
-from charset_normalizer import from_bytes
-
 from app.intake.findings import FileRefusedError, Finding, printable_name, unusable
+from app.intake.guesses import COMMON, GUESSED_FROM, ISO_2022, as_utf8, guessed_wide, reads_well, suggestion
 from app.store.files import Source
 
 PIECE = 1 << 20  # bytes read at once
-COMMON = (
-    "utf-8",
-    "utf-16",
-    "cp1252",
-    "latin-1",
-    "iso8859-15",
-    "cp1250",
-    "cp1251",
-    "koi8-r",
-    "shift_jis",
-    "gb18030",
-    "big5",
-)
 NOT_OF_FILES = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "mbcs", "oem"}
-# the longer marks first: UTF-16's little-endian mark also begins UTF-32's
+# what a file with such a mark is sent as, and what else it may be; the longer first: UTF-16's little-endian
+# mark also begins UTF-32's
 BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF32_LE: ("utf-32", "utf-32-le"),
+    codecs.BOM_UTF32_BE: ("utf-32", "utf-32-be"),
+    codecs.BOM_UTF16_LE: ("utf-16", "utf-16-le"),
+    codecs.BOM_UTF16_BE: ("utf-16", "utf-16-be"),
 }
+NEED_A_MARK = ("utf-16", "utf-32")  # or raise an error that says so
+UTF_8 = ("utf-8", "utf-8-sig")
 END_OF_FILE = "\x1a"  # Ctrl-Z, which ends a file of DOS
+MOST_END_MARKS = 4096  # at the end of a file; CP/M filled a block with them
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # as some programs write it in UTF-8
-GUESSED_FROM = 1 << 15  # bytes before and after the place that cannot be decoded
-SHOWN_BEFORE, SHOWN = 20, 60  # characters of a preview
-ABOUT_EQUAL = 0.13  # difference in how much of a sample looks like a known language
-SUSPECT_ZEROS = 0.2  # share of zero bytes, above which a file is UTF-16 or no text
 
 
 def known_encoding(name: str) -> str:
@@ -69,13 +55,19 @@ def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[
         text = decoder.decode(piece)
         if text and not started:
             text, started = text.removeprefix("\ufeff"), True
-        text, held = held + text, ""
-        if stripped := text.rstrip(END_OF_FILE):
-            text, held = stripped, text[len(stripped) :]
-        elif text:
-            text, held = "", text
-        if text:
-            yield text
+            if encoding not in UTF_8 and (reads := as_utf8(piece)):
+                message = (
+                    f"{name} is read as {encoding}, but it is valid UTF-8, in which it reads {reads!r}: "
+                    "if that is right, send it with encoding=utf-8"
+                )
+                findings.append(Finding("warning", "valid_utf8", message, None, name))
+        text = held + text
+        stripped = text.rstrip(END_OF_FILE)
+        held = text[len(stripped) :]
+        if len(held) > MOST_END_MARKS:
+            stripped, held = text, ""
+        if stripped:
+            yield stripped
         if not piece:
             break
     if held:
@@ -93,8 +85,8 @@ class _Decoder:
         self._base = 0  # of the next piece, in bytes
 
     def decode(self, piece: bytes) -> str:
-        if self._base == 0 and self._encoding == "utf-8":
-            self._refuse_wide(piece)
+        if self._base == 0:
+            self._refuse_other(piece)
         pending = self._pending()
         try:
             text: str = self._decoder.decode(piece, final=not piece)
@@ -116,14 +108,33 @@ class _Decoder:
         except Exception:  # of a codec that keeps no such state
             return b""
 
-    def _refuse_wide(self, piece: bytes) -> None:
-        for mark, other in BYTE_ORDER_MARKS.items():
+    def _refuse_other(self, piece: bytes) -> None:
+        """Refuse what can be decoded, but is evidently in another encoding."""
+        for mark, others in BYTE_ORDER_MARKS.items():
             if piece.startswith(mark):
-                message = f"{self._name} is {other}, by its byte order mark: send it with encoding={other}"
-                raise FileRefusedError("not_utf8", message, 0, self._name)
-        if _guessed_wide(piece[:GUESSED_FROM]):
-            message = f"{self._name} has zero bytes, as UTF-16 has. {_suggestion(piece, 0, self._encoding)}"
-            raise FileRefusedError("not_utf8", message, piece.index(0), self._name)
+                if self._encoding in others:
+                    return
+                message = (
+                    f"{self._name} is {others[0]}, by its byte order mark: send it with encoding={others[0]}"
+                )
+                raise self._other(message, 0)
+        sample = piece[:GUESSED_FROM]
+        if (
+            guessed_wide(sample)
+            and self._encoding not in NEED_A_MARK
+            and not reads_well(sample, self._encoding)
+        ):
+            raise self._other(f"{self._name} has zero bytes, as UTF-16 has", piece.index(0), piece)
+        switch = ISO_2022.search(piece)
+        if switch and self._encoding == "utf-8":
+            message = f"{self._name} has escape sequences that switch to other characters, as ISO-2022 has"
+            raise self._other(message, switch.start(), piece)
+
+    def _other(self, message: str, position: int, piece: bytes = b"") -> FileRefusedError:
+        code = "not_utf8" if self._encoding == "utf-8" else "wrong_encoding"
+        if piece:
+            message = f"{message}. {suggestion(piece, position, self._encoding)}"
+        return FileRefusedError(code, message, position, self._name)
 
     def _refused(self, position: int, data: bytes, index: int, reason: str = "") -> FileRefusedError:
         code = "not_utf8" if self._encoding == "utf-8" else "wrong_encoding"
@@ -133,62 +144,5 @@ class _Decoder:
             message = f"{self._name} holds U+{ord(point):04X} at offset {position:,}, half of a character"
             return FileRefusedError(code, message, position, self._name)
         message = f"{self._name} is not {self._encoding}: {reason or what}"
-        advice = _suggestion(data, index, self._encoding)
+        advice = suggestion(data, index, self._encoding)
         return FileRefusedError(code, f"{message}. {advice}", position, self._name)
-
-
-def _suggestion(data: bytes, index: int, tried: str) -> str:
-    """What to declare instead, with a preview of how the file would read; or that it hardly is a text."""
-    common = f"common encodings are {', '.join(COMMON)}"
-    start = max(0, index - GUESSED_FROM) // 4 * 4
-    sample = data[start : index + GUESSED_FROM]
-    guess = guessed(sample)
-    if guess is None or guess == tried:
-        return f"Send it with the encoding that it has; {common}"
-    before = len(sample[: index - start].decode(guess, "replace"))
-    text = sample.decode(guess, "replace")
-    shown = " ".join(printable_name(text[max(0, before - SHOWN_BEFORE) : before + SHOWN]).split("\ufffd"))
-    return (
-        f"It looks like {guess}, in which it reads {' '.join(shown.split())!r}: send it with "
-        f"encoding={guess} (charloom train: --encoding {guess}); other {common}"
-    )
-
-
-def guessed(sample: bytes) -> str | None:
-    """The likeliest encoding of some bytes, as Python names it; None if they hardly are a text."""
-    if wide := _guessed_wide(sample):
-        return wide
-    if b"\0" in sample:
-        return None
-    matches = from_bytes(sample, cp_exclusion=["utf_7", "ascii"])
-    if not matches:
-        return None
-    # of about equally likely ones, and of those in which the sample reads the same, the commonest
-    best = matches[0]
-    equal = [
-        match
-        for match in matches
-        if match.chaos <= best.chaos and match.coherence >= best.coherence - ABOUT_EQUAL
-    ]
-    likely = {_python_name(name) for match in equal for name in match.could_be_from_charset}
-    first = next((name for name in map(_python_name, COMMON) if name in likely), None)
-    return first or _python_name(best.encoding)
-
-
-def _guessed_wide(sample: bytes) -> str | None:
-    """UTF-16 without a byte order mark shows by its zeros, which are every second byte of most texts."""
-    if sample.count(0) < SUSPECT_ZEROS * max(1, len(sample)):
-        return None
-    for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
-        width = 4 if "32" in name else 2
-        try:
-            text = sample[: len(sample) // width * width].decode(name)
-        except UnicodeError:
-            continue
-        if text and "\0" not in text and sum(ord(character) < 0x3000 for character in text) > 0.9 * len(text):
-            return name
-    return None
-
-
-def _python_name(name: str) -> str:
-    return codecs.lookup(name).name

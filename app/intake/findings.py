@@ -42,6 +42,11 @@ def unusable(findings: list[Finding]) -> UnusableTextError:
     return UnusableTextError(findings[0].message, as_details(findings))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: `1 character`, `2,000 characters`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def printable_name(name: str) -> str:
     """A file's name as it can be shown and stored: what is not UTF-8, and control characters, as U+FFFD."""
     return UNPRINTABLE.sub("\ufffd", name)[:LONGEST_NAME]

@@ -47,7 +47,7 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
     (
         0,
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-        "a document of an old Microsoft Office: save it as text",
+        "a document of an old Microsoft Office, or one with a password: save it as text",
     ),
     (0, b"PAR1", "a Parquet table"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -59,19 +59,19 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
 )
 PRINTABLE_MARKS = (b"BM", b"MZ", b"ID3", b"BZh", b"II*\0", b"MM\0*")  # a text may begin so too
 ZIPPED = {
-    "word/document.xml": "docx",
     "xl/workbook.xml": "an Excel workbook: save its sheet as text",
     "xl/workbook.bin": "an Excel workbook: save its sheet as text",
     "ppt/presentation.xml": "a PowerPoint presentation: save it as text",
 }
-MIMETYPES = {
-    b"application/vnd.oasis.opendocument.text": "odt",
-    b"application/vnd.oasis.opendocument.spreadsheet": "an OpenDocument spreadsheet: save its sheet as text",
-    b"application/vnd.oasis.opendocument.presentation": "an OpenDocument presentation: save it as text",
-    b"application/epub+zip": "epub",
+OASIS = b"application/vnd.oasis.opendocument."
+OPEN_KINDS = {
+    b"text": "odt",
+    b"spreadsheet": "an OpenDocument spreadsheet: save its sheet as text",
+    b"presentation": "an OpenDocument presentation: save it as text",
 }
+RTF = re.compile(rb"\{\\rtf\d")
 HTML = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE)
-SUBTITLES = re.compile(rb"\s*(?:WEBVTT|\d+\s+\d\d:\d\d:\d\d[,.]\d{3} --> )")
+SUBTITLES = re.compile(rb"\s*(?:WEBVTT\b|\d+\s+\d\d?:\d\d:\d\d[,.]\d{1,3}\s*-->)")
 NOTEBOOK = re.compile(rb'\s*\{\s*"(?:cells|metadata|nbformat)"\s*:')
 BY_NAME = {
     "jsonl": "jsonl",
@@ -98,9 +98,9 @@ def kind_of(content: IO[bytes], name: str) -> str:
         kind = _zipped(content, name)
         content.seek(0)
         return kind
-    if b"%PDF-" in head[:1024]:
+    if head.lstrip().startswith(b"%PDF-") or (b"%PDF-" in head[:1024] and _is_binary(head)):
         return "pdf"
-    if head.startswith(b"{\\rtf"):
+    if RTF.match(head):
         return "rtf"
     for offset, mark, kind in BINARY:
         if head[offset : offset + len(mark)] == mark and (mark not in PRINTABLE_MARKS or _is_binary(head)):
@@ -121,10 +121,23 @@ def _is_binary(head: bytes) -> bool:
 def _zipped(content: IO[bytes], name: str) -> str:
     with refusing_damage(name), open_zip(content) as archive:
         names = set(archive.namelist())
+        if any(re.fullmatch(r"word/document\d*\.xml", member) for member in names):
+            return "docx"
         for member, kind in ZIPPED.items():
             if member in names:
                 return kind
         if "mimetype" in names:
             with archive.open("mimetype") as file:
-                return MIMETYPES.get(file.read(100).strip(), "zip")
+                mimetype = file.read(100).strip()
+            if mimetype == b"application/epub+zip":
+                return "epub"
+            if mimetype.startswith(OASIS):
+                part = mimetype.removeprefix(OASIS).partition(b"-")[0]  # `text-template`, `text-master`
+                return OPEN_KINDS.get(part, "an OpenDocument file without text of its own: save it as text")
+        if "META-INF/container.xml" in names:
+            return "epub"
+        if "[Content_Types].xml" in names:
+            return "a Microsoft Office file without a text document: save it as text"
+        if "META-INF/MANIFEST.MF" in names:
+            return "a program (Java archive)"
     return "zip"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
+from app.errors import UnusableTextError
+from app.intake.encodings import known_encoding
+
+DECLARED = re.compile(rb"""(?:charset|<\?xml[^>]{0,80}\sencoding)\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""")
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 CONTAINER = "META-INF/container.xml"
 SPACE = re.compile(r"[ \t\n\r\f\u00a0]+")
 SKIPPED = {"script", "style", "template", "noscript", "title", "svg", "math", "head"}
@@ -145,7 +152,9 @@ def html_pieces(content: Iterable[bytes], encoding: str = "utf-8") -> Iterator[s
     from lxml import etree
 
     page = _Page()
-    parser = etree.HTMLParser(target=page, encoding=encoding, no_network=True, huge_tree=False)
+    parser = etree.HTMLParser(
+        target=page, encoding=encoding.removesuffix("-sig"), no_network=True, huge_tree=False
+    )
     yield from _pieces(parser, page, content)
 
 
@@ -177,11 +186,41 @@ def spine(read: Callable[[str], bytes]) -> tuple[str, list[str]]:
         parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
         return etree.fromstring(read(name), parser)
 
-    package = next(str(node.get("full-path")) for node in parsed(CONTAINER).iter("{*}rootfile"))
+    package = next((str(node.get("full-path")) for node in parsed(CONTAINER).iter("{*}rootfile")), None)
+    if package is None:
+        raise ValueError(f"{CONTAINER} names no book")
     root = parsed(package)
     files = {item.get("id"): item.get("href") for item in root.iter("{*}item")}
     listed = [files.get(item.get("idref")) for item in root.iter("{*}itemref")]
     return package, [str(href) for href in listed if href]
+
+
+def encrypted(content: bytes) -> set[str]:
+    """The files of an EPUB that its META-INF/encryption.xml lists."""
+    from lxml import etree
+
+    root = etree.fromstring(
+        content, etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
+    )
+    return {unquote(str(node.get("URI"))) for node in root.iter("{*}CipherReference")}
+
+
+def declared_encoding(head: bytes) -> str | None:
+    """What the beginning of a page says that it is encoded in, as a browser understands it, if anything."""
+    for mark, name in MARKS.items():
+        if head.startswith(mark):
+            return name
+    declared = DECLARED.search(head)
+    if not declared:
+        return None
+    try:
+        name = known_encoding(declared[1].decode())
+    except UnusableTextError:
+        return None
+    # what declares UTF-16 in single bytes is not UTF-16, and Latin-1 on the web means Windows-1252
+    if name.startswith(("utf-16", "utf-32", "ascii")):
+        return None
+    return "cp1252" if name == "iso8859-1" else name
 
 
 def _local(tag: str) -> str:

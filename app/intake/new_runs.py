@@ -27,7 +27,7 @@ from app.intake.planning import (
     suited,
     usual,
 )
-from app.intake.text import ReadText, write_text
+from app.intake.text import ReadText, copy_text, write_text
 from app.store.checkpoints import find_checkpoint
 from app.store.files import Source, open_regular
 from app.store.groups import add_members
@@ -166,7 +166,7 @@ def fork(
             read = write_text(sources, options.encoding, target, limits.text)
         else:
             with _text_of(parent) as file:
-                read = write_text([Source(parent.spec.corpus_name, file)], "utf-8", target, 1 << 30)
+                read = copy_text(Source(parent.spec.corpus_name, file), target)
         limits.budget.make_room(0)
         config = by_epochs(config, options, read.text.characters)
         check_length(config, read.text.characters)

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.errors import TooLargeError
 from app.intake.appearance import SAMPLE, appearance
-from app.intake.findings import Finding
+from app.intake.findings import Finding, counted
 from model.vocabulary import MOST_CHARACTERS
 
 MOST_LINES = 100_000  # looked at for repeats
@@ -132,7 +132,7 @@ class TextScan:
         if controls.first is not None:
             position, character = controls.first
             many = controls.count > max(FEW_CONTROLS, CONTROLS_TOLERATED * self.characters)
-            what = f"{controls.count:,} control characters, the first U+{ord(character):04X}"
+            what = f"{counted(controls.count, 'control character')}, the first U+{ord(character):04X}"
             if self._counts[0] or many:
                 message = f"the text is binary, or in another encoding: it has {what}"
                 yield Finding("refusal", "binary", message, position)
@@ -141,8 +141,8 @@ class TextScan:
         if self._c1_controls.first is not None:
             position, character = self._c1_controls.first
             message = (
-                f"the text has {self._c1_controls.count:,} characters from U+0080 to U+009F, the first "
-                f"U+{ord(character):04X}: usually cp1252 that was read as latin-1; if so, send it with "
+                f"the text has {counted(self._c1_controls.count, 'character')} from U+0080 to U+009F, the "
+                f"first U+{ord(character):04X}: usually cp1252 that was read as latin-1; if so, send it with "
                 "encoding=cp1252"
             )
             yield Finding("warning", "c1_controls", message, position)
@@ -152,7 +152,8 @@ class TextScan:
             if not any(finding.level == "refusal" for finding in self.findings):
                 yield Finding("refusal", "empty", "the text is empty: give some thousand characters", 0)
         elif self.characters < LONG_ENOUGH:
-            message = f"{self.characters:,} characters are few: the network will memorise them"
+            size = counted(self.characters, "character")
+            message = f"the text has {size}, which the network will memorise: give it {LONG_ENOUGH:,} or more"
             yield Finding("warning", "short", message)
 
     def _of_characters(self) -> Iterator[Finding]:
@@ -168,8 +169,8 @@ class TextScan:
         if rare and self.characters >= LONG_ENOUGH:
             first = min(rare, key=self._first.__getitem__)
             message = (
-                f"{len(rare):,} characters occur less than {RARE} times and will hardly be learnt, "
-                f"such as {chr(first)!r}"
+                f"{counted(len(rare), 'character')} of the text will hardly be learnt, with fewer "
+                f"than {RARE} occurrences of each, such as {chr(first)!r}"
             )
             yield Finding("warning", "rare_characters", message, self._first[first])
         if 0xFFFD in self._first:

@@ -7,6 +7,7 @@ what is merely unusual a warning; both are findings, with the place where they b
 
 from __future__ import annotations
 
+import codecs
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from app.errors import TooLargeError
 from app.intake.documents import NAMES, document_text, seekable
 from app.intake.encodings import decoded, known_encoding
-from app.intake.findings import FileRefusedError, Finding, printable_name, unusable
+from app.intake.findings import FileRefusedError, Finding, counted, printable_name, unusable
 from app.intake.jsonl import example_texts
 from app.intake.kinds import kind_of
 from app.intake.pieces import joined
@@ -26,7 +27,11 @@ from app.store.files import Source, flush
 from app.store.run import Text
 
 LARGEST = 256 * 1024 * 1024  # bytes; far more than a character-level RNN on a CPU gets through
+LARGEST_COPIED = 1 << 30  # of a text that a server with other limits may have taken
+PIECE = 1 << 20
 MOST_FILES = 10_000  # of a zip
+WIDEST = 4  # bytes of a character in UTF-32, the widest encoding
+MOST_PICTURES = 256 << 20  # bytes of a zip that may be documents' pictures and other parts
 PREVIEW = 60  # characters that are shown of a document's text
 
 
@@ -64,7 +69,7 @@ def write_text(sources: Iterable[Source], encoding: str, target: Path, limit: in
     with target.open("wb") as out:
         scan = TextScan(out, limit)
         try:
-            for source in _unpacked(sources):
+            for source in _unpacked(sources, WIDEST * limit + MOST_PICTURES):
                 if len(names) >= MOST_FILES:
                     raise TooLargeError(f"more than {MOST_FILES:,} files: join them into fewer")
                 if names and not scan.at_line_start:
@@ -73,6 +78,10 @@ def write_text(sources: Iterable[Source], encoding: str, target: Path, limit: in
                 _add(source, encoding, scan)
         except FileRefusedError as error:  # a zip that cannot be read on
             scan.findings.append(error.finding)
+    return _read(target, names, scan)
+
+
+def _read(target: Path, names: list[str], scan: TextScan) -> ReadText:
     flush(target)
     findings = scan.all_findings()
     if any(finding.level == "refusal" for finding in findings):
@@ -81,11 +90,20 @@ def write_text(sources: Iterable[Source], encoding: str, target: Path, limit: in
     return ReadText(target, Text(name, scan.sha256, scan.characters), scan.distinct, findings)
 
 
-def _unpacked(sources: Iterable[Source]) -> Iterator[Source]:
-    """The sources, each zip replaced by the files in it. Raises FileRefusedError."""
+def copy_text(source: Source, target: Path) -> ReadText:
+    """The same for the text of a run, which was read before, whatever kind of file its name is that of."""
+    with target.open("wb") as out:
+        scan = TextScan(out, LARGEST_COPIED)
+        for piece in codecs.iterdecode(iter(lambda: source.content.read(PIECE), b""), "utf-8"):
+            scan.add(piece)
+    return _read(target, [source.name], scan)
+
+
+def _unpacked(sources: Iterable[Source], most: int) -> Iterator[Source]:
+    """The sources, each zip replaced by the files in it, at most `most` bytes. Raises FileRefusedError."""
     for source in sources:
         if kind_of(source.content, printable_name(source.name)) == "zip":
-            yield from members(source)
+            yield from members(source, most)
         else:
             yield source
 
@@ -100,8 +118,9 @@ def _add(source: Source, encoding: str, scan: TextScan) -> None:
                 _add_document(file, kind, encoding, scan)
                 return
             if kind not in ("text", "jsonl"):
-                what = "a zip in a zip: unpack it first" if kind == "zip" else kind
-                raise FileRefusedError("not_text", f"{name} is {what}, not a text", None, name)
+                described = "a zip in a zip: unpack it first" if kind == "zip" else kind
+                what, colon, advice = described.partition(":")
+                raise FileRefusedError("not_text", f"{name} is {what}, not a text{colon}{advice}", None, name)
             pieces = example_texts(file) if kind == "jsonl" else decoded(file, encoding, scan.findings)
             for piece in joined(pieces):
                 scan.add(piece)
@@ -119,5 +138,5 @@ def _add_document(source: Source, kind: str, encoding: str, scan: TextScan) -> N
     if not taken:
         raise FileRefusedError("no_text", f"{name} is {NAMES[kind]} without text", None, name)
     begins = " ".join(shown.split())[:PREVIEW]
-    message = f"{name} is {NAMES[kind]}: {taken:,} characters of text were taken, beginning {begins!r}"
+    message = f"{name} is {NAMES[kind]}: {counted(taken, 'character')} of text taken, beginning {begins!r}"
     scan.findings.append(Finding("warning", "document", message, before, name))

@@ -43,23 +43,40 @@ def open_zip(content: IO[bytes]) -> zipfile.ZipFile:
     return zipfile.ZipFile(content)
 
 
+class Room:
+    """How many bytes the files of a zip may have, unpacked: a small zip may hold any number."""
+
+    def __init__(self, zip_name: str, most: int) -> None:
+        self._name, self._most, self._left = zip_name, most, most
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            most = f"{self._most:,} bytes unpacked"
+            message = f"{self._name} must have at most {most}; it has more: send a part of it"
+            raise FileRefusedError("large_zip", message, None, self._name)
+
+
 class Member:
     """A file in a zip, open for reading; damage that shows while it is read is FileRefusedError too."""
 
-    def __init__(self, content: IO[bytes], name: str) -> None:
-        self._content, self._name = content, name
+    def __init__(self, content: IO[bytes], name: str, room: Room) -> None:
+        self._content, self._name, self._room = content, name, room
 
     def read(self, size: int = -1) -> bytes:
         with refusing_damage(self._name, "damaged in its zip"):
-            return self._content.read(size)
+            data = self._content.read(size)
+        self._room.take(len(data))
+        return data
 
 
-def members(source: Source) -> Iterator[Source]:
-    """The files in a zip, in the order of their names, without folders and hidden files.
+def members(source: Source, most: int) -> Iterator[Source]:
+    """The files in a zip, at most `most` bytes, in the order of their names; no folders, no hidden files.
 
     Their content can be read, not sought. Raises FileRefusedError.
     """
     zip_name = printable_name(source.name)
+    room = Room(zip_name, most)
     with refusing_damage(zip_name):
         archive = open_zip(source.content)
     with archive:
@@ -73,4 +90,5 @@ def members(source: Source) -> Iterator[Source]:
             with refusing_damage(zip_name):
                 content = archive.open(member)
             with content:
-                yield Source(member.filename, Member(content, printable_name(member.filename)))  # type: ignore[arg-type]
+                name = printable_name(member.filename)
+                yield Source(member.filename, Member(content, name, room))  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def test_run_is_started_controlled_watched_forked_and_removed(where, store, caps
     assert "There is no run" in capsys.readouterr().out
     assert runs("add", "my text.txt", "--name", "mine", *SMALL.split()) == 0
     said = capsys.readouterr().out
-    assert "warning: 6,000 characters are few" in said
+    assert "warning: the text has 6,000 characters, which the network will memorise" in said
     assert "run mine is queued: 6,000 characters" in said
     for action, state in (
         ("pause", "paused"),

@@ -4,10 +4,12 @@ import io
 import json
 import random
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from pypdf import PdfWriter
 
 from app.errors import UnusableTextError
 from app.intake.appearance import appearance
@@ -45,23 +47,22 @@ def odt(body: str) -> bytes:
     return zipped({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": content})
 
 
-def epub(chapters: dict[str, str]) -> bytes:
+CONTAINER = (
+    '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+    '<rootfile full-path="OEBPS/book.opf"/></rootfiles></container>'
+)
+
+
+def epub(chapters: dict[str, str | bytes]) -> bytes:
     items = "".join(f'<item id="{name}" href="{name}"/>' for name in reversed(chapters))
     spine = "".join(f'<itemref idref="{name}"/>' for name in chapters)
     package = (
         '<package xmlns="http://www.idpf.org/2007/opf">'
         f"<manifest>{items}</manifest><spine>{spine}</spine></package>"
     )
-    container = (
-        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
-        '<rootfile full-path="OEBPS/book.opf"/></rootfiles></container>'
-    )
     return zipped(
-        {"mimetype": "application/epub+zip", "META-INF/container.xml": container, "OEBPS/book.opf": package}
-        | {
-            f"OEBPS/{name}": f"<!DOCTYPE html><html><body>{body}</body></html>"
-            for name, body in chapters.items()
-        }
+        {"mimetype": "application/epub+zip", "META-INF/container.xml": CONTAINER, "OEBPS/book.opf": package}
+        | {f"OEBPS/{name}": page for name, page in chapters.items()}
     )
 
 
@@ -96,6 +97,22 @@ OPEN = (
     '<text:h>Title</text:h><text:p>one<text:s text:c="3"/>two<text:tab/><text:span>three</text:span>'
     "<text:line-break/>four<office:annotation><text:p>a remark</text:p></office:annotation></text:p>"
 )
+BOOK = (
+    '<package xmlns="http://www.idpf.org/2007/opf"><manifest><item id="a" href="a"/></manifest>'
+    '<spine><itemref idref="a"/></spine></package>'
+)
+WORD_FILE = f"<w:document {W}><w:body><w:p><w:r><w:t>text</w:t></w:r></w:p></w:body></w:document>"
+OPEN_TYPE = "application/vnd.oasis.opendocument.text"
+OPEN_FILE = f'<a xmlns:text="{OASIS}:text:1.0"><text:p>text</text:p></a>'
+LOCKED = "<manifest:manifest><manifest:encryption-data/></manifest:manifest>"
+PROTECTION = (
+    '<encryption xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:CipherReference URI="OEBPS/a"/></encryption>'
+)
+WEB_SUBTITLES = (
+    "WEBVTT - a title\n\nNOTE a remark\nof two lines\n\nSTYLE\n::cue {}\n\nfirst\n"
+    "00:01.000 --> 00:02.000 align:start\n"
+    "<v Bob>Hello\n- there &amp; you\n\n2\n00:03.000 --> 00:04.000\n<00:03.500>Bye.\n"
+)
 PAGE = (
     "<!DOCTYPE html><html><head><title>T</title><style>p {}</style></head><body><script>'<p>bad'</script>"
     "<h1>Head</h1>\n<p>A  b\n c<br>d <i>e</i>.</p><pre>x\n  y</pre><ul><li>1<li>2</ul>"
@@ -119,7 +136,12 @@ DOCUMENTS = {
     "my.docx": (docx(WORD), "a Word document", "Café & bar\t two\nthree\n\nonce\n"),
     "my.odt": (odt(OPEN), "an OpenDocument text", "Title\none   two\tthree\nfour\n"),
     "my.epub": (
-        epub({"b.xhtml": "<p>first</p>", "a.xhtml": "<p>second</p>"}),
+        epub(
+            {
+                "b.xhtml": "<!DOCTYPE html><html><body><p>first</p></body></html>",
+                "a.xhtml": "<!DOCTYPE html><html><body><p>second</p></body></html>",
+            }
+        ),
         "an EPUB book",
         "first\n\nsecond\n",
     ),
@@ -140,12 +162,140 @@ def test_document_is_read_as_text_and_previewed(tmp_path, name, how):
     contents = read(tmp_path, data, "file" if how != "by its name" else name)
     assert contents.text == expected
     shown = next(finding.message for finding in contents.findings if finding.code == "document")
-    assert f"is {kind}: {len(expected)} characters of text were taken, beginning '{expected[:4]}" in shown
+    assert f"is {kind}: {len(expected)} characters of text taken, beginning '{expected[:4]}" in shown
 
 
-def test_page_is_read_in_its_declared_encoding(tmp_path):
-    page = "<html><head><meta charset='iso-8859-2'></head><body><p>žluťoučký kůň</p></body></html>"
-    assert read(tmp_path, page.encode("iso8859-2"), "my.html").text == "žluťoučký kůň\n"
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("iso-8859-2", "iso8859-2", "žluťoučký kůň"),
+        ("latin-1", "cp1252", "It’s"),
+        ("utf-8", "utf-8", "It’s"),
+        ("nonsense", "utf-8", "It’s"),
+        ("undefined", "utf-8", "It’s"),
+        ("utf-16", "utf-8", "It’s"),
+        ("utf-8", "utf-16", "It’s"),
+        ("latin-1", "utf-8-sig", "It’s"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["html", "xhtml", "epub"])
+def test_page_is_read_in_its_declared_encoding(tmp_path, declared, encoding, text, kind):
+    page = f"<html><head><meta charset='{declared}'></head><body><p>{text}</p></body></html>"
+    if kind != "html":
+        page = f"<?xml version='1.0' encoding='{declared}'?>\n<html><body><p>{text}</p></body></html>"
+    data = page.encode(encoding)
+    if kind == "epub":
+        data = epub({"a.xhtml": data})
+    assert read(tmp_path, data, f"my.{kind}").text == f"{text}\n"
+
+
+def test_page_that_is_not_in_its_declared_encoding_is_refused(tmp_path):
+    page = "<html><meta charset='utf-8'><body><p>It’s a “test”.</p></body></html>".encode("cp1252")
+    assert "It looks like cp1252" in refusal(tmp_path, page, "my.html")
+
+
+KIND = "META-INF/container.xml"
+OTHER_FILES = {
+    "without mimetype.epub": (
+        zipped({KIND: CONTAINER, "OEBPS/book.opf": BOOK, "OEBPS/a": "<p>text</p>"}),
+        "text\n",
+    ),
+    "sharepoint.docx": (zipped({"word/document2.xml": WORD_FILE}), "text\n"),
+    "template.ott": (zipped({"mimetype": f"{OPEN_TYPE}-template", "content.xml": OPEN_FILE}), "text\n"),
+    "utf16.docx": (zipped({"word/document.xml": WORD_FILE.encode("utf-16")}), "text\n"),
+    "old.ipynb": (
+        json.dumps({"worksheets": [{"cells": [{"input": ["x = 1\n", "y"]}]}]}).encode(),
+        "x = 1\ny\n",
+    ),
+    "emoji.rtf": (rb"{\rtf1\ansi\ansicpg1251\uc1 \u1055?\'e8 \u-10179?\u-8704? ok}", "Пи 😀 ok"),
+    "web.vtt": (WEB_SUBTITLES.encode(), "Hello\n- there & you\nBye.\n"),
+    "spaced.srt": (b"1 \n 0:00:01,0-->0:00:02,0\nHi\nyou\n", "Hi\nyou\n"),
+    "page.docx": (b"<html><body><p>saved as a page</p></body></html>", "saved as a page\n"),
+    "mark.txt": (b"A PDF begins with %PDF-1.4\n", "A PDF begins with %PDF-1.4\n"),
+    "mark2.txt": (b"{\\rtf begins RTF\n", "{\\rtf begins RTF\n"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_further_files_are_read_as_what_they_are(tmp_path, name):
+    data, text = OTHER_FILES[name]
+    assert read(tmp_path, data, name).text == text
+
+
+def encrypted_pdf(password: str) -> bytes:
+    writer, data = PdfWriter(), io.BytesIO()
+    writer.append(io.BytesIO(pdf(["secret words"])))
+    writer.encrypt(password, "owner", algorithm="RC4-128")
+    writer.write(data)
+    return data.getvalue()
+
+
+REFUSED_FILES = {
+    "styles.docx": (
+        zipped({"[Content_Types].xml": "<x/>", "word/styles.xml": "<x/>"}),
+        "Microsoft Office file",
+    ),
+    "drawing.odg": (
+        zipped({"mimetype": OPEN_TYPE.replace("text", "graphics")}),
+        "an OpenDocument file without",
+    ),
+    "sheet.ots": (
+        zipped({"mimetype": OPEN_TYPE.replace("text", "spreadsheet-template")}),
+        "save its sheet as text",
+    ),
+    "program.jar": (zipped({"META-INF/MANIFEST.MF": "x", "a.class": "x"}), "a program (Java archive)"),
+    "locked.odt": (
+        zipped({"mimetype": OPEN_TYPE, "META-INF/manifest.xml": LOCKED, "content.xml": "x"}),
+        "a password",
+    ),
+    "locked.epub": (
+        zipped(
+            {KIND: CONTAINER, "OEBPS/book.opf": BOOK, "OEBPS/a": "x", "META-INF/encryption.xml": PROTECTION}
+        ),
+        "copy protection",
+    ),
+    "empty.epub": (zipped({"mimetype": "application/epub+zip"}), "no item named 'META-INF/container.xml'"),
+    "no book.epub": (zipped({KIND: "<x/>"}), "META-INF/container.xml names no book"),
+    "locked.pdf": (encrypted_pdf("password"), "a PDF document with a password"),
+    "damaged.pdf": (pdf(["words"])[:200], "a PDF document that cannot be read"),
+    "list.ipynb": (b"[1]", "it has no list of cells"),
+    "null.ipynb": (b'{"cells": [null]}', "cell 1 has no text"),
+    "number.ipynb": (b'{"cells": [{"source": "a"}, {"source": [1]}]}', "cell 2 has no text"),
+    "deep.ipynb": (b'{"cells": ' + b"[" * 100_000, "it is nested too deeply"),
+    "times.srt": (b"1\n00:00:01,000 --> 00:00:02,000\n", "a file of subtitles without text"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_FILES)
+def test_further_files_are_refused_with_the_reason(tmp_path, name):
+    data, reason = REFUSED_FILES[name]
+    assert reason in refusal(tmp_path, data, name)
+
+
+def test_pdf_without_password_is_decrypted(tmp_path):
+    assert read(tmp_path, encrypted_pdf(""), "my.pdf").text == "secret words\n\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_pdf_with_an_endless_page_is_refused_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.intake.pdf.LONGEST_SECONDS", 2.0)
+    began = time.monotonic()
+    assert "takes longer than 2 s to read" in refusal(tmp_path, pdf(["word"] * 2_000_000), "my.pdf")
+    assert time.monotonic() - began < 30
+
+
+def test_pdf_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.intake.pdf.MOST_MEMORY", 160 << 20)
+    assert "takes more than 160 MB of memory" in refusal(tmp_path, pdf(["word" * 10_000_000]), "my.pdf")
+
+
+def test_document_larger_than_its_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.intake.documents.LARGEST_MEMBER", 1000)
+    monkeypatch.setattr("app.intake.documents.LARGEST_WHOLE", 1000)
+    message = refusal(tmp_path, docx("<w:p/>" * 1000), "my.docx")
+    assert "word/document.xml must have at most 0 MB unpacked; this one has more" in message
+    assert "my.rtf must have at most 0 MB" in refusal(tmp_path, RTF + b" " * 1000, "my.rtf")
 
 
 def refusal(tmp_path: Path, data: bytes, name: str) -> str:

@@ -8,12 +8,13 @@ import pytest
 
 from app.cli import main
 from app.errors import InvalidRequestError
-from app.intake.new_runs import new_run
+from app.intake.new_runs import fork, new_run
 from app.intake.options import Options
 from app.store.files import Source
 from app.store.run_store import RunStore, default_name, name_from
 from app.store.space import Budget, Limits
-from tests.support.runs import small_text
+from app.training.trainer import train_run
+from tests.support.runs import gru_like, small_text
 
 SMALL = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "steps": 4}
 
@@ -44,6 +45,17 @@ def test_suggested_name_keeps_its_dot(tmp_path):
     text = Source("text.txt", io.BytesIO(small_text().encode()))
     limits = Limits(1_000_000, 10, Budget(store, 0))
     assert new_run(store, SMALL, [text], limits, suggested="tuned-1.5").run.name == "tuned-1.5"
+
+
+@pytest.mark.parametrize("file", ["page.html", "lines.jsonl", "book.ipynb", "film.srt", "text.txt"])
+def test_fork_trains_on_the_text_of_its_parent_unchanged(tmp_path, file):
+    store = RunStore(tmp_path / "store")
+    text = "1\n<p>a &amp; b</p>\n\x1a\n" + small_text() + "{}\x1a"
+    parent = store.create("parent", gru_like(steps=1), text, file)
+    train_run(parent, lambda: False)
+    child = fork(store, "parent", {}, [], Limits(1_000_000, 10, Budget(store, 0))).run
+    assert (child.path / "corpus.txt").read_text() == text
+    assert child.spec.corpus_name == file
 
 
 @pytest.mark.parametrize("name", ["../x", "", "X", "a" * 65, 5, ".x"])

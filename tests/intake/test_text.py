@@ -94,6 +94,21 @@ def test_windows_quotes_are_suggested_as_cp1252_with_a_preview(tmp_path):
         ("big5", "學而時習之，不亦說乎？有朋自遠方來，不亦樂乎？"),
         ("utf-16-le", "A text without a mark. "),
         ("utf-16-be", "A text without a mark. "),
+        ("utf-16-le", "吾輩は猫である。名前はまだ無い。\nどこで生れたかとんと見当がつかぬ。\n"),
+        ("utf-16-be", "나는 고양이로소이다. 이름은 아직 없다."),
+        ("iso2022_jp", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"),
+        ("euc_jp", "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"),
+        ("euc_kr", "나는 고양이로소이다. 이름은 아직 없다. 어디서 태어났는지 도무지 모르겠다. "),
+        ("gb18030", "道可道，非常道。名可名，非常名。无名天地之始；有名万物之母。"),
+        (
+            "cp1250",
+            "Litwo! Ojczyzno moja! ty jesteś jak zdrowie; "
+            "Ile cię trzeba cenić, ten tylko się dowie, Kto cię stracił. ",
+        ),
+        ("mac-roman", "Longtemps, je me suis couché de bonne heure. Parfois, à peine ma bougie éteinte, "),
+        ("mac-roman", "It was the best of times – “so” they said, it was the worst of times. "),
+        ("cp1255", "בראשית ברא אלהים את השמים ואת הארץ "),
+        ("cp437", "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, fand er sich in Öl. "),
     ],
 )
 def test_an_encoding_is_suggested(tmp_path, encoding, text):
@@ -178,6 +193,39 @@ def test_dos_end_of_file_mark_is_removed(tmp_path):
     inside = read(tmp_path, b"the cat \x1a sat\r\n" * 3)
     assert inside.text == "the cat \x1a sat\n" * 3
     assert "control_characters" in warnings(inside)
+
+
+def test_file_of_end_of_file_marks_is_refused(tmp_path):
+    assert refusal(tmp_path, b"the cat sat\n" + b"\x1a" * 10_000)["code"] == "binary"
+
+
+def test_encoding_other_than_the_one_declared_is_identified(tmp_path):
+    wide = "A text without a mark.\n".encode("utf-16-le") * 20
+    for declared in ("utf-16-be", "latin-1", "cp037"):
+        found = refusal(tmp_path, wide, encoding=declared)
+        assert (found["code"], found["position"]) == ("wrong_encoding", 1)
+        assert "encoding=utf-16-le" in str(found["message"])
+    marked = refusal(tmp_path, "\ufeffa text".encode("utf-16-be"), encoding="utf-16-le")
+    assert "is utf-16, by its byte order mark" in str(marked["message"])
+    for declared in ("cp1252", "shift_jis", "mac-roman"):
+        contents = read(tmp_path, "Le café noir d’été\n".encode() * 20, encoding=declared)
+        message = next(finding.message for finding in contents.findings if finding.code == "valid_utf8")
+        assert "in which it reads 'Le café noir d’été" in message
+    assert "valid_utf8" not in warnings(read(tmp_path, "café\n".encode("cp1252") * 9, encoding="cp1252"))
+
+
+@pytest.mark.parametrize(
+    ("data", "count"), [(b"ab\x01c", "1 control character,"), (b"a\x01\x02", "2 control characters")]
+)
+def test_findings_count_in_singular_and_plural(tmp_path, data, count):
+    assert count in next(
+        each.message for each in read(tmp_path, data).findings if each.code == "control_characters"
+    )
+
+
+def test_single_rare_character_is_reported_in_the_singular(tmp_path):
+    found = read(tmp_path, small_text(30_000).encode() + b"@").findings
+    assert next(each.message for each in found if each.code == "rare_characters").startswith("1 character of")
 
 
 def test_few_control_characters_warn_and_many_are_refused(tmp_path):
@@ -292,6 +340,13 @@ def test_other_zipped_documents_are_refused_by_kind(tmp_path):
         assert kind in str(refusal(tmp_path, zipped(**{name: b"<x/>"}), "my.zip")["message"])
     nested = zipped(**{"inner.zip": zipped(**{"a.txt": b"a text"})})
     assert "a zip in a zip" in str(refusal(tmp_path, nested, "my.zip")["message"])
+
+
+def test_zip_that_unpacks_to_more_than_its_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "LARGEST", 1 << 20)
+    monkeypatch.setattr(reader, "MOST_PICTURES", 0)
+    data = zipped(**{"a.jsonl": b"\n" * (3 << 20), "b.jsonl": b"\n" * (3 << 20)})
+    assert "at most 4,194,304 bytes unpacked" in str(refusal(tmp_path, data, "my.zip")["message"])
 
 
 def test_a_zip_whose_list_of_files_is_too_long_is_refused(tmp_path):

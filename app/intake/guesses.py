@@ -1,0 +1,135 @@
+"""Guesses the encoding of a file that cannot be read as it was sent, to suggest it to its sender."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from itertools import pairwise
+
+from charset_normalizer import CharsetMatch, from_bytes
+from charset_normalizer.cd import coherence_ratio
+
+from app.intake.findings import printable_name
+
+GUESSED_FROM = 1 << 15  # bytes before and after the place that cannot be decoded
+SHOWN_BEFORE, SHOWN = 20, 60  # characters of a preview
+COMMON = (
+    "utf-8",
+    "utf-16",
+    "cp1252",
+    "latin-1",
+    "iso8859-15",
+    "cp1250",
+    "cp1251",
+    "koi8-r",
+    "shift_jis",
+    "gb18030",
+    "big5",
+)
+# of names for which a file reads the same, the first is suggested
+PREFERRED = (
+    *COMMON,
+    *("iso8859-2", "cp1253", "cp1254", "mac-roman", "cp1255", "cp1256", "cp1257", "cp437", "cp850", "cp866"),
+    *("euc_jp", "euc_kr", "iso2022_jp", "iso2022_kr"),
+)
+CHAOS = 0.1  # more of it, as charset-normalizer counts it, than the best guess has rules a guess out
+# how much more like a language a file must read in an encoding that is not COMMON, or not even PREFERRED
+LESS_COMMON, RARE_ENCODING = 0.05, 0.25
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+WELL_READ = 0.9  # share of letters, digits, marks and spaces in a text
+EIGHT_BIT = 0.9  # share of printable ASCII bytes, above which a file with a zero byte is not UTF-16
+MANY_ZEROS = 0.2  # share of zero bytes, above which it is, whatever the others are
+PRINTABLE = bytes((*range(32, 127), 9, 10, 13))
+ISO_2022 = re.compile(rb"\x1b\$(?:[@AB]|[()][A-Z])|\x1b\(J")  # switches between sets of characters
+
+
+def suggestion(data: bytes, index: int, tried: str) -> str:
+    """What to declare instead, with a preview of how the file would read; or that it hardly is a text."""
+    common = f"common encodings are {', '.join(COMMON)}"
+    start = max(0, index - GUESSED_FROM) // 4 * 4
+    sample = data[start : index + GUESSED_FROM]
+    guess = guessed(sample)
+    if guess is None or guess == tried:
+        return f"Send it with the encoding that it has; {common}"
+    before = len(sample[: index - start].decode(guess, "replace"))
+    text = sample.decode(guess, "replace")
+    shown = " ".join(printable_name(text[max(0, before - SHOWN_BEFORE) : before + SHOWN]).split("\ufffd"))
+    return (
+        f"It looks like {guess}, in which it reads {' '.join(shown.split())!r}: send it with "
+        f"encoding={guess} (charloom train: --encoding {guess}); other {common}"
+    )
+
+
+def as_utf8(data: bytes) -> str:
+    """How bytes, cut off anywhere, read as UTF-8 where they are not ASCII; nothing if they do not."""
+    sample = data[:GUESSED_FROM]
+    if sample.isascii():
+        return ""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return ""
+    first = next((place for place, each in enumerate(text) if not each.isascii()), 0)
+    return " ".join(printable_name(text[max(0, first - SHOWN_BEFORE) : first + SHOWN]).split())
+
+
+def guessed(sample: bytes) -> str | None:
+    """The likeliest encoding of some bytes, as Python names it; None if they hardly are a text."""
+    if wide := guessed_wide(sample):
+        return wide
+    if b"\0" in sample:
+        return None
+    matches = list(from_bytes(sample, cp_exclusion=["utf_7", "ascii"]))
+    chaos = CHAOS + min((match.chaos for match in matches), default=0.0)
+    ranked = [_rank(match) for match in matches if match.chaos <= chaos]
+    return min(ranked)[-1] if ranked else None
+
+
+def guessed_wide(sample: bytes) -> str | None:
+    """The kind of UTF-16 or UTF-32 that bytes without a byte order mark are, by their zero bytes."""
+    zeros = sample.count(0)
+    if not zeros:
+        return None
+    eight_bit = 1 - len(sample.translate(None, PRINTABLE)) / len(sample)
+    if zeros < MANY_ZEROS * len(sample) and eight_bit > EIGHT_BIT:
+        return None
+    return next((name for name in WIDE if reads_well(sample, name)), None)
+
+
+def reads_well(sample: bytes, encoding: str) -> bool:
+    """Whether bytes, cut off anywhere, hold hardly anything but letters, digits, marks and spaces."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(sample)
+    except UnicodeError:
+        return False
+    readable = sum(unicodedata.category(each)[0] in "LMNPZ" or each in "\t\n\r" for each in text)
+    # in the other byte order, Latin letters are ideographs, and line ends are not what they are
+    usual = (
+        sum(ord(each) < 0x600 for each in text) if sample.count(0) > MANY_ZEROS * len(sample) else readable
+    )
+    return bool(text) and "\0" not in text and min(readable, usual) > WELL_READ * len(text)
+
+
+def _rank(match: CharsetMatch) -> tuple[float, float, int, str]:
+    """What makes a guess unlikely, the most telling first; last its name."""
+    text = str(match)
+    names = {codecs.lookup(name).name for name in match.could_be_from_charset}
+    order = {codecs.lookup(name).name: place for place, name in enumerate(PREFERRED)}
+    place, name = min((order.get(name, len(order)), name) for name in names)
+    language = max((share for _, share in coherence_ratio(text, 0.1)), default=0.0)
+    if place >= len(COMMON):
+        language -= RARE_ENCODING if place == len(order) else LESS_COMMON
+    return round(_oddities(text) / max(1, len(text)), 3), -round(language, 2), place, name
+
+
+def _oddities(text: str) -> int:
+    """How many characters are where no language has them: a capital or a symbol in a word, mixed scripts."""
+    odd = 0
+    for before, each in pairwise(text):
+        if before.isascii() and each.isascii():
+            continue
+        capital = before.islower() and each.isupper()
+        mixed = before.isalpha() and each.isalpha() and (before < "\u0250") != (each < "\u0250")
+        odd += capital or mixed or unicodedata.category(each) in ("So", "Sk", "Sm", "Cc", "Cn", "Co")
+    return odd
