@@ -106,6 +106,21 @@ def test_score_is_computed_on_the_text_each_model_reads(client):
     assert "text has no character that gru@60 knows" in nothing.text
 
 
+@pytest.mark.parametrize("how", ["drop", "replace"])
+def test_activations_are_computed_on_the_changed_text(client, how):
+    body = {"text": PROMPT, "layer": 0, "unit": 0}
+    refused = client.post("/activations", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "unknown_characters")
+    answer = client.post("/activations", json=body | {"unknown": how}).json()
+    assert (answer["text"], answer["changed_characters"]) == (READ[how], CHANGED)
+    known = client.post("/activations", json=body | {"text": READ[how]}).json()
+    assert answer["values"] == known["values"]
+    assert "changed_characters" not in known
+    nothing = client.post("/activations", json={"text": "“”", "unknown": "drop"})
+    assert "text has no character that" in nothing.json()["error"]["message"]
+    assert client.post("/activations", json=body | {"text": "the\r\ncat"}).json()["text"] == "the\ncat"
+
+
 def test_default_mode_refuses_and_adds_no_fields_to_answers(client):
     for answer in (native(client, PROMPT), chat(client, PROMPT), native(client, PROMPT, unknown="refuse")):
         assert answer.status_code in (400, 422)

@@ -90,11 +90,21 @@ def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., P
         for link in page.locator("a[href^='/'], img[src^='/'], script[src^='/']").all():
             address = link.get_attribute("href") or link.get_attribute("src") or ""
             assert address.startswith("/texts/"), (path, address)
+    page.goto(f"{url}/#runs")
+    page.get_by_role("button", name="Report gru", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/texts/report\?model="))
+    expect(page.locator("h1")).to_be_visible()
     assert not failed, failed
     created = httpx.post(f"{url}/runs?name=mine", content=small_text(), timeout=LONGEST_WAIT)
     assert (created.status_code, created.headers["location"]) == (202, "/texts/runs/mine")
+    assert created.json()["url"] == "/texts/runs/mine"
     slash = httpx.get(f"{url}/runs/", timeout=LONGEST_WAIT)
     assert slash.headers.get("location", "/texts/runs").endswith("/texts/runs")
+    missing = httpx.get(f"{url}/nothing", headers={"accept": "text/html"}, timeout=LONGEST_WAIT)
+    assert missing.status_code == 404
+    assert set(re.findall(r'\bhref="(/[^/]*/)', missing.text)) == {"/texts/"}
+    markdown = httpx.get(f"{url}/report?model=gru&format=markdown", timeout=LONGEST_WAIT).text
+    assert all(path.startswith("/texts/") for path in re.findall(r"\]\((/[^)]*)\)", markdown))
 
 
 def test_links_of_pages_begin_with_the_prefix(serving, trained_root):

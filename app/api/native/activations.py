@@ -11,7 +11,9 @@ from app.api.native.text_schemas import ActivationsRequest, ActivationsResponse,
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
 from app.engine.loaded_model import LoadedModel
+from app.engine.unknown import readable
 from app.errors import InvalidRequestError, UnknownInFieldError
+from model.errors import UnknownCharacterError
 from model.units import activations, followers
 
 PASSAGE = 1_000  # characters of the model's own text
@@ -24,6 +26,7 @@ router = APIRouter(tags=["text"])
 @router.post(
     "/activations",
     summary="What does a hidden unit do along a text?",
+    response_model_exclude_none=True,
     responses=errors(400, 404, 413, 422, 503),
 )
 async def unit_activations(services: ServicesDep, asked: ActivationsRequest) -> ActivationsResponse:
@@ -52,14 +55,19 @@ def _read(services: Services, model: LoadedModel, asked: ActivationsRequest) -> 
     longest = max(1, LARGEST // (config.layers * config.hidden))
     if text is None:
         text = services.run(model.run).text_end(min(PASSAGE, longest, services.settings.max_prompt))
-    elif len(text) > longest:
+    how = asked.unknown or services.settings.unknown
+    try:
+        text, changed = readable(text, model.vocabulary, how)
+    except UnknownCharacterError as error:
+        raise UnknownInFieldError(error.unknown, "text", model.id) from None
+    if not text:
+        raise InvalidRequestError("text", f"has no character that {model.id} knows")
+    if len(text) > longest:
         raise InvalidRequestError(
             "text",
             f"must have at most {longest:,} characters for the {config.layers * config.hidden:,} units of "
             f"{model.id}. Given: {len(text):,}",
         )
-    if unknown := model.vocabulary.unknown(text):
-        raise UnknownInFieldError(unknown, "text", model.id)
     values = activations(model.network, model.vocabulary.encode(text))
     found = followers(values, text)
     layer, unit = asked.layer, asked.unit
@@ -78,4 +86,5 @@ def _read(services: Services, model: LoadedModel, asked: ActivationsRequest) -> 
         unit=unit,
         values=[round(float(value), 4) for value in values[:, layer, unit]],
         followers=[FollowerInfo(**asdict(follower)) for follower in found],
+        changed_characters=None if how == "refuse" else changed,
     )

@@ -217,6 +217,7 @@ class ActivationsRequest(BaseModel):
         min_length=1,
         description="At most CHARLOOM_MAX_PROMPT characters; by default the end of the model's own text.",
     )
+    unknown: Unknown | None = unknown_mode()
     model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
     layer: int | None = Field(None, ge=0, description="From 0, the one that reads the characters.")
     unit: int | None = Field(
@@ -236,7 +237,7 @@ class FollowerInfo(BaseModel):
 class ActivationsResponse(BaseModel):
     """One unit along a text."""
 
-    text: str
+    text: str = Field(description="As the model read it.")
     model: str
     step: int
     digest: str
@@ -249,4 +250,7 @@ class ActivationsResponse(BaseModel):
     followers: list[FollowerInfo] = Field(
         description="For each feature that varies enough in this text the unit that is closest to it in the "
         "first half, if the second half confirms it; the closest first."
+    )
+    changed_characters: int | None = Field(
+        None, description="How many characters of the text were dropped or replaced, where that was allowed."
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.native.run_schemas import RunAccepted, TextChecked
 from app.api.openapi import errors
-from app.api.services import ServicesDep, in_turn
+from app.api.services import Services, ServicesDep, in_turn
 from app.intake.findings import as_details
 from app.intake.new_runs import Made, check, fork, new_run
 from app.intake.planning import expected_seconds
@@ -92,7 +92,7 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
         made = await in_turn(
             services, partial(new_run, services.runs, upload.options, upload.sources, services.limits)
         )
-    return accepted(response, made)
+    return accepted(response, made, services)
 
 
 @router.post(
@@ -140,16 +140,16 @@ async def create_fork(name: str, request: Request, response: Response, services:
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(fork, services.runs, name, upload.options, upload.sources, services.limits)
         made = await in_turn(services, work)
-    return accepted(response, made)
+    return accepted(response, made, services)
 
 
-def accepted(response: Response, made: Made) -> RunAccepted:
+def accepted(response: Response, made: Made, services: Services) -> RunAccepted:
     """The answer to an upload; `Location` says where the run is."""
     run = made.run
-    response.headers["location"] = f"/runs/{run.name}"
+    response.headers["location"] = f"/runs/{run.name}"  # below a prefix, once it is sent
     return RunAccepted(
         name=run.name,
-        url=f"/runs/{run.name}",
+        url=f"{services.settings.root_path.rstrip('/')}/runs/{run.name}",
         state="queued",
         corpus=run.spec.corpus_name,
         characters=run.spec.characters,

@@ -2,7 +2,7 @@
 
 import { chooseRun, go } from "../address.js";
 import { at, create, setText } from "../dom.js";
-import { call, getJson } from "../http.js";
+import { call, getJson, ROOT } from "../http.js";
 import { isBusy, isTraining, lab } from "../lab.js";
 import { fork } from "../parts/fork.js";
 import { duration, heldOut, number, sizes, stateOf } from "../words.js";
@@ -10,12 +10,13 @@ import { duration, heldOut, number, sizes, stateOf } from "../words.js";
 const items = new Map(); // run -> its element and what in it changes
 const say = (text) => setText("runs-made", text);
 const url = (name) => `/runs/${encodeURIComponent(name)}`;
+const openReport = (name) => location.assign(`${ROOT}/report?model=${encodeURIComponent(name)}`);
 let deleting = null;
 
 const ACTIONS = [
 	["Watch", (run) => run.step > 0 || run.state === "training", (name) => open(name, "live")],
 	["Write", (run) => run.newest, (name) => open(name, "write")],
-	["Report", (run) => run.step > 0, (name) => location.assign(`/report?model=${encodeURIComponent(name)}`)],
+	["Report", (run) => run.step > 0, (name) => openReport(name)],
 	["Pause", (run) => ["queued", "training"].includes(run.state), (name) => change(name, "pause")],
 	["Resume", (run) => ["paused", "stopped", "failed"].includes(run.state), (name) => change(name, "resume")],
 	["Stop", (run) => ["queued", "training", "paused"].includes(run.state), (name) => change(name, "stop")],
