@@ -67,6 +67,14 @@ def serve(
             help="RUN, RUN@STEP or RUN@best that answers requests without a model (CHARLOOM_MODEL)."
         ),
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            help="Server processes on the one port, to use more than one core; `auto` is one a core "
+            "(CHARLOOM_PROCESSES).",
+            metavar="N|auto",
+        ),
+    ] = None,
     worker: Annotated[bool, typer.Option(help="Train beside the server.")] = True,
     store: Store = None,
     corpus: Corpus = None,
@@ -75,7 +83,10 @@ def serve(
     from app.commands.serve import serve as run
     from app.settings import load_settings
 
-    run(load_settings(host=host, port=port, model=model, store=store, corpus=corpus), with_worker=worker)
+    settings = load_settings(
+        host=host, port=port, model=model, processes=processes, store=store, corpus=corpus
+    )
+    run(settings, with_worker=worker)
 
 
 @app.command()

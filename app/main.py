@@ -58,6 +58,7 @@ from app.server.prefix import Prefix
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
+from app.server.shared import Shared, nowhere
 from app.settings import Settings, load_settings
 from app.slots import Downloads, Slots, Watchers
 from app.store.loss_curves import Curves
@@ -104,10 +105,13 @@ TELEMETRY_OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_c
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Without settings they are read from the environment; raises ConfigError."""
+def create_app(settings: Settings | None = None, shared: Shared | None = None) -> FastAPI:
+    """The application, or one of several that are one server.
+
+    Without settings they are read from the environment; raises ConfigError.
+    """
     settings = settings or load_settings()
-    services = build_services(settings)
+    services = build_services(settings, shared)
     app = FastAPI(
         title="Charloom",
         summary="Text from a recurrent network that is still learning.",
@@ -128,19 +132,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     complete_openapi(app, OPEN, keys=bool(settings.api_keys.get_secret_value()))
     add_error_handlers(app)
-    add_middleware(app, services)
+    add_middleware(app, services, shared)
     return app
 
 
-def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool = True) -> Server:
+def build_server(
+    settings: Settings, shared: Shared | None = None, *, uds: str | None = None, lifespan: bool = True
+) -> Server:
     """The server of `charloom serve`, of the command line and of the tests; run it with its sockets.
 
     Args:
+        shared: of one of several processes, what it has in common with the others.
         uds: a socket's path to listen on instead.
         lifespan: whether checkpoints are looked for and the engine runs; without, only the store is served.
     Raises ConfigError.
     """
-    app = create_app(settings)
+    app = create_app(settings, shared)
     services: Services = app.state.services
     http = bounded_http(settings.read_seconds, most_connections(), Shedding.of(services))
     config = uvicorn.Config(
@@ -159,7 +166,7 @@ def build_server(settings: Settings, *, uds: str | None = None, lifespan: bool =
     return Server(config, partial(drain, services))
 
 
-def add_middleware(app: FastAPI, services: Services) -> None:
+def add_middleware(app: FastAPI, services: Services, shared: Shared | None = None) -> None:
     """What every request passes through, the last one added first. Raises ConfigError."""
     settings = services.settings
     routes = [route for module in ROUTES for route in module.router.routes]
@@ -167,7 +174,7 @@ def add_middleware(app: FastAPI, services: Services) -> None:
     app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, uploads=settings.max_corpus_bytes)
     if limits := read_limits(settings.rate_limit):
-        app.add_middleware(RateLimit, limits=limits)
+        app.add_middleware(RateLimit, limits=limits, shared=shared.counts if shared else None)
     if keys := read_keys(settings.api_keys.get_secret_value()):
         app.add_middleware(ApiKeys, keys=keys)
     origins = listed(settings.cors_origins)
@@ -190,12 +197,19 @@ def listed(setting: str) -> list[str]:
     return [part.strip() for part in setting.split(",") if part.strip()]
 
 
-def build_services(settings: Settings) -> Services:
-    """The parts, none of them started. Raises ConfigError."""
+def build_services(settings: Settings, shared: Shared | None = None) -> Services:
+    """The parts, none of them started. Raises ConfigError.
+
+    Of several processes each has its part of the memory for models, and takes the places that are left.
+    """
+
+    places = shared.places if shared else nowhere
+    results = shared.results if shared else nowhere
     run_store = RunStore(settings.store)
     limits = Limits(settings.max_corpus_bytes, settings.max_runs, Budget(run_store, settings.max_store_bytes))
     try:
-        models = ModelStore(run_store, settings.model_cache_bytes, settings.model or None)
+        cache_bytes = settings.model_cache_bytes // (shared.processes if shared else 1)
+        models = ModelStore(run_store, cache_bytes, settings.model or None)
     except ModelNotFoundError as error:
         raise ConfigError("model (CHARLOOM_MODEL)", f"is not usable: {error}") from None
     engine = Engine(settings.max_rows, settings.max_queue)
@@ -206,19 +220,19 @@ def build_services(settings: Settings) -> Services:
         limits=limits,
         models=models,
         engine=engine,
-        streams=Slots(settings.max_streams, "streams are open"),
-        watchers=Watchers(settings.max_streams),
-        metrics=Metrics(engine, models),
+        streams=Slots(settings.max_streams, "streams are open", places("streams")),
+        watchers=Watchers(settings.max_streams, places("watchers")),
+        metrics=Metrics(engine, models, shared),
         curves=Curves(),
         looks=Recent(LOOK_SECONDS, LOOKS),
-        renderer=Renderer(settings.plot_seconds),
-        gradchecks=GradientChecks(settings.gradcheck_seconds),
+        renderer=Renderer(settings.plot_seconds, results("pictures")),
+        gradchecks=GradientChecks(settings.gradcheck_seconds, results("gradchecks")),
         assets=Assets(settings.root_path.rstrip("/")),
         reading=CapacityLimiter(1),
-        readers=Slots(READERS, "texts are being read for their activations"),
-        uploads=Slots(settings.max_uploads, "uploads are under way"),
-        downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent"),
-        answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent"),
+        readers=Slots(READERS, "texts are being read for their activations", places("readers")),
+        uploads=Slots(settings.max_uploads, "uploads are under way", places("uploads")),
+        downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent", places("downloads")),
+        answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent", places("answers")),
         making=CapacityLimiter(1),
         changing=CapacityLimiter(1),
     )
@@ -232,7 +246,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.engine.start()
     await look(services.models)
     settle()
-    looking = asyncio.create_task(keep_looking(services.models, services.settings.poll_seconds))
+    looking = asyncio.create_task(keep_looking(services))
     clearing = asyncio.create_task(keep_clear(services.runs))
     try:
         yield
@@ -263,11 +277,13 @@ def drain(services: Services, immediately: bool) -> None:
     services.watchers.closing = True
 
 
-async def keep_looking(models: ModelStore, seconds: float) -> None:
-    """Picks up new checkpoints, for ever."""
+async def keep_looking(services: Services) -> None:
+    """Picks up new checkpoints until the server stops."""
     while True:
-        await asyncio.sleep(seconds)
-        await look(models)
+        await asyncio.sleep(services.settings.poll_seconds)
+        await look(services.models)
+        if services.metrics.shared:
+            await asyncio.to_thread(services.metrics.note)
 
 
 async def keep_clear(runs: RunStore) -> None:

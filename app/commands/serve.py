@@ -1,4 +1,4 @@
-"""`charloom serve`: the server in this process, the worker in one beside it, both ended together."""
+"""`charloom serve`: the server in this process, or in several, and workers next to it, all ended together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from app.commands.supervisor import Supervisor
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.main import build_server
+from app.server.cores import usable_cores
 from app.server.process import handles, listen, raise_descriptor_limit
+from app.server.processes import Processes
+from app.server.shared import shared_folder
 from app.settings import PREFIX, Settings
 from app.signals import interrupt, on_signals
 from app.store.run_store import RunStore
@@ -34,7 +37,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
         listen(settings.host, settings.port) as listener,
         ExitStack() as stack,
     ):
-        server = build_server(settings)
+        server = build_server(settings)  # also of several processes: what cannot be used is known before
         store = RunStore(settings.store)
         narrator = Narrator(store)
         if with_worker:
@@ -53,7 +56,14 @@ def serve(settings: Settings, with_worker: bool) -> None:
         say(f"Open http://{f'[{host}]' if ':' in host else host}:{port}")
         if with_worker and settings.log_format == "console":
             stack.enter_context(narrator)
-        server.run(sockets=handles(listener))
+        if (count := process_count(settings)) == 1:
+            server.run(sockets=handles(listener))
+        else:
+            Processes(build_server, settings, listener, stack.enter_context(shared_folder(count))).run()
+
+
+def process_count(settings: Settings) -> int:
+    return usable_cores() if settings.processes == "auto" else settings.processes
 
 
 def with_level_for_people(settings: Settings) -> Settings:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from app.engine.loaded_model import LoadedModel
-from app.reports.helper import Helper
+from app.reports.helper import Helper, Results
 from model.cells import Array
 from model.config import PRESETS
 from model.gradcheck import (
@@ -76,10 +78,14 @@ class GradientChecks:
 
     Args:
         seconds: longest a check may take.
+        shared: the folder of the results that several processes share.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.helper = Helper("gradient check", seconds, nice=NICE, waiting=WAITING, cached=CACHED)
+    def __init__(self, seconds: float, shared: Path | None = None) -> None:
+        results = Results(shared, CACHED, encode, decode) if shared else None
+        self.helper = Helper(
+            "gradient check", seconds, nice=NICE, waiting=WAITING, cached=CACHED, shared=results
+        )
 
     async def report(self, model: LoadedModel | None, method: Method, cell: str | None = None) -> Report:
         """The check of a checkpoint, of a fresh network of that cell, or of the assignment's, fresh.
@@ -99,6 +105,15 @@ def task_of(model: LoadedModel | None, method: Method, cell: str | None = None) 
         return CheckTask(method, cell)
     length = min(model.config.sequence_length, LONGEST)
     return CheckTask(method, None, model.network.config, model.network.flat, length)
+
+
+def encode(report: Report) -> bytes:
+    """The report as JSON, with every number exact."""
+    return json.dumps(dataclasses.asdict(report)).encode()
+
+
+def decode(data: bytes) -> Report:
+    return Report(**json.loads(data))
 
 
 def run_check(name: str, task: CheckTask) -> Report:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from app.reports.helper import Helper
+from app.reports.helper import Helper, Results
 
 CACHED = 64
 WAITING = 16
@@ -17,10 +18,12 @@ class Renderer:
 
     Args:
         seconds: longest a picture may take.
+        shared: the folder of the pictures that several processes share.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.helper = Helper("picture", seconds, nice=NICE, waiting=WAITING, cached=CACHED)
+    def __init__(self, seconds: float, shared: Path | None = None) -> None:
+        results = Results(shared, CACHED, _picture, bytes) if shared else None
+        self.helper = Helper("picture", seconds, nice=NICE, waiting=WAITING, cached=CACHED, shared=results)
 
     async def picture(self, key: tuple[str, ...], function: str, *arguments: Any) -> bytes:
         """The bytes that `app.reports.plots.<function>(*arguments)` returns; equal keys mean equal pictures.
@@ -28,6 +31,11 @@ class Renderer:
         Raises as `Helper.result`.
         """
         return await self.helper.result(key, _draw, function, arguments)
+
+
+def _picture(result: Any) -> bytes | None:
+    """What is shared of what the helper makes: pictures are, the words that it counts are not."""
+    return result if isinstance(result, bytes) else None
 
 
 def _draw(function: str, arguments: tuple[Any, ...]) -> bytes:

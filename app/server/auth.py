@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import ForbiddenError, RateLimitedError, UnauthorizedError
 from app.server.error_formats import respond
 from app.server.problems import problem_of
+from app.server.shared import SharedCounts
 from model.errors import ConfigError
 
 OPEN = ("/health", "/healthz", "/readyz")
@@ -181,9 +183,10 @@ class RateLimit:
     A request counts as one at the door; the routes `charge` what it asks for beyond that.
     """
 
-    def __init__(self, app: ASGIApp, limits: list[RateLimitItem]) -> None:
+    def __init__(self, app: ASGIApp, limits: list[RateLimitItem], shared: Path | None = None) -> None:
+        """`shared` is the file in which several processes count together."""
         self.app, self.limits = app, limits
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limiter = SlidingWindowCounterRateLimiter(SharedCounts(shared) if shared else MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _costs(scope):

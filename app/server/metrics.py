@@ -5,21 +5,15 @@ The names behind the prefix are those of vLLM's server where it has one for the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import get_args
-
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.engine.engine import Engine
 from app.engine.job import Job
 from app.engine.models import ModelStore
-from app.errors import RunError
+from app.server.metric_looks import EngineLook, FileCopy, Look, ReadLook, StoreLook, Whole, count_in_files
 from app.server.problems import TABLE
-from app.store.records import State
+from app.server.shared import Shared
 
 SHORT = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 LONG = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
@@ -28,12 +22,26 @@ REJECTIONS = (401, 403, 413, 429, 503)  # statuses of requests refused for no fa
 
 
 class Metrics:
-    """The metrics of one application, in a registry of its own. For the event loop's thread."""
+    """The metrics of one application, in a registry of its own. For the event loop's thread.
 
-    def __init__(self, engine: Engine, models: ModelStore) -> None:
-        registry = self._registry = CollectorRegistry()
-        registry.register(_Look(engine, models))
-        ProcessCollector(registry=registry)  # memory, descriptors, processor time; where there is /proc
+    Of several processes each writes its own to a file (prometheus-client's multi-process mode), and `expose`
+    adds them up; what is looked at only when it is asked for is written down by `note`.
+    """
+
+    def __init__(self, engine: Engine, models: ModelStore, shared: Shared | None = None) -> None:
+        self.shared = shared
+        registry, self._exposed = CollectorRegistry(), CollectorRegistry()
+        # the last one for memory, descriptors, processor time; where there is /proc
+        looks: list[Look] = [EngineLook(engine), ReadLook(models), ProcessCollector(registry=None)]
+        self._copy: FileCopy | None = None
+        if shared is None:
+            self._exposed.register(Whole([registry, *looks]))
+        else:
+            count_in_files(shared)
+            self._copy = FileCopy(looks)
+            counted = MultiProcessCollector(None, str(shared.metrics))  # type: ignore[no-untyped-call]
+            self._exposed.register(Whole([counted]))
+        self._exposed.register(StoreLook(models))
         self._first = Histogram(
             "charloom_time_to_first_token_seconds",
             "From admission to a stream's first characters.",
@@ -101,68 +109,12 @@ class Metrics:
         if status in REJECTIONS:
             self._rejected.labels(code).inc()
 
+    def note(self) -> None:
+        """Write down what is looked at, for the scrapes of other processes. Reads files."""
+        if self._copy is not None:
+            self._copy.write()
+
     def expose(self) -> bytes:
-        """The text format. Reads a file's time: not for an event loop."""
-        return generate_latest(self._registry)
-
-
-class _Look(Collector):
-    """What is known without counting: asked for at each scrape."""
-
-    def __init__(self, engine: Engine, models: ModelStore) -> None:
-        self.engine, self.models = engine, models
-
-    def describe(self) -> list[Metric]:
-        return []  # else the registry would look before there is anything to see
-
-    def collect(self) -> Iterator[Metric]:
-        stats = self.engine.stats()
-        yield _gauge("num_requests_running", "Texts being written.", stats.running)
-        yield _gauge("num_requests_waiting", "Texts waiting for a place.", stats.waiting)
-        yield _gauge("batch_size", "Texts in a batch, on average.", stats.running / max(1, stats.models))
-        yield _gauge("backlog_characters", "Characters admitted and not yet read or written.", stats.backlog)
-        yield _gauge("characters_per_second", "The engine's rate while busy.", stats.rate)
-        reloads = CounterMetricFamily(
-            "charloom_checkpoint_reload", "Checkpoints read, by what came of it.", labels=["result"]
-        )
-        reloads.add_metric(["loaded"], self.models.loads)
-        reloads.add_metric(["refused"], self.models.refusals)
-        yield reloads
-        yield self._runs()
-        yield from self._checkpoint()
-
-    def _runs(self) -> Metric:
-        """How many runs are in each state; one that cannot be read is `unreadable`."""
-        counts = dict.fromkeys((*get_args(State), "unreadable"), 0)
-        with suppress(OSError):
-            for run in self.models.runs.list():
-                try:
-                    counts[run.standing.state] += 1
-                except (RunError, OSError):
-                    counts["unreadable"] += 1
-        runs = GaugeMetricFamily("charloom_runs", "Runs of the store, by state.", labels=["state"])
-        for state, count in counts.items():
-            runs.add_metric([state], count)
-        return runs
-
-    def _checkpoint(self) -> Iterator[Metric]:
-        if not self.models.ready:
-            return
-        model = self.models.current
-        yield _gauge("train_step", "Updates of the checkpoint being served.", model.step)
-        loss = model.progress.get("smooth_loss")
-        if loss is not None:
-            yield _gauge("train_loss", "Its smoothed training loss, nats per character.", loss)
-        try:
-            age = time.time() - model.path.stat().st_mtime
-        except OSError:  # thinned out, or the store is gone: it is served from memory
-            age = None
-        if age is not None:
-            yield _gauge("checkpoint_age_seconds", "Since it was written.", max(0.0, age))
-        info = GaugeMetricFamily("charloom_model_info", "The checkpoint.", labels=["checkpoint", "digest"])
-        info.add_metric([model.id, model.digest[:12]], 1)
-        yield info
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"charloom_{name}", text, value=value)
+        """The text format. Reads files: not for an event loop."""
+        self.note()
+        return generate_latest(self._exposed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -30,11 +31,20 @@ class Server(uvicorn.Server):
     Args:
         drain: called in the event loop at the first signal, and again at any later one with True: what is in
             progress is then to end immediately.
+
+    `serving` is set once requests are answered, in the event loop `loop`.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[bool], object]) -> None:
         super().__init__(config)
         self._drain = drain
+        self.serving = threading.Event()
+        self.loop: asyncio.AbstractEventLoop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self.serving.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -84,10 +94,10 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def handles(listener: socket.socket) -> list[socket.socket]:
+def handles(listener: socket.socket, processes: int = 1) -> list[socket.socket]:
     """The socket many times over: uvloop takes one new connection from each in a turn of its loop.
 
     From a single one a busy server, whose turns are long, would take so few that the system's queue for them
-    is full, and a health check waits for a minute behind it.
+    is full, and a health check waits for a minute behind it. Of several processes each takes its part.
     """
-    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
+    return [listener, *(listener.dup() for _ in range(max(1, ACCEPTED // processes) - 1))]

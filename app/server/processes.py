@@ -1,0 +1,165 @@
+"""Several server processes on one socket, kept running by uvicorn's own supervisor.
+
+Each has an event loop and an engine of its own. The one that starts them serves nothing: it replaces a
+process that ends, or whose event loop hangs, and ends them all when it is asked to.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
+
+from app.logs import configure_logging
+from app.server.process import Server, handles
+from app.server.shared import Shared
+from app.settings import Settings
+from app.signals import on_signals
+
+HANG_SECONDS = 5  # without a turn of its event loop, after which a process is replaced
+START_SECONDS = 120.0  # that a process may take until it serves
+LEAVE_SECONDS = 5.0  # more than the grace of the requests in flight, after which what has not ended is killed
+LOOK_SECONDS = 0.1
+
+Build = Callable[[Settings, Shared], Server]  # a function of a module: the processes get its name
+
+logger = logging.getLogger(__name__)
+
+
+class ServerProcess(Process):
+    """One server process, as its supervisor sees it; `target` and what it calls run in the process itself."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket.socket],
+        build: Build,
+        settings: Settings,
+        shared: Shared,
+    ) -> None:
+        super().__init__(config, sockets)
+        self.build, self.settings, self.shared = build, settings, shared
+        self._began, self._serves = time.monotonic(), False
+
+    def is_alive(self, timeout: float = HANG_SECONDS) -> bool:
+        """Whether it serves, or is still starting; asks it, and waits for its answer."""
+        if not self.process.is_alive():
+            return False
+        if not self._serves:
+            self._serves = self.parent_conn.poll() and bool(self.parent_conn.recv())
+            return self._serves or time.monotonic() - self._began < START_SECONDS
+        return self.ping(timeout)
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        os.setsid()  # Ctrl-C in the terminal is for the supervisor, which then ends the processes
+        configure_logging(self.settings)
+        server = self.build(self.settings, self.shared)
+        for work in (self._answer, self._end_with_parent):
+            threading.Thread(target=work, args=(server,), daemon=True).start()
+        server.run(handles((sockets or [])[0], self.shared.processes))
+        if os.getppid() != multiprocessing.parent_process().pid:  # type: ignore[union-attr]
+            shutil.rmtree(self.shared.folder, ignore_errors=True)  # nobody else does
+
+    def _answer(self, server: Server) -> None:
+        """Say that this process serves, and then each time that it is asked that its event loop turns."""
+        server.serving.wait()
+        self.child_conn.send(True)
+        while True:
+            self.child_conn.recv()
+            turned = threading.Event()
+            server.loop.call_soon_threadsafe(turned.set)
+            turned.wait()
+            self.child_conn.send(True)
+
+    def _end_with_parent(self, server: Server) -> None:
+        """As at a signal, if the supervisor was killed."""
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Processes(Multiprocess):
+    """Keeps the server processes running until a signal.
+
+    The first signal gives what is in progress the grace that the settings say, a second one ends it
+    immediately, as with one process.
+    """
+
+    def __init__(
+        self, build: Build, settings: Settings, listener: socket.socket, shared: Sequence[Shared]
+    ) -> None:
+        """Only in the main thread."""
+        config = uvicorn.Config(
+            "", workers=len(shared), log_config=None, timeout_worker_healthcheck=HANG_SECONDS
+        )
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        super().__init__(config, [listener])
+        for number, handler in handlers.items():  # `run` has its own
+            signal.signal(number, handler)
+        self.build, self.settings, self.shared = build, settings, shared
+        self._asked = 0
+
+    def run(self) -> None:
+        """Raises SystemExit, with uvicorn's code for it, if a process could not start."""
+        with on_signals(self.signal_queue.append):
+            super().run()
+        if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
+            raise SystemExit(STARTUP_FAILURE)
+
+    def init_processes(self) -> None:
+        self.processes = [self._started(shared) for shared in self.shared]
+
+    def keep_subprocess_alive(self) -> None:
+        for number, process in enumerate(self.processes):
+            if self.should_exit.is_set() or process.is_alive(HANG_SECONDS):
+                continue
+            hung = process.exitcode is None
+            process.kill()
+            process.join()
+            if process.exitcode == STARTUP_FAILURE:  # it would fail the same way each time
+                self.should_exit.set()
+                return
+            reason = f"did not answer for {HANG_SECONDS} s" if hung else f"ended with code {process.exitcode}"
+            logger.error("server process %d %s: it is replaced", process.pid, reason)
+            mark_process_dead(number, self.shared[number].metrics)  # type: ignore[no-untyped-call]
+            self.processes[number] = self._started(self.shared[number])
+
+    def _started(self, shared: Shared) -> ServerProcess:
+        process = ServerProcess(self.config, self.sockets, self.build, self.settings, shared)
+        process.start()
+        return process
+
+    def handle_int(self) -> None:
+        self._asked += 1
+        self.should_exit.set()
+
+    handle_term = handle_hup = handle_int
+
+    def join_all(self) -> None:
+        """Wait for the end of all; kill those that are still there when the grace is over."""
+        latest = time.monotonic() + self.settings.grace_seconds + LEAVE_SECONDS
+        again = killed = False
+        while left := [one.process for one in self.processes if one.process.is_alive()]:
+            self.handle_signals()
+            if self._asked > 1 and not again:
+                again = True
+                for process in left:
+                    # not the signal of the first time: two of a kind that wait to be delivered count as one
+                    os.kill(process.pid or 0, signal.SIGINT)
+            if time.monotonic() > latest and not killed:
+                killed = True
+                for process in left:
+                    logger.error("server process %d did not end: it is killed", process.pid)
+                    process.kill()
+            wait([process.sentinel for process in left], LOOK_SECONDS)

@@ -1,0 +1,355 @@
+"""`charloom serve --processes 2`: what is promised of one process holds for all of them together."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.main import build_server
+from app.server.processes import ServerProcess
+from app.server.shared import Shared
+from app.settings import Settings
+from app.store.run_store import RunStore
+from tests.api.test_metrics import NAMES, scrape
+from tests.support.processes import children, each, stopped, wait_for_processes
+from tests.support.runs import LONGEST_WAIT, small_text, wait_until
+from tests.support.servers import server_process
+
+pytestmark = pytest.mark.slow
+
+TEXT = {"prompt": "the ", "length": 40, "seed": 7, "temperature": 0.8}
+LONG = {"max_length": 3_000_000, "deadline_seconds": 600, "watch_seconds": 60}
+Clients = list[httpx.Client]
+
+
+@pytest.fixture(scope="module")
+def pair(trained_root: Path) -> Iterator[Clients]:
+    """A client for each of two processes over the finished runs; not for tests that change them."""
+    with server_process(trained_root, processes=2) as client, each(client) as clients:
+        clients[0].process = client.process  # type: ignore[attr-defined]
+        yield clients
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/openapi.json", "/runs", "/loss-curve.svg?model=gru", "/loss-curve.png", "/samples", "/v1/models"],
+)
+def test_each_process_answers_with_the_same_bytes(pair: Clients, path: str):
+    first, second = (client.get(path, headers={"accept": "*/*"}) for client in pair)
+    assert first.status_code == second.status_code == 200
+    assert first.content == second.content
+    assert first.headers.get("etag") == second.headers.get("etag")
+
+
+def test_each_process_writes_the_same_text(pair: Clients):
+    first, second = (client.post("/generate", json=TEXT).content for client in pair)
+    assert first == second
+    assert {client.get("/readyz").json()["model"] for client in pair} == {"gru@60"}
+
+
+def test_gradient_check_asked_of_both_processes_runs_once(pair: Clients):
+    def helpers() -> set[int]:
+        return {helper for client in pair for helper in children(client.pid)}
+
+    before = helpers()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda client: client.get("/gradcheck?cell=lstm").json(), pair)
+    assert first == second, "its seconds differ too if it was run twice"
+    assert len(helpers() - before) == 1, "each process started a helper"
+    assert first["passed"] is True
+
+
+def test_picture_drawn_by_one_process_is_used_by_the_other(pair: Clients):
+    pictures = [client.get("/loss-curve.svg?model=classic&theme=dark").content for client in pair]
+    assert pictures[0] == pictures[1]
+    [shared] = shared_folders(pair[0].process.pid)
+    assert pictures[0] in {path.read_bytes() for path in (shared / "pictures").iterdir()}
+
+
+def shared_folders(pid: int) -> list[Path]:
+    """Of the server whose supervisor that is: where its processes have files open."""
+    found = set()
+    for child in children(pid):
+        for path in Path(f"/proc/{child}/fd").iterdir():
+            target = Path(os.readlink(path))
+            if target.name == "streams.places":
+                found.add(target.parent)
+    return sorted(found)
+
+
+def test_metrics_of_any_process_are_the_sum_of_all(pair: Clients):
+    before = scrape(pair[0])
+    for client, length in zip(pair, (30, 40), strict=True):
+        client.post("/generate", json=TEXT | {"length": length}).raise_for_status()
+    for client in pair:
+        values = scrape(client)
+
+        def added(name: str, label: str = "", values: dict[tuple[str, str], float] = values) -> float:
+            return values[name, label] - before[name, label]
+
+        assert added("generation_tokens_total") == 70
+        assert added("request_success_total", "length") == 2
+        assert added("e2e_request_latency_seconds_count") == 2
+        assert values["runs", "finished"] == 2
+        assert values["train_step", ""] == 60
+        assert values["num_requests_running", ""] == values["batch_size", ""] == 0
+    found = text_string_to_metric_families(pair[0].get("/metrics").text)
+    families = {one.name: one.type for one in found if not one.name.startswith("process_")}
+    assert families == {f"charloom_{name}": kind for name, kind in NAMES.items()}
+    memory = values["process_resident_memory_bytes", ""]
+    assert memory == pytest.approx(sum(resident(client.pid) for client in pair), rel=0.2)
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_text_being_written_by_one_process_is_in_the_metrics_of_the_other(trained: RunStore):
+    with server_process(trained.root, processes=2, grace_seconds=0, **LONG) as client, each(client) as pair:
+        with pair[0].stream("POST", "/generate", json={"length": 3_000_000, "stream": True}) as answer:
+            next(answer.iter_lines())
+            wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 1, "the other one shows it")
+            assert scrape(pair[1])["batch_size", ""] == 1
+            assert scrape(pair[1])["backlog_characters", ""] > 0
+        wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 0, "its end is seen too")
+        pids, before = [one.pid for one in pair], scrape(pair[1])["generation_tokens_total", ""]
+        assert before > 0
+        os.kill(pids[0], signal.SIGKILL)
+        wait_for_processes(client, loads=3)
+        after = scrape(pair[1])
+        assert after["generation_tokens_total", ""] >= before, "what a killed process has counted is lost"
+        assert after["num_requests_running", ""] == 0
+
+
+def test_changes_through_one_process_are_seen_by_the_other(trained: RunStore):
+    with server_process(trained.root, processes=2) as client, each(client) as (first, second):
+        made = first.post("/runs?name=mine&steps=50", content=small_text().encode())
+        assert made.status_code == 202, made.text
+        assert second.get("/runs/mine").json()["state"] == "queued"
+        assert "mine" in second.get("/runs").text
+        assert second.patch("/runs/mine", json={"action": "pause"}).json()["state"] == "paused"
+        assert first.get("/runs/mine").json()["state"] == "paused"
+        assert first.post("/runs/gru/keep", json={"step": 40}).status_code == 200
+        assert second.post("/runs/gru/keep", json={"step": 60}).json()["kept"] == 2
+        files = {"file": ("mine.txt", small_text().encode()), "purpose": (None, "fine-tune")}
+        file = first.post("/v1/files", files=files).json()["id"]
+        assert second.get(f"/v1/files/{file}/content").text == small_text()
+        job = second.post("/v1/fine_tuning/jobs", json={"model": "auto", "training_file": file}).json()["id"]
+        assert first.get(f"/v1/fine_tuning/jobs/{job}").json()["training_file"] == file
+        archive = first.get("/runs/classic/export?text=true").content
+        imported = first.post("/runs/import?name=copied", content=archive)
+        assert imported.status_code in (200, 201), imported.text
+        texts = [
+            one.post("/generate", json=TEXT | {"model": "copied@60"}).json()["text"]
+            for one in (second, first)
+        ]
+        assert (
+            texts[0]
+            == texts[1]
+            == first.post("/generate", json=TEXT | {"model": "classic@60"}).json()["text"]
+        )
+        assert first.delete("/runs/copied").status_code == 200
+        assert second.get("/runs/copied").status_code == 404
+        assert second.post("/generate", json=TEXT | {"model": "copied@60"}).status_code == 404
+        assert second.delete(f"/v1/files/{file}").status_code == 200
+        assert first.get(f"/v1/files/{file}").status_code == 404
+
+
+def test_rate_limit_is_that_of_the_service(trained: RunStore):
+    settings = {"rate_limit": "5/hour", "api_keys": "ann:s3cret,bob:hunter2"}
+    with server_process(trained.root, processes=2, **settings) as client:
+        with_keys(client, "ann")
+        with each(client) as pair:
+            statuses = [pair[at % 2].post("/generate", json=TEXT).status_code for at in range(3)]
+            statuses += [pair[1].post("/generate", json=TEXT | {"n": 2}).status_code]
+            assert statuses == [200] * 4
+            refused = [one.post("/generate", json=TEXT) for one in pair]
+            assert [answer.status_code for answer in refused] == [429, 429]
+            assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+            with_keys(pair[0], "bob")
+            assert pair[0].post("/generate", json=TEXT).status_code == 200
+
+
+def with_keys(client: httpx.Client, name: str) -> None:
+    secret = {"ann": "s3cret", "bob": "hunter2"}[name]
+    client.headers["authorization"] = f"Bearer {secret}"
+
+
+def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore):
+    settings = {"max_uploads": 1, "max_streams": 1, "grace_seconds": 0} | LONG
+    with server_process(trained.root, processes=2, **settings) as client, each(client) as (first, second):
+        body = {"length": 3_000_000, "stream": True}
+        with first.stream("POST", "/generate", json=body) as answer:
+            next(answer.iter_lines())
+            refused = second.post("/generate", json=body | {"length": 5})
+            assert refused.status_code == 429
+            assert "1 of 1 streams are open" in refused.text
+            os.kill(first.pid, signal.SIGKILL)
+            wait_until(
+                lambda: second.post("/generate", json=body | {"length": 5}).status_code == 200,
+                "the place of the killed process is free",
+            )
+        host = client.base_url.host, client.base_url.port
+        pids = wait_for_processes(client, loads=3)
+        with socket.create_connection(host) as upload:
+            with stopped([pid for pid in pids if pid != second.pid]):
+                # half of an upload, to the second process
+                upload.sendall(b"POST /runs HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nhalf")
+                time.sleep(0.5)
+            answers = [httpx.post(f"{client.base_url}/runs", content=b"x") for _ in range(4)]
+            assert {answer.status_code for answer in answers} == {429}
+
+
+def streams_of(pair: Clients, length: int) -> tuple[list[threading.Thread], list[list[str]]]:
+    """A stream from each process in a thread of its own, all of them begun; their lines."""
+    lines: list[list[str]] = [[] for _ in pair]
+
+    def read(client: httpx.Client, into: list[str]) -> None:
+        try:
+            with client.stream("POST", "/generate", json={"length": length, "stream": True}) as answer:
+                into.extend(answer.iter_lines())
+        except httpx.TransportError:
+            into.append("connection lost")
+
+    threads = [
+        threading.Thread(target=read, args=(client, into), daemon=True)
+        for client, into in zip(pair, lines, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: all(lines), "both have begun")
+    return threads, lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_drains_the_streams_of_all_processes(trained: RunStore, number: int):
+    limits = {"max_length": 200_000, "grace_seconds": 60, "deadline_seconds": 60}
+    with server_process(trained.root, processes=2, **limits) as client, each(client) as pair:
+        threads, lines = streams_of(pair, 60_000)
+        [shared] = shared_folders(client.process.pid)
+        client.process.send_signal(number)
+        for thread in threads:
+            thread.join(LONGEST_WAIT)
+        assert all("event: done" in told for told in lines), [told[-4:] for told in lines]
+        assert client.process.wait(LONGEST_WAIT) == 0
+        assert not shared.exists()
+        assert not any(alive(one.pid) for one in pair)
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_second_interrupt_ends_all_processes_immediately(trained: RunStore):
+    limits = {"max_length": 3_000_000, "grace_seconds": 60, "deadline_seconds": 60}
+    with server_process(trained.root, processes=2, **limits) as client, each(client) as pair:
+        threads, lines = streams_of(pair, 3_000_000)
+        began = time.monotonic()
+        client.process.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert all(thread.is_alive() for thread in threads), "the grace was not given"
+        client.process.send_signal(signal.SIGINT)
+        assert client.process.wait(LONGEST_WAIT) == 0
+        assert time.monotonic() - began < 30, "it waited for the grace to pass"
+        for thread, told in zip(threads, lines, strict=True):
+            thread.join(LONGEST_WAIT)
+            assert "event: error" in told or "connection lost" in told
+
+
+def test_killed_process_loses_only_its_own_requests_and_is_replaced(trained: RunStore):
+    with server_process(trained.root, processes=2) as client:
+        pids = wait_for_processes(client)
+        expected = client.post("/generate", json=TEXT).json()["text"]
+        end, lost = threading.Event(), []
+
+        def load(number: int) -> int:
+            """Requests on one kept connection at a time; how many were answered."""
+            count = 0
+            with httpx.Client(base_url=client.base_url, timeout=LONGEST_WAIT) as own:
+                while not end.is_set():
+                    try:
+                        answer = own.post("/generate", json=TEXT)
+                    except httpx.TransportError:
+                        lost.append(number)
+                        continue
+                    assert answer.status_code == 200, answer.text
+                    assert answer.json()["text"] == expected
+                    count += 1
+            return count
+
+        with ThreadPoolExecutor(16) as pool:
+            jobs = [pool.submit(load, number) for number in range(16)]
+            try:
+                time.sleep(1)
+                os.kill(pids[0], signal.SIGKILL)
+                replaced = wait_for_processes(client, loads=3)
+                time.sleep(1)
+            finally:
+                end.set()
+            counts = [job.result() for job in jobs]
+        assert pids[0] not in replaced
+        assert pids[1] in replaced
+        assert all(counts)
+        assert len(lost) == len(set(lost)) <= 16, "a client lost more than the request in flight"
+
+
+def test_hanging_process_is_noticed_and_replaced(trained: RunStore, tmp_path: Path):
+    log = tmp_path / "log"
+    with server_process(trained.root, processes=2, log=log, grace_seconds=1) as client:
+        pids = wait_for_processes(client)
+        began = time.monotonic()
+        os.kill(pids[0], signal.SIGSTOP)
+        wait_until(lambda: pids[0] not in children(client.process.pid), "it is ended")
+        assert time.monotonic() - began < 30
+        replaced = wait_for_processes(client, loads=3)
+        assert pids[1] in replaced
+        assert f"server process {pids[0]} did not answer for 5 s" in log.read_text()
+        assert client.post("/generate", json=TEXT).status_code == 200
+        # one that hangs while all are to end does not keep the others
+        os.kill(replaced[0], signal.SIGSTOP)
+        client.process.terminate()
+        assert client.process.wait(LONGEST_WAIT) == 0
+        assert not alive(replaced[0])
+
+
+def test_processes_end_when_their_supervisor_is_killed(trained: RunStore):
+    with server_process(trained.root, processes=2, grace_seconds=1) as client:
+        pids = wait_for_processes(client)
+        [shared] = shared_folders(client.process.pid)
+        client.process.kill()
+        wait_until(lambda: not any(alive(pid) for pid in pids), "they end")
+        wait_until(lambda: not shared.exists(), "their folder is removed")
+
+
+def test_process_whose_event_loop_hangs_does_not_answer(trained_root: Path):
+    """A thread answers what the supervisor asks; that it runs is not enough."""
+    settings = Settings(store=trained_root)
+    process = ServerProcess(uvicorn.Config(""), [], build_server, settings, Shared(Path("none"), 0, 2))
+    server = build_server(settings, lifespan=False)
+    server.loop, go_on = asyncio.new_event_loop(), threading.Event()
+    turning = threading.Thread(target=server.loop.run_forever)
+    turning.start()
+    try:
+        server.serving.set()
+        threading.Thread(target=process._answer, args=(server,), daemon=True).start()
+        assert process.parent_conn.recv() is True
+        assert process.ping(LONGEST_WAIT)
+        server.loop.call_soon_threadsafe(go_on.wait)
+        assert not process.ping(0.2)
+        go_on.set()
+        assert process.parent_conn.poll(LONGEST_WAIT)
+    finally:
+        go_on.set()
+        server.loop.call_soon_threadsafe(server.loop.stop)
+        turning.join()
+        server.loop.close()
