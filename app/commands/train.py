@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def planned(
             return run.config
     console.print("Looking at the text and at the speed of this machine ...")
     queue = queue_of(store) if is_busy(store) else NO_QUEUE
-    plan = make_plan(text, overrides, len(os.sched_getaffinity(0)), measure, queue)
+    plan = make_plan(
+        text, overrides, len(os.sched_getaffinity(0)), partial(measure, shared=queue.runs > 0), queue
+    )
     for line in plan.described():
         console.print(line, soft_wrap=True)
     return plan.config

@@ -162,10 +162,17 @@ def queue_of(store: RunStore) -> Queue:
         and not run.spec.apart
         and ((status := run.standing).state in ("queued", "training") or status.retry_at is not None)
     ]
-    return Queue(len(before), sum(_seconds_left(run, status) for run, status in before))
+    slower = next((_slowness(run, status) for run, status in before if status.characters_per_second), 1.0)
+    return Queue(len(before), sum(_seconds_left(run, status, slower) for run, status in before))
 
 
-def _seconds_left(run: Run, status: Status) -> float:
+def _slowness(run: Run, status: Status) -> float:
+    """How many times slower a run is trained here than on a common machine."""
+    return expected_speed(run.config, USUAL_CHARACTERS) / (status.characters_per_second or math.inf)
+
+
+def _seconds_left(run: Run, status: Status, slower: float) -> float:
     if status.state == "training" and status.expected_end is not None:
         return max(0.0, status.expected_end - time.time())
-    return expected_seconds(run.config, USUAL_CHARACTERS) * (1.0 - status.fraction)
+    seconds = expected_seconds(run.config, USUAL_CHARACTERS) * (1.0 - status.fraction)
+    return seconds if run.config.minutes else seconds * slower

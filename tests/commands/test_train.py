@@ -93,7 +93,7 @@ def test_train_and_an_upload_choose_the_same_settings(store, length, monkeypatch
 
 def test_train_next_to_a_worker_plans_for_the_queue(store, monkeypatch, capsys):
     store.create("first", PRESETS["gru"].replace(minutes=5.0), small_text(), "first.txt")
-    monkeypatch.setattr("app.commands.train.measure", lambda *_: 40_000.0)
+    monkeypatch.setattr("app.commands.train.measure", lambda *_, **__: 40_000.0)
     monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
     with hold(store, lambda: False, wait=False):
         assert main(["train", "text.txt", "--minutes", "1", "--name", "second"]) == 0

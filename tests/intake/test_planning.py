@@ -1,19 +1,22 @@
 """What is chosen for a text, a time and a machine."""
 
+import itertools
 import random
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from app.intake.expectations import Plan, Queue, expected_loss, loss_range, make_plan, queue_of
-from app.intake.planning import MEMBERS, PLANNED, rounded, sizes
+from app.intake.planning import MEMBERS, PLANNED, expected_seconds, expected_speed, rounded, sizes
 from app.store.records import Control, Status
 from app.store.run_store import RunStore
+from app.training.speed import measure
 from model.config import PRESETS, RunConfig
 from model.vocabulary import Vocabulary
-from tests.support.runs import small_text
+from tests.support.runs import gru_like, small_text
 
 SPEED = 45_000.0
 
@@ -179,6 +182,34 @@ def test_plan_with_a_busy_worker_includes_the_queue(tmp_path):
     assert plan.ends_at == pytest.approx(time.time() + 390 + 180, abs=5)
     said = " ".join(plan.described())
     assert "The worker of this store trains 4 other runs first, for about 6.5 minutes." in said
+
+
+def test_queued_runs_take_as_long_as_the_one_in_training_shows(tmp_path):
+    store = RunStore(tmp_path / "store")
+    config = PRESETS["gru"].replace(steps=1000, minutes=0.0)
+    speed = expected_speed(config, 80)
+    training = Status(
+        state="training",
+        heartbeat=time.time(),
+        expected_end=time.time() + 30,
+        characters_per_second=speed / 4,
+    )
+    store.create("first", config, small_text(), "small.txt").write_status(training)
+    store.create("second", config, small_text(), "small.txt")
+    store.create("third", config.replace(minutes=1.0), small_text(), "small.txt")
+    queue = queue_of(store)
+    assert queue.seconds == pytest.approx(30 + 4 * expected_seconds(config, 80) + 60, rel=0.05)
+
+
+def test_speed_next_to_a_worker_counts_the_own_time_only(monkeypatch):
+    wall, own = itertools.count(step=0.5), itertools.count(step=0.1)
+    clock = SimpleNamespace(perf_counter=lambda: next(wall), process_time=lambda: next(own))
+    monkeypatch.setattr("app.training.speed.time", clock)
+    config, text = gru_like(), small_text()
+    vocabulary = Vocabulary.from_text(text)
+    speeds = [measure(config, vocabulary, vocabulary.encode(text), shared=shared) for shared in (False, True)]
+    read = config.streams * config.sequence_length
+    assert speeds == pytest.approx([3 * read / 2.0, 3 * read / 0.1])
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.3, 10), (14.0, 10), (99.0, 90), (4321.0, 4000)])
