@@ -156,7 +156,8 @@ def _figure(palette: Palette, width: float, height: float) -> tuple[Figure, Axes
 
 def _curve_title(curve: Curve) -> str:
     of = f" of {curve.steps:,}" if curve.steps else ""
-    return f"{curve.run} · {curve.step:,}{of} updates · {curve.state}"
+    one = curve.step == 1 and not of
+    return f"{curve.run} · {curve.step:,}{of} {'update' if one else 'updates'} · {curve.state}"
 
 
 def _draw_lines(axes: Axes, curve: Curve, palette: Palette) -> bool:

@@ -20,6 +20,7 @@ import jinja2
 from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
 from app.errors import ModelNotFoundError, NotReadyError
+from app.intake.findings import counted
 from app.reports.gradchecks import Method
 from app.reports.word_counts import Findings, Known, compare, learn
 from app.store.loss_curves import Curve
@@ -41,6 +42,7 @@ TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+TEMPLATES.filters["counted"] = counted
 ASSIGNMENT = "classic"  # the preset whose gradients are compared with the assignment's own figures
 ASSIGNMENT_NAMES = {"layer0.W": "W", "V": "V", "layer0.U": "U", "layer0.b": "b", "c": "c"}  # in its order
 NO_TEXT = "the run was imported without its text"

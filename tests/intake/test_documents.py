@@ -1,5 +1,6 @@
 """Documents as texts, each made here by hand; and what a text looks like."""
 
+import errno
 import io
 import json
 import random
@@ -7,12 +8,14 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from pypdf import PdfWriter
 
 from app.errors import UnusableTextError
 from app.intake.appearance import appearance
+from app.intake.scan import TextScan
 from app.intake.text import Contents, read_text
 from tests.support.runs import small_text
 
@@ -318,6 +321,18 @@ def test_a_damaged_document_is_read_or_refused(tmp_path, name):
             read(tmp_path, bytes(damaged), name)
         except UnusableTextError as error:
             assert str(tmp_path) not in str(error)  # noqa: PT017 - most of them can still be read
+
+
+@pytest.mark.parametrize("name", ["my.docx", "my.pdf", "my.zip"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("elsewhere")])
+def test_error_in_what_reads_a_document_is_not_blamed_on_it(tmp_path, monkeypatch, name, error):
+    def fail(scan: TextScan, piece: str) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(TextScan, "add", fail)
+    data = zipped({"a.txt": "text"}) if name == "my.zip" else DOCUMENTS[name][0]
+    with pytest.raises(type(error), match=r"No space left|elsewhere"):
+        read(tmp_path, data, name)
 
 
 def test_a_document_without_text_is_refused(tmp_path):

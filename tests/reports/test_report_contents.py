@@ -22,7 +22,7 @@ from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.support.runs import gru_like, small_text
+from tests.support.runs import classic_like, gru_like, small_text
 
 KNOWN_ONCE = "Ω"
 
@@ -77,6 +77,18 @@ def test_report_has_method_caption_author_and_rare_characters(root, serving, for
     assert link
     derivation = client.get(link[1] or link[2])
     assert "def gru" in derivation.text
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+@pytest.mark.usefixtures("unchecked")
+def test_report_counts_in_singular_and_plural(trained, serving, form):
+    config = classic_like(steps=1, sample_every=1)
+    train_run(trained.create("short", config, small_text(), "small.txt"), lambda: False)
+    text = plain(serving(trained.root).get("/report", params={"model": "short", "format": form}).text)
+    assert "1 update so far" in text
+    assert "After 1 update," in text
+    assert "1 stream of the text" in text
+    assert not re.search(r"\b1 [a-z]+s\b", text)
 
 
 def test_report_leaves_room_for_author_and_date(client: httpx.Client):
