@@ -131,10 +131,11 @@ class Settings(BaseSettings):
     max_uploads: int = Field(
         8, ge=1, le=1_000, description="Uploads that may be under way at the same time; others get 429."
     )
-    max_store_bytes: int = Field(
-        0,
+    max_store_bytes: int | None = Field(
+        None,
         ge=0,
-        description="Most bytes that the store may take; old intermediate checkpoints go first. 0: no limit.",
+        description="Most bytes that the store may take; old intermediate checkpoints go first. 0: no limit. "
+        "None: four fifths of its volume.",
     )
     workers: int = Field(
         1, ge=1, le=64, description="Runs that may be trained at the same time, each by a process."

@@ -12,6 +12,9 @@ from typing import Any
 from model.cells import CELLS
 from model.errors import ConfigError
 
+MOST_SAMPLES = 1000  # of a run, before they become rarer
+MOST_SAMPLED_CHECKPOINTS = 100  # that stay because a sample was written of them
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -114,7 +117,9 @@ class RunConfig:
         "Loss by which the best model is chosen",
         choices=("smooth_loss", "validation_loss"),
     )
-    sample_every: int = setting(500, "Steps between samples, 0 for none", 0, 1_000_000_000)
+    sample_every: int = setting(
+        500, "Steps between samples, 0 for none; beyond 1,000 samples ever more", 0, 1_000_000_000
+    )
     sample_length: int = setting(400, "Characters per sample", 1, 100_000)
     sample_temperature: float = setting(0.8, "Temperature of the samples", 0, 2)
     best_sample_length: int = setting(
@@ -131,6 +136,16 @@ class RunConfig:
             raise ConfigError(
                 "best_by", "is validation_loss, which needs validation_fraction and validate_every > 0"
             )
+
+    def sample_spacing(self, step: int, most: int = MOST_SAMPLES) -> int:
+        """Steps between the samples of a run that is at `step`, 0 for none.
+
+        That is `sample_every`, doubled until there are at most `most` samples up to `step`.
+        """
+        spacing = self.sample_every
+        while spacing and step > most * spacing:
+            spacing *= 2
+        return spacing
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

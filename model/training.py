@@ -258,7 +258,7 @@ class Training:
     def samples(self) -> tuple[Sample, ...]:
         """The passages that are due at this step."""
         config, samples = self.config, []
-        if config.sample_every and self.step % config.sample_every == 0:
+        if (spacing := config.sample_spacing(self.step)) and self.step % spacing == 0:
             samples.append(self._sample(self.network, "sample", config.sample_length))
         if self.finished and config.best_sample_length:
             best = Network(self.network.config, self.best)

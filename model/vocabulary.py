@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from model.errors import ConfigError, UnknownCharacterError
 
 MOST_CHARACTERS = 1 << 16  # more than any script has; each costs a row of weights and a probability a step
+PIECE = 1 << 20  # characters that are looked up at a time: it takes 25 bytes for each
 SHORT = 64  # characters; up to so many, looking them up one by one is faster
 
 
@@ -58,9 +59,12 @@ class Vocabulary:
         """
         if len(text) <= SHORT and all(character in self._ids for character in text):
             return np.array([self._ids[character] for character in text], np.int32)
-        ids, known = self._look_up(text)
-        if not known.all():
-            raise UnknownCharacterError(self._unknown(text, known))
+        ids = np.empty(len(text), np.int32)
+        for start in range(0, len(text), PIECE):
+            piece = slice(start, start + PIECE)
+            ids[piece], known = self._look_up(text[piece])
+            if not known.all():
+                raise UnknownCharacterError(self.unknown(text))
         return ids
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
@@ -70,16 +74,13 @@ class Vocabulary:
 
     def unknown(self, text: str) -> list[tuple[int, str]]:
         """(position, character) of every character of `text` that is not in the vocabulary."""
-        return self._unknown(text, self._look_up(text)[1])
+        known = self._look_up(text)[1]
+        return [(int(i), text[i]) for i in np.flatnonzero(~known)]
 
     def _look_up(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         points = _code_points(text)
         ranks = np.minimum(np.searchsorted(self._points, points), len(self) - 1)
         return ranks.astype(np.int32), self._points[ranks] == points
-
-    @staticmethod
-    def _unknown(text: str, known: NDArray[np.bool_]) -> list[tuple[int, str]]:
-        return [(int(i), text[i]) for i in np.flatnonzero(~known)]
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -81,4 +81,5 @@ def worker_command() -> list[str]:
 
 def worker_environment(settings: Settings) -> dict[str, str]:
     shared = ("store", "log_level", "log_format", "workers", "max_store_bytes")
-    return os.environ | {f"{PREFIX}{name.upper()}": str(getattr(settings, name)) for name in shared}
+    values = {f"{PREFIX}{name.upper()}": getattr(settings, name) for name in shared}
+    return os.environ | {name: str(value) for name, value in values.items() if value is not None}

@@ -21,16 +21,20 @@ from app.commands.progress import make_display
 from app.errors import ConflictError, RunExistsError, RunNotFoundError
 from app.intake.expectations import NO_QUEUE, make_plan, queue_of
 from app.intake.findings import Finding, as_details, printable_name
+from app.intake.needs import check_needs
 from app.intake.planning import PLANNED, check_apart, check_length, make_config, usual
 from app.intake.text import read_text
 from app.settings import load_settings
 from app.signals import Stop, stop_on_signals
+from app.store.capacity import of_this_process, of_workers
 from app.store.groups import add_members, members_of
 from app.store.records import ENDED, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
+from app.store.space import Budget
 from app.streams import visible
 from app.training.speed import measure
+from app.training.trainer import Cadence
 from app.training.worker import StoreBusyError, Worker, hold
 from model.config import RunConfig
 from model.errors import CharloomError
@@ -66,6 +70,9 @@ def train(
         config = planned(store, name, text, path, overrides, console)
     config = config.replace(members=members) if apart else config
     check_length(config, len(text))
+    worker = of_workers(store) if is_busy(store) else of_this_process()
+    trained = config.replace(members=1) if apart else config
+    check_needs(trained, len(text), len(set(text)), worker, Budget(store, load_settings().max_store_bytes))
     run = find_or_create(store, name, config, text, path, findings, apart)
     handler = RichHandler(console=console, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
@@ -182,7 +189,7 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
         with suppress(OSError, UnicodeError, SystemExit):
             display.show(status)
 
-    worker = Worker(store, stop, show)
+    worker = Worker(store, stop, show, cadence=Cadence(store_bytes=load_settings().max_store_bytes))
     following = False
     if run.status.state == "failed":
         run.write_status(run.status.model_copy(update={"state": "queued", "reason": None}))

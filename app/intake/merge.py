@@ -71,7 +71,7 @@ def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: 
         )
 
 
-def merge_group(run: Run, store_bytes: int) -> None:
+def merge_group(run: Run, store_bytes: int | None) -> None:
     """Finish a group whose members are finished. Only for the one that holds it; the same each time.
 
     Raises CharloomError that says what is wrong with a member, OSError.

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from app.errors import InvalidRequestError
 from app.intake.expectations import expected_loss
 from app.intake.findings import Finding, as_details
+from app.intake.needs import check_needs
 from app.intake.options import Options, by_epochs
 from app.intake.planning import (
     CORES,
@@ -28,6 +29,7 @@ from app.intake.planning import (
     usual,
 )
 from app.intake.text import ReadText, copy_text, write_text
+from app.store.capacity import of_workers
 from app.store.checkpoints import find_checkpoint
 from app.store.files import Source, open_regular
 from app.store.groups import add_members
@@ -84,6 +86,7 @@ def new_run(
         if options.apart:
             check_runs(store, limits, 1 + config.members)
         limits.budget.make_room(0)
+        _check_needs(store, config, read, limits, options.apart)
         name = name_from(suggested) if suggested else default_name(read.text.name)
         run = _queue(store, config, options, read, known, name)
         if options.apart:
@@ -93,8 +96,10 @@ def new_run(
 
 def check(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits) -> Checked:
     """What `new_run` would find and choose; nothing stays in the store. Raises as `new_run`."""
+    options = Options.parse(given)
     with workshop(store, limits) as folder:
-        read, config = _read(Options.parse(given), sources, folder, limits)
+        read, config = _read(options, sources, folder, limits)
+        _check_needs(store, config, read, limits, options.apart)
         with read.path.open(encoding="utf-8", newline="") as file:
             text = file.read(ESTIMATED)
         loss = expected_loss(text, read.text.characters, config, read.distinct)
@@ -118,6 +123,14 @@ def _read(
     config = by_epochs(config, options, read.text.characters)
     check_length(config, read.text.characters)
     return read, config.replace(members=members) if options.apart else config
+
+
+def _check_needs(
+    store: RunStore, config: RunConfig, read: ReadText, limits: Limits, apart: bool = False
+) -> None:
+    """Raises ConfigError or OSError for what no worker of the store has the memory or the disk for."""
+    trained = config.replace(members=1) if apart else config
+    check_needs(trained, read.text.characters, read.distinct, of_workers(store), limits.budget)
 
 
 def _suited(read: ReadText, asked: Mapping[str, Any]) -> RunConfig:
@@ -170,6 +183,7 @@ def fork(
         limits.budget.make_room(0)
         config = by_epochs(config, options, read.text.characters)
         check_length(config, read.text.characters)
+        _check_needs(store, config, read, limits)
         begins = load(initial)
         if config.members > 1 and "members" not in begins.tensors:
             raise ConfigError("step", "must be one with the weights of every member: the best has not")

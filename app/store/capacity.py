@@ -19,6 +19,7 @@ from app.store.records import MAX_COUNT, Count, Record
 from app.store.run_store import RunStore
 
 NAME = ".worker.json"  # in the folder of the store
+PROCESSES_A_CORE = 4  # some more than one, so that the cores are busy to the end of most batches
 
 
 class Capacity(Record):
@@ -26,6 +27,10 @@ class Capacity(Record):
 
     memory: Count
     cores: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+
+    def processes_for(self, parts: int) -> int:
+        """How many processes train a run whose batches have so many parts."""
+        return min(parts, PROCESSES_A_CORE * self.cores)
 
 
 def publish(store: RunStore) -> None:

@@ -18,6 +18,7 @@ from app.store.run_store import RunStore
 from app.store.temporaries import temporary_in
 
 RESERVED = 1 << 16  # bytes: some statuses
+SHARE = 0.8  # of the volume that a store may take unless a limit is set
 
 
 class StoreFullError(OSError):
@@ -27,7 +28,7 @@ class StoreFullError(OSError):
         super().__init__(
             errno.EDQUOT,
             f"{needed:,} bytes more do not fit: the store takes {used:,} of {limit:,} bytes "
-            "(CHARLOOM_MAX_STORE_BYTES), without a checkpoint that could go",
+            "(four fifths of its volume, or CHARLOOM_MAX_STORE_BYTES), without a checkpoint that could go",
         )
 
     def __str__(self) -> str:
@@ -35,10 +36,28 @@ class StoreFullError(OSError):
 
 
 class Budget:
-    """Keeps the files of `store` within `limit` bytes, 0 for no limit."""
+    """Keeps the files of `store` within `limit` bytes, 0 for no limit, None for a share of its volume."""
 
-    def __init__(self, store: RunStore, limit: int) -> None:
-        self.store, self.limit = store, limit
+    def __init__(self, store: RunStore, limit: int | None) -> None:
+        self.store, self._limit = store, limit
+
+    @property
+    def limit(self) -> int:
+        """Bytes, 0 for no limit. Raises OSError."""
+        if self._limit is not None:
+            return self._limit
+        volume = self._volume()
+        return int(SHARE * volume.f_blocks * volume.f_frsize)
+
+    def _used(self) -> int:
+        volume = self._volume()
+        return (volume.f_blocks - volume.f_bfree) * volume.f_frsize
+
+    def _volume(self) -> os.statvfs_result:
+        folder = self.store.root
+        while not folder.exists():
+            folder = folder.parent
+        return os.statvfs(folder)
 
     def make_room(self, needed: int) -> None:
         """Remove as many old checkpoints as it takes for `needed` bytes more.
@@ -46,12 +65,14 @@ class Budget:
         The newest and the best of each run stay. Raises StoreFullError if the others are not enough, and
         then removes none; OSError.
         """
-        if not self.limit:
+        if not (limit := self.limit):
             return
+        if self._limit is None and self._used() + needed <= limit:
+            return  # the store takes no more than all of its volume, which need not be added up
         used = size_of(self.store.root)
-        if used + needed > self.limit and self.store.clear_leftovers():
+        if used + needed > limit and self.store.clear_leftovers():
             used = size_of(self.store.root)
-        excess = used + needed - self.limit
+        excess = used + needed - limit
         if excess <= 0:
             return
         going = []
@@ -61,9 +82,21 @@ class Budget:
             if excess <= 0:
                 break
         else:
-            raise StoreFullError(needed, used, self.limit)
+            raise StoreFullError(needed, used, limit)
         for path in going:
             path.unlink(missing_ok=True)
+
+    def most(self) -> int:
+        """Bytes that one more run could take: what is free, within the limit once old checkpoints have gone.
+
+        Raises OSError.
+        """
+        volume = self._volume()
+        free = volume.f_bavail * volume.f_frsize
+        if not (limit := self.limit):
+            return free
+        going = sum(size for _, size in self._removable())
+        return max(0, min(free, limit - size_of(self.store.root) + going))
 
     def _removable(self) -> list[tuple[Path, int]]:
         """Checkpoints that are neither the newest nor the best of their run, oldest first; their sizes.

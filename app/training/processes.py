@@ -37,7 +37,6 @@ from model.orthogonal import Blocks
 from model.passes import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
 
 PASS, ORTHOGONALISE, DONE = b"p", b"o", b"d"
-PROCESSES_A_CORE = 4  # some more than one, so that the cores are busy to the end of most batches
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
 
 
@@ -47,7 +46,7 @@ def running_passes(members: Sequence[Network], config: RunConfig) -> Iterator[Pa
     if config.members * len(shard_rows(config)) == 1:
         yield InTurn(members, config)
         return
-    passes = InProcesses(members, config, of_this_process().cores)
+    passes = InProcesses(members, config)
     try:
         yield passes
     finally:
@@ -112,12 +111,12 @@ class Share:
 class InProcesses:
     """The parts shared out to this process and its helpers, all at once: at most four processes a core."""
 
-    def __init__(self, members: Sequence[Network], config: RunConfig, cores: int) -> None:
+    def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
         self._members, network = members, members[0].config
         folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
         with tempfile.TemporaryFile(dir=folder) as file:  # nameless from the start: nothing to clean up
             self._memory = Memory(file, network, config)
-            processes = processes_for(len(self._memory.losses), cores)
+            processes = of_this_process().processes_for(len(self._memory.losses))
             self._share = self._memory.share(0, processes, network, config)
             self.gradients = self._memory.gradients[0]
             self._helpers = [
@@ -156,11 +155,6 @@ class InProcesses:
         for helper in self._helpers:
             helper.wait()
             _pipe(helper.stdout).close()
-
-
-def processes_for(parts: int, cores: int) -> int:
-    """How many processes run so many parts."""
-    return min(parts, PROCESSES_A_CORE * cores)
 
 
 def _start_helper(

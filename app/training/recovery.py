@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 from app.errors import RunFileError
+from app.intake.needs import check_memory
+from app.store.capacity import of_this_process
 from app.store.run import Run
 from model.batches import Ids
 from model.checkpoint import Checkpoint, load
@@ -26,6 +28,7 @@ def start_or_resume(run: Run) -> Training:
     initial = initial_checkpoint(run)
     known = initial.vocabulary.characters if initial else ""
     vocabulary = Vocabulary(sorted({*text, *known}))
+    check_memory(run.config, len(text), len(vocabulary), of_this_process())
     ids = vocabulary.encode(text)
     refused: list[CheckpointError] = []
     for path in reversed(run.checkpoints().values()):

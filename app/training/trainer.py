@@ -29,6 +29,7 @@ from app.store.temporaries import remove_temporaries
 from app.training.processes import running_passes
 from app.training.recovery import kept_anchors, last_good, start_or_resume, warnings
 from model.checkpoint import Checkpoint, encode, load
+from model.config import MOST_SAMPLED_CHECKPOINTS
 from model.errors import CheckpointError, DivergedError
 from model.guards import ROLLBACKS
 from model.ngram import baselines
@@ -48,14 +49,14 @@ class Cadence:
             watch it learn. Where writing one takes long, they are spaced so that at most a twentieth of the
             time goes into them.
         status_seconds: time between heartbeats.
-        keep: newest checkpoints that stay, besides step 0, the sampled ones and the best.
-        store_bytes: most bytes that the whole store may take, 0 for no limit.
+        keep: newest checkpoints that stay, next to step 0, the sampled ones (at most 100) and the best.
+        store_bytes: most bytes that the whole store may take, 0 for no limit, None for a share of its volume.
     """
 
     checkpoint_seconds: float = 5.0
     status_seconds: float = 1.0
     keep: int = 3
-    store_bytes: int = 0
+    store_bytes: int | None = None
 
 
 def train_run(
@@ -199,7 +200,7 @@ class RunWriter:
     def _checkpoint_due(self, progress: Progress, now: float) -> bool:
         return (
             progress.step % self.run.config.checkpoint_every == 0
-            or bool(progress.samples)
+            or self._is_sampled(progress.step)
             or now >= self._save_due
         )
 
@@ -256,14 +257,17 @@ class RunWriter:
         checkpoints = self.run.checkpoints()
         kept = {*list(checkpoints)[-self.cadence.keep :]}
         kept |= kept_anchors(list(checkpoints), self.training.step, self.run.config.checkpoint_every)
-        every = self.run.config.sample_every
         for step, path in checkpoints.items():
-            sampled = step == 0 or (every and step % every == 0)
-            if not sampled and step not in kept:
+            if not self._is_sampled(step) and step not in kept:
                 path.unlink(missing_ok=True)
         for path in self.run.path.glob("best-*.safetensors"):
             if self._best is None or path.name != self._best.file:
                 path.unlink(missing_ok=True)
+
+    def _is_sampled(self, step: int) -> bool:
+        """Whether the checkpoint of a step stays because of its sample, as that of step 0 does."""
+        spacing = self.run.config.sample_spacing(self.training.step, MOST_SAMPLED_CHECKPOINTS)
+        return step == 0 or (spacing > 0 and step % spacing == 0)
 
     def write_status(self, state: State) -> None:
         training, guard = self.training, self.training.held_out_guard

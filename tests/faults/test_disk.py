@@ -11,6 +11,7 @@ import pytest
 
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.store.space import Budget, size_of
 from app.training.trainer import train_run
 from app.training.worker import Worker
 from model.checkpoint import load
@@ -88,6 +89,24 @@ def test_checkpoint_stays_whole_if_the_next_one_does_not_fit(tmp_path: Path, lea
         filler.unlink()
         worker.train(run)
         assert outcome(run) == expected
+
+
+@pytest.mark.slow
+def test_store_takes_four_fifths_of_its_volume_unless_told_otherwise(tmp_path: Path):
+    config = gru_like(steps=100, hidden=24, embedding=0, checkpoint_every=5, sample_every=5)
+    with mounted(tmp_path / "small", 2 << 20) as disk:
+        store = RunStore(disk / "checkpoints")
+        run = store.create("run", config, small_text(), "small.txt")
+        filler = fill(disk, leave=1 << 20)  # what others take removes nothing of the store
+        Worker(store, lambda: False).train(run)
+        assert run.status.state == "paused"
+        assert 0 in run.checkpoints()
+        filler.unlink()
+        Worker(store, lambda: False).train(run)
+        assert run.status.state == "finished"
+        assert 0 not in run.checkpoints()
+        assert size_of(store.root) <= 0.85 * (2 << 20)  # curve and samples are not counted beforehand
+        assert Budget(store, 0).limit == 0
 
 
 @pytest.mark.slow

@@ -59,3 +59,10 @@ def test_baselines_learn_repetition_without_held_out_text():
 def test_ngrams_of_thousands_of_characters_do_not_overflow():
     ids = np.random.default_rng(0).integers(0, 100_000, 5000).astype(np.int32)
     assert math.isfinite(baselines(ids, 100_000, 0.1)["5-gram"])
+
+
+def test_baselines_of_a_long_text_are_those_of_its_end(monkeypatch):
+    monkeypatch.setattr("model.ngram.MOST", 1000)
+    ids = np.random.default_rng(0).integers(0, 7, 5000).astype(np.int32)
+    assert baselines(ids, 7, 0.04) == baselines(ids[-1000:], 7, 0.2)
+    assert baselines(ids, 7, 0.5) == baselines(ids[-1000:], 7, 0.5)

@@ -51,3 +51,14 @@ def test_characters_that_are_not_a_sorted_set_are_refused(characters):
 def test_long_list_of_unknown_characters_is_shortened():
     with pytest.raises(UnknownCharacterError, match="and 15 more"):
         Vocabulary.from_text("a").encode("x" * 25)
+
+
+def test_long_text_is_encoded_in_pieces(monkeypatch):
+    text = "".join(chr(97 + index * index % 26) for index in range(205))
+    vocabulary = Vocabulary.from_text(text)
+    expected = vocabulary.encode(text).tolist()
+    monkeypatch.setattr("model.vocabulary.PIECE", 100)
+    assert vocabulary.encode(text).tolist() == expected == [vocabulary.characters.index(c) for c in text]
+    with pytest.raises(UnknownCharacterError) as raised:
+        vocabulary.encode(f"{text}!{text}?")
+    assert raised.value.unknown == [(205, "!"), (411, "?")]

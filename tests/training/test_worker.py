@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from app.store.files import write_atomic
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.training.trainer import RunWriter
 from app.training.worker import StoreBusyError, Worker, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
@@ -89,6 +91,28 @@ def test_finished_run_has_its_files_and_final_status(store: RunStore):
     for entry in (latest.newest, latest.best):
         checkpoint = load(run.path / entry.file)
         assert (checkpoint.step, checkpoint.digest) == (entry.step, entry.digest)
+
+
+def test_samples_at_every_step_become_rarer(store: RunStore, monkeypatch):
+    monkeypatch.setattr("app.training.trainer.MOST_SAMPLED_CHECKPOINTS", 4)
+    monkeypatch.setattr("model.config.RunConfig.sample_spacing.__defaults__", (8,))
+    settings = {"sample_every": 1, "checkpoint_every": 1000, "best_sample_length": 0, "validate_every": 1000}
+    run = add(store, "run", gru_like(steps=40, **settings))
+    written = []
+    save = RunWriter.save
+
+    def save_and_note(writer: RunWriter) -> None:
+        written.append(writer.training.step)
+        save(writer)
+        writer._save_due = math.inf  # not by the clock
+
+    monkeypatch.setattr(RunWriter, "save", save_and_note)
+    work(store)
+    expected = [*range(9), *range(10, 17, 2), *range(20, 33, 4), 40]
+    assert [sample["step"] for sample in run.samples()] == expected
+    # those of steps 0 to 4, then of every second, fourth, ... step; the last three stay as the newest
+    assert written == [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40]
+    assert list(run.checkpoints()) == [0, 16, 24, 32, 40]
 
 
 def test_untrained_checkpoint_is_saved_before_the_first_update(store: RunStore, monkeypatch):
