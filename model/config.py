@@ -203,5 +203,15 @@ PRESETS: dict[str, RunConfig] = {
     "gru": RunConfig(embedding=128),
     # Two of them side by side, whose predictions are averaged: the same time on two cores, better text.
     "gru-pair": RunConfig(preset="gru-pair", embedding=128, members=2, shards=1),
+    # The same with Muon for U and W: better text after the same time.
+    "gru-pair-muon": RunConfig(
+        preset="gru-pair-muon",
+        embedding=128,
+        members=2,
+        shards=1,
+        optimizer="muon",
+        learning_rate=0.01,
+        muon_scale=0.25,
+    ),
 }
 DEFAULT_PRESET = "gru-pair"  # what a run starts from that names no preset

@@ -15,12 +15,13 @@ import numpy as np
 from model import buffers
 from model.cells import Array
 from model.config import RunConfig
+from model.orthogonal import Matrix
 
 EPSILON = 1e-8
 SPAN = 2**15  # parameters that are updated at a time, so that all their arrays are in the processor's cache
 
 
-Orthogonalise = Callable[[], None]  # makes the blocks of the recurrent weights in the gradient orthogonal
+Orthogonalise = Callable[[], None]  # makes the gates' blocks in the gradient orthogonal
 
 
 class Optimizer(Protocol):
@@ -29,8 +30,8 @@ class Optimizer(Protocol):
     def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
         """One update at learning rate `rate`; `gradient` may be used up.
 
-        `orthogonalise()` replaces each gate's block of the recurrent weights in `gradient` by a nearly
-        orthogonal matrix, wherever that is done fastest.
+        `orthogonalise()` replaces each gate's block of Muon's matrices in `gradient` by a nearly orthogonal
+        one, wherever that is done fastest.
         """
         ...
 
@@ -121,30 +122,33 @@ class Adam:
 
 
 class Muon:
-    """Jordan et al. (2024), scaled as by Liu et al. (2025), for the recurrent weights; AdamW for all others.
+    """Jordan et al. (2024), scaled as by Liu et al. (2025), for W and U; AdamW for all other parameters.
 
-    m = momentum m + g;  O = orthogonalised (g + momentum m), each gate's block (H, H) by itself;
-    W -= rate (scale sqrt(H) O + decay W).
+    m = momentum m + g;  O = orthogonalised (g + momentum m), each gate's block (N, M) by itself;
+    parameters -= rate (scale sqrt(max(N, M)) O + decay parameters).
 
-    With that scale the root mean square of a step's elements is about `scale` times the rate, for weights of
-    any size. `recurrent` are the ranges of the parameters in which the matrices W lie, in ascending order.
+    With that factor the root mean square of a step's elements is about `scale` times the rate, for blocks of
+    any shape. `matrices` are the W and U in the order in which they lie in the parameters.
     """
 
-    def __init__(self, config: RunConfig, decay: Array, recurrent: Sequence[slice]) -> None:
-        self.momentum, self.scale = config.muon_momentum, config.muon_scale * math.sqrt(config.hidden)
-        edges = [0, *(edge for range_ in recurrent for edge in (range_.start, range_.stop)), decay.size]
-        others = [slice(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
+    def __init__(self, config: RunConfig, decay: Array, matrices: Sequence[Matrix]) -> None:
+        self.momentum = config.muon_momentum
+        others = _others(matrices, decay.size)
         self._adam = Adam(decay.size, decay.dtype, config.beta1, config.beta2, decay, others)
         self._decay, self._m = decay, self._adam.m
         self._scratch = buffers.empty((min(decay.size, SPAN),), decay.dtype)
-        self._spans = _spans(*recurrent)
+        self._spans = [
+            (span, config.muon_scale * math.sqrt(max(matrix.rows, matrix.columns)))
+            for matrix in matrices
+            for span in _spans(matrix.place)
+        ]
 
     def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
-        for span in self._spans:
+        for span, _ in self._spans:
             self._direct(gradient[span], self._m[span])
         orthogonalise()
-        for span in self._spans:
-            self._step(parameters[span], gradient[span], self._decay[span], rate)
+        for span, scale in self._spans:
+            self._step(parameters[span], gradient[span], self._decay[span], rate, scale)
         self._adam.update(parameters, gradient, rate, orthogonalise)
 
     def _direct(self, gradient: Array, m: Array) -> None:
@@ -155,17 +159,23 @@ class Muon:
         np.multiply(m, self.momentum, out=scratch)
         np.add(gradient, scratch, out=gradient)  # g + momentum m
 
-    def _step(self, parameters: Array, direction: Array, decay: Array, rate: float) -> None:
+    def _step(self, parameters: Array, direction: Array, decay: Array, rate: float, scale: float) -> None:
         scratch = self._scratch[: len(decay)]
         np.multiply(decay, rate, out=scratch)
         np.multiply(scratch, parameters, out=scratch)
-        np.subtract(parameters, scratch, out=parameters)  # W -= rate decay W
-        np.multiply(direction, rate * self.scale, out=scratch)
-        np.subtract(parameters, scratch, out=parameters)  # W -= rate scale sqrt(H) O
+        np.subtract(parameters, scratch, out=parameters)  # parameters -= rate decay parameters
+        np.multiply(direction, rate * scale, out=scratch)
+        np.subtract(parameters, scratch, out=parameters)  # parameters -= rate scale sqrt(max(N, M)) O
 
     def tensors(self) -> dict[str, Array]:
-        """AdamW's; in "m", the momentum of the recurrent weights lies at their places."""
+        """AdamW's; in "m", the momentum of the matrices lies at their places."""
         return self._adam.tensors()
+
+
+def _others(matrices: Sequence[Matrix], size: int) -> list[slice]:
+    """The ranges of `size` parameters between the matrices."""
+    edges = [0, *(edge for matrix in matrices for edge in (matrix.place.start, matrix.place.stop))]
+    return [slice(*ends) for ends in zip(edges[::2], [*edges[1::2], size], strict=True)]
 
 
 def _spans(*ranges: slice) -> list[slice]:
@@ -176,16 +186,16 @@ def _spans(*ranges: slice) -> list[slice]:
     ]
 
 
-def make_optimizer(config: RunConfig, decayed: Array, recurrent: Sequence[slice]) -> Optimizer:
+def make_optimizer(config: RunConfig, decayed: Array, matrices: Sequence[Matrix]) -> Optimizer:
     """The optimiser that `config` names.
 
-    `decayed` (P,) is 1 where weight decay applies and 0 elsewhere; the matrices W lie in `recurrent`.
+    `decayed` (P,) is 1 where weight decay applies and 0 elsewhere; `matrices` are those that Muon updates.
     """
     if config.optimizer == "adagrad":
         return AdaGrad(decayed.size, decayed.dtype)
     decay = decayed * decayed.dtype.type(config.weight_decay)
     if config.optimizer == "muon":
-        return Muon(config, decay, recurrent)
+        return Muon(config, decay, matrices)
     weights = decay if config.optimizer == "adamw" else None
     return Adam(decayed.size, decayed.dtype, config.beta1, config.beta2, weights)
 

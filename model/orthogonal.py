@@ -1,4 +1,4 @@
-"""Makes square matrices nearly orthogonal: the Newton-Schulz iteration of Muon (Jordan et al., 2024).
+"""Makes matrices nearly orthogonal: the Newton-Schulz iteration of Muon (Jordan et al., 2024).
 
 With the singular value decomposition M = R diag(s) Q^T, an iteration replaces every s by a s + b s^3 + c s^5:
 
@@ -12,6 +12,8 @@ c be taken into Y: an iteration is then three products, two of them symmetric, a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,15 +27,16 @@ SMALLEST = 1e-7  # added to the norm, so that zeros stay zeros
 
 
 class NewtonSchulz:
-    """The iterations, for matrices (N, N). Allocates no array after its construction."""
+    """The iterations, for matrices (N, M), best with N <= M. Allocates no array after its construction."""
 
-    def __init__(self, size: int, iterations: int, dtype: np.dtype) -> None:
-        first, second, third, fourth = (buffers.empty((size, size), dtype) for _ in range(4))
+    def __init__(self, shape: tuple[int, int], iterations: int, dtype: np.dtype) -> None:
+        first, second = (buffers.empty(shape, dtype) for _ in range(2))
+        square, polynomial = (buffers.empty((shape[0], shape[0]), dtype) for _ in range(2))
         turns = ((first, first.T, second), (second, second.T, first))  # Y, its transpose, the next Y
         self._turns = [turns[turn % 2] for turn in range(iterations)]
         self._first, self._last = first, turns[iterations % 2][0]
-        self._squares = (third, third.T, fourth)
-        self._diagonals = (np.einsum("ii->i", third), np.einsum("ii->i", fourth))
+        self._squares = (square, square.T, polynomial)
+        self._diagonals = (np.einsum("ii->i", square), np.einsum("ii->i", polynomial))
 
     def __call__(self, matrix: Array) -> None:
         """Replaces `matrix`, whose rows may lie apart, by the nearly orthogonal one."""
@@ -52,39 +55,53 @@ class NewtonSchulz:
         np.copyto(matrix, self._last)
 
 
-class Blocks:
-    """Each gate's block (H, H) of each layer's W in the gradients of all members, (M, P).
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of weights (rows, gates * columns), at `place` in the parameters of all members, (M*P,)."""
 
-    Of all blocks, these are the ones that process `index` of `count` works on: as equal parts as can be.
+    place: slice
+    rows: int
+    gates: int
+    columns: int
+
+    def blocks(self, flat: Array) -> list[Array]:
+        """Views of each gate's block, transposed if that makes fewer rows than columns of it."""
+        gates = flat[self.place].reshape(self.rows, self.gates, self.columns).swapaxes(0, 1)
+        return [block if self.rows <= self.columns else block.T for block in gates]
+
+
+def dense_matrices(network: NetworkConfig, members: int) -> list[Matrix]:
+    """Each W, and each U whose input is not one-hot, in the order in which they lie in the parameters."""
+    gates, hidden = CELLS[network.cell].gates, network.hidden
+    one_hot = () if network.embedding else ("layer0.U",)
+    matrices, start = [], 0
+    for name, shape in [*network.shapes().items()] * members:
+        end = start + math.prod(shape)
+        if name.endswith((".U", ".W")) and name not in one_hot:
+            matrices.append(Matrix(slice(start, end), shape[0], gates, hidden))
+        start = end
+    return matrices
+
+
+class Blocks:
+    """Each gate's block of the dense matrices, in the gradients of all members, (M, P).
+
+    Of all blocks, these are the ones that process `first` of so many works on: about equal parts of the work.
     """
 
     def __init__(
-        self, network: NetworkConfig, config: RunConfig, gradients: Array, index: int = 0, count: int = 1
+        self, network: NetworkConfig, config: RunConfig, gradients: Array, first: int = 0, processes: int = 1
     ) -> None:
-        blocks = _gate_blocks(network, gradients)
-        self._blocks = blocks[len(blocks) * index // count : len(blocks) * (index + 1) // count]
-        size = config.hidden if config.optimizer == "muon" else 0  # no other optimiser needs the memory
-        self._newton_schulz = NewtonSchulz(size, config.muon_iterations, gradients.dtype)
+        flat, matrices = gradients.reshape(-1), dense_matrices(network, len(gradients))
+        blocks = [block for matrix in matrices for block in matrix.blocks(flat)]
+        blocks = sorted(blocks, key=lambda block: block.size, reverse=True)[first::processes]
+        self._blocks: Sequence[Array] = blocks if config.optimizer == "muon" else ()
+        self._by_shape = {
+            block.shape: NewtonSchulz(block.shape, config.muon_iterations, block.dtype)
+            for block in self._blocks
+        }
 
     def orthogonalise(self) -> None:
         """Replaces each block by a nearly orthogonal matrix."""
         for block in self._blocks:
-            self._newton_schulz(block)
-
-
-def _gate_blocks(network: NetworkConfig, gradients: Array) -> list[Array]:
-    gates, hidden, flat = CELLS[network.cell].gates, network.hidden, gradients.reshape(-1)
-    places = recurrent_places(network, len(gradients))
-    matrices = [flat[place].reshape(hidden, gates, hidden) for place in places]
-    return [matrix[:, gate] for matrix in matrices for gate in range(gates)]
-
-
-def recurrent_places(network: NetworkConfig, members: int) -> list[slice]:
-    """Where each W lies in an array of all members' parameters, (M*P,), in ascending order."""
-    places, start = [], 0
-    for name, shape in [*network.shapes().items()] * members:
-        end = start + math.prod(shape)
-        if name.endswith(".W"):
-            places.append(slice(start, end))
-        start = end
-    return places
+            self._by_shape[block.shape](block)

@@ -40,7 +40,7 @@ class Passes(Protocol):
         ...
 
     def orthogonalise(self) -> None:
-        """Replaces each gate's block of each W in `gradients` by a nearly orthogonal matrix."""
+        """Replaces each gate's block of Muon's matrices in `gradients` by a nearly orthogonal one."""
         ...
 
 

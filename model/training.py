@@ -23,7 +23,7 @@ from model.generation import generate
 from model.guards import HeldOutGuard, LossGuard, Rollback
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
-from model.orthogonal import recurrent_places
+from model.orthogonal import dense_matrices
 from model.passes import InTurn, Passes
 from model.sampling import SamplingConfig
 from model.smoothing import SmoothLoss
@@ -106,7 +106,7 @@ class Training:
         self._merged_at = -1
         training_ids, self.held_out = split(ids, config.validation_fraction)
         self.batches = Batches(training_ids, config.sequence_length, config.streams)
-        self.optimizer = make_optimizer(config, self._decayed(), recurrent_places(sizes, config.members))
+        self.optimizer = make_optimizer(config, self._decayed(), dense_matrices(sizes, config.members))
         self.state = self.network.zero_state(config.streams)
         self.best = self.network.flat.copy()
         self.best_loss, self.best_step = math.inf, 0

@@ -82,7 +82,7 @@ class Memory:
         return Part(Network(network, self.parameters[member]), config, index, self.gradients[shard, member])
 
     def share(self, first: int, processes: int, network: NetworkConfig, config: RunConfig) -> Share:
-        """The parts and the blocks of recurrent weights of process number `first` of so many."""
+        """The parts, and the blocks for Muon, of process number `first` of so many."""
         numbers = range(first, len(self.losses), processes)
         parts = {index: self.part(index, network, config) for index in numbers}
         return Share(self, parts, Blocks(network, config, self.gradients[0], first, processes))

@@ -169,7 +169,10 @@ def test_train_follows_another_worker_that_locks_the_store(folder: Path, capsys)
         ("train empty.txt", "empty"),
         ("train short.txt", "need at least"),
         ("train short.txt --minutes 1", "need at least"),
-        ("train text.txt --preset x", "preset must be one of classic, gru, gru-pair. Given: 'x'"),
+        (
+            "train text.txt --preset x",
+            "preset must be one of classic, gru, gru-pair, gru-pair-muon. Given: 'x'",
+        ),
         ("train text.txt --hidden 0", "hidden must be between 1 and 4096. Given: 0"),
         ("train text.txt --hidden x", "--hidden"),
         ("train text.txt --hiden 3", "--hiden"),

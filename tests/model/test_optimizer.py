@@ -6,9 +6,11 @@ import pytest
 from model.cells import Array
 from model.config import PRESETS, SETTINGS, RunConfig
 from model.optimizer import EPSILON, SPAN, Optimizer, clip, learning_rate, make_optimizer
+from model.orthogonal import Matrix
 
-# where W lies: one block, in the middle
+# one wide block, in the middle
 W = slice(2, 6)
+MATRICES = [Matrix(W, rows=1, gates=1, columns=4)]
 NAMES = SETTINGS["optimizer"].choices
 
 
@@ -16,8 +18,8 @@ def update(optimizer: Optimizer, parameters: Array, given: Array) -> None:
     gradient = given.copy()
 
     def orthogonalise() -> None:
-        block = gradient[W].reshape(2, 2)
-        left, _, right = np.linalg.svd(block)
+        block = gradient[W].reshape(1, 4)
+        left, _, right = np.linalg.svd(block, full_matrices=False)
         block[...] = left @ right
 
     optimizer.update(parameters, gradient, 0.1, orthogonalise)
@@ -25,7 +27,7 @@ def update(optimizer: Optimizer, parameters: Array, given: Array) -> None:
 
 def run(config: RunConfig, gradients: list[Array], decayed: Array | None = None) -> tuple[Array, Optimizer]:
     parameters = np.linspace(-1, 1, len(gradients[0]))
-    optimizer = make_optimizer(config, np.ones_like(parameters) if decayed is None else decayed, [W])
+    optimizer = make_optimizer(config, np.ones_like(parameters) if decayed is None else decayed, MATRICES)
     for gradient in gradients:
         update(optimizer, parameters, gradient)
     return parameters, optimizer
@@ -59,15 +61,16 @@ def test_adam_equals_its_equation(name):
     np.testing.assert_allclose(run(config, GRADIENTS, decayed)[0], expected, rtol=1e-12)
 
 
-def test_muon_equals_its_equation_in_w_and_adamw_elsewhere():
-    config = RunConfig(hidden=2, optimizer="muon", muon_momentum=0.9, muon_scale=0.3, weight_decay=0.4)
+def test_muon_equals_its_equation_in_matrices_and_adamw_elsewhere():
+    config = RunConfig(optimizer="muon", muon_momentum=0.9, muon_scale=0.3, weight_decay=0.4)
     decayed = np.array([1.0, 0.0] * 4)
     expected = run(config.replace(optimizer="adamw"), GRADIENTS, decayed)[0]
     w, m = np.linspace(-1, 1, 8)[W], np.zeros(4)
     for g in (gradient[W] for gradient in GRADIENTS):
         m = 0.9 * m + g
-        left, _, right = np.linalg.svd((g + 0.9 * m).reshape(2, 2))
-        w = w - 0.1 * (0.3 * math.sqrt(2) * (left @ right).reshape(4) + 0.4 * decayed[W] * w)
+        direction = g + 0.9 * m
+        orthogonal = direction / np.linalg.norm(direction)  # as a matrix of one row
+        w = w - 0.1 * (0.3 * math.sqrt(4) * orthogonal + 0.4 * decayed[W] * w)
     expected[W] = w
     parameters, optimizer = run(config, GRADIENTS, decayed)
     np.testing.assert_allclose(parameters, expected, rtol=1e-12)
@@ -79,7 +82,9 @@ def test_every_one_of_many_parameters_is_updated(name):
     size = 3 * SPAN + 5
     rng = np.random.default_rng(1)
     gradient, parameters = rng.normal(size=size), np.zeros(size)
-    optimizer = make_optimizer(RunConfig(optimizer=name), np.ones(size), [slice(SPAN // 2, 2 * SPAN + 7)])
+    places = slice(SPAN // 2, 2 * SPAN), slice(2 * SPAN, 2 * SPAN + 8)
+    matrices = [Matrix(place, 1, 1, place.stop - place.start) for place in places]
+    optimizer = make_optimizer(RunConfig(optimizer=name), np.ones(size), matrices)
     optimizer.update(parameters, gradient.copy(), 0.1, lambda: None)
     np.testing.assert_array_equal(np.sign(parameters), -np.sign(gradient))
 
@@ -88,7 +93,7 @@ def test_every_one_of_many_parameters_is_updated(name):
 def test_optimizer_restored_from_its_tensors_continues_exactly(name):
     config = RunConfig(optimizer=name)
     parameters, optimizer = run(config, GRADIENTS[:3])
-    other = make_optimizer(config, np.ones(8), [W])
+    other = make_optimizer(config, np.ones(8), MATRICES)
     for target, source in zip(other.tensors().values(), optimizer.tensors().values(), strict=True):
         target[...] = source
     for gradient in GRADIENTS[3:]:

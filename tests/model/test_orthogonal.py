@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from model.cells import CELLS, Array
-from model.config import RunConfig
+from model.config import PRESETS, RunConfig
 from model.network import NetworkConfig, named_views
-from model.orthogonal import QUINTIC, Blocks, NewtonSchulz, recurrent_places
+from model.orthogonal import QUINTIC, Blocks, NewtonSchulz, dense_matrices
 
 RNG = np.random.default_rng(0)
 
@@ -29,19 +29,19 @@ def with_singular_values(values: Array) -> Array:
     return left @ np.diag(values) @ right
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 64])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (7, 7), (3, 8), (8, 3), (64, 64)])
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
-def test_newton_schulz_equals_the_published_iteration(size, iterations):
-    matrix = RNG.normal(size=(size, size))
+def test_newton_schulz_equals_the_published_iteration(shape, iterations):
+    matrix = RNG.normal(size=shape)
     expected = plain(matrix, iterations)
-    NewtonSchulz(size, iterations, matrix.dtype)(matrix)
+    NewtonSchulz(matrix.shape, iterations, matrix.dtype)(matrix)
     np.testing.assert_allclose(matrix, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_newton_schulz_in_single_precision_is_close_to_double():
     matrix = RNG.normal(size=(256, 256))
     single = matrix.astype(np.float32)
-    NewtonSchulz(256, 3, single.dtype)(single)
+    NewtonSchulz((256, 256), 3, single.dtype)(single)
     np.testing.assert_allclose(single, plain(matrix, 3), atol=2e-6)
 
 
@@ -50,7 +50,7 @@ def test_result_is_near_the_nearest_orthogonal_matrix(dtype):
     matrix = with_singular_values(np.linspace(0.3, 3, 64))
     left, _, right = np.linalg.svd(matrix)
     result = matrix.astype(dtype)
-    NewtonSchulz(64, 3, result.dtype)(result)
+    NewtonSchulz((64, 64), 3, result.dtype)(result)
     values = np.linalg.svd(result, compute_uv=False)
     assert 0.65 < values.min() < values.max() < 1.21
     # which matrix it is, not only that it is orthogonal: R^T O Q is diagonal, with these values on it
@@ -61,7 +61,7 @@ def test_result_is_near_the_nearest_orthogonal_matrix(dtype):
 
 def test_generic_matrix_has_most_singular_values_near_one():
     matrix = RNG.normal(size=(256, 256)).astype(np.float32)
-    NewtonSchulz(256, 5, matrix.dtype)(matrix)
+    NewtonSchulz((256, 256), 5, matrix.dtype)(matrix)
     values = np.linalg.svd(matrix, compute_uv=False)
     assert values.max() < 1.21
     assert np.mean(values > 0.65) > 0.97
@@ -69,13 +69,13 @@ def test_generic_matrix_has_most_singular_values_near_one():
 
 def test_zeros_stay_zeros():
     matrix = np.zeros((8, 8), np.float32)
-    NewtonSchulz(8, 3, matrix.dtype)(matrix)
+    NewtonSchulz((8, 8), 3, matrix.dtype)(matrix)
     assert not matrix.any()
 
 
 def test_newton_schulz_allocates_no_array():
     matrix = RNG.normal(size=(128, 3, 128)).astype(np.float32)[:, 1]
-    newton_schulz = NewtonSchulz(128, 3, matrix.dtype)
+    newton_schulz = NewtonSchulz((128, 128), 3, matrix.dtype)
     newton_schulz(matrix)
     tracemalloc.start()
     newton_schulz(matrix)
@@ -84,11 +84,17 @@ def test_newton_schulz_allocates_no_array():
     assert peak < 4096  # a matrix has 65,536 bytes
 
 
+def is_dense(name: str, embedding: int) -> bool:
+    return name.endswith(".W") or (name.endswith(".U") and bool(name != "layer0.U" or embedding))
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
-    ("layers", "embedding", "members", "count"), [(1, 0, 1, 1), (3, 4, 2, 5), (2, 0, 3, 1)]
+    ("layers", "embedding", "members", "processes"), [(1, 0, 1, 1), (3, 4, 2, 5), (2, 9, 3, 1)]
 )
-def test_each_gates_block_is_orthogonalised_once_and_nothing_else(cell, layers, embedding, members, count):
+def test_each_gates_block_is_orthogonalised_once_and_nothing_else(
+    cell, layers, embedding, members, processes
+):
     hidden, gates = 6, CELLS[cell].gates
     config = RunConfig(cell=cell, hidden=hidden, layers=layers, members=members, optimizer="muon")
     network = NetworkConfig(5, hidden, layers, cell, embedding)
@@ -96,22 +102,31 @@ def test_each_gates_block_is_orthogonalised_once_and_nothing_else(cell, layers, 
     expected = gradients.copy()
     for row in expected:
         for name, values in named_views(network, row).items():
-            for gate in range(gates if name.endswith(".W") else 0):
+            for gate in range(gates if is_dense(name, embedding) else 0):
                 block = values[:, gate * hidden : (gate + 1) * hidden]
                 block[...] = plain(block, 3)
-    for index in range(count):
-        Blocks(network, config, gradients, index, count).orthogonalise()
+    for first in range(processes):
+        Blocks(network, config, gradients, first, processes).orthogonalise()
     np.testing.assert_allclose(gradients, expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("embedding", [0, 4])
-def test_places_of_recurrent_weights_are_those_of_their_views(embedding):
+def test_dense_matrices_lie_where_their_views_do(embedding):
     network = NetworkConfig(5, 3, 2, "gru", embedding)
     flat = np.zeros((2, network.size()))
     for row in flat:
         for name, values in named_views(network, row).items():
-            values[...] = name.endswith(".W")
+            values[...] = is_dense(name, embedding)
     marked = np.zeros(flat.size)
-    for place in recurrent_places(network, 2):
-        marked[place] = 1
+    for matrix in dense_matrices(network, 2):
+        marked[matrix.place] = 1
+        assert marked[matrix.place].size == matrix.rows * matrix.gates * matrix.columns
     np.testing.assert_array_equal(marked, flat.reshape(-1))
+
+
+def test_two_processes_share_the_work_of_a_pair_equally():
+    config, network = PRESETS["gru-pair-muon"], NetworkConfig(65, 256, 1, "gru", 128)
+    gradients = np.zeros((2, network.size()), np.float32)
+    for first in range(2):
+        blocks = Blocks(network, config, gradients, first, processes=2)._blocks
+        assert [block.shape for block in blocks] == [(256, 256)] * 3 + [(128, 256)] * 3
