@@ -1,17 +1,22 @@
 """Held-out losses on tinyshakespeare after a budget of training, beside other models on the same split.
 
-    python -m benchmarks.quality tinyshakespeare.txt [--seconds 110] [--members 2] [--peer] [--save NAME]
+    python -m benchmarks.quality tinyshakespeare.txt [--peer] [--seconds 110] [--seeds 0 1 2] [--members 2]
+        [--presets gru-pair gru-pair-muon] [--set FIELD=VALUE] [--save NAME]
 
 The first 90% of the text are trained on, the rest, the last 111,540 characters, is never seen: nothing is
-chosen by it, and the network after the last update is what is measured. Losses are in nats per character.
-`--peer` gives PyTorch's GRU the same time on the same cores, with the same settings.
+chosen by it, and the network after the last update is what is measured. Losses are in nats per character,
+means over the seeds, each with the largest distance of a seed's from it. `--peer` gives as many GRUs of
+PyTorch, each on a core of its own, the same time with the same settings, and averages their logits too.
+
+One after another, so a run takes (seconds + 15) x presets x seeds, with `--peer` twice that: with three seeds
+and both presets 25 minutes.
 """
 
 import argparse
 import bz2
+import functools
 import lzma
 import math
-import os
 import time
 from pathlib import Path
 
@@ -20,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from app.training.processes import running_passes
 from benchmarks import report
-from model.config import DEFAULT_PRESET, PRESETS
+from model.config import PRESETS
 from model.evaluation import streaming_loss, windowed_loss
 from model.ngram import ORDER, ngram_losses
 from model.training import Training
@@ -34,61 +39,78 @@ PUBLISHED = (
 
 
 def losses(network, held_out):
-    """The three losses as table cells, and the seconds that measuring took."""
-    start = time.perf_counter()
-    measured = [windowed_loss(network, held_out, length) for length in (64, 256)]
-    measured.append(streaming_loss(network, held_out))
-    return [f"{loss:.4f}" for loss in measured], time.perf_counter() - start
+    """Windows of 64 and of 256 from the zero state, and the whole with carried state."""
+    windowed = [windowed_loss(network, held_out, length) for length in (64, 256)]
+    return [*windowed, streaming_loss(network, held_out)]
 
 
-def ours(config, vocabulary, ids, held_out):
+def ours(config, vocabulary, ids):
+    """(network, updates) after the time of `config`."""
     start = time.perf_counter()
     training = Training(config, vocabulary, ids)
     with running_passes(training.members, config) as training.passes:
         while time.perf_counter() - start < 60 * config.minutes:
             training.update()
             training.elapsed = time.perf_counter() - start
-    seconds = time.perf_counter() - start
-    cells, evaluation = losses(training.network, held_out)
-    characters = training.step * config.streams * config.sequence_length
-    network = f"{config.members} × {config.cell.upper()} {config.hidden}"
-    what = f"Charloom, {network}, {characters / 1e6:.1f} M characters"
-    return (what, *cells, f"{seconds:.0f}", f"{evaluation:.0f}")
+    return training.network, training.step
 
 
-def peer(config, vocabulary, ids, held_out):
-    """PyTorch's GRU with an embedding, both threads, the same optimiser, schedule and batches."""
-    from benchmarks.torch_quality import TorchGRU
+def measured(who, train, evaluate, config, seeds, held_out):
+    """A row of the table: of each seed, `evaluate` what `train` gives."""
+    results, updates, start = [], [], time.perf_counter()
+    for seed in seeds:
+        network, steps = train(config.replace(seed=seed))
+        updates.append(steps)
+        results.append(evaluate(network, held_out))
+        print(who, config.optimizer, f"seed {seed}:", *(f"{loss:.4f}" for loss in results[-1]), flush=True)
+    characters = np.mean(updates) * config.streams * config.sequence_length / 1e6
+    what = f"{who}, {config.members} × {config.cell.upper()} {config.hidden}, {config.optimizer}"
+    seconds = (time.perf_counter() - start) / len(seeds)
+    cells = [spread(values) for values in np.transpose(results)]
+    return (what, f"{characters:.1f} M", *cells, f"{60 * config.minutes:.0f}", f"{seconds:.0f}")
 
-    network = TorchGRU(config, vocabulary, len(os.sched_getaffinity(0)))
-    start = time.perf_counter()
-    steps = network.train(ids, 60 * config.minutes)
-    seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    cells = [f"{loss:.4f}" for loss in network.losses(held_out)]
-    characters = steps * config.streams * config.sequence_length
-    what = f"PyTorch, 1 × GRU {config.hidden}, {characters / 1e6:.1f} M characters"
-    return (what, *cells, f"{seconds:.0f}", f"{time.perf_counter() - start:.0f}")
+
+def spread(values):
+    """Their mean, and the largest distance from it."""
+    mean = np.mean(values)
+    return f"{mean:.4f}" + (f" ± {np.abs(values - mean).max():.4f}" if len(values) > 1 else "")
 
 
 def simple(text, ids, held_out, characters):
     """What models without a network and general compressors give."""
-    start = time.perf_counter()
     ngram = ngram_losses(np.concatenate((ids, held_out)), len(ids), characters, ORDER)[-1]
-    seconds = time.perf_counter() - start
     data = text.encode()
-    rows = [("5-gram, Witten-Bell", f"{ngram:.4f}", "", "", f"{seconds:.1f}", "")]
+    rows = [("5-gram, Witten-Bell", "", f"{ngram:.4f}")]
     for name, compress in (("bz2", bz2.compress), ("xz", lzma.compress)):
         nats = len(compress(data)) * 8 * math.log(2) / len(text)
-        rows.append((f"{name}, the whole file", f"{nats:.4f}", "", "", "", ""))
+        rows.append((f"{name}, the whole file", "", f"{nats:.4f}"))
     return rows
+
+
+def compared(arguments, vocabulary, ids, held_out):
+    """A row a preset, and one below it of PyTorch with the same settings."""
+    nothing = {"validation_fraction": 0.0, "validate_every": 0, "best_by": "smooth_loss"}
+    changes = nothing | {"minutes": arguments.seconds / 60, "members": arguments.members}
+    changes |= dict(item.split("=") for item in arguments.set)
+    for preset in arguments.presets:
+        config = PRESETS[preset].replace(**changes)
+        with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
+            train = functools.partial(ours, vocabulary=vocabulary, ids=ids)
+            yield measured("Charloom", train, losses, config, arguments.seeds, held_out)
+        if arguments.peer:
+            from benchmarks import torch_quality as peer
+
+            train = functools.partial(peer.trained, characters=len(vocabulary), ids=ids)
+            yield measured("PyTorch", train, peer.losses, config, arguments.seeds, held_out)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
     parser.add_argument("--seconds", type=float, default=110)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--members", type=int, default=2)
+    parser.add_argument("--presets", nargs="+", default=["gru-pair", "gru-pair-muon"])
     parser.add_argument("--peer", action="store_true")
     parser.add_argument("--save", default="quality")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
@@ -97,17 +119,11 @@ def main():
     vocabulary = Vocabulary.from_text(text)
     ids = vocabulary.encode(text)
     seen, held_out = ids[:-HELD_OUT], ids[-HELD_OUT:]
-    nothing = {"validation_fraction": 0.0, "validate_every": 0, "best_by": "smooth_loss"}
-    changes = nothing | {"minutes": arguments.seconds / 60, "members": arguments.members}
-    config = PRESETS[DEFAULT_PRESET].replace(**changes | dict(item.split("=") for item in arguments.set))
-    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore"):
-        rows = [ours(config, vocabulary, seen, held_out)]
-        if arguments.peer:
-            rows.append(peer(config, vocabulary, seen, held_out))
-        rows += simple(text, seen, held_out, len(vocabulary))
-    rows += [(*row, "", "") for row in PUBLISHED]
-    head = ("", "T = 64", "T = 256", "carried state", "training, s", "evaluation, s")
+    rows = [*compared(arguments, vocabulary, seen, held_out), *simple(text, seen, held_out, len(vocabulary))]
+    rows += [(name, "", *cells) for name, *cells in PUBLISHED]
+    head = ("", "characters", "T = 64", "T = 256", "carried state", "training, s", "with evaluation, s")
     packages = ("numpy", "torch") if arguments.peer else ("numpy",)
+    rows = [(*row, *[""] * (len(head) - len(row))) for row in rows]
     parts = ["# Quality: tinyshakespeare", report.environment(*packages), report.table(head, rows)]
     report.save(arguments.save, "\n\n".join(parts))
 

@@ -41,14 +41,15 @@ def text_of(arguments):
 
 
 def measured(config, vocabulary, ids, validation):
-    """Trains to the end of the run: (updates, seconds, the three losses as table cells)."""
+    """Trains to the end of the run: (updates, seconds, the three losses)."""
     start = time.perf_counter()
     training = Training(config, vocabulary, ids)
     with running_passes(training.members, config) as training.passes:
         while not training.finished:
             training.update()
             training.elapsed = time.perf_counter() - start
-    return training.step, f"{training.elapsed:.0f}", *losses(training.network, validation)[0]
+    cells = [f"{loss:.4f}" for loss in losses(training.network, validation)]
+    return training.step, f"{training.elapsed:.0f}", *cells
 
 
 def main():

@@ -1,7 +1,14 @@
-"""PyTorch's GRU trained for quality: an embedding, nn.GRU, a linear layer; our settings and batches."""
+"""PyTorch's GRUs trained for quality: an embedding, nn.GRU, a linear layer; our settings and batches.
 
+Several are trained at once, as ours are: a process and a thread each, their logits averaged afterwards.
+"""
+
+import multiprocessing
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from model.batches import Batches
@@ -9,68 +16,155 @@ from model.optimizer import learning_rate
 
 
 class TorchGRU(torch.nn.Module):
-    """Also its own training and evaluation, which are what any PyTorch program would write."""
+    """Also its own training, which is what any PyTorch program would write."""
 
-    def __init__(self, config, vocabulary, threads):
+    def __init__(self, config, characters):
         super().__init__()
-        torch.manual_seed(0)
-        torch.set_num_threads(threads)
-        self.config, self.characters = config, len(vocabulary)
-        self.embedding = torch.nn.Embedding(self.characters, config.embedding)
+        self.config = config
+        self.embedding = torch.nn.Embedding(characters, config.embedding)
         self.recurrent = torch.nn.GRU(config.embedding, config.hidden)
-        self.output = torch.nn.Linear(config.hidden, self.characters)
+        self.output = torch.nn.Linear(config.hidden, characters)
 
     def forward(self, inputs, state=None):
         hidden, state = self.recurrent(self.embedding(inputs), state)
         return self.output(hidden), state
 
-    def loss(self, inputs, targets, state=None):
-        logits, state = self(torch.from_numpy(inputs.copy()).long(), state)
-        targets = torch.from_numpy(targets.copy()).long()
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, self.characters), targets.reshape(-1))
-        return loss, state
-
     def train(self, ids, seconds):
         """Trains until the time is over; the number of updates."""
         config = self.config
         batches = Batches(ids, config.sequence_length, config.streams)
-        optimizer = torch.optim.AdamW(
-            self.parameters(), betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
-        )
+        optimizers = self._optimizers()
         start, steps, state = time.perf_counter(), 0, None
         while (elapsed := time.perf_counter() - start) < seconds:
             window = batches.window(steps)
             state = None if window.reset else state
-            optimizer.param_groups[0]["lr"] = learning_rate(config, elapsed / seconds)
-            loss, state = self.loss(window.inputs, window.targets, state)
+            logits, state = self(as_tensor(window.inputs), state)
             state = state.detach()
-            optimizer.zero_grad()
-            loss.backward()
+            self.zero_grad(set_to_none=False)
+            cross_entropy(logits, window.targets).backward()
             torch.nn.utils.clip_grad_norm_(self.parameters(), config.clip_at)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = learning_rate(config, elapsed / seconds)
+                optimizer.step()
             steps += 1
         return steps
 
-    @torch.no_grad()
-    def losses(self, ids):
-        """Windows of 64 and of 256 from the zero state, and 32 streams with carried state."""
-        return [self._windowed(ids, 64), self._windowed(ids, 256), self._streaming(ids)]
+    def _optimizers(self):
+        """AdamW, or Muon for each gate's block of both matrices of the GRU and AdamW for the rest."""
+        config, matrices = self.config, []
+        if config.optimizer == "muon":
+            matrices = [self.recurrent.weight_ih_l0, self.recurrent.weight_hh_l0]
+        others = [p for p in self.parameters() if not any(p is matrix for matrix in matrices)]
+        betas = config.beta1, config.beta2
+        optimizers = [torch.optim.AdamW(others, betas=betas, weight_decay=config.weight_decay)]
+        if matrices:
+            optimizers.append(
+                ScaledMuon([block for matrix in matrices for block in gate_blocks(matrix)], config)
+            )
+        return optimizers
 
-    def _windowed(self, ids, length):
-        count = (len(ids) - 1) // length
-        inputs = ids[: count * length].reshape(count, length).T
-        targets = ids[1 : count * length + 1].reshape(count, length).T
-        total = 0.0
-        for start in range(0, count, 64):
-            rows = slice(start, start + 64)
-            loss, _ = self.loss(inputs[:, rows], targets[:, rows])
-            total += loss.item() * targets[:, rows].size
-        return total / (count * length)
 
-    def _streaming(self, ids):
-        batches, state, total = Batches(ids, 64, 32), None, 0.0
-        for index in range(batches.windows_per_epoch):
-            window = batches.window(index)
-            loss, state = self.loss(window.inputs, window.targets, state)
-            total += loss.item()
-        return total / batches.windows_per_epoch
+class ScaledMuon:
+    """torch.optim.Muon with our scale: its step for a matrix (N, M) is 0.2 sqrt(max(N, M)) times its rate."""
+
+    def __init__(self, blocks, config):
+        self._scale = config.muon_scale / 0.2
+        self._muon = torch.optim.Muon(
+            blocks,
+            weight_decay=config.weight_decay / self._scale,
+            momentum=config.muon_momentum,
+            ns_steps=config.muon_iterations,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self.param_groups = [{}]
+
+    def step(self):
+        self._muon.param_groups[0]["lr"] = self.param_groups[0]["lr"] * self._scale
+        self._muon.step()
+
+
+def gate_blocks(weight):
+    """The three blocks (H, N) of (3H, N) as parameters that share its memory, and that of its gradient."""
+    weight.grad = torch.zeros_like(weight)
+    blocks = [torch.nn.Parameter(part) for part in weight.data.chunk(3)]
+    for block, gradient in zip(blocks, weight.grad.chunk(3), strict=True):
+        block.grad = gradient
+    return blocks
+
+
+def as_tensor(ids):
+    return torch.from_numpy(ids.astype(np.int64))
+
+
+def cross_entropy(logits, targets):
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), as_tensor(targets).flatten())
+
+
+def train_one(config, characters, ids, seed, file):
+    """What each process does: trains one network and keeps its weights and number of updates in `file`."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network = TorchGRU(config, characters)
+    steps = network.train(ids, 60 * config.minutes)
+    np.savez(file, steps=steps, **{name: values.numpy() for name, values in network.state_dict().items()})
+
+
+def trained(config, characters, ids):
+    """(networks, mean number of updates) after the time of `config`."""
+    spawn = multiprocessing.get_context("spawn")
+    networks, steps = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{member}.npz") for member in range(config.members)]
+        processes = [
+            spawn.Process(
+                target=train_one, args=(config, characters, ids, config.seed * len(files) + member, file)
+            )
+            for member, file in enumerate(files)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        for file in files:  # missing if its process failed, which has said why
+            with np.load(file) as arrays:
+                weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "steps"}
+                steps.append(int(arrays["steps"]))
+            network = TorchGRU(config, characters)
+            network.load_state_dict(weights)
+            networks.append(network)
+    return networks, sum(steps) / len(steps)
+
+
+@torch.no_grad()
+def losses(networks, ids):
+    """Windows of 64 and of 256 from the zero state, and 32 streams with carried state."""
+    torch.set_num_threads(1)  # on a busy machine two wait for each other
+    return [_windowed(networks, ids, 64), _windowed(networks, ids, 256), _streaming(networks, ids)]
+
+
+def _loss(networks, inputs, targets, states):
+    """Of the mean of the networks' logits, and their next states."""
+    results = [network(as_tensor(inputs), state) for network, state in zip(networks, states, strict=True)]
+    logits = torch.stack([logits for logits, _ in results]).mean(0)
+    return cross_entropy(logits, targets).item(), [state for _, state in results]
+
+
+def _windowed(networks, ids, length):
+    count = (len(ids) - 1) // length
+    inputs = ids[: count * length].reshape(count, length).T
+    targets = ids[1 : count * length + 1].reshape(count, length).T
+    total = 0.0
+    for start in range(0, count, 64):
+        rows = slice(start, start + 64)
+        loss, _ = _loss(networks, inputs[:, rows], targets[:, rows], [None] * len(networks))
+        total += loss * targets[:, rows].size
+    return total / (count * length)
+
+
+def _streaming(networks, ids):
+    batches, states, total = Batches(ids, 64, 32), [None] * len(networks), 0.0
+    for index in range(batches.windows_per_epoch):
+        window = batches.window(index)
+        loss, states = _loss(networks, window.inputs, window.targets, states)
+        total += loss
+    return total / batches.windows_per_epoch
