@@ -1,10 +1,10 @@
 """A network laid out for generation: many rows, one character a step, the same bytes at any width.
 
 After each layer comes one product only: [W | next], the recurrent half of the layer's next step next to the
-layer above's input or the logits. The matrices are padded with zero columns to whole blocks, because at such
-sizes the BLAS kernels of many processors give a row the same bits in any lane of a product of any number of
-rows from two up. That is tried out for each network. Where it fails, every product is made of one number of
-rows, in which all lanes are alike.
+layer above's input or the logits. The matrices are padded with zero columns to whole blocks and multiplied
+in blocks that the BLAS need not copy: at such sizes the kernels of many processors give a row the same bits
+in any lane of a product of any number of rows from two up. That is tried out for each network. Where it
+fails, every product is made of one number of rows, in which all lanes are alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from model import buffers
 from model.cells import Array, Arrays, cut
 from model.network import Network
-from model.sampling import ANY, COLUMNS, Sampler, product
+from model.products import column_blocks, product, row_blocks
+from model.sampling import ANY, Sampler
 from model.single_row import Advance, SingleRow
 
 WIDEST = 64
@@ -33,7 +34,8 @@ class Decoder:
         block: rows of every product; ANY if they do not matter.
         embedding: what a character adds to the first layer's gates, and their bias, (K, G*H). This and
             all else that goes into a cell is multiplied by the cell's scales.
-        products: [W | next] of each layer; `biases`: those of the next layer, or of the logits.
+        products: [W | next] of each layer, in blocks of columns (C, H, width); `biases`: those of the next
+            layer, or of the logits.
     """
 
     def __init__(self, network: Network, widest: int = WIDEST) -> None:
@@ -46,7 +48,8 @@ class Decoder:
         self.embedding_halves = [_halves(row, network) for row in self.embedding]
         nexts = [p[f"layer{layer}.U"] * scales for layer in range(1, config.layers)] + [p["V"]]
         self.biases = [p[f"layer{layer}.b"] * scales for layer in range(1, config.layers)] + [p["c"]]
-        self.products = [_fuse(p[f"layer{layer}.W"] * scales, after) for layer, after in enumerate(nexts)]
+        fused = [np.hstack((p[f"layer{layer}.W"] * scales, after)) for layer, after in enumerate(nexts)]
+        self.products = [column_blocks(matrix, widest) for matrix in fused]
         for block in ROW_BLOCKS:
             self.multiply_in_blocks(block)
             if _same_at_all_widths(self):
@@ -60,15 +63,21 @@ class Decoder:
         return self.embedding.nbytes + sum(matrix.nbytes for matrix in self.products)
 
     def lanes_for(self, rows: int) -> int:
-        """How many lanes a step of so many rows takes: whole blocks, or two and more."""
+        """How many lanes a step of so many rows takes: two at least, in whole blocks."""
         if self.block == ANY:
-            return min(max(rows, 2), self.lanes)
+            rows = max(rows, 2)
+            count = max(row_blocks(rows, blocks) for blocks in self.products)
+            return -(-rows // count) * count
         return -(-rows // self.block) * self.block
+
+    def row_blocks(self, lanes: int, layer: int) -> int:
+        """In how many blocks of rows a layer's product is made."""
+        return row_blocks(lanes, self.products[layer]) if self.block == ANY else lanes // self.block
 
     def multiply_in_blocks(self, block: int) -> None:
         """Sets the rows of every product. For batches that begin after it."""
         self.block = block
-        self.lanes = self.widest if block == ANY else -(-self.widest // block) * block
+        self.lanes = self.lanes_for(self.widest)
 
 
 class Lanes:
@@ -83,7 +92,9 @@ class Lanes:
         config, cell = network.config, network.cell
         self.decoder, self.logits = decoder, logits
         self.states = buffers.zeros((config.layers, cell.states, rows, config.hidden), np.float32)
-        self.products = [buffers.zeros((rows, matrix.shape[1]), np.float32) for matrix in decoder.products]
+        self.products = [
+            buffers.zeros((rows, len(blocks) * blocks.shape[2]), np.float32) for blocks in decoder.products
+        ]
         self._u = buffers.zeros((rows, decoder.width), np.float32)
         self._cache = buffers.zeros((cell.cached, rows, config.hidden), np.float32)
         self._scratch = buffers.zeros((rows, config.hidden), np.float32)
@@ -129,7 +140,7 @@ class Lanes:
         step, scratch, cache = cell.step, self._scratch[rows], cut(self._cache[:, rows], cell.kept)
         state, h = tuple(self.states[layer, :, rows]), self.states[layer, 0, multiplied]
         result, bias = self.products[layer], decoder.biases[layer]
-        multiply = product(h, decoder.products[layer], result[multiplied], decoder.block)
+        multiply = product(h, decoder.products[layer], result[multiplied], decoder.row_blocks(len(h), layer))
         v = _halves(result[rows, :wide], decoder.network)
         onward = result[rows, wide : wide + len(bias)]
         target = (self.logits if layer == len(self.products) - 1 else self._u)[rows]
@@ -185,15 +196,6 @@ def _telling_widths(decoder: Decoder) -> Sequence[int]:
     """
     telling = {*range(2, 18), *(start + more for start in range(0, decoder.lanes, 16) for more in (-1, 0, 1))}
     return sorted({1} | {decoder.lanes_for(width) for width in telling if 0 < width < decoder.lanes})
-
-
-def _fuse(W: Array, after: Array) -> Array:
-    """[W | after], with zero columns up to a whole block; each part's rows stay rows."""
-    columns = W.shape[1] + after.shape[1]
-    padded = np.zeros((len(W), -(-columns // COLUMNS) * COLUMNS), np.float32)
-    padded[:, : W.shape[1]] = W
-    padded[:, W.shape[1] : columns] = after
-    return padded
 
 
 def _halves(x: Array, network: Network) -> tuple[Array, ...]:

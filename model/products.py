@@ -1,12 +1,13 @@
 """Products of a few rows with one matrix, made again and again: what makes the loop over time fast on a CPU.
 
 Each step's product is made in blocks so small that the BLAS does not copy the matrix first, and one row alone
-is a vector, not a matrix of one row.
+is a vector, not a matrix of one row. Training copies its matrices once an update, a decoder's once for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,6 +18,7 @@ from model.cells import Array
 UNPACKED = 1_000_000  # multiplications up to which OpenBLAS multiplies matrices where they lie
 BLOCK_WIDTHS = (64, 32)  # columns of a block: its kernels' width, and half of it
 PIECES = (1, 2, 4)  # into which a sum may be cut
+COLUMNS = 16  # the BLAS kernels treat whole blocks of so many columns alike at every number of rows
 
 
 class BlockedProduct:
@@ -87,3 +89,37 @@ def _block_sizes(rows: int, inner: int, width: int, most_pieces: int) -> tuple[i
             if fits and pieces <= most_pieces and width % block == inner % pieces == 0:
                 return pieces, block
     return 1, width
+
+
+def column_blocks(matrix: Array, most_rows: int) -> Array:
+    """A matrix (N, K) as (blocks, N, columns), zero columns added, for products of up to `most_rows` rows.
+
+    One block, where the BLAS does not copy the whole matrix even for half of the rows. Otherwise its columns
+    in blocks that lie one after the other: 8 rows of a GRU of 256 units then take 17 microseconds instead of
+    46, and 64 rows 112 instead of 146.
+    """
+    inner, columns = matrix.shape
+    width = -(-columns // COLUMNS) * COLUMNS
+    if most_rows // 2 * inner * width > UNPACKED:
+        width = BLOCK_WIDTHS[0]
+    padded = np.zeros((inner, -(-columns // width) * width), matrix.dtype)
+    padded[:, :columns] = matrix
+    return np.ascontiguousarray(padded.reshape(inner, -1, width).swapaxes(0, 1))
+
+
+def row_blocks(rows: int, blocks: Array) -> int:
+    """Into how many blocks of rows, a power of two, to cut a product with `column_blocks`."""
+    _, inner, width = blocks.shape
+    count = 1
+    while -(-rows // count) * inner * width > UNPACKED and rows >= 4 * count:  # two rows at least
+        count *= 2
+    return count
+
+
+def product(x: Array, blocks: Array, out: Array, count: int) -> Callable[[], object]:
+    """multiply(): writes x M for x (B, N) into `out`, M as `column_blocks`, x in `count` blocks of rows."""
+    if count == len(blocks) == 1:
+        return partial(x.dot, blocks[0], out)
+    x_blocks = x.reshape(count, 1, -1, x.shape[1])
+    out_blocks = out.reshape(count, x_blocks.shape[2], len(blocks), -1).swapaxes(1, 2)
+    return partial(np.matmul, x_blocks, blocks, out_blocks)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from model.cells import Array
 from model.errors import ConfigError
+from model.products import COLUMNS, product
 
 GREEDY = 1e30
-COLUMNS = 16  # the BLAS kernels treat whole blocks of so many columns alike at every width
 WIDEST_TRIANGLE = 128  # characters
 ANY = 0  # rows of a product, where any number from two up gives the same bits
 HIGHEST_UNIFORM = np.float32(1 - 2**-23)  # times any float32 total, it still rounds to less than the total
@@ -126,7 +126,7 @@ class Sampler:
         # Up to some size a product with a triangle of ones is faster than a running sum, and equal to it.
         wide = characters <= WIDEST_TRIANGLE
         columns = -(-characters // COLUMNS) * COLUMNS if wide else characters
-        self._triangle = np.triu(np.ones((characters, columns), np.float32)) if wide else None
+        self._triangle = np.triu(np.ones((1, characters, columns), np.float32)) if wide else None
         self.cumulative = np.zeros((rows, columns), np.float32)
         self._above = np.zeros((rows, columns), np.bool_)
         self.likeliest, self.thresholds = np.zeros((2, rows, 1), np.float32)
@@ -215,15 +215,7 @@ class Sampler:
         weights, cumulative, triangle = self.logits[:rows], self.cumulative[:rows], self._triangle
         if triangle is None:
             return partial(np.add.accumulate, weights, 1, None, cumulative)
-        return product(weights, triangle, cumulative, self._block)
-
-
-def product(x: Array, matrix: Array, out: Array, block: int) -> Callable[[], object]:
-    """multiply(): writes x M for x (B, N) into `out`, as one product or as one for every `block` rows."""
-    if block == ANY:
-        return partial(x.dot, matrix, out)
-    x_blocks, out_blocks = (array.reshape(-1, block, array.shape[1]) for array in (x, out))
-    return partial(np.matmul, x_blocks, matrix, out_blocks)
+        return product(weights, triangle, cumulative, 1 if self._block == ANY else rows // self._block)
 
 
 class _Filters:
