@@ -137,6 +137,49 @@ def train(
 
 
 @app.command()
+@with_run_options
+def sweep(
+    text: Annotated[Path, typer.Argument(help="A text, a zip of texts, or a document.")],
+    trials: Annotated[
+        int, typer.Option(min=1, max=1000, help="Runs to try, those already there included.")
+    ] = 20,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to try for a setting: FIELD=A,B,C or FIELD=LOW..HIGH; may be given again "
+            "(default: learning_rate and weight_decay)."
+        ),
+    ] = None,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=100, help="Runs in the queue at a time: as many as there are workers.")
+    ] = 1,
+    preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the runs' names begin with (default: the file's).")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the text, if it is not UTF-8.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The picture to write (default: NAME.svg).")] = None,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Remove no run at the end.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A server, whose workers train; without one, a worker is started here."),
+    ] = None,
+    store: Store = None,
+    *,
+    overrides: dict[str, Any],
+) -> None:
+    """Try settings on a text, and keep the best run: `charloom sweep my.txt --trials 20 --minutes 2`.
+
+    Ctrl-C ends the trying; the same command goes on from there. Needs `pip install 'charloom[sweep]'`.
+    """
+    from app.commands.sweep import Sweep
+    from app.commands.sweep import sweep as run
+
+    options = overrides | {"preset": preset, "encoding": encoding}
+    run(Sweep(text, name, trials, parallel, options, tuple(set or ()), keep_all, out), url, store)
+
+
+@app.command()
 def generate(
     model: Annotated[
         str | None,

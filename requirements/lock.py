@@ -31,7 +31,7 @@ def wanted() -> dict[str, list[str]]:
     return {
         "build": build,
         "runtime": runtime,
-        "dev": [*build, *runtime, *extras["dev"]],
+        "dev": [*build, *runtime, *extras["sweep"], *extras["dev"]],
         "release": [*build, *extras["release"]],
     }
 

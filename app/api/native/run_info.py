@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
 
@@ -15,6 +15,7 @@ from app.healthcheck import SILENT_SECONDS
 from app.store.groups import standing_of
 from app.store.records import CheckpointEntry
 from app.store.run import Files, Run
+from model.config import PRESETS, RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def describe(services: Services, run: Run) -> RunInfo:
         reason=status.reason,
         warnings=[*status.warnings, *_faults(run, files)],
         preset=run.spec.preset,
+        settings=_settings(config),
         cell=config.cell,
         hidden=config.hidden,
         layers=config.layers,
@@ -77,6 +79,12 @@ def describe(services: Services, run: Run) -> RunInfo:
         checkpoints=list(files.steps),
         samples=files.samples,
     )
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What differs from the preset, or from the defaults where the preset is not one that can be named."""
+    usual = PRESETS.get(config.preset, RunConfig(preset=config.preset)).to_dict()
+    return {name: value for name, value in config.to_dict().items() if value != usual[name]}
 
 
 def _faults(run: Run, files: Files) -> list[str]:

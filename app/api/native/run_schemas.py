@@ -37,6 +37,7 @@ class RunInfo(BaseModel):
     reason: str | None = Field(description="Why it is paused or has failed.")
     warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")
     preset: str
+    settings: dict[str, int | float | str] = Field(description="Those that are not the preset's.")
     cell: str
     hidden: int
     layers: int
