@@ -122,6 +122,7 @@ def test_sweep_begun_again_goes_on_with_the_runs_there_are(store, capsys):
     assert {name: stand.runs[name]["settings"] for name in before} == before
     assert {run["state"] for run in stand.runs.values()} <= {"finished", "stopped"}
     assert len(again.study.trials) == 5
+    assert {trial.state.name for trial in again.study.trials} <= {"COMPLETE", "PRUNED"}
     assert stand.deleted == []
 
 
