@@ -46,7 +46,8 @@ class DirectRoute:
 
     def read(self, scope: Scope, messages: Iterable[Message]) -> Any:
         """The body, or None for one that FastAPI has to judge."""
-        if header(scope, b"content-type").lower() not in JSON_TYPES:
+        kind = header(scope["headers"], b"content-type")
+        if kind is None or kind.lower() not in JSON_TYPES:
             return None
         try:
             body = json.loads(b"".join(message.get("body", b"") for message in messages))

@@ -11,7 +11,6 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from app.api.direct import TEXT_PATHS
@@ -19,16 +18,16 @@ from app.api.services import Services
 from app.engine.engine import Engine
 from app.server.auth import Key, key_of, read_keys
 from app.server.error_formats import Family, family_of, mark, respond
+from app.server.headers import Pairs, completed, header
 from app.server.metrics import Metrics
-from app.server.middleware import REQUEST_ID, SECURITY_HEADERS, id_of, log_request
+from app.server.middleware import ID_HEADER, SECURITY_HEADERS, id_of, log_request
 from app.server.problems import problem_of
-from app.server.protocol import Pairs
 
 TARGETS = frozenset(path.encode() for path in TEXT_PATHS)
 LINK = b"/generate"  # which may be asked for by GET
 TGI_FIELD = re.compile(rb'"inputs"\s*:')
+AUTHORIZATION = b"authorization"
 SAME_SECONDS = 0.02  # that an answer is good for
-FIXED = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class Shedding:
@@ -55,20 +54,20 @@ class Shedding:
         path = target.partition(b"?")[0]
         if not (path in TARGETS if method == b"POST" else method == b"GET" and path == LINK):
             return False
-        if self.keys and key_of(self.keys, Headers(raw=headers).get("authorization", "")) is None:
+        if self.keys and key_of(self.keys, header(headers, AUTHORIZATION) or "") is None:
             return False
         return all(name != b"origin" for name, _ in headers)
 
     def refusal(self, scope: MutableMapping[str, Any], beginning: bytes) -> tuple[Pairs, bytes]:
-        headers = Headers(raw=scope["headers"])
         if scope["path"] == "/generate" and TGI_FIELD.search(beginning):
             mark(scope, Family.TGI)
         answer = self._answer(scope)
-        request_id = id_of(headers.get(REQUEST_ID, ""))
+        request_id = id_of(scope["headers"])
         self.metrics.refused(answer.status_code, "overloaded")
         if self.access_log:
-            self._log(scope, answer.status_code, request_id, headers)
-        return [*answer.raw_headers, *FIXED, (REQUEST_ID.encode(), request_id.encode())], bytes(answer.body)
+            self._log(scope, answer.status_code, request_id)
+        headers = completed(answer.raw_headers, [(ID_HEADER, request_id.encode()), *SECURITY_HEADERS])
+        return headers, bytes(answer.body)
 
     def _answer(self, scope: MutableMapping[str, Any]) -> Response:
         """Made once for all that are refused within a moment: the advice is a matter of whole seconds."""
@@ -79,9 +78,9 @@ class Shedding:
             self._answers[family] = now + SAME_SECONDS, answer
         return answer
 
-    def _log(self, scope: MutableMapping[str, Any], status: int, request_id: str, headers: Headers) -> None:
+    def _log(self, scope: MutableMapping[str, Any], status: int, request_id: str) -> None:
         bound = {"request_id": request_id}
-        if key := key_of(self.keys, headers.get("authorization", "")):
+        if key := key_of(self.keys, header(scope["headers"], AUTHORIZATION) or ""):
             bound["key"] = key.name
         with structlog.contextvars.bound_contextvars(**bound):
             log_request(scope, status, 0.0)

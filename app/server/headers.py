@@ -1,15 +1,22 @@
-"""The headers of a request, without a copy: a search is as quick as it is short."""
+"""Headers as ASGI carries them, pairs of bytes, searched and completed without making copies of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+
+Pair = tuple[bytes, bytes]
+Pairs = list[Pair]
 
 
-def header(scope: Mapping[str, Any], name: bytes) -> str:
-    """The first value of a request's header, its name in lower case; empty where there is none."""
-    for key, value in scope["headers"]:
+def header(headers: Iterable[Pair], name: bytes) -> str | None:
+    """The first value of a header, its name in lower case; None where there is none."""
+    for key, value in headers:
         if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return ""
+            return value.decode("latin-1")
+    return None
+
+
+def completed(headers: Pairs, defaults: Sequence[Pair]) -> Pairs:
+    """The headers of an answer, and those of the defaults that it does not have, all in lower case."""
+    given = {name for name, _ in headers}
+    return headers + [pair for pair in defaults if pair[0] not in given]

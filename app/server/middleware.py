@@ -1,27 +1,29 @@
 """What every request passes through: an id, security headers, a line in the log, a bound on the body.
 
-Pure ASGI, not `@app.server.middleware("http")`: behind that a route never learns that its client has gone.
+Pure ASGI, not `@app.middleware("http")`: behind that a route never learns that its client has gone. A layer
+that has nothing to do returns the coroutine of the next one, and so takes no part in the answer.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.error_formats import code_of, respond
+from app.server.headers import Pair, Pairs, completed, header
 from app.server.problems import Problem, problem_of
 
 REQUEST_ID = "x-request-id"
+ID_HEADER = REQUEST_ID.encode()
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever
 UPLOADS = re.compile(r"/runs|/runs/check|/runs/import|/runs/[^/]+/fork|/v1/files")
 WRITING = ("/generate",)  # a GET of these writes a text
@@ -31,20 +33,21 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-SECURITY_HEADERS = {
-    "content-security-policy": PAGE_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
+SECURITY_HEADERS: Pairs = [
+    (b"content-security-policy", PAGE_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
 
 logger = logging.getLogger("app.requests")
 
 
-def id_of(given: str) -> str:
+def id_of(headers: Iterable[Pair]) -> str:
     """The client's id of its request, or a new one if that cannot be used."""
-    return given if USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+    given = header(headers, ID_HEADER)
+    return given if given is not None and USABLE_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def log_request(scope: Scope, status: int, seconds: float) -> None:
@@ -68,34 +71,33 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = id_of(Headers(scope=scope).get(REQUEST_ID, ""))
+        request_id = id_of(scope["headers"])
+        fixed = [(ID_HEADER, request_id.encode()), *SECURITY_HEADERS]
         began, status = time.perf_counter(), 0
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
+                message["headers"] = completed(message["headers"], fixed)
+            return send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, send_with_headers)
-            except Exception as error:
-                logger.exception("%s %s failed", scope["method"], scope["path"])
-                if status:
-                    raise  # the answer has begun: only ending the connection tells that it is not whole
-                response = respond(problem_of(error), scope)
-                await response(scope, receive, send_with_headers)
-            finally:
-                code = code_of(scope)
-                if code is not None:
-                    self.refused(status, code)
-                if self.access_log and scope["path"] not in UNLOGGED:
-                    log_request(scope, status, time.perf_counter() - began)
+        # for the log, while the request's task lasts
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception as error:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if status:
+                raise  # the answer has begun: only ending the connection tells that it is not whole
+            response = respond(problem_of(error), scope)
+            await response(scope, receive, send_with_headers)
+        finally:
+            code = code_of(scope)
+            if code is not None:
+                self.refused(status, code)
+            if self.access_log and scope["path"] not in UNLOGGED:
+                log_request(scope, status, time.perf_counter() - began)
 
 
 class HeadAsGet:
@@ -107,10 +109,12 @@ class HeadAsGet:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
+        return self._answer_head(scope, receive, send)
+
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in WRITING:
             await Response(media_type="application/json")(scope, receive, send)
             return
@@ -139,36 +143,39 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, limit: int, uploads: int) -> None:
         self.app, self.limit, self.uploads = app, limit, uploads + ENVELOPE
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        encoding = Headers(scope=scope).get("content-encoding", "identity")
-        if encoding.lower() != "identity":
+            return self.app(scope, receive, send)
+        encoding = header(scope["headers"], b"content-encoding")
+        if encoding and encoding.lower() != "identity":
             message = f"a body must be sent as it is, without Content-Encoding. Given: {encoding[:40]}"
-            await respond(Problem(415, "unsupported_encoding", message), scope)(scope, receive, send)
-            return
+            return respond(Problem(415, "unsupported_encoding", message), scope)(scope, receive, send)
         uploading = scope["method"] == "POST" and UPLOADS.fullmatch(scope["path"])
         limit = self.uploads if uploading else self.limit
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            problem = Problem(413, "body_too_large", self._message(limit, f"{int(announced)} bytes"))
-            # the body is not read, so the connection is of no further use
-            response = respond(problem, scope, {"connection": "close"})
-            await response(scope, receive, send)
-            return
-        received = 0
+        announced = header(scope["headers"], b"content-length")
+        if announced is None or not announced.isdecimal():
+            return self.app(scope, _counted(receive, limit), send)
+        if int(announced) <= limit:  # the server takes no more than was announced
+            return self.app(scope, receive, send)
+        problem = Problem(413, "body_too_large", _too_large(limit, f"{int(announced)} bytes"))
+        # the body is not read, so the connection is of no further use
+        return respond(problem, scope, {"connection": "close"})(scope, receive, send)
 
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise HTTPException(413, self._message(limit, "more"))
-            return message
 
-        await self.app(scope, receive_counted, send)
+def _counted(receive: Receive, limit: int) -> Receive:
+    """`receive`, which raises HTTPException (413) where a body turns out to be longer than the limit."""
+    received = 0
 
-    @staticmethod
-    def _message(limit: int, given: str) -> str:
-        return f"the body must be at most {limit} bytes. Given: {given}"
+    async def receive_counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, _too_large(limit, "more"))
+        return message
+
+    return receive_counted
+
+
+def _too_large(limit: int, given: str) -> str:
+    return f"the body must be at most {limit} bytes. Given: {given}"

@@ -7,16 +7,16 @@ rebinding). What is no browser sends neither `Origin` nor `Sec-Fetch-Site`, and 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ForbiddenError
 from app.server.auth import OPEN
 from app.server.error_formats import respond
+from app.server.headers import header
 from app.server.problems import problem_of
 
 SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
@@ -33,22 +33,20 @@ class Origins:
     def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
         self.app, self.hosts, self.origins = app, [host.lower() for host in hosts], origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         reason = self._refusal(scope) if scope["type"] == "http" else None
         if reason is None:
-            await self.app(scope, receive, send)
-        else:
-            await respond(problem_of(ForbiddenError(reason)), scope)(scope, receive, send)
+            return self.app(scope, receive, send)
+        return respond(problem_of(ForbiddenError(reason)), scope)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> str | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
+        host = header(scope["headers"], b"host") or ""
         if scope["path"] not in OPEN and not is_allowed(host, self.hosts):
             return (
                 f"this server does not answer for the host {host[:100]!r}: add it to "
                 "CHARLOOM_ALLOWED_HOSTS if it is a name of this server"
             )
-        origin = headers.get("origin")
+        origin = header(scope["headers"], b"origin")
         if scope["method"] in SAFE or "*" in self.origins or origin in self.origins:
             return None
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
@@ -56,7 +54,7 @@ class Origins:
                 f"a page of {origin[:100]!r} may not do this: add its origin to CHARLOOM_CORS_ORIGINS "
                 "if you trust it"
             )
-        if headers.get("sec-fetch-site") == "cross-site":
+        if header(scope["headers"], b"sec-fetch-site") == "cross-site":
             return "a page of another site may not do this: add its origin to CHARLOOM_CORS_ORIGINS"
         return None
 

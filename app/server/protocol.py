@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.server.headers import Pairs
+
 HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of what is not body at a stretch after them
 FRAMING = 16  # further bytes that are not body for each one that is: chunks may hold a single byte
 SLOWEST = 64_000  # bytes a second that a long body must come at, a slow line's upload
@@ -24,8 +26,6 @@ TOO_LARGE, UNAVAILABLE = b"431 Request Header Fields Too Large", b"503 Service U
 PROBE_SECONDS = 0.5  # between two looks whether a client that has closed its half still reads
 CONNECTION = (b"close", b"keep-alive")  # what of `Connection` concerns this server
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-Pairs = list[tuple[bytes, bytes]]
 
 
 class Door(Protocol):
