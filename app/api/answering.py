@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from app.api.pieces import Dumps, pieces, whole
+from app.api.pieces import Dumps, pieces
 from app.api.services import Services
 from app.engine.job import Chunk, Job
 from app.server.auth import charge
@@ -41,7 +41,7 @@ async def answer(
     """
     if size <= LARGE_BYTES:
         rows = await write_all(request, services, jobs())
-        return gone() if rows is None else Response(whole(build(rows), dumps), media_type=JSON)
+        return gone() if rows is None else Response(dumps(build(rows)), media_type=JSON)
     services.answers.take(1.0)
     sending = False
     try:

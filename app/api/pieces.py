@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -16,31 +15,31 @@ PIECE_BYTES = 1 << 16
 Dumps = Callable[[Any], bytes]
 
 
-@dataclass(frozen=True)
 class Items:
     """A list of `count` items; `make(begin, end)` gives those of a range."""
 
-    count: int
-    make: Callable[[int, int], Sequence[Any]]
+    def __init__(self, count: int, make: Callable[[int, int], Sequence[Any]]) -> None:
+        self.count, self.make = count, make
 
 
 def ascii_json(value: Any) -> bytes:
-    """Compact JSON of ASCII characters, as the events of a stream are."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    """`value`, which may hold `Items`, as compact JSON of ASCII characters, as the events of a stream are."""
+    return json.dumps(value, separators=(",", ":"), default=_listed).encode()
 
 
 def utf8_json(value: Any) -> bytes:
-    """Compact JSON of UTF-8, with null for what is no finite number."""
-    return to_json(value, inf_nan_mode="null")
+    """`value`, which may hold `Items`, as compact JSON of UTF-8, with null for what is no finite number."""
+    return to_json(value, inf_nan_mode="null", fallback=_listed)
 
 
-def whole(value: Any, dumps: Dumps) -> bytes:
-    """`value`, which may hold `Items`, as JSON: the bytes of its pieces."""
-    return b"".join(_parts(value, dumps)) if _holds_items(value) else dumps(value)
+def _listed(value: Any) -> Sequence[Any]:
+    if isinstance(value, Items):
+        return value.make(0, value.count) if value.count else []
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def pieces(value: Any, dumps: Dumps) -> Iterator[bytes]:
-    """`value`, which may hold `Items`, as JSON in pieces of about PIECE_BYTES."""
+    """The same JSON in pieces of about PIECE_BYTES."""
     piece = bytearray()
     for part in _parts(value, dumps):
         piece += part
@@ -49,14 +48,6 @@ def pieces(value: Any, dumps: Dumps) -> Iterator[bytes]:
             piece.clear()
     if piece:
         yield bytes(piece)
-
-
-def _holds_items(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_items, value.values()))
-    if isinstance(value, list):
-        return any(map(_holds_items, value))
-    return isinstance(value, Items)
 
 
 def _parts(value: Any, dumps: Dumps) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.api.native.generate import BODIES, AnyBody
-from app.api.native.text_schemas import GenerateBody
+from app.api.native.text_schemas import GenerateBody, GenerateResponse
 from app.errors import OverloadedError
 from app.server.problems import problem_of
 from app.store.run_store import RunStore
@@ -29,6 +29,14 @@ def test_answer_contains_all_that_is_needed_to_repeat_it(client: httpx.Client):
     again = {"prompt": "the cat", "length": 50, "temperature": 0.9}
     again |= {"model": first["model"], "seed": first["seed"]}
     assert client.post("/generate", json=again).json() == first
+
+
+@pytest.mark.parametrize("more", [{}, {"n": 3}, {"unknown": "drop"}, {"stop": "a"}])
+def test_answer_is_what_its_schema_describes(client: httpx.Client, more: dict[str, object]):
+    answer = client.post("/generate", json={"prompt": "the cat", "length": 50, "seed": 2} | more).json()
+    described = GenerateResponse.model_validate(answer, strict=True, extra="forbid")
+    assert json.dumps(described.model_dump(exclude_unset=True)) == json.dumps(answer)  # in its order, too
+    assert ("choices" in answer, "changed_characters" in answer) == ("n" in more, "unknown" in more)
 
 
 def test_texts_without_a_seed_differ(client: httpx.Client):

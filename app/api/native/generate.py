@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import Discriminator, Tag
 
 from app.api.answering import answer, stream
-from app.api.native.text_schemas import Choice, GenerateBody, GenerateRequest, GenerateResponse, Losses
+from app.api.native.text_schemas import GenerateBody, GenerateRequest, GenerateResponse, Losses
 from app.api.openapi import errors, errors_of_both, streamed
 from app.api.pieces import utf8_json
 from app.api.services import Services, ServicesDep
@@ -102,47 +102,43 @@ async def _answer(
     ).read_by(model, services.settings)
     seconds = services.settings.deadline_seconds
 
-    # most ask for one text, and need not read it twice
-    exclude = {"choices"} if order.n == 1 else set()
-    exclude |= {"changed_characters"} - order.told_changed.keys()
     if asked.stream:
         job = order.job(model, seconds, streamed=True)
 
         def end() -> list[bytes]:
-            return [event(describe(order, model, job.rows).model_dump(exclude=exclude), "done")]
+            return [event(describe(order, model, job.rows), "done")]
 
         return stream(services, job, _events, end, Family.NATIVE)
 
     def build(rows: list[list[Row]]) -> Any:
-        return describe(order, model, rows[0]).model_dump(exclude=exclude)
+        return describe(order, model, rows[0])
 
     return await answer(request, services, order.size, lambda: [order.job(model, seconds)], build, utf8_json)
 
 
-def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> GenerateResponse:
-    """The answer for finished rows."""
-    choices = [
-        Choice(
-            text=row.text,
-            length=len(row.text),
-            finish_reason="stop" if row.finish_reason == "stop" else "length",
-        )
-        for row in rows
-    ]
-    first = choices[0]
-    return GenerateResponse(
-        text=first.text,
-        prompt=str(order.prompts[0]),
-        length=first.length,
-        finish_reason=first.finish_reason,
-        seed=order.seed,
-        model=model.id,
-        step=model.step,
-        digest=model.digest,
-        losses=Losses(**{name: model.progress.get(name) for name in Losses.model_fields}),
-        choices=choices,
+def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> dict[str, Any]:
+    """The answer for finished rows, a GenerateResponse."""
+    choices = [_choice(row) for row in rows]
+    return {
+        "text": choices[0]["text"],
+        "prompt": order.prompts[0],
+        "length": choices[0]["length"],
+        "finish_reason": choices[0]["finish_reason"],
+        "seed": order.seed,
+        "model": model.id,
+        "step": model.step,
+        "digest": model.digest,
+        "losses": Losses(**{name: model.progress.get(name) for name in Losses.model_fields}).model_dump(),
+        # most ask for one text, and need not read it twice
+        **({"choices": choices} if order.n > 1 else {}),
         **order.told_changed,
-    )
+    }
+
+
+def _choice(row: Row) -> dict[str, Any]:
+    """A finished row, a Choice."""
+    reason = "stop" if row.finish_reason == "stop" else "length"
+    return {"text": row.text, "length": len(row.text), "finish_reason": reason}
 
 
 def _events(chunk: Chunk) -> Iterator[dict[str, Any]]:
