@@ -14,6 +14,20 @@ from model.sampling import SamplingConfig, draw_uniforms, random_stream
 from model.vocabulary import Vocabulary
 
 
+def _arrays(places: int, alternatives: int) -> tuple[Array, NDArray[np.int32], NDArray[np.int32], Array]:
+    """What is told of each place: log-probability and rank; ids and log-probabilities of the likeliest."""
+    shape = places, alternatives
+    return (
+        np.empty(places, np.float32),
+        np.empty(places, np.int32),
+        np.empty(shape, np.int32),
+        np.empty(shape, np.float32),
+    )
+
+
+NOTHING_TOLD = _arrays(0, 0)  # most texts are wanted without log-probabilities
+
+
 class Row:
     """One row: a prompt to read, then up to `length` characters to write.
 
@@ -47,12 +61,10 @@ class Row:
         self.ids: list[int] = []
         self.finish_reason: str | None = None
         self.told = 0
-        places = len(self.prompt) - 1 + length if logprobs is not None else 0
-        alternatives = min(logprobs or 0, len(vocabulary))
-        self._logprobs = np.empty(places, np.float32)
-        self._ranks = np.empty(places, np.int32)
-        self._likeliest = np.empty((places, alternatives), np.int32)
-        self._likeliest_logprobs = np.empty((places, alternatives), np.float32)
+        told = NOTHING_TOLD
+        if logprobs is not None:
+            told = _arrays(len(self.prompt) - 1 + length, min(logprobs, len(vocabulary)))
+        self._logprobs, self._ranks, self._likeliest, self._likeliest_logprobs = told
         self.read = 0
         self.watched = bool(stop)
         self._text = ""

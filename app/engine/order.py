@@ -103,6 +103,8 @@ class Order:
             read.append(prompt)
         # a stop string that is nothing but a mark stays what it is, as an empty one would end every text
         stop = tuple(plain(text, model.vocabulary) or text for text in self.stop)
+        if not changed and stop == self.stop and tuple(read) == self.prompts:
+            return self
         order = replace(self, prompts=tuple(read), stop=stop, changed=changed)
         if changed:
             order._check_prompts(settings)

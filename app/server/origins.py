@@ -31,7 +31,7 @@ class Origins:
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
-        self.app, self.hosts, self.origins = app, [host.lower() for host in hosts], origins
+        self.app, self.hosts, self.origins = app, tuple(host.lower() for host in hosts), origins
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         reason = self._refusal(scope) if scope["type"] == "http" else None
@@ -59,7 +59,8 @@ class Origins:
         return None
 
 
-def is_allowed(host: str, hosts: Sequence[str]) -> bool:
+@lru_cache(256)
+def is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
     """Whether a request for `host`, as its header has it, is for this server.
 
     Nobody can rebind an address, or a name without a dot, which the public DNS does not have.
@@ -77,7 +78,6 @@ def is_allowed(host: str, hosts: Sequence[str]) -> bool:
     )
 
 
-@lru_cache(256)
 def is_address(name: str) -> bool:
     """Whether it is an IP address, in brackets or not."""
     try:

@@ -311,3 +311,10 @@ def test_settings_out_of_range_are_refused_with_the_value(field, value):
         SamplingConfig(**{field: value})
     assert error.value.field == field
     assert str(value[0][1] if field == "logit_bias" else value) in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**32 - 1, 2**32, 2**40 + 3, 2**63 - 1, 2**64 + 5, -1, -(2**63)])
+@pytest.mark.parametrize("choice", [0, 1, 15])
+def test_random_stream_is_numpys_own_for_seed_and_choice(seed: int, choice: int):
+    stream = np.random.Generator(np.random.PCG64([seed % 2**64 if seed < 0 else seed, choice]))
+    assert np.array_equal(random_stream(seed, choice).integers(2**32, size=8), stream.integers(2**32, size=8))
