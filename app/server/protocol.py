@@ -24,6 +24,7 @@ LONGEST_REFUSED = 1 << 20  # bytes of a refused request's body that are read, so
 BAD_REQUEST, TIMEOUT = b"400 Bad Request", b"408 Request Timeout"
 TOO_LARGE, UNAVAILABLE = b"431 Request Header Fields Too Large", b"503 Service Unavailable"
 PROBE_SECONDS = 0.5  # between two looks whether a client that has closed its half still reads
+GONE = "charloom.gone"  # in a request's scope: a future that is done once its connection is lost
 CONNECTION = (b"close", b"keep-alive")  # what of `Connection` concerns this server
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -96,6 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._gone = self.loop.create_future()
         if len(self.connections) > self.crowd.most:
             longest = self.crowd.longest()
             if longest is None:
@@ -110,6 +112,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._received()
         self.crowd.busy(self)
         super().connection_lost(exc)
+        self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -133,6 +136,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[GONE] = self._gone  # type: ignore[literal-required]
         self._rejected = self._upgrading = False
         self._expect()
 
