@@ -180,7 +180,7 @@ def _pieces(archive: zipfile.ZipFile, name: str, limit: int) -> Iterator[bytes]:
 def _check(folder: Path) -> tuple[RunSpec, Checkpoint]:
     """Record and checkpoint of what was unpacked; all files fit each other. Raises InvalidRequestError."""
     with _refusing():
-        spec = RunSpec.read(folder / RECORD)
+        spec = RunSpec.parse((folder / RECORD).read_bytes(), RECORD)
         check_length(spec.config, spec.characters)
         checkpoint = load(folder / WEIGHTS)
         if (checkpoint.config, checkpoint.text_sha256) != (spec.config, spec.corpus_sha256):

@@ -120,6 +120,9 @@ def _take_urlencoded(upload: Upload) -> None:
         upload.options.pop("encoding", None)
         fields, text = split_form(source.content, "text")
         source.content.close()
+        if text is not None and "text" in fields:
+            text.close()
+            raise InvalidRequestError("text", "must be given once: send several texts as files of a form")
         name = fields.get("name") or upload.options.get("name")
         upload.sources = [] if text is None else [Source(_text_name(name), text)]
         upload.options |= fields
@@ -137,7 +140,7 @@ async def _take_json(request: Request, upload: Upload, limit: int) -> None:
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is not JSON: {error}") from None
+        raise HTTPException(400, f"the body cannot be read as JSON: {error}") from error
     if not isinstance(given, dict):
         raise InvalidRequestError("body", f"must be a JSON object. Given: {shortened(given)}")
     text = given.pop("text", None)

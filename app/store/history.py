@@ -109,9 +109,10 @@ class Lines:
         with open_regular(path) as file:
             for number, line in enumerate(_lines(file), 1):
                 if self.parse(line) is None:
+                    shown = line[:80].rstrip(b"\n").decode(errors="replace")
                     fields = ", ".join(("step", *self._texts)) if self._texts else "step, and finite numbers"
                     raise RunFileError(
-                        f"{path.name}: line {number:,} is not a record with {fields}. Given: {line[:80]!r}"
+                        f"{path.name}: line {number:,} is not a record with {fields}. Given: {shown!r}"
                     )
 
 

@@ -72,3 +72,27 @@ def test_any_encoding_name_causes_no_server_error(api, encoding):
     for data in (b"h\0e\0l\0l\0o\0" * 400, b"xn--\xff" * 400, b"~{+2AA-" * 400, TEXT):
         answer = api.post("/runs/check", content=data, params={"encoding": encoding})
         assert answer.status_code in (200, 422), answer.text
+
+
+PATHS = [
+    "/",
+    "/generate",
+    "/score",
+    "/runs",
+    "/runs/gru/fork",
+    "/v1/chat/completions",
+    "/v1/fine_tuning/jobs",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_json_that_is_not_utf8_is_refused_with_its_position(client: httpx.Client, path: str):
+    body = '{"text": "café"}'.encode("latin-1")
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == (422 if path == "/" else 400)  # as Text Generation Inference does
+    assert "the body is not UTF-8: byte 0xe9 at offset 13" in answer.text
+
+
+def test_text_given_twice_in_a_form_is_refused(client: httpx.Client):
+    answer = client.post("/runs/check", data={"text": ["a b", "c d"]})
+    assert answer.json()["error"]["message"].startswith("text must be given once")

@@ -87,6 +87,7 @@ def test_modified_export_is_refused_with_the_reason(trained: RunStore, members, 
         taken(trained, zipped(change(members)))
     assert len(str(raised.value)) < 1000
     assert str(trained.root) not in str(raised.value)
+    assert ".tmp-" not in str(raised.value)
     assert [run.name for run in trained.list()] == ["classic", "gru"]
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -163,8 +164,17 @@ def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
-def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving):
+def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving, monkeypatch):
+    arrived = threading.Event()
+
+    async def refuse(*_: object) -> NoReturn:
+        for _ in range(3000):
+            if arrived.is_set():
+                raise DeadlineError("the gradient check took longer than 1 s")
+            await asyncio.sleep(0.01)
+        raise DeadlineError("the rest of the report waits for the gradients")
+
+    monkeypatch.setattr("app.reports.gradchecks.GradientChecks.report", refuse)
     client = serving(trained.root)
     with client.stream("GET", "/report", params={"model": "gru"}) as answer:
         pieces = answer.iter_text()
@@ -174,6 +184,7 @@ def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving)
         assert "After 20 updates" in early
         assert "data:image/svg+xml" in early
         assert "The gradients" not in early
+        arrived.set()
         late = "".join(pieces)
     assert "took longer than 1 s" in late
     assert late.rstrip().endswith("</html>")
