@@ -8,7 +8,16 @@ import re
 from collections.abc import Iterator
 
 from app.intake.findings import FileRefusedError, Finding, printable_name, unusable
-from app.intake.guesses import COMMON, GUESSED_FROM, ISO_2022, as_utf8, guessed_wide, reads_well, suggestion
+from app.intake.guesses import (
+    COMMON,
+    GUESSED_FROM,
+    ISO_2022,
+    as_utf8,
+    guessed_wide,
+    is_binary,
+    reads_well,
+    suggestion,
+)
 from app.store.files import Source
 
 PIECE = 1 << 20  # bytes read at once
@@ -143,6 +152,9 @@ class _Decoder:
             point = data[index : index + 3].decode("utf-8", "surrogatepass")
             message = f"{self._name} holds U+{ord(point):04X} at offset {position:,}, half of a character"
             return FileRefusedError(code, message, position, self._name)
+        if is_binary(data, index):
+            message = f"{self._name} is a binary file, not a text: save what it holds as plain text"
+            return FileRefusedError("not_text", message, position, self._name)
         message = f"{self._name} is not {self._encoding}: {reason or what}"
         advice = suggestion(data, index, self._encoding)
         return FileRefusedError(code, f"{message}. {advice}", position, self._name)

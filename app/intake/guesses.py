@@ -39,6 +39,11 @@ LESS_COMMON, RARE_ENCODING = 0.05, 0.25
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 WELL_READ = 0.9  # share of letters, digits, marks and spaces in a text
 EIGHT_BIT = 0.9  # share of printable ASCII bytes, above which a file with a zero byte is not UTF-16
+SHORTEST_WIDE = 8  # bytes by which UTF-16 can be told
+BINARY_BYTES, BINARY = (
+    bytes((*range(9), 11, *range(14, 26), 28, 29, 30, 31)),
+    0.02,
+)  # and their share in a file
 MANY_ZEROS = 0.2  # share of zero bytes, above which it is, whatever the others are
 PRINTABLE = bytes((*range(32, 127), 9, 10, 13))
 ISO_2022 = re.compile(rb"\x1b\$(?:[@AB]|[()][A-Z])|\x1b\(J")  # switches between sets of characters
@@ -89,7 +94,7 @@ def guessed(sample: bytes) -> str | None:
 def guessed_wide(sample: bytes) -> str | None:
     """The kind of UTF-16 or UTF-32 that bytes without a byte order mark are, by their zero bytes."""
     zeros = sample.count(0)
-    if not zeros:
+    if not zeros or len(sample) < SHORTEST_WIDE:
         return None
     eight_bit = 1 - len(sample.translate(None, PRINTABLE)) / len(sample)
     if zeros < MANY_ZEROS * len(sample) and eight_bit > EIGHT_BIT:
@@ -109,6 +114,13 @@ def reads_well(sample: bytes, encoding: str) -> bool:
         sum(ord(each) < 0x600 for each in text) if sample.count(0) > MANY_ZEROS * len(sample) else readable
     )
     return bool(text) and "\0" not in text and min(readable, usual) > WELL_READ * len(text)
+
+
+def is_binary(data: bytes, index: int) -> bool:
+    """Whether bytes that cannot be decoded at that place are no text in any encoding."""
+    sample = data[max(0, index - GUESSED_FROM) : index + GUESSED_FROM]
+    binary = len(sample) - len(sample.translate(None, BINARY_BYTES))
+    return binary > BINARY * len(sample) and guessed(sample) is None
 
 
 def _rank(match: CharsetMatch) -> tuple[float, float, int, str]:

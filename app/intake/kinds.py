@@ -19,6 +19,7 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "a TIFF image"),
     (0, b"MM\0*", "a TIFF image"),
     (0, b"BM", "a BMP image"),
+    (0, b"8BPS", "a Photoshop image"),
     (0, b"\0\0\1\0", "an icon"),
     (4, b"ftypavif", "an AVIF image"),
     (4, b"ftypheic", "a HEIC image"),
@@ -27,7 +28,8 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
     (8, b"WAVE", "a WAV recording"),
     (8, b"AVI ", "an AVI video"),
     (0, b"ID3", "an MP3 recording"),
-    (0, b"\xff\xfb", "an MP3 recording"),
+    *((0, mark, "an MP3 recording") for mark in (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2")),
+    *((0, mark, "an AAC recording") for mark in (b"\xff\xf1", b"\xff\xf9")),
     (0, b"OggS", "an Ogg recording"),
     (0, b"fLaC", "a FLAC recording"),
     (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
@@ -49,6 +51,8 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
         "a document of an old Microsoft Office, or one with a password: save it as text",
     ),
+    (60, b"BOOKMOBI", "a Mobipocket or Kindle book: save it as EPUB"),
+    (0, b"AT&TFORM", "a DjVu document: save it as text"),
     (0, b"PAR1", "a Parquet table"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (0, b"\x93NUMPY", "a NumPy array"),
@@ -57,10 +61,21 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"OTTO", "a font"),
     (0, b"\0\1\0\0\0", "a font"),
 )
-PRINTABLE_MARKS = (b"BM", b"MZ", b"ID3", b"BZh", b"II*\0", b"MM\0*")  # a text may begin so too
+PRINTABLE_MARKS = (
+    b"BM",
+    b"8BPS",
+    b"AT&TFORM",
+    b"PAR1",
+    b"MZ",
+    b"ID3",
+    b"BZh",
+    b"II*\0",
+    b"MM\0*",
+)  # a text may begin so too
 ZIPPED = {
     "xl/workbook.xml": "an Excel workbook: save its sheet as text",
     "xl/workbook.bin": "an Excel workbook: save its sheet as text",
+    "Index/Document.iwa": "a document of Pages, Numbers or Keynote: export it as text",
     "ppt/presentation.xml": "a PowerPoint presentation: save it as text",
 }
 OASIS = b"application/vnd.oasis.opendocument."

@@ -30,11 +30,16 @@ def refusing_damage(name: str, what: str = "a zip that cannot be unpacked") -> I
     try:
         yield
     except DAMAGE as error:
-        raise FileRefusedError("bad_zip", f"{name} is {what}: {error}", None, name) from None
+        raise FileRefusedError("bad_zip", f"{name} is {what}: {_reason(error)}", None, name) from None
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # of the disk; damage is a seek to nowhere, or bad bzip2
             raise
-        raise FileRefusedError("bad_zip", f"{name} is {what}: {error}", None, name) from None
+        raise FileRefusedError("bad_zip", f"{name} is {what}: {_reason(error)}", None, name) from None
+
+
+def _reason(error: Exception) -> str:
+    said = printable_name(str(error))[:150]
+    return "it has a password" if "password required" in said else said or "it is cut off"
 
 
 def open_zip(content: IO[bytes]) -> zipfile.ZipFile:

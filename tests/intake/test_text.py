@@ -299,6 +299,15 @@ def test_a_zip_with_a_file_without_a_name_is_refused(tmp_path):
         read(tmp_path, content.getvalue(), "a.zip")
 
 
+def test_zip_with_a_password_is_refused_as_such(tmp_path):
+    data = bytearray(zipped(**{"a.txt": b"hello world"}))
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + offset] |= 1
+    assert str(refusal(tmp_path, bytes(data), "my.zip")["message"]).endswith(
+        "cannot be unpacked: it has a password"
+    )
+
+
 def test_a_zip_with_a_name_that_is_not_utf8_is_refused(tmp_path):
     data = zipped(zipfile.ZIP_STORED, **{"é.txt": b"hello world " * 5})
     assert refusal(tmp_path, data.replace("é".encode(), b"\xff\xff"), "my.zip")["code"] == "bad_zip"
@@ -316,6 +325,13 @@ BINARIES = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Microsoft Office",
     b"\x7fELF\2\1\1\0": "a program (ELF)",
     b"BM\x36\0\0\0\0\0": "a BMP image",
+    b"8BPS\0\1": "a Photoshop image",
+    b"\xff\xf3\x90\0": "an MP3 recording",
+    b"\xff\xf1\x50\x80": "an AAC recording",
+    b"Title" + b"\0" * 55 + b"BOOKMOBI": "a Mobipocket or Kindle book",
+    b"AT&TFORM\0\0\0\1DJVU": "a DjVu document",
+    b"\x80\x04\x95": "a binary file",
+    b"\xf5\0\1\xff": "a binary file",
 }
 
 
@@ -337,7 +353,11 @@ def test_texts_that_begin_like_binaries_are_read(tmp_path):
 
 
 def test_other_zipped_documents_are_refused_by_kind(tmp_path):
-    for name, kind in (("xl/workbook.xml", "an Excel workbook"), ("ppt/presentation.xml", "a PowerPoint")):
+    for name, kind in (
+        ("Index/Document.iwa", "a document of Pages"),
+        ("xl/workbook.xml", "an Excel workbook"),
+        ("ppt/presentation.xml", "a PowerPoint"),
+    ):
         assert kind in str(refusal(tmp_path, zipped(**{name: b"<x/>"}), "my.zip")["message"])
     nested = zipped(**{"inner.zip": zipped(**{"a.txt": b"a text"})})
     assert "a zip in a zip" in str(refusal(tmp_path, nested, "my.zip")["message"])
