@@ -143,5 +143,15 @@ def expected_speed(config: RunConfig, distinct: int) -> float:
     gates = CELLS[config.cell].gates
     products = (2 * config.layers - 1) * gates * config.hidden**2 + config.hidden * distinct
     calls = CALL_SECONDS * config.layers * gates / config.streams
-    alone = min(config.shards, CORES) / (calls + 6 * products / FLOPS)
+    operations = 6 * products + _operations_of_muon(config)
+    alone = min(config.shards, CORES) / (calls + operations / FLOPS)
     return alone * min(1.0, CORES / config.members)
+
+
+def _operations_of_muon(config: RunConfig) -> float:
+    """Its products, for each character of an update: two of the three in an iteration are half the work."""
+    if config.optimizer != "muon":
+        return 0.0
+    blocks = (2 * config.layers - 1) * CELLS[config.cell].gates
+    iterations = config.muon_iterations * blocks * 2 * 2 * config.hidden**3
+    return iterations / (config.streams * config.sequence_length)

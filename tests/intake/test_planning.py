@@ -184,6 +184,11 @@ def test_plan_with_a_busy_worker_includes_the_queue(tmp_path):
     assert "The worker of this store trains 4 other runs first, for about 6.5 minutes." in said
 
 
+def test_muon_is_expected_to_take_a_fifth_more_time():
+    speeds = [expected_speed(PRESETS[name], 80) for name in ("gru-pair-muon", "gru-pair")]
+    assert 0.75 < speeds[0] / speeds[1] < 0.85  # measured: 0.79 to 0.81
+
+
 def test_queued_runs_take_as_long_as_the_one_in_training_shows(tmp_path):
     store = RunStore(tmp_path / "store")
     config = PRESETS["gru"].replace(steps=1000, minutes=0.0)
