@@ -1,6 +1,6 @@
 """Minutes of an open-loop load, at half and at three times the capacity, with clients of every kind.
 
-    python -m benchmarks.soak [--minutes 10] [--loads 0.5 3]
+    python -m benchmarks.soak [--minutes 10] [--loads 0.5 3] [--processes 2]
 
 First the capacity is measured by 64 clients that each ask again at once, and for WARM_SECONDS there is three
 times as much, so that memory is what a full server takes. Then requests come at random moments (Poisson),
@@ -23,7 +23,7 @@ import tempfile
 import time
 from array import array
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks import report
@@ -41,23 +41,32 @@ REST_SECONDS = 7  # after which connections that nobody uses are closed, by uvic
 
 
 class Server:
-    """What the system knows of a process."""
+    """What the system knows of a server's process, and of those that it has started, together."""
 
     def __init__(self, pid):
-        self.pid = pid
+        self.pids = [pid, *children(pid)]
 
     def megabytes(self):
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * resource.getpagesize() / (1 << 20)
+        pages = (Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1] for pid in self.pids)
+        return sum(map(int, pages)) * resource.getpagesize() / (1 << 20)
 
     def descriptors(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
 
     def threads(self):
-        return len(os.listdir(f"/proc/{self.pid}/task"))
+        return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in self.pids)
 
     def sample(self):
         return self.megabytes(), self.descriptors(), self.threads()
+
+
+def children(pid):
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.name))
+    return found
 
 
 def watch(port, stop, told):
@@ -195,6 +204,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--loads", type=float, nargs="+", default=(0.5, 3), help="multiples of the capacity")
+    parser.add_argument("--processes", type=int, default=1, help="server processes")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -202,7 +212,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         make_store(Path(folder))
         quiet = {"CHARLOOM_LOG_LEVEL": "warning", "CHARLOOM_ACCESS_LOG": "false"}
+        quiet["CHARLOOM_PROCESSES"] = str(arguments.processes)
         server = Server(stack.enter_context(served(command_of(folder, port), port, quiet)).pid)
+        time.sleep(REST_SECONDS if arguments.processes > 1 else 0)  # until all of them serve
         run(capacity(port))  # once in vain: everything is loaded and warm then
         most = run(capacity(port))
         phase(port, 3 * most, WARM_SECONDS, server)
@@ -213,9 +225,10 @@ def main():
     environment = report.environment("numpy", "fastapi", "uvicorn")
     told = (
         f"Capacity: {most:.0f} requests a second of {LENGTH} characters each, a third of them streams. "
-        "Server and clients shared the machine."
+        f"Server (processes: {arguments.processes}) and clients shared the machine."
     )
-    report.save("soak", "\n\n".join(["# Soak", environment, told, turned(rows)]))
+    name = "soak" if arguments.processes == 1 else f"soak_{arguments.processes}_processes"
+    report.save(name, "\n\n".join(["# Soak", environment, told, turned(rows)]))
 
 
 if __name__ == "__main__":

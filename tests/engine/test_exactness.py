@@ -14,7 +14,8 @@ REQUESTS = 500
 
 
 @pytest.mark.slow
-def test_500_concurrent_requests_give_the_bytes_of_each_alone(trained):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_500_concurrent_requests_give_the_bytes_of_each_alone(trained, processes):
     rng = random.Random(5)
     requests = [any_request(rng) for _ in range(REQUESTS)]
     store = RunStore(trained.root)
@@ -24,7 +25,7 @@ def test_500_concurrent_requests_give_the_bytes_of_each_alone(trained):
     expected = [alone(request, checkpoints) for request in requests]
     assert len(set(expected)) > REQUESTS / 3
     for streams in (3, 1):  # of four; the second time after a restart
-        with server_process(trained.root) as client, ThreadPoolExecutor(64) as pool:
+        with server_process(trained.root, processes=processes) as client, ThreadPoolExecutor(64) as pool:
             jobs = [
                 pool.submit(ask, client, request, at % 4 < streams) for at, request in enumerate(requests)
             ]

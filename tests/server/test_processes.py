@@ -237,6 +237,8 @@ def test_signal_drains_the_streams_of_all_processes(trained: RunStore, number: i
     with server_process(trained.root, processes=2, **limits) as client, each(client) as pair:
         threads, lines = streams_of(pair, 60_000)
         [shared] = shared_folders(client.process.pid)
+        # or Ctrl-C in a terminal would reach them too, and be the second signal
+        assert all(os.getpgid(one.pid) == os.getsid(one.pid) == one.pid for one in pair)
         client.process.send_signal(number)
         for thread in threads:
             thread.join(LONGEST_WAIT)
