@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 
 import uvicorn
@@ -79,7 +80,8 @@ class ServerProcess(Process):
         while True:
             self.child_conn.recv()
             turned = threading.Event()
-            server.loop.call_soon_threadsafe(turned.set)
+            with suppress(RuntimeError):  # the loop has ended, and so does the process
+                server.loop.call_soon_threadsafe(turned.set)
             turned.wait()
             self.child_conn.send(True)
 
