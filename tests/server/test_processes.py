@@ -21,7 +21,7 @@ from app.server.shared import Shared
 from app.settings import Settings
 from app.store.run_store import RunStore
 from tests.api.test_metrics import NAMES, scrape
-from tests.support.processes import children, each, stopped, wait_for_processes
+from tests.support.processes import Process, children, each, supervisor, wait_for_processes
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 from tests.support.servers import server_process
 
@@ -29,35 +29,34 @@ pytestmark = pytest.mark.slow
 
 TEXT = {"prompt": "the ", "length": 40, "seed": 7, "temperature": 0.8}
 LONG = {"max_length": 3_000_000, "deadline_seconds": 600, "watch_seconds": 60}
-Clients = list[httpx.Client]
+Pair = list[Process]
 
 
 @pytest.fixture(scope="module")
-def pair(trained_root: Path) -> Iterator[Clients]:
-    """A client for each of two processes over the finished runs; not for tests that change them."""
-    with server_process(trained_root, processes=2) as client, each(client) as clients:
-        clients[0].process = client.process  # type: ignore[attr-defined]
-        yield clients
+def pair(trained_root: Path) -> Iterator[Pair]:
+    """Each of two processes over the finished runs; not for tests that change them."""
+    with server_process(trained_root, processes=2) as client:
+        yield each(client)
 
 
 @pytest.mark.parametrize(
     "path",
     ["/", "/openapi.json", "/runs", "/loss-curve.svg?model=gru", "/loss-curve.png", "/samples", "/v1/models"],
 )
-def test_each_process_answers_with_the_same_bytes(pair: Clients, path: str):
+def test_each_process_answers_with_the_same_bytes(pair: Pair, path: str):
     first, second = (client.get(path, headers={"accept": "*/*"}) for client in pair)
     assert first.status_code == second.status_code == 200
     assert first.content == second.content
     assert first.headers.get("etag") == second.headers.get("etag")
 
 
-def test_each_process_writes_the_same_text(pair: Clients):
+def test_each_process_writes_the_same_text(pair: Pair):
     first, second = (client.post("/generate", json=TEXT).content for client in pair)
     assert first == second
     assert {client.get("/readyz").json()["model"] for client in pair} == {"gru@60"}
 
 
-def test_gradient_check_asked_of_both_processes_runs_once(pair: Clients):
+def test_gradient_check_asked_of_both_processes_runs_once(pair: Pair):
     def helpers() -> set[int]:
         return {helper for client in pair for helper in children(client.pid)}
 
@@ -69,10 +68,10 @@ def test_gradient_check_asked_of_both_processes_runs_once(pair: Clients):
     assert first["passed"] is True
 
 
-def test_picture_drawn_by_one_process_is_used_by_the_other(pair: Clients):
+def test_picture_drawn_by_one_process_is_used_by_the_other(pair: Pair):
     pictures = [client.get("/loss-curve.svg?model=classic&theme=dark").content for client in pair]
     assert pictures[0] == pictures[1]
-    [shared] = shared_folders(pair[0].process.pid)
+    [shared] = shared_folders(supervisor(pair[0].pid))
     assert pictures[0] in {path.read_bytes() for path in (shared / "pictures").iterdir()}
 
 
@@ -87,7 +86,7 @@ def shared_folders(pid: int) -> list[Path]:
     return sorted(found)
 
 
-def test_metrics_of_any_process_are_the_sum_of_all(pair: Clients):
+def test_metrics_of_any_process_are_the_sum_of_all(pair: Pair):
     before = scrape(pair[0])
     for client, length in zip(pair, (30, 40), strict=True):
         client.post("/generate", json=TEXT | {"length": length}).raise_for_status()
@@ -115,12 +114,17 @@ def resident(pid: int) -> int:
 
 
 def test_text_being_written_by_one_process_is_in_the_metrics_of_the_other(trained: RunStore):
-    with server_process(trained.root, processes=2, grace_seconds=0, **LONG) as client, each(client) as pair:
+    with server_process(trained.root, processes=2, grace_seconds=0, **LONG) as client:
+        pair = each(client)
         with pair[0].stream("POST", "/generate", json={"length": 3_000_000, "stream": True}) as answer:
             next(answer.iter_lines())
-            wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 1, "the other one shows it")
-            assert scrape(pair[1])["batch_size", ""] == 1
-            assert scrape(pair[1])["backlog_characters", ""] > 0
+
+            def shown() -> bool:
+                values = scrape(pair[1])
+                running, batch = values["num_requests_running", ""], values["batch_size", ""]
+                return running == batch == 1 and values["backlog_characters", ""] > 0
+
+            wait_until(shown, "the other one shows it")
         wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 0, "its end is seen too")
         pids, before = [one.pid for one in pair], scrape(pair[1])["generation_tokens_total", ""]
         assert before > 0
@@ -132,12 +136,13 @@ def test_text_being_written_by_one_process_is_in_the_metrics_of_the_other(traine
 
 
 def test_changes_through_one_process_are_seen_by_the_other(trained: RunStore):
-    with server_process(trained.root, processes=2) as client, each(client) as (first, second):
+    with server_process(trained.root, processes=2) as client:
+        first, second = each(client)
         made = first.post("/runs?name=mine&steps=50", content=small_text().encode())
         assert made.status_code == 202, made.text
         assert second.get("/runs/mine").json()["state"] == "queued"
         assert "mine" in second.get("/runs").text
-        assert second.patch("/runs/mine", json={"action": "pause"}).json()["state"] == "paused"
+        assert second.request("PATCH", "/runs/mine", json={"action": "pause"}).json()["state"] == "paused"
         assert first.get("/runs/mine").json()["state"] == "paused"
         assert first.post("/runs/gru/keep", json={"step": 40}).status_code == 200
         assert second.post("/runs/gru/keep", json={"step": 60}).json()["kept"] == 2
@@ -158,10 +163,10 @@ def test_changes_through_one_process_are_seen_by_the_other(trained: RunStore):
             == texts[1]
             == first.post("/generate", json=TEXT | {"model": "classic@60"}).json()["text"]
         )
-        assert first.delete("/runs/copied").status_code == 200
+        assert first.request("DELETE", "/runs/copied").status_code == 200
         assert second.get("/runs/copied").status_code == 404
         assert second.post("/generate", json=TEXT | {"model": "copied@60"}).status_code == 404
-        assert second.delete(f"/v1/files/{file}").status_code == 200
+        assert second.request("DELETE", f"/v1/files/{file}").status_code == 200
         assert first.get(f"/v1/files/{file}").status_code == 404
 
 
@@ -169,25 +174,26 @@ def test_rate_limit_is_that_of_the_service(trained: RunStore):
     settings = {"rate_limit": "5/hour", "api_keys": "ann:s3cret,bob:hunter2"}
     with server_process(trained.root, processes=2, **settings) as client:
         with_keys(client, "ann")
-        with each(client) as pair:
-            statuses = [pair[at % 2].post("/generate", json=TEXT).status_code for at in range(3)]
-            statuses += [pair[1].post("/generate", json=TEXT | {"n": 2}).status_code]
-            assert statuses == [200] * 4
-            refused = [one.post("/generate", json=TEXT) for one in pair]
-            assert [answer.status_code for answer in refused] == [429, 429]
-            assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
-            with_keys(pair[0], "bob")
-            assert pair[0].post("/generate", json=TEXT).status_code == 200
+        pair = each(client)
+        statuses = [pair[at % 2].post("/generate", json=TEXT).status_code for at in range(3)]
+        statuses += [pair[1].post("/generate", json=TEXT | {"n": 2}).status_code]
+        assert statuses == [200] * 4
+        refused = [one.post("/generate", json=TEXT) for one in pair]
+        assert [answer.status_code for answer in refused] == [429, 429]
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+        with_keys(pair[0], "bob")
+        assert pair[0].post("/generate", json=TEXT).status_code == 200
 
 
-def with_keys(client: httpx.Client, name: str) -> None:
+def with_keys(client: httpx.Client | Process, name: str) -> None:
     secret = {"ann": "s3cret", "bob": "hunter2"}[name]
     client.headers["authorization"] = f"Bearer {secret}"
 
 
 def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore):
     settings = {"max_uploads": 1, "max_streams": 1, "grace_seconds": 0} | LONG
-    with server_process(trained.root, processes=2, **settings) as client, each(client) as (first, second):
+    with server_process(trained.root, processes=2, **settings) as client:
+        first, second = each(client)
         body = {"length": 3_000_000, "stream": True}
         with first.stream("POST", "/generate", json=body) as answer:
             next(answer.iter_lines())
@@ -199,22 +205,21 @@ def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore
                 lambda: second.post("/generate", json=body | {"length": 5}).status_code == 200,
                 "the place of the killed process is free",
             )
-        host = client.base_url.host, client.base_url.port
-        pids = wait_for_processes(client, loads=3)
-        with socket.create_connection(host) as upload:
-            with stopped([pid for pid in pids if pid != second.pid]):
-                # half of an upload, to the second process
-                upload.sendall(b"POST /runs HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nhalf")
-                time.sleep(0.5)
-            answers = [httpx.post(f"{client.base_url}/runs", content=b"x") for _ in range(4)]
-            assert {answer.status_code for answer in answers} == {429}
+        pair = each(client, loads=3)
+        port = client.base_url.port
+        with socket.create_connection(("127.0.0.1", port)) as upload:
+            upload.sendall(b"POST /runs HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nhalf")
+            wait_until(lambda: pair[0].post("/runs", content=b"x").status_code == 429, "it has its place")
+            answers = [one.post("/runs", content=b"x") for one in pair]
+            assert [answer.status_code for answer in answers] == [429, 429]
+            assert "1 of 1 uploads are under way" in answers[0].text
 
 
-def streams_of(pair: Clients, length: int) -> tuple[list[threading.Thread], list[list[str]]]:
+def streams_of(pair: Pair, length: int) -> tuple[list[threading.Thread], list[list[str]]]:
     """A stream from each process in a thread of its own, all of them begun; their lines."""
     lines: list[list[str]] = [[] for _ in pair]
 
-    def read(client: httpx.Client, into: list[str]) -> None:
+    def read(client: Process, into: list[str]) -> None:
         try:
             with client.stream("POST", "/generate", json={"length": length, "stream": True}) as answer:
                 into.extend(answer.iter_lines())
@@ -234,7 +239,8 @@ def streams_of(pair: Clients, length: int) -> tuple[list[threading.Thread], list
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signal_drains_the_streams_of_all_processes(trained: RunStore, number: int):
     limits = {"max_length": 200_000, "grace_seconds": 60, "deadline_seconds": 60}
-    with server_process(trained.root, processes=2, **limits) as client, each(client) as pair:
+    with server_process(trained.root, processes=2, **limits) as client:
+        pair = each(client)
         threads, lines = streams_of(pair, 60_000)
         [shared] = shared_folders(client.process.pid)
         # or Ctrl-C in a terminal would reach them too, and be the second signal
@@ -254,7 +260,8 @@ def alive(pid: int) -> bool:
 
 def test_second_interrupt_ends_all_processes_immediately(trained: RunStore):
     limits = {"max_length": 3_000_000, "grace_seconds": 60, "deadline_seconds": 60}
-    with server_process(trained.root, processes=2, **limits) as client, each(client) as pair:
+    with server_process(trained.root, processes=2, **limits) as client:
+        pair = each(client)
         threads, lines = streams_of(pair, 3_000_000)
         began = time.monotonic()
         client.process.send_signal(signal.SIGINT)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from tests.api.test_metrics import scrape
 from tests.support.runs import LONGEST_WAIT, wait_until
+
+MOST_CONNECTIONS = 500
 
 
 def children(pid: int, program: bytes = b"multiprocessing.spawn") -> set[int]:
@@ -23,6 +25,11 @@ def children(pid: int, program: bytes = b"multiprocessing.spawn") -> set[int]:
             if int(parent) == pid and state != "Z" and program in (path / "cmdline").read_bytes():
                 found.add(int(path.name))
     return found
+
+
+def supervisor(pid: int) -> int:
+    """The process that has started `pid`."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def wait_for_processes(client: httpx.Client, count: int = 2, loads: int = 2) -> list[int]:
@@ -40,33 +47,62 @@ def wait_for_processes(client: httpx.Client, count: int = 2, loads: int = 2) -> 
     return sorted(children(client.process.pid))
 
 
-@contextlib.contextmanager
-def stopped(pids: list[int]) -> Iterator[None]:
-    """The processes stand still in the block; short, or their supervisor replaces them."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+def has_accepted(pid: int, port: int) -> bool:
+    """Whether the process has the connection that comes from the port `port` of this machine."""
+    sockets = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == port:
+            sockets.add(f"socket:[{fields[9]}]")
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(path) in sockets:
+                return True
+    return False
 
 
-@contextlib.contextmanager
-def each(client: httpx.Client) -> Iterator[list[httpx.Client]]:
-    """Clients with a connection to the first, second, … of the server processes, which they keep."""
-    pids = wait_for_processes(client)
-    with contextlib.ExitStack() as stack:
-        clients = []
-        for pid in pids:
-            # one connection, used again by each request
-            limits = httpx.Limits(max_connections=1, keepalive_expiry=None)
-            other = httpx.Client(
-                base_url=client.base_url, headers=client.headers, timeout=LONGEST_WAIT, limits=limits
-            )
-            clients.append(stack.enter_context(other))
-            with stopped([other for other in pids if other != pid]):
-                assert other.get("/healthz").status_code == 200
-            other.pid = pid  # type: ignore[attr-defined]
-        yield clients
+class Process:
+    """One server process of those behind the address of `client`: each request is sent to that one."""
+
+    def __init__(self, client: httpx.Client, pid: int) -> None:
+        self.base_url, self.headers, self.pid = client.base_url, client.headers.copy(), pid
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[httpx.Client]:
+        """A client with a connection to it, which it uses for its next request."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(MOST_CONNECTIONS):
+                # the system chooses the process; the connections that others got stay open meanwhile
+                limits = httpx.Limits(max_connections=1, keepalive_expiry=None)
+                client = httpx.Client(
+                    base_url=self.base_url, headers=self.headers, timeout=LONGEST_WAIT, limits=limits
+                )
+                stack.enter_context(client)
+                with client.stream("GET", "/healthz") as answer:
+                    port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
+                    found = has_accepted(self.pid, port)
+                    answer.read()
+                if found:
+                    yield client
+                    return
+        raise AssertionError(f"process {self.pid} took none of {MOST_CONNECTIONS} connections")
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with self.connected() as client:
+            return client.request(method, path, **options)
+
+    @contextlib.contextmanager
+    def stream(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
+        with self.connected() as client, client.stream(method, path, **options) as answer:
+            yield answer
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+
+def each(client: httpx.Client, loads: int = 2) -> list[Process]:
+    """The first, second, … of the server processes, once all of them serve."""
+    return [Process(client, pid) for pid in wait_for_processes(client, loads=loads)]
