@@ -100,4 +100,6 @@ def handles(listener: socket.socket, processes: int = 1) -> list[socket.socket]:
     From a single one a busy server, whose turns are long, would take so few that the system's queue for them
     is full, and a health check waits for a minute behind it. Of several processes each takes its part.
     """
+    # else `dup` would make it block for all processes, whose event loops would then stand still in `accept`
+    listener.setblocking(False)
     return [listener, *(listener.dup() for _ in range(max(1, ACCEPTED // processes) - 1))]

@@ -16,6 +16,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import build_server
+from app.server.process import handles, listen
 from app.server.processes import ServerProcess
 from app.server.shared import Shared
 from app.settings import Settings
@@ -28,7 +29,9 @@ from tests.support.servers import server_process
 pytestmark = pytest.mark.slow
 
 TEXT = {"prompt": "the ", "length": 40, "seed": 7, "temperature": 0.8}
-LONG = {"max_length": 3_000_000, "deadline_seconds": 600, "watch_seconds": 60}
+LONG = {"max_length": 1_000_000, "deadline_seconds": 600}
+# more than is written in half a minute, or held between the server and a client that does not read
+STREAM = {"length": 1_000_000, "n": 16, "stream": True}
 Pair = list[Process]
 
 
@@ -116,13 +119,14 @@ def resident(pid: int) -> int:
 def test_text_being_written_by_one_process_is_in_the_metrics_of_the_other(trained: RunStore):
     with server_process(trained.root, processes=2, grace_seconds=0, **LONG) as client:
         pair = each(client)
-        with pair[0].stream("POST", "/generate", json={"length": 3_000_000, "stream": True}) as answer:
-            next(answer.iter_lines())
+        with pair[0].stream("POST", "/generate", json=STREAM) as answer:
+            lines = answer.iter_lines()  # kept: without it the connection is closed
+            next(lines)
 
             def shown() -> bool:
                 values = scrape(pair[1])
                 running, batch = values["num_requests_running", ""], values["batch_size", ""]
-                return running == batch == 1 and values["backlog_characters", ""] > 0
+                return running == batch == 16 and values["backlog_characters", ""] > 0
 
             wait_until(shown, "the other one shows it")
         wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 0, "its end is seen too")
@@ -194,15 +198,16 @@ def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore
     settings = {"max_uploads": 1, "max_streams": 1, "grace_seconds": 0} | LONG
     with server_process(trained.root, processes=2, **settings) as client:
         first, second = each(client)
-        body = {"length": 3_000_000, "stream": True}
-        with first.stream("POST", "/generate", json=body) as answer:
-            next(answer.iter_lines())
-            refused = second.post("/generate", json=body | {"length": 5})
+        short = {"length": 5, "stream": True}
+        with first.stream("POST", "/generate", json=STREAM) as answer:
+            lines = answer.iter_lines()  # kept: without it the connection is closed
+            next(lines)
+            refused = second.post("/generate", json=short)
             assert refused.status_code == 429
             assert "1 of 1 streams are open" in refused.text
             os.kill(first.pid, signal.SIGKILL)
             wait_until(
-                lambda: second.post("/generate", json=body | {"length": 5}).status_code == 200,
+                lambda: second.post("/generate", json=short).status_code == 200,
                 "the place of the killed process is free",
             )
         pair = each(client, loads=3)
@@ -338,6 +343,16 @@ def test_processes_end_when_their_supervisor_is_killed(trained: RunStore):
         client.process.kill()
         wait_until(lambda: not any(alive(pid) for pid in pids), "they end")
         wait_until(lambda: not shared.exists(), "their folder is removed")
+
+
+def test_socket_that_other_processes_accept_from_stays_non_blocking():
+    """One that blocks for a moment holds up each event loop that calls `accept` just then."""
+    with listen("127.0.0.1", 0) as listener:
+        listener.setblocking(False)
+        copy = socket.socket(fileno=os.dup(listener.fileno()))  # as a process gets it
+        for handle in handles(copy, 2):
+            assert not os.get_blocking(listener.fileno())
+            handle.close()
 
 
 def test_process_whose_event_loop_hangs_does_not_answer(trained_root: Path):
