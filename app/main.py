@@ -53,6 +53,7 @@ from app.server.auth import OPEN, ApiKeys, RateLimit, read_keys, read_limits
 from app.server.error_formats import Family, mark, respond
 from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, HeadAsGet, RequestContext
+from app.server.once import Once
 from app.server.origins import Origins
 from app.server.prefix import Prefix
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
@@ -96,6 +97,7 @@ ROUTES = (
 
 LOOK_SECONDS, LOOKS = 0.25, 256  # that one look at a watched run is good for; runs looked at
 READERS = 16  # texts read for their activations, or waiting for it
+PASSAGES = 512  # some hundred bytes each
 DOWNLOADS = 16  # exports and reports at once
 LARGE_ANSWERS = 64  # each may hold some megabytes of log-probabilities until it is read
 COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
@@ -228,6 +230,7 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
         renderer=Renderer(settings.plot_seconds, results("pictures")),
         gradchecks=GradientChecks(settings.gradcheck_seconds, results("gradchecks")),
         assets=Assets(settings.root_path.rstrip("/")),
+        passages=Once(PASSAGES),
         reading=CapacityLimiter(1),
         readers=Slots(READERS, "texts are being read for their activations", places("readers")),
         uploads=Slots(settings.max_uploads, "uploads are under way", places("uploads")),

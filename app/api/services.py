@@ -19,6 +19,7 @@ from app.errors import ModelNotFoundError
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
+from app.server.once import Once
 from app.settings import Settings
 from app.slots import Downloads, Slots, Watchers
 from app.store.checkpoints import parse_model_name
@@ -51,6 +52,7 @@ class Services:
     renderer: Renderer
     gradchecks: GradientChecks
     assets: Assets
+    passages: Once
     reading: CapacityLimiter
     readers: Slots
     uploads: Slots

@@ -119,19 +119,17 @@ class Beginnings(BaseModel):
     )
 
 
-class WordsRequest(BaseModel):
-    """A passage whose words are looked up in the text of a run."""
+class PassageInfo(BaseModel):
+    """A passage that a checkpoint wrote, and how many of its words are real."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    text: str = Field(max_length=10_000, examples=["To know thee think, my lord that whock"])
-
-
-class WordCount(BaseModel):
-    """The words of a passage."""
-
-    run: str
-    words: int
+    model: str = Field(description="The checkpoint, as `run@step`.")
+    step: int
+    digest: str = Field(description="sha256 of the checkpoint.")
+    prompt: str = Field(description="The first of the run's beginnings.")
+    text: str = Field(description="What was written, without the prompt.")
+    words: int = Field(
+        description="Whole words in this passage and three others; 0 for a run without a text."
+    )
     real: int = Field(description="Of them, those that occur in the text of the run.")
 
 
