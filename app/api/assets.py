@@ -51,7 +51,10 @@ class Assets:
 
     def __init__(self, root: str = "") -> None:
         self.root = root
-        self.own = _read({name: file for name, file in _walk(files("app") / "web") if name.endswith(KINDS)})
+        web = _walk(files("app") / "web")
+        self.own = _read(
+            {name: file for name, file in web if name.endswith(KINDS) and not name.startswith("templates/")}
+        )
         swagger = _folder_of("fastapi-offline", "fastapi_offline/static")
         plotting = _folder_of("youplot", "youplot/vendor")
         self._by_name = (

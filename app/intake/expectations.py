@@ -163,7 +163,7 @@ def queue_of(store: RunStore) -> Queue:
         and ((status := run.standing).state in ("queued", "training") or status.retry_at is not None)
     ]
     slower = next((_slowness(run, status) for run, status in before if status.characters_per_second), 1.0)
-    return Queue(len(before), sum(_seconds_left(run, status, slower) for run, status in before))
+    return Queue(len(before), sum(seconds_left(run, status, slower) for run, status in before))
 
 
 def _slowness(run: Run, status: Status) -> float:
@@ -171,7 +171,8 @@ def _slowness(run: Run, status: Status) -> float:
     return expected_speed(run.config, USUAL_CHARACTERS) / (status.characters_per_second or math.inf)
 
 
-def _seconds_left(run: Run, status: Status, slower: float) -> float:
+def seconds_left(run: Run, status: Status, slower: float = 1.0) -> float:
+    """About how long the rest of a run takes, once it is its turn."""
     if status.state == "training" and status.expected_end is not None:
         return max(0.0, status.expected_end - time.time())
     seconds = expected_seconds(run.config, USUAL_CHARACTERS) * (1.0 - status.fraction)

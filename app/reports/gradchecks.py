@@ -32,6 +32,7 @@ from model.network import Network, NetworkConfig
 Method = Literal["centred", "complex-step"]
 
 ASSIGNMENT = "assignment"
+ORDER = ("layer0.W", "V", "layer0.U", "layer0.b", "c")  # the assignment's, of a network of one layer
 ELEMENTS = 100  # compared of each tensor of other networks than that, which would take minutes whole
 LONGEST = (
     25  # characters that a checkpoint is checked on, as many as the assignment's; longer ones take longer
@@ -123,8 +124,8 @@ def run_check(name: str, task: CheckTask) -> Report:
     with threadpool_limits(1):
         problem = build_problem(task)
         results = check(problem, task.method, elements=None if problem.assignment else ELEMENTS)
-        parameters = [describe(result) for result in results]
-    network = problem.network.config
+        network = problem.network.config
+        parameters = in_order([describe(result) for result in results], network.layers)
     return Report(
         model=name,
         method=task.method,
@@ -137,6 +138,13 @@ def run_check(name: str, task: CheckTask) -> Report:
         seconds=round(time.perf_counter() - began, 2),
         parameters=parameters,
     )
+
+
+def in_order(parameters: list[dict[str, Any]], layers: int) -> list[dict[str, Any]]:
+    """The rows of a network of one layer in the assignment's order, the others after them."""
+    if layers > 1:
+        return parameters
+    return sorted(parameters, key=lambda row: (*ORDER, row["name"]).index(row["name"]))
 
 
 def build_problem(task: CheckTask) -> GradientProblem:

@@ -153,7 +153,7 @@ def inlined(picture: bytes) -> str:
 
 def style() -> str:
     """The page's style sheet, which is part of it."""
-    return (files("app") / "web" / "report.css").read_text(encoding="utf-8")
+    return (files("app") / "web" / "templates" / "report.css").read_text(encoding="utf-8")
 
 
 def policy() -> str:

@@ -1,10 +1,10 @@
 // Shows the OpenAPI document with Swagger UI.
 
+import { darkScheme } from "./dom.js";
 import { ROOT } from "./http.js";
 
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const theme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-dark.addEventListener("change", theme);
+const theme = () => document.documentElement.classList.toggle("dark-mode", darkScheme.matches);
+darkScheme.addEventListener("change", theme);
 theme();
 window.SwaggerUIBundle({
 	url: `${ROOT}/openapi.json`,

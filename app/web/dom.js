@@ -8,6 +8,16 @@ export function setText(id, text) {
 	at(id).textContent = text;
 }
 
+export const on = (id, event, handler) => at(id).addEventListener(event, handler);
+
+// Calls `handler` in place of what a browser does when a form is submitted.
+export function onSubmit(form, handler) {
+	form.addEventListener("submit", (event) => {
+		event.preventDefault();
+		handler(event);
+	});
+}
+
 // An element with its text, its attributes, and its children.
 export function create(tag, attributes = {}, ...children) {
 	const element = document.createElement(tag);
@@ -24,6 +34,37 @@ export function create(tag, attributes = {}, ...children) {
 export function fillRows(body, rows) {
 	const cell = (value) => create("td", { class: value?.className }, value?.text ?? value);
 	body.replaceChildren(...rows.map((cells) => create("tr", {}, ...cells.map(cell))));
+}
+
+// The options of a field, as [value, label]. What is chosen stays chosen, if it is still among them; options change
+// only where they must, as the list may be open.
+export function setOptions(select, options) {
+	const before = select.value;
+	while (select.options.length > options.length) select.lastElementChild.remove();
+	for (const [index, [value, label]] of options.entries()) {
+		const option = select.options[index] ?? select.appendChild(new Option("", value));
+		if (option.value !== value) option.value = value;
+		if (option.text !== label) option.text = label;
+	}
+	if (select.value === before) return;
+	select.value = before;
+	if (select.selectedIndex < 0) select.selectedIndex = 0;
+}
+
+// A line break in a field submits its form; with the shift key it is one.
+export function submitOnEnter(field) {
+	field.addEventListener("keydown", (event) => {
+		if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+		event.preventDefault();
+		field.form.requestSubmit();
+	});
+}
+
+// A file for the person to keep.
+export function download(blob, name) {
+	const link = create("a", { href: URL.createObjectURL(blob), download: name });
+	link.click();
+	window.setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 export const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");

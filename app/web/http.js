@@ -5,6 +5,13 @@ export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "
 
 const KEY = "charloom.key";
 
+// The loss curve of a run, with about so many points, and the samples of its training.
+export const curveOf = (name, points) => getJson(`/loss-curve.json?model=${encodeURIComponent(name)}&points=${points}`);
+export const samplesOf = async (name) => (await getJson(`/samples?model=${encodeURIComponent(name)}`)).samples;
+
+// The address of a run, below the server's root.
+export const runUrl = (name) => `/runs/${encodeURIComponent(name)}`;
+
 // A header holds bytes: those of the key in UTF-8.
 const asBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
@@ -16,11 +23,6 @@ export function credentials() {
 export function useKey(key) {
 	if (key) sessionStorage.setItem(KEY, key);
 	else sessionStorage.removeItem(KEY);
-}
-
-// Dispatches "key-refused" when the server wants another key: a page with a field for keys listens.
-function refused(message) {
-	document.dispatchEvent(new CustomEvent("key-refused", { detail: message }));
 }
 
 // The answer, or an Error with `status` (0: no answer), `code`, `details` and `retryAfter` in seconds.
@@ -35,12 +37,13 @@ export async function call(url, options = {}) {
 	}
 	if (response.ok) return response;
 	const { error } = await response.json().catch(() => ({}));
-	const message = error ? error.message : response.statusText;
-	if (response.status === 401 || response.status === 403) refused(message);
+	const message = error?.message ?? response.statusText;
+	// the server wants another key: a page with a field for keys listens
+	if ([401, 403].includes(response.status)) document.dispatchEvent(new CustomEvent("key-refused", { detail: message }));
 	throw Object.assign(new Error(message), {
 		status: response.status,
-		code: error ? error.code : "",
-		details: error ? error.details : [],
+		code: error?.code,
+		details: error?.details ?? [],
 		retryAfter: Number(response.headers.get("retry-after")) || 0,
 	});
 }
@@ -58,7 +61,7 @@ export function post(url, body, options = {}) {
 	});
 }
 
-// Sends a request again while the server is busy, a few times; `waiting(seconds)` counts down meanwhile.
+// Sends a request again while the server is busy, a few times; `waiting(words)` says so, and counts down.
 export async function patiently(work, waiting, signal) {
 	for (let tries = 0; ; tries += 1) {
 		try {
@@ -66,7 +69,7 @@ export async function patiently(work, waiting, signal) {
 		} catch (error) {
 			if (error.status !== 429 || tries === 5) throw error;
 			for (let seconds = Math.min(Math.ceil(error.retryAfter) || 1, 60); seconds > 0; seconds -= 1) {
-				waiting(seconds);
+				waiting(`The server is busy; trying again in ${seconds} s …`);
 				await new Promise((resolve) => window.setTimeout(resolve, 1000));
 				signal?.throwIfAborted();
 			}

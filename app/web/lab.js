@@ -6,6 +6,33 @@ import { getJson } from "./http.js";
 export const isBusy = (run) => run.state === "training" || run.state === "queued";
 export const isTraining = (run) => run.state === "training" && !run.stale;
 
+export const secondsLeft = (run) =>
+	run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : (run.seconds_left ?? 0);
+
+// Whether a worker takes `one` before `other`: what trains goes on, then the higher priority, then the older run.
+function isBefore(one, other) {
+	if (one.state === "training") return true;
+	if (one.priority !== other.priority) return one.priority > other.priority;
+	return lab.runs.indexOf(one) < lab.runs.indexOf(other);
+}
+
+// The group that a run is trained apart as a member of, if that is here: it is shown in its place.
+export const groupOf = (run) => run.group && lab.run(run.group);
+
+// The place of a queued run in the queue, and in how many seconds about it starts if as many go on training as now.
+export function placeOf(run) {
+	const before = lab.runs.filter((other) => other.name !== run.name && isBusy(other) && !groupOf(other) && isBefore(other, run));
+	before.sort((one, other) => (isBefore(one, other) ? -1 : 1));
+	const free = before.filter(isTraining).map(secondsLeft); // when each worker is
+	for (const other of before) {
+		if (isTraining(other)) continue;
+		free.sort((one, other) => one - other);
+		free[0] += other.seconds_left;
+	}
+	const queued = before.filter((other) => other.state === "queued").length;
+	return { place: queued + 1, seconds: free.length ? Math.min(...free) : null };
+}
+
 const PATIENCE = 10000; // milliseconds
 const listeners = [];
 let askedAt = 0;
@@ -51,14 +78,10 @@ export const lab = {
 		return lab.runs.find((run) => run.name === name);
 	},
 
-	serving() {
-		return lab.runs.find((run) => run.serving);
-	},
-
 	// The run that trains, or the newest; undefined without any.
 	automatic() {
 		const single = (run) => isTraining(run) && !run.parts.length; // a group has no curve until it is merged
-		return lab.runs.find(single) ?? lab.serving() ?? lab.runs.find(isBusy) ?? lab.runs.at(-1);
+		return [single, (run) => run.serving, isBusy].map((is) => lab.runs.find(is)).find(Boolean) ?? lab.runs.at(-1);
 	},
 
 	// The run that all views are about.
@@ -67,7 +90,6 @@ export const lab = {
 	},
 
 	async refresh() {
-		const answered = lab.answers;
 		try {
 			askedAt = Date.now();
 			lab.runs = (await getJson("/runs")).runs;
@@ -81,7 +103,6 @@ export const lab = {
 			lab.refusal = lab.answers ? error.message : "";
 		}
 		lab.notify();
-		if (lab.answers && !answered) document.dispatchEvent(new Event("server-back"));
 	},
 
 	// Whether a run waits although nothing has trained for longer than a worker needs to begin.

@@ -1,13 +1,10 @@
-// The views of the page: which of them is shown, by the address.
+// The views of the page: which of them is shown, by the address, "#name?run=...".
 //
-// A view is a module below views/ that exports `view` with three functions, and a section of its name below
-// templates/views/. The module is loaded when its view is first opened.
+// A view is a section in templates/views/ and a module in views/, loaded when first opened, that exports `view`:
 //
-//   open(params)        its address was opened: `params` is what stands behind "?" in it, but for the run
-//   update(run, runs)   after open, and whenever runs have changed or another is chosen: while it is shown
-//   close()             another view is opened
-//
-// `run` is the one run that the whole page is about (undefined without any); `#name?run=...` chooses it.
+//   open(params)        its address was opened, with `params` after "?" besides the run; may be missing
+//   update(run, runs)   after open, and whenever runs have changed or another is chosen; `run` may be undefined
+//   close()             another view is opened; may be missing
 
 import { addressOf, parseAddress } from "./address.js";
 import { at } from "./dom.js";
@@ -22,7 +19,6 @@ const MODULES = {
 	proof: () => import("./views/proof.js"),
 	runs: () => import("./views/runs.js"),
 };
-const FORMER = { play: "write", train: "live" }; // names in links of earlier versions
 const links = document.querySelectorAll("[data-view]");
 
 let current = null; // the view that is shown, once its module is loaded
@@ -30,20 +26,20 @@ let name = ""; // its name
 
 async function follow() {
 	const { view: asked, params } = parseAddress();
-	const known = Object.hasOwn(MODULES, FORMER[asked] ?? asked);
+	const known = Object.hasOwn(MODULES, asked);
 	if (!known && name) return; // the skip link
-	const view = known ? (FORMER[asked] ?? asked) : "live";
+	const view = known ? asked : "live";
 	const { run, ...more } = params;
 	if (run !== undefined) lab.chosen = run;
 	if (view !== name) {
-		current?.close();
+		current?.close?.();
 		current = null;
 		reveal(view);
 		const module = await MODULES[view]();
 		if (view !== name) return; // another was opened meanwhile
 		current = module.view;
-		current.open(more);
-	} else if (Object.keys(more).length) current?.open(more);
+		current.open?.(more);
+	} else if (Object.keys(more).length) current?.open?.(more);
 	update();
 }
 

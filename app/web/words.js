@@ -6,6 +6,14 @@ export function number(value, digits = 3) {
 }
 
 export const percent = (share) => `${Math.round(100 * share)}%`;
+export const percentDone = (run) => `${Math.floor(100 * run.fraction)}%`;
+
+// The probability of a logarithm.
+export function chance(logprob) {
+	const share = 100 * Math.exp(logprob);
+	if (share >= 99.95) return "100%";
+	return share < 0.1 ? "<0.1%" : `${share.toFixed(1)}%`;
+}
 
 export function exponential(value) {
 	if (value === null) return "–";
@@ -14,14 +22,8 @@ export function exponential(value) {
 
 export function duration(seconds) {
 	if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+	if (seconds >= 5400) return `${number(seconds / 3600, 1)} h`;
 	return `${number(seconds / 60, seconds < 600 && seconds % 60 ? 1 : 0)} min`;
-}
-
-// The last held-out loss of a run, with the step at which it was measured where the run is further on.
-export function heldOut(run, digits = 3) {
-	const step = run.validation_step ?? run.step;
-	const loss = number(run.validation_loss, digits);
-	return run.validation_loss === null || step === run.step ? loss : `${loss} at step ${number(step, 0)}`;
 }
 
 export const cellName = (name) => (name === "elman" ? "Elman" : name.toUpperCase());
@@ -33,7 +35,7 @@ export function sizes({ cell, hidden, layers, members }) {
 
 export function stateOf(run) {
 	if (run.stale) return "worker silent";
-	return run.state === "training" ? `learning, ${Math.floor(100 * run.fraction)}%` : run.state;
+	return run.state === "training" ? `learning, ${percentDone(run)}` : run.state;
 }
 
 // The name of a character that cannot be seen.

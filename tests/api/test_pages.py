@@ -162,12 +162,16 @@ def test_assets_are_compressed_if_the_client_accepts_gzip(client: httpx.Client):
     assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
 
 
+def test_own_assets_are_less_than_130_kb():
+    assert sum(len(asset.content) for asset in Assets().own.values()) < 130_000
+
+
 def test_page_loads_less_than_60_kb_of_our_own(client: httpx.Client):
     own = Assets().own
     found = page(client, "/")
     loaded = {url.split("/", 3)[3] for url in found.values("src") + found.values("href") if "/assets/" in url}
     names = imported(own, "index.js") | (loaded & set(own))
-    assert {"live.css", "views/runs.js", "icon.svg"} <= names
+    assert {"page.css", "views/runs.js", "icon.svg"} <= names
     assert sum(len(own[name].compressed) for name in names) < 60_000
 
 

@@ -24,8 +24,8 @@ def growing(tmp_path: Path) -> RunStore:
 
 def steps(page: Page) -> int:
     """Updates of the run that Curves shows."""
-    text = (page.locator("#curves-step").text_content() or "").split(" ")[0]
-    return int(text.replace(",", "") or -1)
+    found = re.search(r"([\d,]+) of [\d,]+ updates", page.locator("#curves-now").text_content() or "")
+    return int(found[1].replace(",", "")) if found else -1
 
 
 @pytest.mark.slow
@@ -37,9 +37,9 @@ def test_curve_grows_while_the_worker_trains(opened, tmp_path):
         expect(page.locator("#curves-empty")).to_be_visible()
         with worker_process(store):
             expect(page.locator("#curves-chart canvas")).to_be_visible()
-            expect(page.locator("#curves-state")).to_have_text("training")
-            step = page.locator("#curves-step").text_content() or ""
-            expect(page.locator("#curves-step")).not_to_have_text(step)
+            expect(page.locator("#curves-now")).to_contain_text("growing · learning")
+            last = page.locator("#curves-legend td").nth(1)
+            expect(last).not_to_have_text(last.text_content() or "")
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_curve_continues_after_a_restart_of_the_server(opened, growing):
         before, count = steps(page), len(asked)
         with server_process(growing.root, at=port):
             expect(page.locator("#banner")).to_be_hidden()
-            expect(page.locator("#curves-step")).not_to_have_text(re.compile(f"^{before:,} "))
+            expect(page.locator("#curves-now")).not_to_contain_text(f"{before:,} of")
             assert steps(page) > before
             places = [request.headers.get("last-event-id") for request in asked[count:]]
             assert places
@@ -70,14 +70,14 @@ def test_run_is_followed_by_events_instead_of_polling(opened, growing):
         page = opened(f"{client.base_url}#curves", expected=LOST)
         expect(page.locator("#curves-chart canvas")).to_be_visible()
         client.patch("/runs/growing", json={"action": "pause"})  # no more checkpoints, which are asked for
-        expect(page.locator("#curves-state")).to_have_text("paused")
+        expect(page.locator("#curves-now")).to_contain_text("growing · paused")
         client.patch("/runs/growing", json={"action": "resume"})
-        expect(page.locator("#curves-state")).to_have_text("training")
+        expect(page.locator("#curves-now")).to_contain_text("growing · learning")
         # frames of the stream alone move the numbers, also where nothing else is answered any more
         page.route(re.compile(r"/runs$|/loss-curve|/samples"), lambda route: route.abort())
         step = steps(page)
         page.wait_for_function(
-            "before => Number(document.getElementById('curves-step').textContent.split(' ')[0]"
+            "before => Number(/([\\d,]+) of/.exec(document.getElementById('curves-now').textContent)[1]"
             ".replaceAll(',', '')) > before + 2",
             arg=step,
         )

@@ -3,7 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
+from app.training.trainer import train_run
 from tests.support.browser import write
+from tests.support.runs import gru_like, small_text
 
 
 @pytest.mark.slow
@@ -39,7 +41,37 @@ def test_text_of_write_can_be_inspected(client, opened):
 def test_cell_is_shown_with_its_equations(client, opened):
     page = opened(f"{client.base_url}#inside?run=gru")
     page.click("#inside-cell summary")
-    expect(page.locator("#inside-cell svg")).to_be_visible()
-    expect(page.locator("#inside-equations")).to_contain_text("h = (1 − z) · n + z · h'")
+    cell = page.locator("#inside-cell [data-cell]:visible")
+    expect(cell).to_contain_text("h = (1 − z) · n + z · h′")
+    expect(cell.locator("svg")).to_be_visible()
     page.select_option("#run", "classic")
-    expect(page.locator("#inside-equations")).to_contain_text("h = tanh(x U + b + h' W)")
+    expect(cell).to_contain_text("h = tanh(x U + b + h′ W)")
+    expect(cell.locator("svg")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
+    config = gru_like(members=2, steps=20)
+    train_run(trained.create("pair", config, small_text(), "small.txt"), lambda: False)
+    client = serving(trained.root)
+    page = opened(f"{client.base_url}#inside?run=pair")
+    page.get_by_text("A hidden unit").click()
+    page.fill("#inside-form [name=network]", "2")
+    page.fill("#inside-form [name=unit]", "3")
+    page.click("#inside-form [type=submit]")
+    expect(page.locator("#inside-made")).to_have_text("pair@20, network 2, unit 3")
+    page.fill("#inside-prompt", "the cat")
+    page.click("#inside-form [type=submit]")
+    page.focus("#inside-text")
+    page.keyboard.press("End")
+    asked = {"model": "pair", "text": "the cat", "unit": config.hidden + 3}
+    value = client.post("/activations", json=asked).json()["values"][-1]
+    expect(page.locator("#inside-detail")).to_have_text(f"After “t” the unit gives {value:.2f}.")
+
+
+def test_r_is_explained_on_focus(client, opened):
+    page = opened(f"{client.base_url}#inside?run=gru")
+    page.get_by_text("A hidden unit").click()
+    page.click("#inside-form [type=submit]")
+    page.locator("#inside-followers dfn").focus()
+    expect(page.get_by_role("tooltip")).to_contain_text("Correlation, measured on the second half")

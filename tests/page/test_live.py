@@ -146,7 +146,7 @@ def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
 def test_word_is_explained_on_focus(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-text")).not_to_be_empty()
-    page.focus("[data-term=wavers]")
+    page.get_by_text("wavers between").focus()
     expect(page.get_by_role("tooltip")).to_contain_text("e to the power of the loss")
     page.keyboard.press("Escape")
     expect(page.locator("#tip")).to_be_hidden()

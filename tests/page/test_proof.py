@@ -23,13 +23,14 @@ def test_proof_names_the_parameters_and_explains_the_limit(client, opened):
     names = page.locator("#proof-rows .name")
     expect(names).to_have_text(
         [
-            "U",
             "W",
-            "b",
             "V",
+            "U",
+            "b",
             "c",
             "initial state",
         ]
     )
     expect(page.locator("#proof-progress")).to_be_hidden()
-    expect(page.locator("#proof-shown")).to_contain_text("The limit is what it must stay below")
+    expect(page.locator("#proof")).to_contain_text("Limit: what it must stay below.")
+    expect(page.get_by_role("link", name="The derivation")).to_have_attribute("href", "/derivation")

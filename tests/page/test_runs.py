@@ -1,5 +1,6 @@
 """Runs in a real browser: steered, forked, kept, deleted, imported."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_run_is_paused_resumed_and_stopped(opened, store: RunStore):
 @pytest.mark.slow
 def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunStore, tmp_path):
     with server_process(trained.root) as client:
-        page = opened(f"{client.base_url}#runs", expected=f"{LOST}|409")
+        page = opened(f"{client.base_url}#runs", expected=LOST)
         press(page, "Fork", "gru")
         page.select_option("#fork-form [name=step]", "20")
         page.fill("#fork-form [name=name]", "again")
@@ -75,8 +76,7 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
         page.fill("#delete-name", "gr")
         expect(page.locator("#delete-yes")).to_be_disabled()
         page.fill("#delete-name", "gru")
-        page.click("#delete-yes")
-        expect(page.locator("#delete-what")).to_contain_text("only one that can be served")
+        expect(page.locator("#delete-what")).to_contain_text("No other network can be served then")
         page.click("#delete-yes")
         expect(page.locator("#runs-empty")).to_be_visible()
         assert not client.get("/runs").json()["runs"]
@@ -107,12 +107,37 @@ def test_waiting_run_shows_its_position_in_the_queue(opened, store: RunStore):
         store.create(name, gru_like(steps=1_000_000), small_text(), "small.txt")
     with server_process(store.root) as client:
         page = opened(f"{client.base_url}#runs", expected=LOST)
-        expect(state(page, "first")).to_have_text("waits for a worker")
-        expect(state(page, "second")).to_have_text("next, after first")
-        expect(state(page, "third")).to_have_text("waits, 2 runs before it")
+        for place, name in enumerate(("first", "second", "third"), 1):
+            expect(state(page, name)).to_have_text(f"number {place} in the queue, waits for a worker")
         press(page, "Put first", "third")
-        expect(state(page, "third")).to_have_text("waits for a worker")
-        expect(state(page, "second")).to_have_text("waits, 2 runs before it")
+        for place, name in enumerate(("third", "first", "second"), 1):
+            expect(state(page, name)).to_have_text(f"number {place} in the queue, waits for a worker")
+
+
+@pytest.mark.slow
+def test_every_waiting_run_shows_when_it_starts(opened, store: RunStore):
+    for name in ("first", "second", "third"):
+        store.create(name, gru_like(steps=0, minutes=20), small_text(), "small.txt")
+    with server_process(store.root) as client, worker_process(store):
+        page = opened(f"{client.base_url}#runs", expected=LOST)
+        expect(state(page, "first")).to_contain_text("learning")
+        expect(state(page, "second")).to_have_text(
+            re.compile(r"number 1 in the queue, starts in about (19|20) min")
+        )
+        expect(state(page, "third")).to_have_text(
+            re.compile(r"number 2 in the queue, starts in about (39|40) min")
+        )
+
+
+@pytest.mark.slow
+def test_networks_of_the_chosen_run_alone_are_listed(client, opened):
+    page = opened(f"{client.base_url}#write?run=classic")
+    options = page.locator("#write-form [name=model] option")
+    expect(options.first).to_have_text("newest (60)")
+    values = [option.get_attribute("value") for option in options.all()]
+    assert {value.split("@")[0] for value in values} == {"classic"}
+    page.select_option("#run", "gru")
+    expect(options.first).to_have_attribute("value", "gru")
 
 
 @pytest.mark.slow

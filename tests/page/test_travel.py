@@ -51,12 +51,6 @@ def test_refusal_is_not_in_the_box_of_the_network(client, opened):
 
 
 @pytest.mark.slow
-def test_address_with_a_step_opens_that_step(client, opened):
-    page = opened(f"{client.base_url}#travel?run=classic&step=20")
-    expect(page.locator("#travel-step")).to_contain_text("classic after 20 updates")
-
-
-@pytest.mark.slow
 def test_box_keeps_its_height_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")

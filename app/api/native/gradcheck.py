@@ -152,8 +152,10 @@ async def _picture(
     style: tuple[str, str],
 ) -> Response:
     rows = report.parameters
+    names = [row["name"].removeprefix("layer0." if report.layers == 1 else "") for row in rows]
     columns = [
-        [row[name] for row in rows] for name in ("name", "relative_error", "limit", "assignment_figure")
+        names,
+        *([row[name] for row in rows] for name in ("relative_error", "limit", "assignment_figure")),
     ]
     title = f"{report.model} · {NAMES[report.method]} · h = {report.step_size:g}"
     key = ("gradcheck", title, json.dumps(columns), format, *style)

@@ -20,6 +20,8 @@ from app.store.loss_curves import Curve
 
 JSON, HTML, SVG, PNG = "application/json", "text/html", "image/svg+xml", "image/png"
 
+TABLE_ROWS = 20
+
 router = APIRouter(tags=["training"])
 
 Points = Annotated[int, Query(ge=10, le=100_000, description="About how many points at most.")]
@@ -51,8 +53,10 @@ async def loss_curve(
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     if kind == HTML:
         runs = await run_in_threadpool(list_runs, services)
-        run = await run_in_threadpool(services.run, model)
-        response: Response = services.assets.page("loss-curve.html", run=run.name, runs=runs)
+        curve = await run_in_threadpool(_curve, services, model)
+        response: Response = services.assets.page(
+            "loss-curve.html", curve=curve, runs=runs, **_numbers(curve)
+        )
     elif kind == JSON:
         response = await _points(request, services, model, points)
     else:
@@ -125,6 +129,21 @@ async def _picture(
         ("loss-curve", curve.version, format, *style), "draw_loss_curve", thinned, format, *style
     )
     return picture_response(picture, media_type, tag)
+
+
+def _numbers(curve: Curve) -> dict[str, Any]:
+    """The newest value of each loss, and points for a table, newest first."""
+    newest: dict[str, Any] = dict.fromkeys(("smooth_loss", "summed_smooth_loss", "validation_loss"))
+    for point in curve.points:
+        newest |= {name: point[name] for name in newest if point.get(name) is not None}
+    measured = [point for point in curve.points if point.get("validation_loss") is not None]
+    rows = measured if len(measured) > 1 else curve.points
+    count = min(len(rows), TABLE_ROWS)
+    spread = [rows[round(place * (len(rows) - 1) / max(1, count - 1))] for place in range(count)]
+    return {
+        "newest": newest | {"measured": measured[-1]["step"] if measured else None},
+        "rows": spread[::-1],
+    }
 
 
 def _curve(services: Services, model: str | None) -> Curve:

@@ -12,10 +12,13 @@ from app.api.native.run_schemas import CheckpointInfo, RunInfo
 from app.api.services import Services
 from app.errors import RunFileError, RunNotFoundError
 from app.healthcheck import SILENT_SECONDS
+from app.intake.expectations import seconds_left
 from app.store.groups import standing_of
 from app.store.records import CheckpointEntry
 from app.store.run import Files, Run
 from model.config import PRESETS, RunConfig
+
+UNFINISHED = ("queued", "training", "paused")
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ def describe(services: Services, run: Run) -> RunInfo:
         fraction=status.fraction,
         seconds=status.seconds,
         expected_end=status.expected_end,
+        seconds_left=round(seconds_left(run, status), 1) if status.state in UNFINISHED else None,
         characters_per_second=status.characters_per_second,
         loss=status.loss,
         smooth_loss=status.smooth_loss,

@@ -50,6 +50,9 @@ class RunInfo(BaseModel):
     fraction: float = Field(description="The part that is done, 0 to 1.")
     seconds: float = Field(description="Training time so far.")
     expected_end: float | None
+    seconds_left: float | None = Field(
+        description="About how long the rest of its training takes, once it is its turn; null once it has ended."
+    )
     characters_per_second: float | None
     loss: float | None
     smooth_loss: float | None

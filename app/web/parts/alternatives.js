@@ -1,17 +1,12 @@
 // What else a character might have been: shown where one points at a text that a network has written.
 
 import { post } from "../http.js";
-import { visible } from "../words.js";
+import { chance, visible } from "../words.js";
 import { hideTip, showTip } from "./glossary.js";
 
 const LONGEST = 10000; // characters that are scored
 
 const scores = new WeakMap(); // element -> {text, promise of its score}
-
-const percent = (logprob) => {
-	const share = 100 * Math.exp(logprob);
-	return share < 0.1 ? "<0.1%" : `${share.toFixed(share < 10 ? 1 : 0)}%`;
-};
 
 async function scoreOf(element, model) {
 	const text = element.textContent;
@@ -24,11 +19,8 @@ async function scoreOf(element, model) {
 
 // The place of the character under a point: its number in the text, and where it is on the screen.
 function placeOf(element, x, y) {
-	const caret = document.caretPositionFromPoint?.(x, y);
-	const range = caret ? null : document.caretRangeFromPoint?.(x, y);
-	const node = caret?.offsetNode ?? range?.startContainer;
-	const offset = caret?.offset ?? range?.startOffset;
-	if (!node || node.nodeType !== Node.TEXT_NODE || !element.contains(node)) return null;
+	const { offsetNode: node, offset } = document.caretPositionFromPoint?.(x, y) ?? {};
+	if (node?.nodeType !== Node.TEXT_NODE || !element.contains(node)) return null;
 	const character = document.createRange();
 	for (const start of [offset, offset - 1]) {
 		if (start < 0 || start >= node.length) continue;
@@ -55,14 +47,17 @@ export function alternatives(container, modelOf) {
 		const mine = turn;
 		if (!place) return hideTip();
 		const score = await scoreOf(element, model).catch(() => null);
-		if (mine !== turn || !score?.top?.[place.index]) return;
-		const likely = Object.entries(score.top[place.index]).sort((one, other) => other[1] - one[1]);
+		const top = score?.top?.[place.index];
+		if (mine !== turn || !top) return;
 		const character = [...element.textContent][place.index];
-		const own = `“${visible(character)}” had ${percent(score.logprobs[place.index])}`;
-		const rest = likely
+		const rest = Object.entries(top)
 			.filter(([one]) => one !== character)
-			.map(([one, value]) => `“${visible(one)}” ${percent(value)}`);
-		showTip(place.box, `${own}. Instead: ${rest.slice(0, 4).join(", ")}`);
+			.sort(([, one], [, other]) => other - one)
+			.map(([one, value]) => `“${visible(one)}” ${chance(value)}`);
+		showTip(
+			place.box,
+			`“${visible(character)}” had ${chance(score.logprobs[place.index])}. Instead: ${rest.join(", ")}`,
+		);
 	});
 	container.addEventListener("pointerleave", () => {
 		turn += 1;

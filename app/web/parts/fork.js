@@ -1,7 +1,7 @@
 // Training on from a step of a run, with changed settings or another text.
 
-import { at, setText } from "../dom.js";
-import { getJson } from "../http.js";
+import { at, on, onSubmit, setOptions, setText } from "../dom.js";
+import { getJson, runUrl } from "../http.js";
 import { lab } from "../lab.js";
 import { number } from "../words.js";
 
@@ -13,11 +13,12 @@ export function fork(name) {
 	parent = name;
 	setText("fork-title", `Train on from ${name}`);
 	setText("fork-made", "");
-	// the best of several networks is kept merged, to be served: it cannot be trained on
-	const best = run.best && run.members === 1 ? [new Option("its best", "best")] : [];
-	const steps = [...run.checkpoints].reverse().map((step) => new Option(`after ${number(step, 0)} updates`, step));
-	form.step.replaceChildren(new Option("its newest", ""), ...best, ...steps);
 	form.reset();
+	// the best of several networks is kept merged, to be served: it cannot be trained on
+	const best = run.best && run.members === 1 ? [["best", "its best"]] : [];
+	const steps = [...run.checkpoints].reverse().map((step) => [step, `after ${number(step, 0)} updates`]);
+	setOptions(form.step, [["", "its newest"], ...best, ...steps]);
+	form.step.value = "";
 	form.name.placeholder = `${name}-fork`;
 	at("fork").showModal();
 }
@@ -27,24 +28,19 @@ async function start() {
 	for (const name of ["step", "name", "learning_rate"]) if (form[name].value) body.append(name, form[name].value);
 	if (form.amount.value) body.append(form.unit.value, form.amount.value);
 	for (const file of form.file.files) body.append("file", file);
-	at("fork-made").classList.remove("bad");
 	setText("fork-made", "sending …");
 	try {
-		const run = await getJson(`/runs/${encodeURIComponent(parent)}/fork`, { method: "POST", body });
+		const run = await getJson(`${runUrl(parent)}/fork`, { method: "POST", body });
 		at("fork").close();
-		setText(
-			"runs-made",
-			[`${run.name} waits for its turn.`, ...run.findings.map((finding) => `${finding.message}.`)].join(" "),
-		);
+		const findings = run.findings.map((finding) => ` ${finding.message}.`);
+		setText("runs-made", `${run.name} waits for its turn.${findings.join("")}`);
 		lab.now();
 	} catch (error) {
-		at("fork-made").classList.add("bad");
 		setText("fork-made", error.message);
 	}
 }
 
-form.addEventListener("submit", (event) => {
-	event.preventDefault();
+onSubmit(form, () => {
 	start();
 });
-at("fork-no").addEventListener("click", () => at("fork").close());
+on("fork-no", "click", () => at("fork").close());

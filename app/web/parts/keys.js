@@ -1,11 +1,11 @@
 // The field for the key that requests of this tab carry: shown when the server refuses one.
 
-import { at, setText } from "../dom.js";
+import { at, on, onSubmit, setText } from "../dom.js";
 import { useKey } from "../http.js";
 import { lab } from "../lab.js";
 
 document.addEventListener("key-refused", ({ detail: message }) => {
-	if (at("key").hidden || at("key-why").textContent !== message) setText("key-why", message);
+	if (at("key-why").textContent !== message) setText("key-why", message);
 	at("key").hidden = false;
 });
 
@@ -17,8 +17,7 @@ function use(key) {
 	lab.now();
 }
 
-at("key").addEventListener("submit", (event) => {
-	event.preventDefault();
+onSubmit(at("key"), () => {
 	use(at("key-field").value.trim());
 });
-at("key-forget").addEventListener("click", () => use(""));
+on("key-forget", "click", () => use(""));

@@ -1,6 +1,6 @@
 // One line on top of the page when something is wrong: no answer, no worker, a worker that fell silent.
 
-import { at, setText } from "../dom.js";
+import { at, on, setText } from "../dom.js";
 import { lab } from "../lab.js";
 import { number } from "../words.js";
 
@@ -27,4 +27,4 @@ function show() {
 }
 
 lab.onChange(show);
-at("banner-now").addEventListener("click", () => lab.now());
+on("banner-now", "click", () => lab.now());

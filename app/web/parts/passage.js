@@ -30,21 +30,18 @@ function changes(before, text) {
 }
 
 // The text in pieces, changed and unchanged by turns: [[characters, changed], …].
-export function pieces(before, text) {
+function pieces(before, text) {
 	const characters = [...text];
 	const changed = changes([...before], characters);
 	const found = [];
-	for (const [index, character] of characters.entries()) {
-		if (found.length && found.at(-1)[1] === changed[index]) found.at(-1)[0].push(character);
-		else found.push([[character], changed[index]]);
+	for (let start = 0, end = 0; start < characters.length; start = end) {
+		while (end < characters.length && changed[end] === changed[start]) end += 1;
+		const isNew = changed[start] || (found.length > 0 && end - start < LEAST);
+		const part = characters.slice(start, end).join("");
+		if (found.at(-1)?.[1] === isNew) found.at(-1)[0] += part;
+		else found.push([part, isNew]);
 	}
-	const joined = [];
-	for (const [part, isNew] of found) {
-		const counts = isNew || (joined.length > 0 && part.length < LEAST);
-		if (joined.length && joined.at(-1)[1] === counts) joined.at(-1)[0].push(...part);
-		else joined.push([[...part], counts]);
-	}
-	return joined.map(([part, isNew]) => [part.join(""), isNew]);
+	return found;
 }
 
 // Shows prompt and text in `element`; `before` is the text it showed, or null if there is nothing to compare with.
@@ -55,11 +52,8 @@ export function showPassage(element, prompt, text, before) {
 	for (const [part, isNew] of parts) nodes.push(isNew && share < REWRITTEN ? create("em", {}, part) : part);
 	element.classList.remove("rewritten");
 	if (share >= REWRITTEN) requestAnimationFrame(() => element.classList.add("rewritten")); // begins the animation again
-	element.replaceChildren(...nodes);
-}
-
-// Programs, tables and other text whose columns matter is shown in a face of even width.
-export function looksLikeColumns(text) {
+	// programs, tables and other text whose columns matter is shown in a face of even width
 	const signs = text.match(/[{}()[\]<>=;|\\/_\t]| {3,}/g)?.length ?? 0;
-	return signs > 0.04 * text.length;
+	element.classList.toggle("columns-matter", signs > 0.04 * text.length);
+	element.replaceChildren(...nodes);
 }

@@ -1,19 +1,15 @@
-// A text box that marks, in place, the characters that the chosen network has never seen, and those that are too many.
+// A text box that names the characters that the chosen network has never seen, and says when there are too many.
 
 import { create } from "../dom.js";
 import { lab } from "../lab.js";
 import { number, visible } from "../words.js";
 
 export class PromptBox {
-	// `note` says which they are, and offers to leave them out.
+	// `note` says what is wrong, and offers to mend it.
 	constructor(area, note, select) {
-		this.area = area;
-		this.note = note;
-		this.select = select;
-		this.backdrop = area.parentElement.querySelector(".marks");
+		Object.assign(this, { area, note, select });
 		this.unseen = new Map(); // run -> characters it refused
-		for (const event of ["input", "scroll"]) area.addEventListener(event, () => this.mark());
-		select.addEventListener("change", () => this.mark());
+		for (const element of [area, select]) element.addEventListener("input", () => this.check());
 	}
 
 	get run() {
@@ -23,58 +19,39 @@ export class PromptBox {
 	// Learns from a refusal; true if it was one for unseen characters.
 	refused(error) {
 		if (error.code !== "unknown_characters") return false;
-		const known = this.unseen.get(this.run) ?? new Set();
-		for (const { character } of error.details) known.add(character);
-		this.unseen.set(this.run, known);
-		this.mark();
+		const known = this.unseen.get(this.run) ?? [];
+		this.unseen.set(this.run, [...known, ...error.details.map(({ character }) => character)]);
+		this.check();
 		return true;
 	}
 
-	mark() {
-		const unseen = this.unseen.get(this.run) ?? new Set();
+	check() {
+		const characters = [...this.area.value];
 		const most = Number(this.area.dataset.most);
-		const parts = [];
-		const found = new Set();
-		let read = 0;
-		for (const character of this.area.value) {
-			read += 1;
-			if (read > most) break;
-			if (unseen.has(character)) {
-				found.add(character);
-				parts.push(create("mark", {}, character));
-			} else if (typeof parts.at(-1) === "string") parts[parts.length - 1] += character;
-			else parts.push(character);
+		const unseen = new Set(this.unseen.get(this.run));
+		const found = [...unseen].filter((character) => characters.includes(character));
+		const tooMany = characters.length - most;
+		this.note.hidden = tooMany <= 0 && !found.length;
+		if (tooMany > 0) {
+			const message = `At most ${number(most, 0)} characters can be read: ${number(tooMany, 0)} too many. `;
+			this.offer(message, "Cut them off", characters.slice(0, most));
+		} else if (found.length) {
+			const names = found.map((character) => `“${visible(character)}”`).join(", ");
+			const rest = characters.filter((character) => !unseen.has(character));
+			this.offer(`${this.run} has never seen ${names}. `, "Leave them out", rest);
 		}
-		const rest = [...this.area.value].slice(most);
-		if (rest.length) parts.push(create("mark", {}, rest.join("")));
-		// a line break at the very end would take no room
-		this.backdrop.replaceChildren(...parts, "\u200b");
-		this.backdrop.scrollTop = this.area.scrollTop;
-		this.note.hidden = found.size === 0 && rest.length === 0;
-		if (rest.length) {
-			const shorten = create(
-				"button",
-				{ type: "button", onclick: () => this.set([...this.area.value].slice(0, most).join("")) },
-				"Cut them off",
-			);
-			this.note.replaceChildren(
-				`At most ${number(most, 0)} characters can be read: ${number(rest.length, 0)} too many. `,
-				shorten,
-			);
-		}
-		if (found.size === 0 || rest.length) return;
-		const leave = create("button", { type: "button", onclick: () => this.leaveOut(unseen) }, "Leave them out");
-		const names = [...found].map((character) => `“${visible(character)}”`).join(", ");
-		this.note.replaceChildren(`${this.run} has never seen ${names}. `, leave);
 	}
 
-	leaveOut(unseen) {
-		this.set([...this.area.value].filter((character) => !unseen.has(character)).join(""));
-		this.area.focus();
+	offer(message, label, characters) {
+		const mend = () => {
+			this.set(characters.join(""));
+			this.area.focus();
+		};
+		this.note.replaceChildren(message, create("button", { type: "button", onclick: mend }, label));
 	}
 
 	set(text) {
 		this.area.value = text;
-		this.mark();
+		this.check();
 	}
 }

@@ -1,10 +1,11 @@
 // Your own text: looked at first, then taught; the page stays with it until it has been learned.
 
 import { chooseRun } from "../address.js";
-import { at, create, setText } from "../dom.js";
-import { getJson, patiently } from "../http.js";
-import { isBusy, lab } from "../lab.js";
+import { at, create, on, onSubmit, setText } from "../dom.js";
+import { getJson, patiently, runUrl } from "../http.js";
+import { isBusy, lab, secondsLeft } from "../lab.js";
 import { duration, number, percent, sizes } from "../words.js";
+import { standing } from "./facts.js";
 
 const form = at("teach");
 const settings = [...form.querySelectorAll("[data-setting]")].map((field) => field.name);
@@ -12,6 +13,13 @@ const OPTIONS = ["name", "preset", "encoding", ...settings];
 const INVITATION = at("teach-chosen").textContent;
 const PROMISE = at("teach-made").textContent;
 const MINUTES = 3; // of one more training
+const PARTS = ["drop", "found", "follow", "start", "other", "longer", "paste", "settings", "first-label"];
+const FACES = {
+	idle: ["drop", "paste", "settings"],
+	refused: ["drop", "found", "paste", "settings"],
+	found: ["found", "start", "other", "settings", "first-label"],
+	following: ["follow", "other"],
+};
 
 let files = [];
 let looking = null; // an AbortController while a text is looked at
@@ -22,7 +30,6 @@ let results = null; // {run, share, first, loss, ngram, passes}: what it has com
 
 const brought = () => files.length > 0 || form.text.value !== "";
 const others = () => lab.runs.filter((run) => isBusy(run) && run.name !== followed);
-const url = (name) => `/runs/${encodeURIComponent(name)}`;
 
 function body() {
 	const data = new FormData();
@@ -41,23 +48,14 @@ function inFront(data) {
 	return data;
 }
 
-// Shows one of the card's faces: "idle", "found", "refused" or "following".
+// Shows one of the card's faces.
 function face(name) {
-	const following = name === "following";
-	at("teach-drop").hidden = name === "found" || following;
-	at("teach-found").hidden = name === "idle" || following;
-	at("teach-follow").hidden = !following;
-	at("teach-start").hidden = name !== "found";
-	at("teach-other").hidden = name !== "found" && !following;
-	at("teach-longer").hidden = true;
-	at("teach-paste").hidden = name === "found" || following;
-	at("teach-settings").hidden = following;
-	at("teach-first-label").hidden = name !== "found" || others().length === 0;
-	const [first] = others();
-	if (first)
-		setText("teach-first-text", `now, while ${others().length > 1 ? "the others wait" : `${first.name} waits`}`);
+	for (const part of PARTS) at(`teach-${part}`).hidden = !FACES[name].includes(part);
+	const [first, ...more] = others();
+	if (!first) at("teach-first-label").hidden = true;
+	else setText("teach-first-text", `now, while ${more.length ? "the others wait" : `${first.name} waits`}`);
 	form.dataset.face = name;
-	if (following && at("teach-made").textContent === PROMISE) setText("teach-made", "");
+	if (name === "following" && at("teach-made").textContent === PROMISE) setText("teach-made", "");
 }
 
 // A text from a file takes the place of a pasted one, and the other way round.
@@ -120,7 +118,7 @@ async function send(address, data) {
 	at("teach-start").disabled = at("teach-longer").disabled = true;
 	setText("teach-made", "Sending …");
 	try {
-		const busy = (seconds) => setText("teach-made", `The server is busy; trying again in ${seconds} s …`);
+		const busy = (words) => setText("teach-made", words);
 		const run = await patiently(() => getJson(address, { method: "POST", body: inFront(data) }), busy);
 		followed = run.name;
 		results = null;
@@ -142,7 +140,7 @@ function longer() {
 	const data = new FormData();
 	data.append("minutes", String(MINUTES));
 	data.append("name", `${base}-${number}`.slice(-64));
-	send(`${url(followed)}/fork`, data);
+	send(`${runUrl(followed)}/fork`, data);
 }
 
 function another() {
@@ -156,33 +154,20 @@ function another() {
 }
 
 function stateInWords(run) {
-	const left = run.expected_end ? `, ${duration(Math.max(0, run.expected_end - Date.now() / 1000))} left` : "";
-	const ahead = lab.runs.filter((one) => one.name !== run.name && isBusy(one) && one.priority >= run.priority).length;
-	return {
-		training: run.stale
-			? "Its worker has stopped answering."
-			: `It is learning: ${Math.floor(100 * run.fraction)}% done${left}.`,
-		queued: `It waits for ${ahead > 1 ? `${ahead} others` : "its turn"}.`,
-		paused: run.reason ? `It is paused: ${run.reason}` : "It is paused.",
-		stopped: "It was stopped. What it has learned so far is kept.",
-		failed: `It has failed: ${run.reason ?? "see the log of the worker"}`,
-		finished: "It has learned.",
-	}[run.state];
+	const left = run.state === "training" && run.expected_end ? `, ${duration(secondsLeft(run))} left` : "";
+	const why = run.reason ? `: ${run.reason}` : "";
+	return run.state === "finished" ? "It has learned." : `It is ${standing(run)}${left}${why}.`;
 }
 
 // How it went, in words.
-function ended() {
-	const { share, first, loss, ngram, passes } = results;
+function ended({ share, first, loss, ngram, passes }) {
 	const parts = [];
 	if (passes) parts.push(`It read the text ${number(passes, passes < 10 ? 1 : 0)} times.`);
-	if (share !== undefined && share !== null) {
-		const before = first === undefined ? "" : `, after ${percent(first ?? 0)} at the start`;
-		parts.push(`${percent(share)} of the words it writes are real${before}.`);
-	}
+	const before = first === null ? "" : `, after ${percent(first)} at the start`;
+	if (share !== null) parts.push(`${percent(share)} of the words it writes are real${before}.`);
 	if (loss !== null) {
-		const judged =
-			loss < ngram ? "better than counting five characters" : "not yet as good as counting five characters";
-		const compared = ngram ? `: ${judged} at a time (${number(Math.exp(ngram), 1)})` : "";
+		const judged = loss < ngram ? "better than" : "not yet as good as";
+		const compared = ngram ? `: ${judged} counting five characters at a time (${number(Math.exp(ngram), 1)})` : "";
 		parts.push(`It wavers between ${number(Math.exp(loss), 1)} characters${compared}.`);
 	}
 	return parts.join(" ");
@@ -194,7 +179,7 @@ function follow(run) {
 	setText("teach-state", stateInWords(run));
 	at("teach-progress").hidden = !["training", "queued", "paused"].includes(run.state);
 	at("teach-progress").value = run.fraction;
-	setText("teach-ended", run.state === "finished" && results?.run === run.name ? ended() : "");
+	setText("teach-ended", run.state === "finished" && results?.run === run.name ? ended(results) : "");
 	at("teach-longer").hidden = !["finished", "stopped"].includes(run.state) || !run.newest;
 }
 
@@ -216,8 +201,7 @@ export function update(run) {
 	}
 }
 
-form.addEventListener("submit", (event) => {
-	event.preventDefault();
+onSubmit(form, () => {
 	if (!found || !brought()) return;
 	window.clearTimeout(soon);
 	looking?.abort();
@@ -230,8 +214,8 @@ form.addEventListener("input", (event) => {
 	window.clearTimeout(soon);
 	soon = window.setTimeout(look, 400);
 });
-at("teach-file").addEventListener("change", () => take([...at("teach-file").files]));
+on("teach-file", "change", () => take([...at("teach-file").files]));
 if (at("teach-file").files.length) take([...at("teach-file").files]); // chosen before this module was here
-at("teach-other").addEventListener("click", another);
-at("teach-longer").addEventListener("click", longer);
+on("teach-other", "click", another);
+on("teach-longer", "click", longer);
 document.addEventListener("key-changed", look); // a key that was given lets the text be looked at

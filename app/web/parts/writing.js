@@ -1,10 +1,25 @@
 // A text that is streamed from the server.
 
-import { patiently, post, readEvents } from "../http.js";
+import { create } from "../dom.js";
+import { patiently, post, readEvents, runUrl } from "../http.js";
 import { visible } from "../words.js";
 
-// A seed that is drawn here, so that also a text that breaks off can be had again.
+// A seed that is drawn here, so that a text that breaks off can be written again.
 export const drawnSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+// Begins a text in an element, after a prompt if it is given one; returns the function that appends to it.
+export function writeInto(element, prompt) {
+	const text = document.createTextNode("");
+	if (prompt !== undefined) element.replaceChildren(create("span", { class: "prompt" }, prompt));
+	element.append(text);
+	element.classList.add("writing");
+	element.scrollTop = element.scrollHeight;
+	return (piece) => {
+		const follows = element.scrollHeight - element.scrollTop - element.clientHeight < 30;
+		text.appendData(piece);
+		if (follows) element.scrollTop = element.scrollHeight;
+	};
+}
 
 // Streams the texts that `asked` asks for: `take(choice, text, ended)` for every piece. Returns the whole answer.
 export async function stream(asked, { signal, waiting, take }) {
@@ -21,12 +36,12 @@ export async function stream(asked, { signal, waiting, take }) {
 // Asks the server not to remove the checkpoint run@step as training goes on.
 export function keep(model) {
 	const [run, step] = model.split("@");
-	return post(`/runs/${encodeURIComponent(run)}/keep`, { step: Number(step) });
+	return post(`${runUrl(run)}/keep`, { step: Number(step) });
 }
 
 // Names the characters of a refusal that the network has never seen; "" for any other error.
 export function unseen(error) {
 	if (error.code !== "unknown_characters") return "";
 	const found = [...new Set(error.details.map(({ character }) => `“${visible(character)}”`))];
-	return found.length > 6 ? `${found.slice(0, 6).join(", ")} and others` : found.join(", ");
+	return found.slice(0, 6).join(", ") + (found.length > 6 ? " and others" : "");
 }

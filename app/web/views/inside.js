@@ -1,36 +1,31 @@
 // A text as the network reads it: how surprising each character was, or what one hidden unit did.
 
-import { at, create, setText } from "../dom.js";
+import { at, create, on, onSubmit, setText } from "../dom.js";
 import { patiently, post } from "../http.js";
 import { lab } from "../lab.js";
-import { equationsOf } from "../parts/equations.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
-import { cellName, number, visible } from "../words.js";
+import { cellName, chance, number, visible } from "../words.js";
 
 const form = at("inside-form");
 const box = new PromptBox(at("inside-prompt"), at("inside-unknown"), form.model);
-const BITS = [0.7, 1.5, 2.7, 4, 6]; // from where each deeper tint begins
-const VALUES = [0.08, 0.25, 0.45, 0.65, 0.85];
-let shown = null; // {characters, describe(index)}
+const DEEPEST = 0.66; // of a tint
+const A_BIT = 0.12; // how much deeper each bit of surprise makes it
+let shown = null; // describe(index) of the text on the page
 let chosen = -1;
 let turn = 0;
 
 const kind = () => form.view.value;
-const percent = (logprob) => {
-	const share = 100 * Math.exp(logprob);
-	return share >= 99.95 ? "100 %" : share < 0.1 ? "< 0.1 %" : `${share.toFixed(1)} %`;
-};
-const depth = (value, limits) => limits.filter((limit) => value >= limit).length;
 
 async function look() {
-	const mine = ++turn;
+	turn += 1;
+	const mine = turn;
 	setText("inside-made", "reading …");
 	const asked = { model: form.model.value || undefined, text: form.text.value || undefined };
 	try {
 		await patiently(
 			() => (kind() === "surprise" ? surprise(asked, mine) : unit(asked, mine)),
-			(seconds) => setText("inside-made", `The server is busy; trying again in ${seconds} s …`),
+			(words) => setText("inside-made", words),
 		);
 	} catch (error) {
 		if (mine === turn) setText("inside-made", box.refused(error) ? "" : error.message);
@@ -42,134 +37,124 @@ async function surprise(asked, mine) {
 	const text = asked.text ?? (await (await post("/activations", asked)).json()).text;
 	const [score] = (await (await post("/score", { ...asked, text, top: 5 })).json()).scores;
 	if (mine !== turn) return;
-	const characters = [...text];
 	const bits = score.logprobs.map((value) => (value === null ? 0 : -value / Math.LN2));
-	draw(characters, (index) => `s${depth(bits[index], BITS)}`);
+	draw(
+		text,
+		bits.map((value) => Math.min(DEEPEST, A_BIT * value)),
+		(character, index) => likeliest(character, score, index),
+	);
 	const average = score.bits_per_character === null ? "" : `, ${number(score.bits_per_character, 2)} bits a character`;
 	setText("inside-made", `${score.model}${average}`);
-	key([
-		["s0", "expected"],
-		["s2", "unlikely"],
-		["s5", "surprising"],
-	]);
+	key({ expected: 0, unlikely: 0.25, surprising: DEEPEST });
 	at("inside-followers").hidden = true;
-	shown = { characters, describe: (index) => likeliest(characters[index], score, index) };
 	choose(bits.indexOf(Math.max(...bits)));
 }
 
 function likeliest(character, score, index) {
 	const logprob = score.logprobs[index];
-	if (logprob === null) return [create("p", {}, "Nothing stands before the first character, so nothing was expected.")];
+	if (logprob === null) return ["There is nothing before the first character, so nothing was expected."];
 	const entries = Object.entries(score.top[index]).sort((a, b) => b[1] - a[1]);
 	const items = entries.map(([one, value]) =>
-		create("li", { class: one === character ? "was" : false }, create("b", {}, visible(one)), percent(value)),
+		create("li", { class: one === character ? "was" : false }, create("b", {}, visible(one)), chance(value)),
 	);
-	return [
-		create(
-			"p",
-			{},
-			create("b", {}, `“${visible(character)}”`),
-			` had ${percent(logprob)}, ${number(-logprob / Math.LN2, 1)} bits, `,
-			`number ${score.ranks[index]} of its expectations. The likeliest were:`,
-		),
-		create("ul", { class: "likely" }, ...items),
-	];
+	const own = `“${visible(character)}” had ${chance(logprob)}, ${number(-logprob / Math.LN2, 1)} bits, `;
+	const rank = `number ${score.ranks[index]} of its expectations. The likeliest were:`;
+	return [create("p", {}, own + rank), create("ul", { class: "likely" }, ...items)];
 }
 
+// The networks of an ensemble are served as one, whose units are theirs, one network after the other.
+const runOf = (model) => lab.run(model.split("@")[0]) ?? lab.shown();
+
 async function unit(asked, mine) {
-	for (const name of ["layer", "unit"]) if (form[name].value !== "") asked[name] = Number(form[name].value);
+	const { hidden, members } = runOf(form.model.value);
+	if (members > 1 && form.unit.value !== "" && form.network.value === "") form.network.value = 1;
+	if (form.layer.value !== "") asked.layer = Number(form.layer.value);
+	if (form.unit.value !== "") asked.unit = Number(form.unit.value) + hidden * (Number(form.network.value || 1) - 1);
 	const answer = await (await post("/activations", asked)).json();
 	if (mine !== turn) return;
-	const characters = [...answer.text];
-	draw(characters, (index) => {
-		const value = answer.values[index];
-		return `${value < 0 ? "c" : "s"}${depth(Math.abs(value), VALUES)}`;
-	});
-	form.layer.max = answer.layers - 1;
-	form.unit.max = answer.hidden - 1;
+	draw(
+		answer.text,
+		answer.values.map((value) => DEEPEST * value),
+		(character, index) => [`After “${visible(character)}” the unit gives ${number(answer.values[index], 2)}.`],
+	);
 	setText("inside-made", `${answer.model}, ${placeOf(answer, answer)}`);
-	key([
-		["c5", "−1"],
-		["s0", "0"],
-		["s5", "+1"],
-	]);
+	key({ "−1": -DEEPEST, 0: 0, "+1": DEEPEST });
 	followers(answer);
-	shown = {
-		characters,
-		describe: (index) => [
-			create("p", {}, `After “${visible(characters[index])}” the unit gives ${number(answer.values[index], 2)}.`),
-		],
-	};
 	choose(0);
 }
 
-// The networks of an ensemble are served as one: its units are theirs, one network after the other.
-function placeOf({ model, layers, hidden }, { layer, unit }) {
-	const each = hidden / (lab.run(model.split("@")[0])?.members || 1);
-	const parts = each < hidden ? [`network ${Math.floor(unit / each) + 1}`] : [];
+function placeOf({ model, layers }, { layer, unit }) {
+	const { hidden, members } = runOf(model);
+	const parts = members > 1 ? [`network ${Math.floor(unit / hidden) + 1}`] : [];
 	if (layers > 1) parts.push(`layer ${layer}`);
-	return [...parts, `unit ${unit % each}`].join(", ");
+	return [...parts, `unit ${unit % hidden}`].join(", ");
 }
 
 function followers(answer) {
 	at("inside-followers").hidden = false;
 	at("inside-none").hidden = answer.followers.length > 0;
+	const { hidden } = runOf(answer.model);
 	const items = answer.followers.map((one) => {
 		const pick = () => {
+			form.network.value = Math.floor(one.unit / hidden) + 1;
 			form.layer.value = one.layer;
-			form.unit.value = one.unit;
+			form.unit.value = one.unit % hidden;
 			look();
 		};
 		const pressed = one.layer === answer.layer && one.unit === answer.unit;
 		const strength = create("span", { class: "faint" }, `${placeOf(answer, one)}, r = ${number(one.correlation, 2)}`);
-		return create(
-			"li",
-			{},
-			create("button", { type: "button", "aria-pressed": String(pressed), onclick: pick }, one.feature, strength),
-		);
+		const attributes = { type: "button", "aria-pressed": String(pressed), onclick: pick };
+		return create("li", {}, create("button", attributes, one.feature, strength));
 	});
 	at("inside-units").replaceChildren(...items);
 }
 
-function draw(characters, classOf) {
+// A tint is from 0 to 1 for a warm one, and below 0 for a cool one.
+function tint(element, depth) {
+	element.style.setProperty("--tint", Math.abs(depth).toFixed(2));
+	element.classList.toggle("cool", depth < 0);
+	return element;
+}
+
+function draw(text, tints, describe) {
+	const characters = [...text];
 	const spans = characters.map((character, index) => {
-		const element = create("span", { class: classOf(index) + (character === "\n" ? " end" : "") }, character);
+		const element = tint(create("span", { class: character === "\n" ? "end" : false }, character), tints[index]);
 		element.dataset.index = index;
 		return element;
 	});
 	at("inside-text").replaceChildren(...spans);
 	at("inside-shown").hidden = false;
 	at("inside-empty").hidden = true;
+	shown = (index) => describe(characters[index], index);
 	chosen = -1;
 }
 
-function key(entries) {
-	at("inside-key").replaceChildren(
-		...entries.map(([name, label]) => create("span", {}, create("i", { class: `swatch ${name}` }), ` ${label}`)),
-		"Point at a character, or use the arrow keys.",
-	);
+function key(depths) {
+	const swatch = (depth) => tint(create("i", { class: "swatch" }), depth);
+	const entries = Object.entries(depths).sort(([, one], [, other]) => one - other);
+	const items = entries.map(([label, depth]) => create("span", {}, swatch(depth), ` ${label}`));
+	at("inside-key").replaceChildren(...items, "Point at a character, or use the arrow keys.");
 }
 
 function choose(index, scroll = false) {
 	const spans = at("inside-text").children;
-	if (!shown || !spans[index] || index === chosen) return;
+	if (!spans[index] || index === chosen) return;
 	spans[chosen]?.classList.remove("chosen");
 	chosen = index;
 	spans[index].classList.add("chosen");
 	if (scroll) spans[index].scrollIntoView({ block: "nearest" });
-	at("inside-detail").replaceChildren(...shown.describe(index));
+	at("inside-detail").replaceChildren(...shown(index));
 }
 
 for (const event of ["pointerover", "click"]) {
-	at("inside-text").addEventListener(
-		event,
-		({ target }) => target.dataset.index !== undefined && choose(Number(target.dataset.index)),
-	);
+	on("inside-text", event, ({ target }) => {
+		if (target.dataset.index !== undefined) choose(Number(target.dataset.index));
+	});
 }
-at("inside-text").addEventListener("keydown", (event) => {
-	const move = { ArrowLeft: -1, ArrowRight: 1, Home: -chosen, End: at("inside-text").children.length - 1 - chosen }[
-		event.key
-	];
+on("inside-text", "keydown", (event) => {
+	const last = at("inside-text").children.length - 1;
+	const move = { ArrowLeft: -1, ArrowRight: 1, Home: -chosen, End: last - chosen }[event.key];
 	if (move === undefined) return;
 	event.preventDefault();
 	choose(chosen + move, true);
@@ -180,8 +165,7 @@ for (const radio of form.querySelectorAll("input[name=view]")) {
 		if (shown) look();
 	});
 }
-form.addEventListener("submit", (event) => {
-	event.preventDefault();
+onSubmit(form, () => {
 	look();
 });
 
@@ -198,9 +182,19 @@ export const view = {
 		listNetworks(form.model, run);
 		at("inside-cell").hidden = !run;
 		if (!run) return;
-		setText("inside-cell-name", `${cellName(run.cell)}, its picture and its equations`);
-		setText("inside-equations", equationsOf(run.cell));
+		setText("inside-cell-name", cellName(run.cell));
+		for (const picture of at("inside-cell").querySelectorAll("[data-cell]"))
+			picture.hidden = picture.dataset.cell !== run.cell;
+		for (const [name, count, first] of [
+			["network", run.members, 1],
+			["layer", run.layers, 0],
+			["unit", run.hidden, 0],
+		]) {
+			const field = form[name];
+			field.max = first + count - 1;
+			field.parentElement.hidden = count === 1;
+			if (Number(field.value) > Number(field.max)) field.value = "";
+			field.placeholder = `${first} to ${field.max}`;
+		}
 	},
-
-	close() {},
 };

@@ -1,22 +1,21 @@
 // The runs of the store, each with its progress and what can be asked of it.
 
 import { chooseRun, go } from "../address.js";
-import { at, create, setText } from "../dom.js";
-import { call, getJson, ROOT } from "../http.js";
-import { isBusy, isTraining, lab } from "../lab.js";
+import { at, create, download, on, onSubmit, setText } from "../dom.js";
+import { call, getJson, ROOT, runUrl } from "../http.js";
+import { groupOf, isBusy, lab } from "../lab.js";
+import { facts, standing } from "../parts/facts.js";
 import { fork } from "../parts/fork.js";
-import { duration, heldOut, number, sizes, stateOf } from "../words.js";
+import { number } from "../words.js";
 
 const items = new Map(); // run -> its element and what in it changes
 const say = (text) => setText("runs-made", text);
-const url = (name) => `/runs/${encodeURIComponent(name)}`;
-const openReport = (name) => location.assign(`${ROOT}/report?model=${encodeURIComponent(name)}`);
-let deleting = null;
+let deleting = ""; // the name of the run that a person is asked about
 
 const ACTIONS = [
 	["Watch", (run) => run.step > 0 || run.state === "training", (name) => open(name, "live")],
 	["Write", (run) => run.newest, (name) => open(name, "write")],
-	["Report", (run) => run.step > 0, (name) => openReport(name)],
+	["Report", (run) => run.step > 0, (name) => location.assign(`${ROOT}/report?model=${encodeURIComponent(name)}`)],
 	["Pause", (run) => ["queued", "training"].includes(run.state), (name) => change(name, "pause")],
 	["Resume", (run) => ["paused", "stopped", "failed"].includes(run.state), (name) => change(name, "resume")],
 	["Stop", (run) => ["queued", "training", "paused"].includes(run.state), (name) => change(name, "stop")],
@@ -34,9 +33,9 @@ function list(runs) {
 			items.delete(name);
 		}
 	}
-	// newest first: what one has just started stands at the top
+	// newest first: what one has just started is at the top
 	const shown = runs.filter((run) => !groupOf(run));
-	const order = [...shown].reverse().map((run) => {
+	const order = shown.reverse().map((run) => {
 		if (!items.has(run.name)) items.set(run.name, make(run.name));
 		show(items.get(run.name), run);
 		return items.get(run.name).element;
@@ -57,66 +56,24 @@ function make(name) {
 	parts.buttons = ACTIONS.map(([label, , act]) =>
 		create("button", { type: "button", "aria-label": `${label} ${name}`, onclick: () => act(name) }, label),
 	);
-	const head = create("div", { class: "run-head" }, create("h4", {}, name), parts.state);
+	const head = create("div", { class: "run-head" }, create("h2", {}, name), parts.state);
 	const actions = create("div", { class: "actions" }, ...parts.buttons);
 	parts.element = create("li", { "data-run": name }, head, parts.progress, parts.facts, parts.reason, actions);
 	return parts;
 }
 
 function show(parts, run) {
-	const set = (element, text) => {
-		if (element.textContent !== text) element.textContent = text;
-	};
-	set(parts.state, standing(run));
+	parts.state.textContent = standing(run);
 	parts.state.className = `state ${run.stale ? "silent" : run.state}`;
 	parts.progress.hidden = !["training", "paused"].includes(run.state);
 	parts.progress.value = run.fraction;
-	set(parts.facts, facts(run).join(" · "));
-	set(parts.reason, [run.reason, ...run.warnings].filter(Boolean).join(". "));
+	parts.facts.textContent = facts(run).join(" · ");
+	parts.reason.textContent = [run.reason, ...run.warnings].filter(Boolean).join(". ");
 	parts.reason.hidden = !parts.reason.textContent;
 	for (const [index, [, possible]] of ACTIONS.entries()) parts.buttons[index].hidden = !possible(run);
 }
 
-// The state in words; of a run that waits, its place in the queue and, where it is known, when it starts.
-function standing(run) {
-	if (run.state !== "queued") return stateOf(run);
-	const before = rivals(run.name).filter((other) => isBefore(other, run));
-	const [first, ...others] = before;
-	if (!first) return lab.runs.some(isTraining) ? "waits, next in line" : "waits for a worker";
-	if (others.length) return `waits, ${number(before.length, 0)} runs before it`;
-	const seconds = isTraining(first) && first.expected_end ? first.expected_end - Date.now() / 1000 : null;
-	return seconds > 0 ? `next, starts in about ${duration(seconds)}` : `next, after ${first.name}`;
-}
-
-// Whether the worker takes `one` before `other`: what trains goes on, then the higher priority, then the older run.
-function isBefore(one, other) {
-	if (one.state === "training") return true;
-	if (one.priority !== other.priority) return one.priority > other.priority;
-	return lab.runs.indexOf(one) < lab.runs.indexOf(other);
-}
-
-function facts(run) {
-	const found = [
-		sizes(run),
-		`${run.corpus}, ${number(run.characters, 0)} characters`,
-		`${number(run.step, 0)} updates`,
-	];
-	if (run.validation_loss !== null) found.push(`held-out loss ${heldOut(run, 2)}`);
-	else if (run.smooth_loss !== null) found.push(`smooth loss ${number(run.smooth_loss, 2)}`);
-	if (isTraining(run) && run.expected_end)
-		found.push(`${duration(Math.max(0, run.expected_end - Date.now() / 1000))} left`);
-	if (run.parent) found.push(`forked from ${run.parent}`);
-	const members = lab.runs.filter((member) => groupOf(member) === run);
-	const finished = members.filter((member) => member.state === "finished").length;
-	if (members.length) found.push(`${finished} of ${members.length} members trained apart are finished`);
-	else if (run.parts.length) found.push(`merged from ${run.parts.join(", ")}`);
-	return found;
-}
-
 const rivals = (name) => lab.runs.filter((run) => run.name !== name && isBusy(run) && !groupOf(run));
-
-// The group that a run is trained apart as a member of, if that is here: it is shown in its place.
-const groupOf = (run) => run.group && lab.run(run.group);
 
 const putFirst = (name) =>
 	change(name, "go first", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });
@@ -124,7 +81,7 @@ const putFirst = (name) =>
 async function change(name, action, body = { action }) {
 	say(`${name} is asked to ${action} …`);
 	try {
-		await call(url(name), {
+		await call(runUrl(name), {
 			method: "PATCH",
 			headers: { "Content-Type": "application/json" },
 			body: JSON.stringify(body),
@@ -139,27 +96,21 @@ async function change(name, action, body = { action }) {
 async function save(name) {
 	say(`${name} is being packed …`);
 	try {
-		const response = await call(`${url(name)}/export`, { headers: { Accept: "application/zip" } });
-		const filename = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "")?.[1] ?? `${name}.zip`;
-		const link = create("a", { href: URL.createObjectURL(await response.blob()), download: filename });
-		link.click();
-		window.setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-		say(`${filename} is yours to keep; “Import” takes it in again, here or elsewhere.`);
+		const response = await call(`${runUrl(name)}/export`, { headers: { Accept: "application/zip" } });
+		download(await response.blob(), `${name}.zip`);
+		say(`${name}.zip is yours to keep; “Import” brings it back, here or elsewhere.`);
 	} catch (error) {
 		say(error.message);
 	}
 }
 
-function askToDelete(name, refusal = "") {
-	const run = lab.run(name);
-	deleting = { name, force: Boolean(refusal) };
+function askToDelete(name) {
+	deleting = name;
 	setText("delete-title", `Delete ${name}?`);
-	setText(
-		"delete-what",
-		refusal || `Its text, its curve and ${number(run.checkpoints.length, 0)} checkpoints will be gone for good.`,
-	);
-	setText("delete-yes", refusal ? "Delete it all the same" : "Delete");
-	if (at("delete").open) return;
+	const count = number(lab.run(name).checkpoints.length, 0);
+	const isLast = !lab.runs.some((run) => run.name !== name && run.newest);
+	const last = isLast ? " No other network can be served then." : "";
+	setText("delete-what", `Its text, its curve and ${count} checkpoints will be gone for good.${last}`);
 	setText("delete-which", name);
 	at("delete-name").value = "";
 	confirmName();
@@ -168,31 +119,24 @@ function askToDelete(name, refusal = "") {
 
 // Only the whole name frees the button.
 function confirmName() {
-	at("delete-yes").disabled = at("delete-name").value.trim() !== deleting.name;
+	at("delete-yes").disabled = at("delete-name").value.trim() !== deleting;
 }
 
 async function remove() {
-	const { name, force } = deleting;
 	at("delete-yes").disabled = true;
 	try {
-		await call(`${url(name)}${force ? "?force=true" : ""}`, { method: "DELETE" });
-		at("delete").close();
-		say(`${name} is deleted.`);
+		await call(`${runUrl(deleting)}?force=true`, { method: "DELETE" });
+		say(`${deleting} is deleted.`);
 	} catch (error) {
-		if (error.status === 409 && !force) askToDelete(name, `${error.message}.`);
-		else {
-			at("delete").close();
-			say(error.status === 404 ? `${name} was deleted already.` : error.message);
-		}
-	} finally {
-		confirmName();
-		lab.now();
+		say(error.status === 404 ? `${deleting} was deleted already.` : error.message);
 	}
+	at("delete").close();
+	lab.now();
 }
 
 async function take(file) {
 	if (!file) return;
-	say(`${file.name} is being taken in …`);
+	say(`${file.name} is being imported …`);
 	const form = new FormData();
 	form.append("file", file);
 	try {
@@ -204,13 +148,10 @@ async function take(file) {
 	lab.now();
 }
 
-at("delete-form").addEventListener("submit", (event) => {
-	event.preventDefault();
-	remove();
-});
-at("delete-name").addEventListener("input", confirmName);
-at("delete-no").addEventListener("click", () => at("delete").close());
-at("runs-import").addEventListener("change", async (event) => {
+onSubmit(at("delete-form"), remove);
+on("delete-name", "input", confirmName);
+on("delete-no", "click", () => at("delete").close());
+on("runs-import", "change", async (event) => {
 	await take(event.target.files[0]);
 	event.target.value = "";
 });
@@ -221,11 +162,7 @@ function open(name, view) {
 }
 
 export const view = {
-	open() {},
-
 	update(_, runs) {
 		list(runs);
 	},
-
-	close() {},
 };

@@ -1,27 +1,26 @@
 // Writes with a network: one text, several, or two side by side, and the means to get exactly these again.
 
 import { chooseRun, go } from "../address.js";
-import { at, create, setText } from "../dom.js";
-import { credentials, ROOT } from "../http.js";
+import { at, create, download, on, onSubmit, setOptions, setText } from "../dom.js";
+import { ROOT } from "../http.js";
 import { lab } from "../lab.js";
 import { alternatives } from "../parts/alternatives.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
-import { drawnSeed, keep, stream } from "../parts/writing.js";
+import { drawnSeed, keep, stream, writeInto } from "../parts/writing.js";
 import { number } from "../words.js";
 
 const form = at("write-form");
 const box = new PromptBox(at("write-prompt"), at("write-unknown"), form.model);
 const NUMBERS = ["length", "temperature", "top_k", "top_p", "seed", "n"];
 const NEUTRAL = { top_k: 0, top_p: 1, n: 1 };
-const TEMPERATURE = "temperature"; // the choice of a second temperature, among names of runs
+const TEMPERATURES = [0, 0.3, 0.6, 1, 1.3].map((value) => [`temperature ${value}`, `temperature ${value}`]);
 
 let writing = null; // an AbortController while a text is written
 let made = []; // the requests that give what is shown again
-let sheets = []; // {element, written, asked, choice} of each text that is shown
+let sheets = []; // {element, sheet, add, asked, choice} of each text that is shown
 
-const unescapeBreaks = (text) => text.replaceAll("\\n", "\n").replaceAll("\\t", "\t");
-const escapeBreaks = (text) => text.replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+const lengthOf = ({ element, asked }) => element.textContent.length - asked.prompt.length;
 
 function request() {
 	const asked = { prompt: form.prompt.value };
@@ -31,7 +30,7 @@ function request() {
 		if (value !== "" && Number(value) !== NEUTRAL[name]) asked[name] = Number(value);
 	}
 	asked.seed ??= drawnSeed();
-	if (form.stop.value) asked.stop = unescapeBreaks(form.stop.value);
+	if (form.stop.value) asked.stop = form.stop.value.replaceAll("\\n", "\n").replaceAll("\\t", "\t");
 	return asked;
 }
 
@@ -40,9 +39,8 @@ function requests() {
 	const asked = request();
 	if (!form.against.value) return [asked];
 	const { n, ...single } = asked;
-	const byHeat = form.against.value === TEMPERATURE;
-	const change = byHeat ? { temperature: Number(form.second.value) } : { model: form.against.value };
-	return [single, { ...single, ...change }];
+	const [what, value] = form.against.value.split(" ");
+	return [single, { ...single, ...(value ? { temperature: Number(value) } : { model: what }) }];
 }
 
 const heading = (asked) => `${asked.model ?? "newest"}, temperature ${asked.temperature ?? 1}`;
@@ -50,12 +48,11 @@ const heading = (asked) => `${asked.model ?? "newest"}, temperature ${asked.temp
 function lay(all) {
 	sheets = all.flatMap((asked) =>
 		Array.from({ length: asked.n ?? 1 }, (_, choice) => {
-			const written = document.createTextNode("");
 			const label = all.length > 1 ? heading(asked) : `Text ${choice + 1}`;
-			const attributes = { class: "text writing", tabindex: "0", "aria-label": label, dir: "auto" };
-			const text = create("pre", attributes, create("span", { class: "prompt" }, asked.prompt), written);
+			const element = create("pre", { class: "text", tabindex: "0", role: "group", "aria-label": label, dir: "auto" });
 			const title = all.length > 1 ? [create("h2", {}, label)] : [];
-			return { element: text, sheet: create("div", { class: "sheet" }, ...title, text), written, asked, choice };
+			const sheet = create("div", { class: "sheet" }, ...title, element);
+			return { element, sheet, add: writeInto(element, asked.prompt), asked, choice };
 		}),
 	);
 	at("write-texts").replaceChildren(...sheets.map(({ sheet }) => sheet));
@@ -65,7 +62,8 @@ async function write(all) {
 	writing?.abort();
 	const mine = new AbortController();
 	writing = mine;
-	begin();
+	show(true);
+	for (const id of ["write-copied", "write-made"]) setText(id, "");
 	try {
 		const answers = await Promise.all(all.map((asked) => receive(asked, mine.signal)));
 		made = answers.map(({ model, seed }, index) => ({ ...all[index], model, seed }));
@@ -76,19 +74,20 @@ async function write(all) {
 		mine.abort();
 	} finally {
 		for (const { element } of sheets) element.classList.remove("writing");
-		if (mine === writing) end();
+		if (mine === writing) {
+			writing = null;
+			show(false);
+		}
 	}
 }
 
 function receive(asked, signal) {
 	return stream(asked, {
 		signal,
-		waiting: (seconds) => setText("write-made", `The server is busy; trying again in ${seconds} s …`),
+		waiting: (words) => setText("write-made", words),
 		take: (choice, text, ended) => {
-			const { element, written } = sheets.find((sheet) => sheet.asked === asked && sheet.choice === choice);
-			const follows = element.scrollHeight - element.scrollTop - element.clientHeight < 30;
-			written.appendData(text);
-			if (follows) element.scrollTop = element.scrollHeight;
+			const { element, add } = sheets.find((sheet) => sheet.asked === asked && sheet.choice === choice);
+			add(text);
 			if (ended) element.classList.remove("writing");
 		},
 	});
@@ -102,38 +101,28 @@ function describe(answers) {
 }
 
 function failed(error, asked) {
-	const count = Math.max(0, ...sheets.map(({ written }) => written.length));
+	const count = Math.max(0, ...sheets.map(lengthOf));
 	made = [];
 	if (error.name === "AbortError") setText("write-made", `Stopped after ${count} characters; seed ${asked.seed}.`);
 	else if (box.refused(error)) {
 		setText("write-made", "");
+		sheets = [];
 		at("write-texts").replaceChildren();
-		at("write-empty").hidden = false;
 		at("write-prompt").focus();
-	} else if (error.status === 404) {
-		setText("write-made", `${error.message} It may have been deleted meanwhile: choose another network.`);
-	} else if (count) {
-		setText("write-made", `${error.message}, after ${count} characters. Seed ${asked.seed} gives the same text again.`);
-	} else setText("write-made", error.message);
+	} else {
+		const gone = error.status === 404 ? " It may have been deleted meanwhile: choose another network." : "";
+		const again = count ? `, after ${count} characters. Seed ${asked.seed} gives the same text again.` : "";
+		setText("write-made", error.message + gone + again);
+	}
 }
 
-function begin() {
-	at("write-empty").hidden = true;
-	at("write-again").hidden = true;
-	at("write-stop").hidden = false;
-	at("write-go").hidden = true;
-	setText("write-copied", "");
-	setText("write-kept", "");
-	setText("write-made", "");
-}
-
-function end() {
-	writing = null;
-	at("write-stop").hidden = true;
-	at("write-go").hidden = false;
-	at("write-again").hidden = sheets.every(({ written }) => !written.length) || at("write-empty").hidden === false;
+function show(isWriting) {
+	at("write-empty").hidden = isWriting || sheets.length > 0;
+	at("write-stop").hidden = !isWriting;
+	at("write-go").hidden = isWriting;
+	at("write-again").hidden = isWriting || !sheets.some(lengthOf);
 	at("write-copies").hidden = made.length === 0;
-	if (made.length) setText("write-code", [again.link(), again.curl(), again.python()].join("\n\n"));
+	if (made.length) setText("write-code", [again.link(), again.python()].join("\n\n"));
 }
 
 function start(all) {
@@ -143,28 +132,19 @@ function start(all) {
 
 // The first text goes on from where it ends.
 function continued() {
-	const [{ element, written, sheet }] = sheets;
+	const [{ element, sheet }] = sheets;
 	const most = Number(box.area.dataset.most);
 	const { n, ...asked } = { ...request(), prompt: [...element.textContent].slice(-most).join("") };
 	if (form.seed.value) asked.seed = drawnSeed();
-	sheets = [{ element, written, sheet, asked, choice: 0 }];
 	at("write-texts").replaceChildren(sheet);
-	element.classList.add("writing");
-	element.scrollTop = element.scrollHeight;
+	sheets = [{ element, sheet, add: writeInto(element), asked, choice: 0 }];
 	write([asked]);
 }
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 // Ways to the very same texts.
 const again = {
 	text: () => sheets.map(({ element }) => element.textContent).join("\n\n"),
 	link: () => made.map((asked) => `${location.origin}${ROOT}/#write?${new URLSearchParams(asked)}`).join("\n"),
-	curl: () => {
-		const key = credentials().Authorization ? ' -H "Authorization: Bearer $CHARLOOM_KEY"' : "";
-		const head = `curl -s ${location.origin}${ROOT}/generate${key} -H 'Content-Type: application/json' \\\n  -d `;
-		return made.map((asked) => head + quoted(JSON.stringify(asked))).join("\n");
-	},
 	python: () =>
 		[
 			"import httpx",
@@ -180,49 +160,44 @@ const again = {
 async function keepAll() {
 	try {
 		for (const model of new Set(made.map((asked) => asked.model))) await keep(model);
-		setText("write-kept", "The server keeps this checkpoint, so that the same text can be written later.");
+		return "The server keeps this checkpoint, so that the same text can be written later.";
 	} catch (error) {
-		setText("write-kept", `This checkpoint may be removed as training goes on: ${error.message}.`);
+		return `This checkpoint may be removed as training goes on: ${error.message}.`;
 	}
 }
 
 async function copy(kind) {
-	const text = again[kind]();
-	if (kind !== "text") keepAll();
+	const line = kind === "text" ? "write-made" : "write-copied";
+	let copied = "Copied.";
 	try {
-		await navigator.clipboard.writeText(text);
-		setText("write-copied", kind === "text" ? "" : "Copied.");
-		if (kind === "text") setText("write-made", "Copied.");
+		await navigator.clipboard.writeText(again[kind]());
 	} catch {
 		// without a secure context there is no clipboard: the text is shown, and selected
-		setText("write-copied", "This browser does not let the page copy: here it is, to be copied by hand.");
-		setText("write-code", text);
+		copied = "This browser does not let the page copy: here it is, to be copied by hand.";
 		at("write-code").closest("details").open = true;
+		setText("write-code", again[kind]());
 		getSelection().selectAllChildren(at("write-code"));
 	}
+	setText(line, copied);
+	if (kind !== "text") setText(line, `${copied} ${await keepAll()}`);
 }
 
 function save() {
-	const link = create("a", { download: `${(made[0]?.model ?? "text").replace("@", "-")}.txt` });
-	link.href = URL.createObjectURL(new Blob([again.text()], { type: "text/plain" }));
-	link.click();
-	window.setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+	const name = (made[0]?.model ?? "text").replace("@", "-");
+	download(new Blob([again.text()], { type: "text/plain" }), `${name}.txt`);
 }
 
 // A link that says what to write: fills in the form, and writes if it names a seed.
 function fill(asked) {
-	box.set(asked.prompt ?? "");
-	for (const name of NUMBERS) form[name].value = asked[name] ?? NEUTRAL[name] ?? "";
-	form.length.value ||= 400;
-	if (asked.temperature === undefined) form.temperature.value = 0.8;
-	if (form.top_k.value === "0") form.top_k.value = "";
-	form.stop.value = escapeBreaks(asked.stop ?? "");
-	form.against.value = "";
+	form.reset();
+	for (const name of [...NUMBERS, "prompt"]) if (asked[name] !== undefined) form[name].value = asked[name];
+	form.stop.value = (asked.stop ?? "").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
 	if (asked.model) {
 		const run = asked.model.split("@")[0];
 		if (lab.run(run) && lab.shown()?.name !== run) chooseRun(run);
 		chooseNetwork(form.model, asked.model);
 	}
+	box.check();
 	values();
 	if (asked.seed !== undefined) start([request()]);
 }
@@ -230,38 +205,28 @@ function fill(asked) {
 function values() {
 	setText("write-temperature-value", Number(form.temperature.value).toFixed(2));
 	setText("write-top-p-value", Number(form.top_p.value).toFixed(2));
-	setText("write-second-value", Number(form.second.value).toFixed(2));
-	at("write-second").hidden = form.against.value !== TEMPERATURE;
 	form.n.disabled = form.against.value !== "";
 }
 
 function listRivals(run, runs) {
-	const names = runs.filter((one) => one.newest && one.name !== run?.name).map((one) => one.name);
-	if (form.against.dataset.names === names.join() || document.activeElement === form.against) return;
-	const before = form.against.value;
-	form.against.dataset.names = names.join();
-	const options = [["", "nothing"], [TEMPERATURE, "a second temperature"], ...names.map((name) => [name, name])];
-	form.against.replaceChildren(...options.map(([value, label]) => new Option(label, value)));
-	form.against.value = options.some(([value]) => value === before) ? before : "";
+	const names = runs.filter((one) => one.newest && one.name !== run?.name).map(({ name }) => [name, name]);
+	setOptions(form.against, [["", "nothing"], ...names, ...TEMPERATURES]);
 	values();
 }
 
 form.addEventListener("input", values);
-form.addEventListener("submit", (event) => {
-	event.preventDefault();
-	start(requests());
-});
-at("write-prompt").addEventListener("keydown", (event) => {
+onSubmit(form, () => start(requests()));
+on("write-prompt", "keydown", (event) => {
 	if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
-at("write-stop").addEventListener("click", () => writing?.abort());
-at("write-on").addEventListener("click", continued);
-at("write-anew").addEventListener("click", () => {
+on("write-stop", "click", () => writing?.abort());
+on("write-on", "click", continued);
+on("write-anew", "click", () => {
 	form.seed.value = "";
 	form.requestSubmit();
 });
-at("write-save").addEventListener("click", save);
-at("write-inside").addEventListener("click", () => {
+on("write-save", "click", save);
+on("write-inside", "click", () => {
 	go("inside", { text: sheets[0].element.textContent, model: made[0]?.model ?? sheets[0].asked.model });
 });
 for (const button of document.querySelectorAll("[data-copy]")) {
@@ -282,6 +247,4 @@ export const view = {
 		listNetworks(form.model, run);
 		listRivals(run, runs);
 	},
-
-	close() {},
 };
