@@ -30,6 +30,7 @@ from app.server.shared import SharedCounts
 from model.errors import ConfigError
 
 OPEN = ("/health", "/healthz", "/readyz")
+ASSETS = "/assets/"  # open too: the page that asks for a key is made of them, and they hold no data
 KEY = "charloom.key"  # of an ASGI scope: the key that a request came with
 WRONG_KEY_SECONDS = 0.5  # that the answer to a wrong key takes
 TEXTS = "texts"
@@ -99,7 +100,7 @@ def read_limits(text: str) -> list[RateLimitItem]:
 
 
 class ApiKeys:
-    """Lets nobody pass without one of the keys, but for the questions of orchestrators.
+    """Lets nobody pass without one of the keys, but for the questions of orchestrators and for assets.
 
     The key comes as `Authorization: Bearer KEY`, or as the password of Basic, which browsers ask for.
     """
@@ -108,7 +109,7 @@ class ApiKeys:
         self.app, self._keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(ASSETS):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)

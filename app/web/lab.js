@@ -21,10 +21,12 @@ export const groupOf = (run) => run.group && lab.run(run.group);
 
 // The place of a queued run in the queue, and in how many seconds about it starts if as many go on training as now.
 export function placeOf(run) {
-	const before = lab.runs.filter((other) => other.name !== run.name && isBusy(other) && !groupOf(other) && isBefore(other, run));
+	const before = lab.runs.filter(
+		(other) => other.name !== run.name && isBusy(other) && !groupOf(other) && isBefore(other, run),
+	);
 	before.sort((one, other) => (isBefore(one, other) ? -1 : 1));
 	const free = before.filter(isTraining).map(secondsLeft); // when each worker is
-	for (const other of before) {
+	for (const other of free.length ? before : []) {
 		if (isTraining(other)) continue;
 		free.sort((one, other) => one - other);
 		free[0] += other.seconds_left;

@@ -3,6 +3,7 @@
 import hmac
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -86,6 +87,15 @@ def test_only_requests_with_a_wrong_key_are_delayed(guarded, monkeypatch):
         assert time.monotonic() - began < 0.5, "a right key waited too"
         assert {one.result().status_code for one in wrong} == {401}
         assert time.monotonic() - began >= 0.5
+
+
+def test_page_that_asks_for_a_key_has_its_style(guarded):
+    answer = guarded.get("/", headers={"accept": "text/html"})
+    assert answer.status_code == 401
+    assert "Try again, and give the key as the password" in answer.text
+    loaded = re.findall(r'"(/assets/[^"]+)"', answer.text)
+    assert any(path.endswith("charloom.css") for path in loaded)
+    assert {guarded.get(path).status_code for path in loaded} == {200}
 
 
 def test_every_route_but_health_needs_a_key(guarded):

@@ -31,11 +31,13 @@ def error_page(assets: Assets, problem: Problem) -> Response:
     """What went wrong, for a person whose browser opened an address, and where to go from there."""
     fallback = "The server could not do this" if problem.status >= 500 else "This cannot be shown"
     message = printable(problem.message)
+    if problem.status == 401:  # the browser itself asks for the key
+        message = f"{message.partition(':')[0]}. Try again, and give the key as the password"
     response = assets.page(
         "error.html",
         title=TITLES.get(problem.code, fallback),
         message=message[:1].upper() + message[1:],
-        passing=problem.retry_after is not None or problem.status >= 500,
+        passing=problem.retry_after is not None or problem.status >= 500 or problem.status == 401,
     )
     response.status_code = problem.status
     response.headers["cache-control"] = "no-store"

@@ -51,7 +51,7 @@ class RunInfo(BaseModel):
     seconds: float = Field(description="Training time so far.")
     expected_end: float | None
     seconds_left: float | None = Field(
-        description="About how long the rest of its training takes, once it is its turn; null once it has ended."
+        description="About how long the rest of its training takes, once it is its turn; null after its end."
     )
     characters_per_second: float | None
     loss: float | None

@@ -1,4 +1,4 @@
-"""A run's own text: beginnings to offer as prompts, and a passage that each checkpoint writes from the first."""
+"""A run's own text: beginnings to offer as prompts, and a passage by each checkpoint from the first."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ export class LossChart {
 			if (labelled.some((other) => Math.abs(other - top) < 13 * ratio)) continue;
 			labelled.push(top);
 			const above = top - 14 * ratio > bbox.top; // a low chart has no room over its topmost line
-			const label = `${several ? `${curve.run}: ` : ""}${BASELINES[name] ?? name} ${value.toFixed(2)}`;
+			const label = `${several ? `${curve.run.slice(0, 16)}: ` : ""}${BASELINES[name] ?? name} ${value.toFixed(2)}`;
 			ctx.fillText(label, right - 6 * ratio, top + (above ? -3 : 14) * ratio);
 		}
 		ctx.setLineDash([]);

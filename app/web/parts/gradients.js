@@ -21,7 +21,8 @@ export async function check(query, verdict) {
 		verdict.textContent =
 			`${wrong ? `${wrong} of ${count} are above their limit` : `All ${count} are right`}: ` +
 			`${report.model}, ${report.cell}, ${report.layers} × ${report.hidden} units, ${number(elements, 0)} ` +
-			`derivatives over ${report.sequence_length} characters, h = ${report.step_size.toExponential()}, in ${report.seconds} s`;
+			`derivatives over ${report.sequence_length} characters, h = ${report.step_size.toExponential()}, ` +
+			`in ${report.seconds} s`;
 		verdict.classList.add(wrong ? "bad" : "good");
 		return report;
 	} catch (error) {

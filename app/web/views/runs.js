@@ -2,8 +2,7 @@
 
 import { chooseRun, go } from "../address.js";
 import { at, create, download, on, onSubmit, setText } from "../dom.js";
-import { call, getJson, ROOT, runUrl } from "../http.js";
-import { groupOf, isBusy, lab } from "../lab.js";
+import { groupOf, isBusy, lab, placeOf } from "../lab.js";
 import { facts, standing } from "../parts/facts.js";
 import { fork } from "../parts/fork.js";
 import { number } from "../words.js";
@@ -19,7 +18,7 @@ const ACTIONS = [
 	["Pause", (run) => ["queued", "training"].includes(run.state), (name) => change(name, "pause")],
 	["Resume", (run) => ["paused", "stopped", "failed"].includes(run.state), (name) => change(name, "resume")],
 	["Stop", (run) => ["queued", "training", "paused"].includes(run.state), (name) => change(name, "stop")],
-	["Put first", (run) => run.state === "queued" && rivals(run.name).length > 0, (name) => putFirst(name)],
+	["Put first", (run) => run.state === "queued" && placeOf(run).place > 1, (name) => putFirst(name)],
 	["Fork", (run) => run.newest, (name) => fork(name)],
 	["Export", (run) => run.newest, (name) => save(name)],
 	["Delete", () => true, (name) => askToDelete(name)],
