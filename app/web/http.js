@@ -20,10 +20,7 @@ export function credentials() {
 	return key ? { Authorization: `Bearer ${asBytes(key)}` } : {};
 }
 
-export function useKey(key) {
-	if (key) sessionStorage.setItem(KEY, key);
-	else sessionStorage.removeItem(KEY);
-}
+export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
 // The answer, or an Error with `status` (0: no answer), `code`, `details` and `retryAfter` in seconds.
 export async function call(url, options = {}) {

@@ -1,6 +1,6 @@
 // The field for the key that requests of this tab carry: shown when the server refuses one.
 
-import { at, on, onSubmit, setText } from "../dom.js";
+import { at, onSubmit, setText } from "../dom.js";
 import { useKey } from "../http.js";
 import { lab } from "../lab.js";
 
@@ -9,15 +9,10 @@ document.addEventListener("key-refused", ({ detail: message }) => {
 	at("key").hidden = false;
 });
 
-function use(key) {
-	useKey(key);
+onSubmit(at("key"), () => {
+	useKey(at("key-field").value.trim());
 	at("key-field").value = "";
 	at("key").hidden = true;
 	document.dispatchEvent(new Event("key-changed"));
 	lab.now();
-}
-
-onSubmit(at("key"), () => {
-	use(at("key-field").value.trim());
 });
-on("key-forget", "click", () => use(""));

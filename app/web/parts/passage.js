@@ -50,8 +50,6 @@ export function showPassage(element, prompt, text, before) {
 	const parts = before === null ? [[text, false]] : pieces(before, text);
 	const share = parts.reduce((sum, [part, isNew]) => sum + (isNew ? part.length : 0), 0) / (text.length || 1);
 	for (const [part, isNew] of parts) nodes.push(isNew && share < REWRITTEN ? create("em", {}, part) : part);
-	element.classList.remove("rewritten");
-	if (share >= REWRITTEN) requestAnimationFrame(() => element.classList.add("rewritten")); // begins the animation again
 	// programs, tables and other text whose columns matter is shown in a face of even width
 	const signs = text.match(/[{}()[\]<>=;|\\/_\t]| {3,}/g)?.length ?? 0;
 	element.classList.toggle("columns-matter", signs > 0.04 * text.length);

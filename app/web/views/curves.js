@@ -87,8 +87,8 @@ function draw() {
 	setText("curves-warnings", warnings.join(". "));
 }
 
-// The curve with its smooth line made anew, if a person has asked for another smoothing: a running mean of the
-// losses that are shown, divided by the weights so far, so that its beginning is not pulled to the first value.
+// With another smoothing, if a person wants one: a running mean of the losses shown, divided by the weights so far,
+// so that its beginning is not pulled to the first value.
 function smoothed(curve) {
 	const keep = Number(at("curves-smoothing").value);
 	setText("curves-smoothing-value", keep ? keep.toFixed(2) : "as recorded");

@@ -2,6 +2,7 @@
 
 import { chooseRun, go } from "../address.js";
 import { at, create, download, on, onSubmit, setText } from "../dom.js";
+import { call, getJson, ROOT, runUrl } from "../http.js";
 import { groupOf, isBusy, lab, placeOf } from "../lab.js";
 import { facts, standing } from "../parts/facts.js";
 import { fork } from "../parts/fork.js";
@@ -26,12 +27,7 @@ const ACTIONS = [
 
 function list(runs) {
 	at("runs-empty").hidden = runs.length > 0;
-	for (const [name, item] of items) {
-		if (!lab.run(name) || groupOf(lab.run(name))) {
-			item.element.remove();
-			items.delete(name);
-		}
-	}
+	for (const name of items.keys()) if (!lab.run(name)) items.delete(name);
 	// newest first: what one has just started is at the top
 	const shown = runs.filter((run) => !groupOf(run));
 	const order = shown.reverse().map((run) => {
@@ -39,10 +35,9 @@ function list(runs) {
 		show(items.get(run.name), run);
 		return items.get(run.name).element;
 	});
-	order.forEach((element, index) => {
-		const there = at("runs-list").children[index];
-		if (there !== element) at("runs-list").insertBefore(element, there ?? null);
-	});
+	const old = [...at("runs-list").children];
+	if (old.length !== order.length || old.some((element, index) => element !== order[index]))
+		at("runs-list").replaceChildren(...order);
 }
 
 function make(name) {
