@@ -16,7 +16,7 @@ PROJECT := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check check-page format bench lock lowest image image-test release clean
+.PHONY: help serve test check check-page format pictures bench lock lowest image image-test release clean
 
 help: ## List the targets
 	@echo 'Charloom: give it a text; it trains a character-level RNN and serves the newest checkpoint.'
@@ -53,6 +53,9 @@ check-page:
 	else \
 	    echo "NOT CHECKED: the page's scripts and styles. Biome needs Node.js and npm: apt install nodejs npm" >&2; \
 	fi
+
+pictures: $(ENV)/.dev ## Make the pictures of the page in README and docs, from what `make serve` has trained
+	$(ENV)/bin/python -m tests.page.pictures $(ARGS)
 
 bench: $(BENCH_ENV)/.bench $(CORPUS) ## Measure, beside PyTorch and LitServe (one only: BENCHMARKS=training; or =soak)
 	set -e; for name in $(BENCHMARKS); do $(BENCH_ENV)/bin/python -m benchmarks.$$name $(ARGS); done
