@@ -51,7 +51,7 @@ def test_cell_is_shown_with_its_equations(client, opened):
 
 @pytest.mark.slow
 def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
-    config = gru_like(members=2, steps=20)
+    config = gru_like(members=2, steps=20, layers=1)
     train_run(trained.create("pair", config, small_text(), "small.txt"), lambda: False)
     client = serving(trained.root)
     page = opened(f"{client.base_url}#inside?run=pair")

@@ -39,4 +39,5 @@ for (const event of ["pointerout", "focusout"]) {
 	document.addEventListener(event, (e) => termOf(e) === shown && e.relatedTarget !== shown && hideTip());
 }
 document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
-window.addEventListener("scroll", hideTip, { passive: true });
+const follow = () => (shown ? showTip(shown.getBoundingClientRect(), tip.textContent) : hideTip());
+window.addEventListener("scroll", follow, { passive: true });

@@ -127,7 +127,7 @@ for (const radio of form.querySelectorAll("[name=kind]")) {
 		stop();
 		at("travel-own").hidden = !isOwn();
 		shown = null;
-		arrange(lab.shown());
+		if (run) arrange(lab.shown());
 	});
 }
 slider.addEventListener("input", () => turnTo(Number(slider.value)));
