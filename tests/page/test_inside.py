@@ -38,6 +38,7 @@ def test_text_of_write_can_be_inspected(client, opened):
     assert page.input_value("#inside-prompt") == text
 
 
+@pytest.mark.slow
 def test_cell_is_shown_with_its_equations(client, opened):
     page = opened(f"{client.base_url}#inside?run=gru")
     page.click("#inside-cell summary")
@@ -62,6 +63,7 @@ def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
     expect(page.locator("#inside-made")).to_have_text("pair@20, network 2, unit 3")
     page.fill("#inside-prompt", "the cat")
     page.click("#inside-form [type=submit]")
+    expect(page.locator("#inside-text span")).to_have_count(7)
     page.focus("#inside-text")
     page.keyboard.press("End")
     asked = {"model": "pair", "text": "the cat", "unit": config.hidden + 3}
@@ -69,9 +71,11 @@ def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
     expect(page.locator("#inside-detail")).to_have_text(f"After “t” the unit gives {value:.2f}.")
 
 
+@pytest.mark.slow
 def test_r_is_explained_on_focus(client, opened):
     page = opened(f"{client.base_url}#inside?run=gru")
     page.get_by_text("A hidden unit").click()
     page.click("#inside-form [type=submit]")
+    expect(page.locator("#inside-followers")).to_be_visible()
     page.locator("#inside-followers dfn").focus()
     expect(page.get_by_role("tooltip")).to_contain_text("Correlation, measured on the second half")
