@@ -91,20 +91,33 @@ def serve(
 
 @app.command()
 def worker(
-    wait: Annotated[bool, typer.Option(help="Wait while another worker holds the store.")] = True,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End once nothing is left to be trained.")
+    ] = False,
+    cores: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Leave runs that train in more processes than this to other workers (default: the cores of "
+            "this machine or container; a larger run is then left for some seconds only).",
+        ),
+    ] = None,
     nice: Annotated[int, typer.Option(min=0, max=19, help="How much to yield to other programs.")] = 0,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     store: Store = None,
     corpus: Corpus = None,
 ) -> None:
-    """Train the queued runs of a store, one after the other, until stopped."""
+    """Train the queued runs of a store, one after the other, until stopped.
+
+    Any number of workers may work on one store, from any machine that has it.
+    """
     from app.logs import configure_logging
     from app.settings import load_settings
     from app.worker import run_worker
 
     settings = load_settings(store=store, corpus=corpus)
     configure_logging(settings)
-    run_worker(settings, wait=wait, nice=nice, parent=parent)
+    run_worker(settings, nice=nice, parent=parent, cores=cores, until_idle=until_idle)
 
 
 @app.command()
@@ -276,7 +289,8 @@ def open_store(path: Path | None) -> Any:
     from app.settings import load_settings
     from app.store.run_store import RunStore
 
-    return RunStore(load_settings(store=path).store)
+    settings = load_settings(store=path)
+    return RunStore(settings.store, settings.lease_seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,8 @@ It is started every few seconds, so it imports little.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import time
 import urllib.request
@@ -31,17 +33,30 @@ def server_fault(url: str) -> str | None:
 
 
 def worker_fault(store: Path) -> str | None:
-    """What is wrong with the store's worker: a run in training without a heartbeat; None if nothing is."""
-    for path in sorted(store.glob("*/status.json")):
+    """What is wrong with this machine's workers: a run that one holds has no heartbeat; None if nothing is.
+
+    Runs of other machines' workers, and of workers that are gone, are theirs who take them over.
+    """
+    for lease in sorted((store / ".leases").glob("*.lease")):
         try:
-            status = json.loads(path.read_bytes())
-            silence = time.time() - status["heartbeat"]
+            status = json.loads((store / lease.stem / "status.json").read_bytes())
+            silence = time.time() - status["heartbeat"]  # by the clock that it was written by
             silent = status["state"] == "training" and silence > SILENT_SECONDS
-        except (OSError, ValueError, KeyError, TypeError):
+            if silent and status["host"] == socket.gethostname() and _is_alive(status["process"]):
+                return f"run {lease.stem} is in training, but its last heartbeat was {silence:.0f} s ago"
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             continue  # a damaged record is reported where runs are read; it is no sign of a dead worker
-        if silent:
-            return f"run {path.parent.name} is in training, but its last heartbeat was {silence:.0f} s ago"
     return None
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -207,7 +207,7 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
 
     places = shared.places if shared else nowhere
     results = shared.results if shared else nowhere
-    run_store = RunStore(settings.store)
+    run_store = RunStore(settings.store, settings.lease_seconds)
     limits = Limits(settings.max_corpus_bytes, settings.max_runs, Budget(run_store, settings.max_store_bytes))
     try:
         cache_bytes = settings.model_cache_bytes // (shared.processes if shared else 1)

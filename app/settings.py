@@ -138,7 +138,18 @@ class Settings(BaseSettings):
         "None: four fifths of its volume.",
     )
     workers: int = Field(
-        1, ge=1, le=64, description="Runs that may be trained at the same time, each by a process."
+        1,
+        ge=1,
+        le=64,
+        description="Workers that `charloom serve` starts here, each of which trains one run at a time; any "
+        "number of others may work on the same store, from any machine.",
+    )
+    lease_seconds: float = Field(
+        30.0,
+        ge=0.5,
+        le=3600,
+        description="Time after which a run whose worker gives no sign of life is taken over by another. The "
+        "store keeps the value that it was first trained with.",
     )
     max_runs: int = Field(
         1_000,

@@ -1,14 +1,15 @@
 """The worker process: it trains the queued runs of a store, one at a time.
 
-As many workers hold a store as it is configured for, each by a lock that dies with it. A worker writes only
-below the runs' folders; the servers that read them need not know it. Start it with `charloom worker`, or from
-the environment alone with `python -m app.worker`.
+Any number of workers may work on one store, from any machine that has it. Start one with `charloom worker`,
+or from the environment alone with `python -m app.worker`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import socket
 import sys
 from contextlib import suppress
 
@@ -16,37 +17,61 @@ from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.settings import Settings, load_settings
 from app.signals import Stop, stop_on_signals
-from app.store.capacity import publish
+from app.store.capacity import of_this_process, publish
 from app.store.run_store import RunStore
 from app.streams import prepare_standard_streams
 from app.training.trainer import Cadence
-from app.training.worker import Worker, hold
+from app.training.worker import Worker, prepare
 from model.errors import CharloomError, TextError
 
 USAGE_ERROR = 2
+PATIENCE_SECONDS = 5.0  # that a run with more parts than there are cores is left to an idle larger machine
 
 logger = logging.getLogger(__name__)
 
 
-def run_worker(settings: Settings, *, wait: bool = True, nice: int = 0, parent: int | None = None) -> None:
-    """Be the worker of the configured store until a signal, or the end of process `parent`, stops it.
+def run_worker(
+    settings: Settings,
+    *,
+    nice: int = 0,
+    parent: int | None = None,
+    cores: int | None = None,
+    until_idle: bool = False,
+) -> None:
+    """Be a worker of the configured store until a signal, or the end of process `parent`, stops it.
 
     A worker with a parent leaves the default runs to that. `nice` lowers the priority, so that a server
-    beside it answers first. Logging is configured by the caller.
-    Raises StoreBusyError (with `wait` false), or OSError if the store is not writable.
+    beside it answers first. A run with more parts than `cores` is left to others; None means the cores of the
+    machine, or container, and leaves it for a moment only. `until_idle` as `Worker` has it. Logging is
+    configured by the caller.
+    Raises StoreBusyError (a worker of an earlier version holds the store), RunFileError, or OSError if the
+    store is not writable.
     """
     os.nice(nice)
-    store, stop = RunStore(settings.store), Stop(parent)
+    store, stop = RunStore(settings.store, settings.lease_seconds), Stop(parent)
     cadence = Cadence(store_bytes=settings.max_store_bytes)
-    with stop_on_signals(stop), hold(store, stop, wait, settings.workers) as held:
-        if held:
-            if parent is None:
-                _queue_defaults(store, settings)
-            with suppress(OSError):  # a full disk: the servers go by what they had
-                publish(store)
-            logger.info("worker holds %s", store.root)
-            Worker(store, stop, cadence=cadence).run()
+    with stop_on_signals(stop):
+        prepare(store)
+        _compare_leases(store, settings)
+        if parent is None and not until_idle:
+            _queue_defaults(store, settings)
+        with suppress(OSError):  # a full disk: the servers go by what they had
+            publish(store)
+        logger.info("worker of %s, process %d on %s", store.root, os.getpid(), socket.gethostname())
+        mine, patience = (of_this_process().cores, PATIENCE_SECONDS) if cores is None else (cores, math.inf)
+        Worker(store, stop, cadence=cadence, cores=mine, patience=patience, until_idle=until_idle).run()
     logger.info("worker stopped")
+
+
+def _compare_leases(store: RunStore, settings: Settings) -> None:
+    agreed = store.leases.seconds
+    if "lease_seconds" in settings.model_fields_set and settings.lease_seconds != agreed:
+        logger.warning(
+            "CHARLOOM_LEASE_SECONDS=%g is not used: the leases of this store last %g s; docs/scaling.md says "
+            "how to change that",
+            settings.lease_seconds,
+            agreed,
+        )
 
 
 def _queue_defaults(store: RunStore, settings: Settings) -> None:

@@ -1,8 +1,11 @@
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -55,16 +58,34 @@ def test_server_with_an_error_or_no_answer_is_unhealthy(url, capsys):
     ],
 )
 def test_worker_is_unhealthy_only_if_a_run_in_training_is_silent(tmp_path, state, silence, code, capsys):
-    (tmp_path / "run").mkdir()
-    Status(state=state, heartbeat=time.time() - silence).write(tmp_path / "run" / "status.json")
+    written(tmp_path, "run", state=state, heartbeat=time.time() - silence)
     assert main(["worker", str(tmp_path)]) == code
     assert ("run run is in training" in capsys.readouterr().err) == (code == UNHEALTHY)
+
+
+def written(store: Path, name: str, **changes: object) -> None:
+    """The status and the lease of a run that this process says it trains, but for the changes."""
+    for folder in (store / name, store / ".leases"):
+        folder.mkdir(exist_ok=True)
+    (store / ".leases" / f"{name}.lease").touch()
+    ours = {"host": socket.gethostname(), "process": os.getpid(), "state": "training", "heartbeat": 1.0}
+    Status.model_validate(ours | changes).write(store / name / "status.json")
+
+
+def test_silent_runs_of_other_workers_leave_this_machine_healthy(tmp_path):
+    written(tmp_path, "elsewhere", host="another-machine")
+    written(tmp_path, "gone", process=2**22 + 1)
+    written(tmp_path, "unheld")
+    (tmp_path / ".leases" / "unheld.lease").unlink()
+    assert main(["worker", str(tmp_path)]) == HEALTHY
+    written(tmp_path, "ours")
+    assert main(["worker", str(tmp_path)]) == UNHEALTHY
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff", b"[]", b"{}", json.dumps({"heartbeat": "soon"}).encode()])
 def test_worker_with_a_damaged_record_is_healthy(tmp_path, damaged):
     assert main(["worker", str(tmp_path)]) == HEALTHY
-    (tmp_path / "run").mkdir()
+    written(tmp_path, "run")
     (tmp_path / "run" / "status.json").write_bytes(damaged)
     assert main(["worker", str(tmp_path)]) == HEALTHY
 

@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
 import numpy as np
-from filelock import Timeout
 from packaging.requirements import Requirement
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -136,7 +135,12 @@ def store(settings: Settings) -> Diagnosis:
     if not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         advice = "enough for a server; a worker needs the right to write"
         return Diagnosis("store", "warning", f"{root} is read-only", advice)
-    return Diagnosis("store", "ok", f"{root}, {len(RunStore(root).list())} runs")
+    runs = RunStore(root)
+    info = runs.leases.info()
+    how = (
+        f"leases of {info.lease_seconds:g} s" if info else "no leases yet: the first worker begins with them"
+    )
+    return Diagnosis("store", "ok", f"{root}, {len(runs.list())} runs, {how}")
 
 
 def checkpoints(settings: Settings) -> Diagnosis:
@@ -162,30 +166,24 @@ def checkpoints(settings: Settings) -> Diagnosis:
 
 
 def worker(settings: Settings) -> Diagnosis:
-    """Whether a worker holds the store, where there is something to train, and is alive."""
+    """Whether a worker trains, where there is something to train, and is alive."""
     runs = RunStore(settings.store)
     if silent := worker_fault(runs.root):
         return Diagnosis(
             "worker", "fault", silent, "end that worker and start it again; it goes on to the bit"
         )
-    waiting = [run.name for run in runs.list() if run.standing.state in ("queued", "training")]
-    if _held(runs):
-        return Diagnosis("worker", "ok", "one holds the store")
-    if waiting:
+    found = [(run.name, run.standing) for run in runs.list()]
+    trained = [
+        f"{name} is trained by process {status.process} on {status.host}"
+        for name, status in found
+        if status.state == "training" and not runs.leases.abandoned(name)
+    ]
+    if trained:
+        return Diagnosis("worker", "ok", "; ".join(trained))
+    if waiting := [name for name, status in found if status.state in ("queued", "training")]:
         advice = "start one: `charloom worker`"
-        return Diagnosis("worker", "warning", f"none, and {', '.join(waiting)} wait for one", advice)
-    return Diagnosis("worker", "ok", "none, and nothing to train")
-
-
-def _held(runs: RunStore) -> bool:
-    lock = runs.worker_lock()
-    if not lock.exists() or not os.access(lock, os.W_OK):
-        return False
-    try:
-        with runs.lock(lock, 0):
-            return False
-    except Timeout:
-        return True
+        return Diagnosis("worker", "warning", f"none trains, and {', '.join(waiting)} wait for one", advice)
+    return Diagnosis("worker", "ok", "none trains, and there is nothing to train")
 
 
 def disk(settings: Settings) -> Diagnosis:

@@ -38,7 +38,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
         ExitStack() as stack,
     ):
         server = build_server(settings)  # also of several processes: what cannot be used is known before
-        store = RunStore(settings.store)
+        store = RunStore(settings.store, settings.lease_seconds)
         narrator = Narrator(store)
         if with_worker:
             queue_defaults(store, settings)
@@ -80,6 +80,6 @@ def worker_command() -> list[str]:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    shared = ("store", "log_level", "log_format", "workers", "max_store_bytes")
+    shared = ("store", "log_level", "log_format", "max_store_bytes")
     values = {f"{PREFIX}{name.upper()}": getattr(settings, name) for name in shared}
     return os.environ | {name: str(value) for name, value in values.items() if value is not None}

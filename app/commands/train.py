@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from rich.console import Console
 from rich.logging import RichHandler
 from threadpoolctl import threadpool_limits
@@ -35,7 +36,7 @@ from app.store.space import Budget
 from app.streams import visible
 from app.training.speed import measure
 from app.training.trainer import Cadence
-from app.training.worker import StoreBusyError, Worker, hold
+from app.training.worker import Worker, prepare
 from model.config import RunConfig
 from model.errors import CharloomError
 
@@ -111,22 +112,13 @@ def planned(
         if named and same and run.config.preset == PLANNED and run.spec.corpus_sha256 == sha256:
             return run.config
     console.print("Looking at the text and at the speed of this machine ...")
-    queue = queue_of(store) if is_busy(store) else NO_QUEUE
+    queue = queue_of(store) if store.leases.at_work_here() else NO_QUEUE
     plan = make_plan(
         text, overrides, len(os.sched_getaffinity(0)), partial(measure, shared=queue.runs > 0), queue
     )
     for line in plan.described():
         console.print(line, soft_wrap=True)
     return plan.config
-
-
-def is_busy(store: RunStore) -> bool:
-    """Whether a worker holds the store, and trains its runs in turn."""
-    try:
-        with hold(store, lambda: True, wait=False):
-            return False
-    except StoreBusyError:
-        return True
 
 
 def find_or_create(
@@ -178,9 +170,10 @@ def resume_command(store: RunStore, run: Run) -> str:
 
 
 def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
-    """Train the run, or show how the worker that holds the store trains it, until it ends or is paused.
+    """Train the run, or show how another process trains it, until it ends or is paused.
 
-    Raises RunNotFoundError if it is deleted meanwhile.
+    A worker of this machine that trains another run will train this one in its turn.
+    Raises RunNotFoundError if it is deleted meanwhile, StoreBusyError, OSError.
     """
     display = make_display(run, console)
 
@@ -189,10 +182,12 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
         with suppress(OSError, UnicodeError, SystemExit):
             display.show(status)
 
+    prepare(store)
     worker = Worker(store, stop, show, cadence=Cadence(store_bytes=load_settings().max_store_bytes))
     following = False
     if run.status.state == "failed":
-        run.write_status(run.status.model_copy(update={"state": "queued", "reason": None}))
+        with suppress(Timeout), store.holding(run.name) as held:
+            held.write_status(held.status.model_copy(update={"state": "queued", "reason": None}))
     with display.shown(), threadpool_limits(1):
         while True:
             store.get(run.name)
@@ -200,16 +195,14 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
             show(status)
             if stop() or settled(status):
                 return
-            try:
-                with hold(store, stop, wait=False):
-                    if time.time() >= (status.retry_at or 0.0):
-                        worker.train(run)
-            except StoreBusyError:
-                if not following:
-                    console.print(
-                        "A worker holds this store and will train the run in its turn. Its progress is shown "
-                        "here; Ctrl-C ends only the display.",
-                    )
+            busy = store.leases.at_work_here()
+            if not busy and worker.may_take(run):
+                worker.train(run)
+            elif busy and not following:
+                console.print(
+                    "A worker trains on this machine: it trains the run, or will in its turn. Its "
+                    "progress is shown here; Ctrl-C ends only the display.",
+                )
                 following = True
             if not settled(run.standing):
                 time.sleep(LOOK_SECONDS)

@@ -174,6 +174,6 @@ def _slowness(run: Run, status: Status) -> float:
 def seconds_left(run: Run, status: Status, slower: float = 1.0) -> float:
     """About how long the rest of a run takes, once it is its turn."""
     if status.state == "training" and status.expected_end is not None:
-        return max(0.0, status.expected_end - time.time())
+        return max(0.0, status.expected_end - status.heartbeat)
     seconds = expected_seconds(run.config, USUAL_CHARACTERS) * (1.0 - status.fraction)
     return seconds if run.config.minutes else seconds * slower

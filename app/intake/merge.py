@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from app.errors import InvalidRequestError
 from app.intake.options import Options
-from app.store import history
 from app.store.checkpoints import find_checkpoint, parse_model_name
-from app.store.files import flush, is_regular, write_atomic
+from app.store.files import flush, is_regular
 from app.store.records import CheckpointEntry, Latest, Status
 from app.store.run import Run, Text
 from app.store.run_store import RunStore, name_from
@@ -55,7 +54,7 @@ def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: 
             limits.budget.make_room((first.path / CORPUS).stat().st_size)
         for name in (CORPUS, BASELINES):
             _copy(first.path / name, folder / name)
-        write_merged(folder, merged, loss, store.last_trained(), limits.budget)
+        write_merged(Run(folder), merged, loss, store.last_trained(), limits.budget)
 
     with workshop(store, limits):
         spec = first.spec
@@ -79,9 +78,10 @@ def merge_group(run: Run, store_bytes: int | None) -> None:
     store = RunStore(run.path.parent)
     parts = read_parts(store, run.spec.member_names)
     merged = merge_checkpoints({part.name: part.checkpoint for part in parts}, run.config)
-    _copy(parts[0].run.path / BASELINES, run.path / BASELINES)
+    if baselines := parts[0].run.baselines():
+        run.write_baselines(baselines)
     loss = held_out_loss(run, merged)
-    write_merged(run.path, merged, loss, store.last_trained(), Budget(store, store_bytes))
+    write_merged(run, merged, loss, store.last_trained(), Budget(store, store_bytes))
     logger.info("run %s is merged from %d members", run.name, len(parts))
 
 
@@ -113,19 +113,17 @@ def held_out_loss(run: Run, checkpoint: Checkpoint) -> float | None:
         return None
 
 
-def write_merged(
-    folder: Path, merged: Checkpoint, loss: float | None, not_before: float, budget: Budget
-) -> None:
-    """Write the checkpoint and the records of a merged run, finished, into its folder. Raises OSError."""
+def write_merged(run: Run, merged: Checkpoint, loss: float | None, not_before: float, budget: Budget) -> None:
+    """Write the checkpoint and the records of a merged run, finished. Raises OSError, LeaseLostError."""
     known = loss if loss is not None and math.isfinite(loss) else None
     merged.progress |= {"best_loss": known, "best_step": merged.step, "as_of": merged.step}
     data = encode(merged)
     budget.make_room(len(data))
-    file = f"step-{merged.step:09d}.safetensors"
-    write_atomic(folder / file, data)
+    path = run.checkpoint_path(merged.step)
+    run.write(path, data)
     # the run that was merged last is served by default, also where the clock was set back since
     written = max(time.time(), math.nextafter(not_before, math.inf))
-    entry = CheckpointEntry(file=file, step=merged.step, digest=merged.digest, time=written, loss=known)
+    entry = CheckpointEntry(file=path.name, step=merged.step, digest=merged.digest, time=written, loss=known)
     losses, seconds = merged.losses, merged.progress["seconds"]
     point = {
         "step": merged.step,
@@ -134,10 +132,10 @@ def write_merged(
         "validation_loss": known,
         "seconds": seconds,
     }
-    (folder / "history.jsonl").unlink(missing_ok=True)
-    history.append(folder / "history.jsonl", [point])
-    Latest(newest=entry, best=entry).write(folder / "latest.json")
-    Status(
+    run.remove(run.history_path)
+    run.append(run.history_path, [point])
+    run.write_latest(Latest(newest=entry, best=entry))
+    status = Status(
         state="finished",
         step=merged.step,
         steps=0 if merged.config.minutes else merged.config.steps,
@@ -148,7 +146,8 @@ def write_merged(
         validation_loss=known,
         validation_step=None if known is None else merged.step,
         seconds=seconds,
-    ).write(folder / "status.json")
+    )
+    run.write_status(status)
 
 
 def _copy(source: Path, target: Path) -> None:

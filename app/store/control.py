@@ -46,6 +46,7 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
             run.write_control(Control.model_validate(run.control.model_dump() | changes))
         except FileNotFoundError:
             raise RunNotFoundError(f"run {run.name!r} was deleted meanwhile") from None
+    store.announce()
     return run.standing
 
 
@@ -72,7 +73,6 @@ def finish_deletion(store: RunStore, name: str, deadline: float) -> bool:
     try:
         with store.holding(name):
             remove_folder(store.root / name, store.root)
-            store.remove_lock(name)
     except Timeout:
         if time.monotonic() < deadline:
             return False

@@ -28,17 +28,20 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, to be written within the block.
+def replacing(
+    path: Path, folder: Path | None = None, check: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
+    """A temporary name in `folder`, by default that of `path`, to be written within the block.
 
-    The file written there is flushed to disk and takes the place of `path` when the block ends without an
-    error; otherwise it is removed.
+    The file written there is flushed to disk and, after `check`, takes the place of `path` when the block
+    ends without an error; otherwise it is removed.
     """
-    temporary = temporary_in(path.parent)
+    temporary = temporary_in(folder or path.parent)
     try:
         os.close(open_new(temporary))
         yield temporary
         flush(temporary)
+        check()
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,8 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from app.store.files import open_new, open_regular, replacing
 from model.checkpoint import MAX_STEP
 
 Record = dict[str, Any]
+Replacing = Callable[[Path], AbstractContextManager[Path]]
 
 LONGEST_LINE = 1 << 20  # bytes; the longest sample takes seven tenths of it
 PIECE = 1 << 20
@@ -89,7 +91,7 @@ class Lines:
             pass
         return [(number, record) for number, record, _ in found]
 
-    def cut_back(self, path: Path, step: int) -> None:
+    def cut_back(self, path: Path, step: int, replacing: Replacing = replacing) -> None:
         """Keep the lines up to `step`, as they are: a run resumed from there writes the later ones again."""
         try:
             with open_regular(path) as file, replacing(path) as kept, kept.open("wb") as out:
@@ -149,9 +151,10 @@ def encode(record: Record) -> bytes:
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def append(path: Path, records: Iterable[Record]) -> None:
-    """Adds records to the end of a file. Raises OSError for a link."""
+def append(path: Path, records: Iterable[Record], check: Callable[[], None] = lambda: None) -> None:
+    """Adds records to the end of a file, after `check`. Raises OSError for a link."""
     with open(open_new(path, os.O_WRONLY | os.O_APPEND), "ab") as file:
+        check()  # of the file that is open: another that takes its place is not added to
         file.write(b"".join(encode(record) for record in records))
 
 

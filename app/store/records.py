@@ -70,13 +70,15 @@ class Record(BaseModel):
 
     def write(self, path: Path) -> None:
         """Replace the file at `path`. Raises OSError, RunFileError for what could not be read again."""
+        write_atomic(path, self.encoded(path.name))
+
+    def encoded(self, name: str) -> bytes:
+        """The bytes of a file of that name. Raises RunFileError for what could not be read again."""
         data = self.model_dump_json(indent=2).encode() + b"\n"
         if len(data) > RECORD_LIMIT:
-            raise RunFileError(
-                f"{path.name} would have {len(data):,} bytes; at most {RECORD_LIMIT:,} are read"
-            )
-        self.parse(data, path.name)
-        write_atomic(path, data)
+            raise RunFileError(f"{name} would have {len(data):,} bytes; at most {RECORD_LIMIT:,} are read")
+        self.parse(data, name)
+        return data
 
 
 class TextFinding(BaseModel):
@@ -137,7 +139,8 @@ class Status(Record):
     """Where a run stands. Losses are in nats per character, times in Unix seconds.
 
     `steps` is what the run takes in all, 0 if it ends by time; `fraction` the part of it that is done;
-    `heartbeat` when the worker last wrote this; `seconds` the training time so far. A pause with `retry_at`
+    `heartbeat` when the worker last wrote this, by its own clock; `host` and `process` name that worker;
+    `seconds` the training time so far. A pause with `retry_at`
     is the worker's own and ends at that time; one without was asked for by a person. `warnings` are for
     people. Steps: `validation_step` of `validation_loss`, `rollbacks` to which the run went back,
     `overfitting_since` of the lowest held-out loss. `deaths` is how many workers in a row died while they
@@ -149,6 +152,8 @@ class Status(Record):
     steps: Step = 0
     fraction: Fraction = 0.0
     heartbeat: Time = 0.0
+    host: str | None = None
+    process: int | None = None
     reason: str | None = None
     retry_at: Time | None = None
     loss: Number | None = None

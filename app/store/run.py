@@ -6,12 +6,14 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from app.errors import RunFileError, RunNotFoundError
 from app.store import history
+from app.store.claims import Changes, Claim
 from app.store.files import Unchanged, is_regular, open_regular, read_regular
 from app.store.records import Baselines, Control, Latest, Record, RunSpec, Status
 from model.config import RunConfig
@@ -20,7 +22,7 @@ RECORDS = ("latest.json", "status.json", "control.json", "baselines.json")
 CORPUS_LIMIT = 1 << 30
 MOST_SAMPLES = 1000  # that are read at once
 FILES = ("corpus.txt", "history.jsonl", "samples.jsonl", *RECORDS)
-UNSETTLED = 2_000_000_000  # nanoseconds
+UNSETTLED = 2.0  # seconds
 STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
 KEPT_FILE = re.compile(r"kept-([0-9]{9,12})\.safetensors", re.ASCII)
 
@@ -48,14 +50,21 @@ class Files(NamedTuple):
 
 
 class Run:
-    """One run of a store. Reading is for everyone; the `write_` methods are for the holder of the lock."""
+    """One run of a store. Reading is for everyone.
 
-    def __init__(self, path: Path) -> None:
+    What changes its files is for a run that nobody else can train; `RunStore.holding` gives one with a claim.
+    """
+
+    def __init__(self, path: Path, claim: Claim | None = None) -> None:
         self.path = path
+        self.claim = claim
+        self._changes = claim or Changes()
         self.name = path.name
         self._folder = os.fspath(path)  # joining strings is what looking at hundreds of runs can afford
         self._records: Unchanged[Record] = Unchanged()
         self._files: tuple[tuple[int, int], Files] | None = None
+        self._seen: tuple[tuple[int, int], float] | None = None
+        self._heartbeat: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         return f"Run({self.name!r})"
@@ -85,6 +94,13 @@ class Run:
         except RunFileError as error:
             return Status(steps=self.spec.steps, reason=str(error))
 
+    def silence(self) -> float:
+        """Seconds that this process has seen no new status, by its own clock, whatever its worker's says."""
+        heartbeat, now = self.status.heartbeat, time.monotonic()
+        if self._heartbeat is None or self._heartbeat[0] != heartbeat:
+            self._heartbeat = heartbeat, now
+        return now - self._heartbeat[1]
+
     @property
     def standing(self) -> Status:
         """Where the run stands as people see it: what the worker wrote last, and what was asked since."""
@@ -107,9 +123,38 @@ class Run:
         record = self._records.get(name, f"{self._folder}/{name}", lambda: kind.read(self.path / name))
         return cast(AnyRecord, record)
 
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace one of its files. Raises OSError, LeaseLostError."""
+        with self._changes.replacing(path) as temporary:
+            temporary.write_bytes(data)
+
+    def append(self, path: Path, records: Iterable[dict[str, Any]]) -> None:
+        """Add lines to its curve or its samples. Raises OSError, LeaseLostError."""
+        history.append(path, records, self._changes.check)
+
+    def remove(self, path: Path) -> None:
+        """Remove one of its files, if it is there. Raises OSError, LeaseLostError."""
+        self._changes.remove(path)
+
+    def cut_back(self, step: int) -> None:
+        """Keep the curve and the samples up to `step`. Raises OSError, LeaseLostError."""
+        history.POINTS.cut_back(self.history_path, step, self._changes.replacing)
+        history.SAMPLES.cut_back(self.samples_path, step, self._changes.replacing)
+
+    def check(self) -> None:
+        """Raises LeaseLostError if another may change its files."""
+        self._changes.check()
+
     def write_status(self, status: Status) -> None:
-        """Raises OSError."""
-        status.write(self.path / "status.json")
+        """Raises OSError, LeaseLostError, RunFileError."""
+        self._write("status.json", status)
+
+    def write_baselines(self, losses: dict[str, float]) -> None:
+        """Raises OSError, LeaseLostError, RunFileError."""
+        self._write(self.baselines_path.name, Baselines(losses=losses))
+
+    def _write(self, name: str, record: Record) -> None:
+        self.write(self.path / name, record.encoded(name))
 
     def text(self) -> str:
         """The text of the run. Raises RunFileError if it is not the text that the run was made with."""
@@ -207,12 +252,15 @@ class Run:
             changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
         except FileNotFoundError:
             raise RunNotFoundError(f"run {self.name!r} was deleted meanwhile") from None
-        if self._files is None or self._files[0] != changed:
-            found = self._look_at_files()
-            if time.time_ns() - changed[0] < UNSETTLED:
-                return found  # another change may fall into the same tick of the file system's clock
+        if self._files is not None and self._files[0] == changed:
+            return self._files[1]
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != changed:
+            self._seen = (changed, now)
+        found = self._look_at_files()
+        if now - self._seen[1] >= UNSETTLED:  # another change may fall into the same tick of the disk's clock
             self._files = (changed, found)
-        return self._files[1]
+        return found
 
     def _look_at_files(self) -> Files:
         try:
@@ -260,5 +308,5 @@ class Run:
             return None
 
     def write_latest(self, latest: Latest) -> None:
-        """Raises OSError."""
-        latest.write(self.path / "latest.json")
+        """Raises OSError, LeaseLostError, RunFileError."""
+        self._write("latest.json", latest)

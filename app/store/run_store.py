@@ -12,9 +12,8 @@
                       initial.safetensors the weights that a fork begins with
     checkpoints/.reserve                  room that the worker gives up to say that the disk is full
     checkpoints/.files/<id>/              what OpenAI's clients uploaded (app/store/uploads.py)
-    checkpoints/.worker.lock              held by the one worker, dies with it
-    checkpoints/.worker.json              the memory and cores that it has (app/store/capacity.py)
-    checkpoints/.locks/<run>.lock         held while that run is trained or deleted
+    checkpoints/.worker.json              what the last worker to begin has (app/store/capacity.py)
+    checkpoints/.store.json, .leases/     who holds which run (app/store/leases.py)
 
 Nothing here trains, and readers need no lock: every file is replaced atomically.
 """
@@ -35,7 +34,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from app.errors import RunError, RunExistsError, RunNameError, RunNotFoundError
-from app.store.files import Unchanged, flush, inherited, make_folder, make_private, open_new, write_atomic
+from app.store.claims import Claim
+from app.store.files import Unchanged, flush, inherited, make_folder, make_private, write_atomic
+from app.store.leases import LEASE_SECONDS, Leases
 from app.store.records import MAX_COUNT, RUN_NAME, RunSpec
 from app.store.run import Run, Text
 from app.store.temporaries import remove_temporaries, temporary_in
@@ -65,14 +66,11 @@ def name_from(text: str) -> str:
 class RunStore:
     """All runs below one folder, which need not exist yet."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, lease_seconds: float = LEASE_SECONDS) -> None:
         self.root = Path(root).resolve()
+        self.leases = Leases(self.root, lease_seconds, self.changing)
         self._known: Unchanged[Run] = Unchanged()
         self._reported: set[str] = set()
-
-    def worker_lock(self, place: int = 1) -> Path:
-        """Held by the first, second, … of the workers that the store is configured for."""
-        return self.root / (".worker.lock" if place == 1 else f".worker-{place}.lock")
 
     def make_root(self) -> None:
         """The folder of the store, readable by its owner alone unless it is there already. Raises OSError."""
@@ -85,46 +83,40 @@ class RunStore:
         return FileLock(path, timeout, mode=inherited(self.root) & 0o660)
 
     @contextmanager
-    def holding(self, name: str) -> Iterator[None]:
-        """Held by the one that trains or deletes the run. Raises RunNameError, Timeout at once, OSError."""
-        path = self._lock_path(name)
-        with suppress(FileExistsError):
-            os.close(open_new(path))
-        before = path.lstat().st_ino
-        with self.lock(path).acquire(timeout=0):
-            try:
-                same = path.lstat().st_ino == before
-            except FileNotFoundError:
-                same = False
-            if not same:  # the run was deleted between: another may hold a lock of that name
-                raise Timeout(os.fspath(path))
-            yield
+    def holding(self, name: str) -> Iterator[Run]:
+        """The run, to be trained, changed or deleted by nobody else in this block.
 
-    def remove_lock(self, name: str) -> None:
-        """For the one that holds it, and has deleted the run. Raises OSError."""
-        self._lock_path(name).unlink(missing_ok=True)
-
-    def _lock_path(self, name: str) -> Path:
-        self._path(name)
-        folder = self.root / ".locks"
-        if folder.is_symlink():
-            raise OSError(".locks is a link: remove it")
+        Raises RunNameError, Timeout at once if another holds it, FileNotFoundError without such a run,
+        StoreBusyError, OSError.
+        """
+        path = self._path(name)
         self.make_root()
-        with suppress(FileExistsError):
-            make_folder(folder)
-        return folder / f"{name}.lock"
+        lease = self.leases.acquire(name)
+        try:
+            claim = Claim(path, lease)
+            try:
+                yield Run(path, claim)
+            finally:
+                claim.end()
+        finally:
+            lease.release()
+
+    def announce(self) -> None:
+        """Let those who look at the store now and then (app/store/scan.py) look soon."""
+        with suppress(OSError):
+            os.utime(self.root)
 
     def clear_leftovers(self) -> int:
-        """Remove what killed processes left, and locks of runs that are gone; how many. Raises OSError."""
+        """Remove what killed processes left, and leases of runs that are gone; how many. Raises OSError."""
         count = 0
         for folder in (self.root, self.root / ".files", *(self.root / name for name in self._folders())):
             with suppress(FileNotFoundError, NotADirectoryError):
                 if not folder.is_symlink():
                     count += remove_temporaries(folder)
-        for path in (self.root / ".locks").glob("*.lock"):
-            with suppress(RunNameError, Timeout, FileNotFoundError), self.holding(path.stem):
-                if not (self.root / path.stem).exists():
-                    self.remove_lock(path.stem)
+        for name in self.leases.held():
+            if RUN_NAME.fullmatch(name) and not (self.root / name).exists():
+                with suppress(Timeout):
+                    self.leases.acquire(name).release()
                     count += 1
         return count
 

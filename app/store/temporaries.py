@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def remove_temporaries(folder: Path) -> int:
     for entry in folder.iterdir():
         if entry.name.startswith(TEMPORARY_PREFIX):
             with contextlib.suppress(FileNotFoundError):  # finished, or cleared by another
-                if _is_left_over(entry):
+                if _is_left_over(entry, folder):
                     stale.append(entry)
     for entry in stale:
         if entry.is_dir() and not entry.is_symlink():
@@ -45,10 +44,20 @@ def remove_temporaries(folder: Path) -> int:
     return len(stale)
 
 
-def _is_left_over(entry: Path) -> bool:
+def _is_left_over(entry: Path, folder: Path) -> bool:
     if (owner := OWNED.fullmatch(entry.name)) and owner[1] == _place():
         return _start(int(owner[2])) != int(owner[3])
-    return _last_change(entry) < time.time() - ABANDONED_SECONDS
+    return _last_change(entry) < _time_of(folder) - ABANDONED_SECONDS
+
+
+def _time_of(folder: Path) -> float:
+    """The time by the clock that stamps the files of a folder: a network's disk has one of its own."""
+    probe = temporary_in(folder)
+    try:
+        probe.touch(0o600, exist_ok=False)
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _last_change(entry: Path) -> float:

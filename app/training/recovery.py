@@ -42,6 +42,7 @@ def start_or_resume(run: Run) -> Training:
             refused.append(error)
             continue
         for refusal in refused:
+            run.check()
             refusal.path.rename(refusal.path.with_suffix(".refused"))
         logger.info("run %s goes on from step %d", run.name, training.step)
         return training

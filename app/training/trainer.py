@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,8 +22,8 @@ import numpy as np
 from app.errors import RunFileError
 from app.intake.merge import merge_group
 from app.store import history
-from app.store.files import flush, write_atomic
-from app.store.records import MAX_TIME, Baselines, CheckpointEntry, Latest, State, Status
+from app.store.files import flush
+from app.store.records import MAX_TIME, CheckpointEntry, Latest, State, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Budget
@@ -67,11 +69,15 @@ def train_run(
 ) -> bool:
     """Train `run` from where it stands to its end, or until `should_stop()`; say whether it is finished.
 
-    `on_status` is called after each writing of the status. Only for the holder of the store's lock.
+    `on_status` is called after each writing of the status. Holds the run, unless the caller does.
 
-    Raises RunFileError (text or checkpoints unusable), TextError, DivergedError, or OSError (a full disk, …).
+    Raises LeaseLostError if another process has taken the run over, filelock's Timeout if another holds it,
+    RunFileError (text or checkpoints unusable), TextError, DivergedError, or OSError (a full disk, …).
     The run can be trained again after each, and goes on from its newest checkpoint.
     """
+    if run.claim is None:
+        with RunStore(run.path.parent).holding(run.name) as held:
+            return train_run(held, should_stop, on_status, cadence)
     remove_temporaries(run.path)
     if run.spec.apart:
         merge_group(run, (cadence or Cadence()).store_bytes)
@@ -117,9 +123,9 @@ class RunWriter:
         before = run.status
         self._attempts = {"deaths": before.deaths, "died_at": before.died_at}
         # the run that trains is the last one to have trained, also where the clock was set back since
-        store = RunStore(run.path.parent)
-        self._not_before = math.nextafter(store.last_trained(), math.inf)
-        self._budget = Budget(store, self.cadence.store_bytes)
+        self._store = RunStore(run.path.parent)
+        self._not_before = math.nextafter(self._store.last_trained(), math.inf)
+        self._budget = Budget(self._store, self.cadence.store_bytes)
 
     def begin(self) -> None:
         """Bring all files to the step that the training stands at: after a kill they may be ahead of it."""
@@ -131,8 +137,7 @@ class RunWriter:
 
     def _cut_back(self) -> None:
         step = self.training.step or -1  # a training at step 0 reports step 0 again
-        history.POINTS.cut_back(self.run.history_path, step)
-        history.SAMPLES.cut_back(self.run.samples_path, step)
+        self.run.cut_back(step)
         self.held_out = history.last_measured(self.run.history(), "validation_loss")
 
     def roll_back(self, error: DivergedError) -> None:
@@ -151,7 +156,7 @@ class RunWriter:
         self.run.write_latest(Latest(newest=newest, best=self._best))
         for step, path in reversed(self.run.checkpoints().items()):  # a resumed run takes the newest there is
             if step > checkpoint.step:
-                path.unlink(missing_ok=True)
+                self.run.remove(path)
         self._prune()
         self._cut_back()
         self._saved_step = checkpoint.step
@@ -164,9 +169,9 @@ class RunWriter:
             self.held_out = (progress.step, progress.validation_loss)
             self._tell_of_overfitting()
         if progress.record:
-            history.append(self.run.history_path, [point(progress)])
+            self.run.append(self.run.history_path, [point(progress)])
         if progress.samples:
-            history.append(self.run.samples_path, [asdict(sample) for sample in progress.samples])
+            self.run.append(self.run.samples_path, [asdict(sample) for sample in progress.samples])
         now = time.monotonic()
         if self._checkpoint_due(progress, now):
             self.save()
@@ -189,7 +194,7 @@ class RunWriter:
             ids = self.training.vocabulary.encode(self.run.text())
             config = self.run.config
             losses = baselines(ids, len(self.training.vocabulary), config.validation_fraction)
-            Baselines(losses=losses).write(self.run.baselines_path)
+            self.run.write_baselines(losses)
 
     def end(self) -> None:
         """Write down the last step: of the run if it is finished, else as one that waits to be continued."""
@@ -215,6 +220,8 @@ class RunWriter:
         self._keep_best()
         newest = self._write(training.checkpoint(), "step", training.smooth_loss)
         self.run.write_latest(Latest(newest=newest, best=self._best))
+        if self._saved_step < 0:
+            self._store.announce()
         self._prune()
         self._saved_step = training.step
         ended = time.monotonic()
@@ -243,8 +250,9 @@ class RunWriter:
     def _write(self, checkpoint: Checkpoint, kind: str, loss: float | None) -> CheckpointEntry:
         path = (self.run.best_path if kind == "best" else self.run.checkpoint_path)(checkpoint.step)
         data = encode(checkpoint)
+        self.run.check()
         self._budget.make_room(len(data))
-        write_atomic(path, data)
+        self.run.write(path, data)
         return self._entry(path, checkpoint, loss)
 
     def _entry(self, path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:
@@ -259,10 +267,10 @@ class RunWriter:
         kept |= kept_anchors(list(checkpoints), self.training.step, self.run.config.checkpoint_every)
         for step, path in checkpoints.items():
             if not self._is_sampled(step) and step not in kept:
-                path.unlink(missing_ok=True)
+                self.run.remove(path)
         for path in self.run.path.glob("best-*.safetensors"):
             if self._best is None or path.name != self._best.file:
-                path.unlink(missing_ok=True)
+                self.run.remove(path)
 
     def _is_sampled(self, step: int) -> bool:
         """Whether the checkpoint of a step stays because of its sample, as that of step 0 does."""
@@ -280,6 +288,8 @@ class RunWriter:
             steps=self.run.spec.steps,
             fraction=training.fraction,
             heartbeat=now,
+            host=socket.gethostname(),
+            process=os.getpid(),
             loss=training.loss,
             smooth_loss=training.smooth_loss,
             validation_loss=_finite(self.held_out[1]) if self.held_out else None,

@@ -1,6 +1,5 @@
 """Changes and deletions of runs that have to wait, or whose run vanishes meanwhile."""
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import NoReturn
 import httpx
 import pytest
 
-from app.store import control
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -141,21 +139,3 @@ def test_fork_of_a_run_without_its_text_is_refused(serving, trained: RunStore):
     answer = serving(trained.root).post("/runs/classic/fork")
     assert answer.status_code == 422, answer.text
     assert "run 'classic' has no text here" in answer.json()["error"]["message"]
-
-
-def test_a_lock_whose_file_was_replaced_is_not_held(trained: RunStore, monkeypatch):
-    """Another that waited for the lock of a deleted run must not train a new run of that name."""
-    path = trained.root / ".locks" / "classic.lock"
-    with trained.holding("classic"):
-        pass
-    lock, stack = trained.lock, contextlib.ExitStack()
-
-    def replaced(*args: object) -> object:
-        stack.enter_context(path.open())  # or the new file may have its inode
-        path.unlink()
-        path.touch()
-        return lock(*args)
-
-    monkeypatch.setattr(trained, "lock", replaced)
-    with stack, pytest.raises(control.Timeout), trained.holding("classic"):
-        pass

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.logging import RichHandler
 
 from app.cli import main
 from app.commands.progress import LineDisplay
 from app.store.records import Status
 from app.store.run_store import RunStore
-from app.training.worker import hold
 from model.checkpoint import load
 from model.config import SETTINGS, RunConfig
 from model.generation import generate
 from model.sampling import SamplingConfig
-from tests.support.runs import locked, outcome, small_text, wait_until, worker_process
+from tests.support.runs import at_work, outcome, small_text, wait_until, worker_process
 
 SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sample-every 10"
 
@@ -152,11 +152,11 @@ def test_warning_is_shown_as_a_sentence(folder: Path, capsys):
 
 
 @pytest.mark.slow
-def test_train_follows_another_worker_that_locks_the_store(folder: Path, capsys):
+def test_train_next_to_a_worker_ends_with_a_finished_run(folder: Path, capsys):
     store = RunStore("checkpoints")
     store.root.mkdir()
     with worker_process(store):
-        wait_until(lambda: locked(store), "the worker holds the store")
+        wait_until(lambda: at_work(store), "the worker looks for runs")
         assert main(["train", "My Text.txt", *SMALL.split()]) == 0
     out = capsys.readouterr().out
     assert "my-text: finished, step 30 of 30" in out
@@ -210,10 +210,13 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str
     assert RunStore("checkpoints").list() == []
 
 
-def test_second_worker_with_no_wait_exits(folder: Path, capfd):
-    with hold(RunStore("checkpoints"), lambda: False, wait=False):
-        assert main(["worker", "--no-wait"]) == 2
-    assert "another worker holds" in capfd.readouterr().err
+def test_store_of_an_earlier_versions_worker_is_refused(folder: Path, capfd):
+    store = RunStore("checkpoints")
+    store.make_root()
+    with FileLock(store.root / ".worker.lock"):
+        assert main(["worker", "--until-idle"]) == 2
+    assert "a worker of an earlier version holds" in capfd.readouterr().err
+    assert main(["worker", "--until-idle"]) == 0
 
 
 def test_gradcheck_of_a_cell_passes(folder: Path, capsys):

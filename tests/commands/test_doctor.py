@@ -1,8 +1,10 @@
 """`charloom doctor`: each fault that it looks for is found when it is there, and comes with what to do."""
 
 import dataclasses
+import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from app.commands import doctor
 from app.commands.doctor import Diagnosis, examine
 from app.settings import Settings
 from app.store.run_store import RunStore
-from app.training.worker import hold
 from tests.support.disks import mounted, remount
 from tests.support.servers import server_process
 
@@ -55,11 +56,15 @@ def test_failed_run_is_reported(trained: RunStore):
 def test_state_of_the_worker_is_reported(trained: RunStore):
     run = trained.get("gru")
     run.write_status(run.status.model_copy(update={"state": "queued"}))
-    assert findings(trained.root)["worker"].message == "none, and gru wait for one"
-    with hold(trained, lambda: False, wait=False):
-        assert findings(trained.root)["worker"].message == "one holds the store"
-    run.write_status(run.status.model_copy(update={"state": "training", "heartbeat": 1.0}))
-    assert findings(trained.root)["worker"].state == "fault"
+    assert findings(trained.root)["worker"].message == "none trains, and gru wait for one"
+    here = {"state": "training", "host": socket.gethostname(), "process": os.getpid()}
+    with trained.holding("gru") as held:
+        held.write_status(run.status.model_copy(update=here | {"heartbeat": time.time()}))
+        told = f"gru is trained by process {os.getpid()} on {socket.gethostname()}"
+        assert findings(trained.root)["worker"].message == told
+        held.write_status(run.status.model_copy(update=here | {"heartbeat": 1.0}))
+        assert findings(trained.root)["worker"].state == "fault"
+    assert findings(trained.root)["worker"].message == "none trains, and gru wait for one"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 
 from app.commands.supervisor import Supervisor
 from app.store.run_store import RunStore
-from tests.support.runs import LONGEST_WAIT, locked, small_text, wait_until
+from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 
 
 def child(code: str) -> list[str]:
@@ -76,10 +76,10 @@ def test_serve_starts_and_stops_worker_and_server(tmp_path: Path, number: int):
     if number == signal.SIGKILL:
         # it could not end its worker: that ends by itself
         assert code == -signal.SIGKILL
-        wait_until(lambda: not locked(store), "the worker has gone")
+        wait_until(lambda: not store.leases.held(), "the worker has gone")
     else:
         assert code == 0
-        assert not locked(store)
+        assert not store.leases.held()
     assert classic.status.state == "queued"
     assert "Traceback" not in log.read_text()
     if number == signal.SIGINT:

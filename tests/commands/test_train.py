@@ -14,9 +14,8 @@ from app.store.files import Source
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
-from app.training.worker import hold
 from model.config import PRESETS
-from tests.support.runs import small_text
+from tests.support.runs import held_by_another, small_text
 
 FINISHED = Status(state="finished")
 COMMAND = [
@@ -95,7 +94,7 @@ def test_train_next_to_a_worker_plans_for_the_queue(store, monkeypatch, capsys):
     store.create("first", PRESETS["gru"].replace(minutes=5.0), small_text(), "first.txt")
     monkeypatch.setattr("app.commands.train.measure", lambda *_, **__: 40_000.0)
     monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
-    with hold(store, lambda: False, wait=False):
+    with held_by_another(store, "first"):
         assert main(["train", "text.txt", "--minutes", "1", "--name", "second"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "The worker of this store trains another run first, for about 5.0 minutes." in said

@@ -15,7 +15,7 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.temporaries import TEMPORARY_PREFIX
 from app.training.trainer import Cadence, train_run
-from app.training.worker import Worker, hold
+from app.training.worker import Worker
 from model.checkpoint import load
 from model.training import Training
 from model.training import train as steps_of
@@ -31,8 +31,7 @@ CONFIG = classic_like(steps=900, checkpoint_every=2, sample_every=0, best_sample
 def work(root: str) -> None:
     """What a worker process does; as a child of a process that has imported everything already."""
     store = RunStore(root)
-    with hold(store, Stop(), wait=True):
-        Worker(store, Stop(), attempts=KILLS).run()
+    Worker(store, Stop(), attempts=KILLS).run()
 
 
 def reference() -> dict[int, str]:
@@ -50,7 +49,8 @@ def digest(data: bytes) -> str:
 
 
 def temporaries(run: Run) -> list[str]:
-    return [name for name in os.listdir(run.path) if name.startswith(TEMPORARY_PREFIX)]
+    """Unfinished files, in the folder that a worker's changes pass through."""
+    return [path.name for path in run.path.glob(f"{TEMPORARY_PREFIX}*/{TEMPORARY_PREFIX}*")]
 
 
 @pytest.fixture

@@ -149,11 +149,11 @@ def test_run_that_is_a_link_cannot_be_changed_or_replaced(trained: RunStore, out
     assert sorted(os.listdir(outside)) == ["run", "secret"]
 
 
-@pytest.mark.parametrize("name", [".queue.lock", ".locks/classic.lock", ".locks"])
+@pytest.mark.parametrize("name", [".queue.lock", ".leases/classic.lease", ".leases"])
 def test_a_lock_that_is_a_link_is_not_followed(trained: RunStore, outside: Path, serving, name: str):
     if "/" in name:
         (trained.root / name).parent.mkdir(exist_ok=True)
-    replace(trained.root / name, outside if name == ".locks" else outside / "secret")
+    replace(trained.root / name, outside if name == ".leases" else outside / "secret")
     client = serving(trained.root)
     assert client.patch("/runs/classic", json={"priority": 1}).status_code in (200, 503)
     assert client.delete("/runs/classic").status_code in (200, 503)

@@ -19,7 +19,7 @@ from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
 from app.store.uploads import UploadedFiles
 from app.training.trainer import train_run
-from app.training.worker import Worker, hold
+from app.training.worker import Worker
 from tests.support.runs import small_text
 
 SETTINGS = {"preset": "classic", "hidden": 4, "steps": 3, "sample_every": 0, "best_sample_length": 10}
@@ -38,8 +38,7 @@ def used(root: Path) -> RunStore:
     limits = Limits(1 << 20, 10, Budget(store, 0))
     run = new_run(store, SETTINGS | {"name": "run"}, [text()], limits).run
     ask(store, run, "train", 1)
-    with hold(store, lambda: False, wait=False):
-        Worker(store, lambda: run.status.state == "finished").run()
+    Worker(store, lambda: run.status.state == "finished").run()
     archive = root.parent / "run.zip"
     export(run, None, True, archive)
     with archive.open("rb") as content:
@@ -77,7 +76,7 @@ AS_USER = """
 import encodings.utf_32_le, os, sys  # all that may be out of the user's reach
 from app.store.control import ask
 from app.store.run_store import RunStore
-from app.training.worker import Worker, hold
+from app.training.worker import Worker
 from tests.support.runs import classic_like, small_text
 
 user, root = int(sys.argv[1]), sys.argv[2]
@@ -91,8 +90,7 @@ CREATE = 'store.create("run", classic_like(steps=3), small_text(), "small.txt")'
 TRAIN = """
 run = store.get("run")
 ask(store, run, "train", user - 12000)
-with hold(store, lambda: False, wait=False):
-    Worker(store, lambda: run.status.state == "finished").run()
+Worker(store, lambda: run.status.state == "finished").run()
 """
 SHOW = 'print(store.get("run").status.state, store.get("run").control.priority)'
 

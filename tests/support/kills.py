@@ -10,11 +10,14 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from app.store import history
-from app.store.files import replacing, write_atomic
+from app.store.claims import Claim
 from app.store.run import Run
 from app.store.temporaries import temporary_in
 from app.training.trainer import Cadence, train_run
 from model.checkpoint import load
+
+Check = Callable[[], None]
+Replacing = Callable[[Claim, Path], AbstractContextManager[Path]]
 
 # a status at every step, so that its writing is a moment to be killed at too
 EVERY_STEP = Cadence(status_seconds=0.0)
@@ -34,45 +37,39 @@ class Killed(BaseException):
 
 
 class Killer:
-    """Ends the program at its n-th change to the disk, before it or with half of its bytes written."""
+    """Ends the program at its n-th change to a run, before it or with half of its bytes written."""
 
     def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
         self.changes, self.at = 0, at
-        append, unlink = history.append, Path.unlink
-        patch.setattr("app.training.trainer.write_atomic", self.write)
-        patch.setattr("app.store.records.write_atomic", self.write)
-        patch.setattr("app.store.history.replacing", self.replace)
-        patch.setattr("app.store.history.append", lambda path, records: self.append(append, path, records))
-        patch.setattr(Path, "unlink", lambda path, **options: self.unlink(unlink, path, **options))
+        replacing, append, remove = Claim.replacing, history.append, Claim.remove
+        patch.setattr(Claim, "replacing", lambda claim, path: self.replace(replacing, claim, path))
+        patch.setattr(history, "append", lambda *arguments: self.append(append, *arguments))
+        patch.setattr(Claim, "remove", lambda claim, path: self.remove(remove, claim, path))
 
     def due(self) -> bool:
         self.changes += 1
         return self.changes == self.at
 
-    def write(self, path: Path, data: bytes) -> None:
-        if self.due():
-            left_over(path.parent).write_bytes(data[: len(data) // 2])
-            raise Killed
-        write_atomic(path, data)
-
-    def replace(self, path: Path) -> AbstractContextManager[Path]:
+    def replace(self, replacing: Replacing, claim: Claim, path: Path) -> AbstractContextManager[Path]:
         if self.due():
             left_over(path.parent).write_bytes(b"half")
             raise Killed
-        return replacing(path)
+        return replacing(claim, path)
 
-    def append(self, append: Callable[..., None], path: Path, records: list[history.Record]) -> None:
+    def append(
+        self, append: Callable[..., None], path: Path, records: list[history.Record], check: Check
+    ) -> None:
         if self.due():
             data = b"".join(history.encode(record) for record in records)
             with path.open("ab") as file:
                 file.write(data[: len(data) // 2])
             raise Killed
-        append(path, records)
+        append(path, records, check)
 
-    def unlink(self, unlink: Callable[..., None], path: Path, **options: bool) -> None:
+    def remove(self, remove: Callable[[Claim, Path], None], claim: Claim, path: Path) -> None:
         if path.suffix == ".safetensors" and self.due():
             raise Killed
-        unlink(path, **options)
+        remove(claim, path)
 
 
 def left_over(folder: Path) -> Path:

@@ -16,7 +16,6 @@ import numpy as np
 
 from app.store.run import Run
 from app.store.run_store import RunStore
-from app.training.worker import StoreBusyError, hold
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 
@@ -59,7 +58,12 @@ def outcome(run: Run) -> dict[str, Any]:
         "resume": {name: np.asarray(tensor).tobytes() for name, tensor in newest.tensors.items()},
         "best": (best.step, latest.best.loss, best.parameters.tobytes()),
         # which steps are kept besides the sampled ones depends on when it was stopped
-        "files": sorted(name for name in os.listdir(run.path) if not name.startswith("step-")),
+        # and the folder of its worker's claim may be there for a moment after the last status
+        "files": sorted(
+            entry.name
+            for entry in os.scandir(run.path)
+            if not entry.name.startswith("step-") and not entry.is_dir()
+        ),
     }
 
 
@@ -98,13 +102,31 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def locked(store: RunStore) -> bool:
-    """Whether a worker holds the store."""
-    try:
-        with hold(store, lambda: False, wait=False):
-            return False
-    except StoreBusyError:
-        return True
+HOLD = """
+import sys
+from app.store.run_store import RunStore
+lease = RunStore(sys.argv[1]).leases.acquire(sys.argv[2])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another(store: RunStore, name: str) -> Iterator[None]:
+    """A process of this machine that holds a run; killed at the end of the block, without releasing it."""
+    command = [sys.executable, "-c", HOLD, str(store.root), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield
+        finally:
+            process.kill()
+
+
+def at_work(store: RunStore) -> bool:
+    """Whether a worker has begun to look for runs."""
+    return store.leases.info() is not None
 
 
 @contextlib.contextmanager
@@ -116,10 +138,10 @@ def patient_worker(
 {setup}
 import logging, sys
 from app.store.run_store import RunStore
-from app.worker import Stop, Worker, hold, stop_on_signals
+from app.worker import Stop, Worker, stop_on_signals
 logging.basicConfig(level="INFO")
 store, stop = RunStore(sys.argv[1]), Stop()
-with stop_on_signals(stop), hold(store, stop, wait=True):
+with stop_on_signals(stop):
     Worker(store, stop, retry_seconds={retry_seconds}).run()
 """
     command = [sys.executable, "-P", "-c", program, str(store.root)]

@@ -17,15 +17,15 @@ from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import RunWriter
-from app.training.worker import StoreBusyError, Worker, hold
+from app.training.worker import Worker
 from model.checkpoint import load
 from model.config import PRESETS, RunConfig
 from model.training import Training
 from tests.support.runs import (
     LONGEST_WAIT,
+    at_work,
     classic_like,
     gru_like,
-    locked,
     outcome,
     small_text,
     stop,
@@ -194,7 +194,7 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]) -> None:
         self.full, self.write = True, write
-        monkeypatch.setattr("app.training.trainer.write_atomic", self.write_atomic)
+        monkeypatch.setattr(Run, "write", lambda run, path, data: self.write_atomic(path, data))
 
     def write_atomic(self, path: Path, data: bytes) -> None:
         if self.full and path.suffix == ".safetensors":
@@ -219,14 +219,14 @@ def test_full_disk_pauses_the_run_until_there_is_space(store: RunStore, monkeypa
 
 def test_unwritable_state_does_not_keep_the_worker_busy(store: RunStore, monkeypatch, caplog):
     run, other = add(store, "run"), add(store, "other")
-    write = Status.write
+    write = Run.write_status
 
-    def read_only(status: Status, path: Path) -> None:
-        if path.parent == run.path:
+    def read_only(written: Run, status: Status) -> None:
+        if written.name == run.name:
             raise OSError(errno.EROFS, "Read-only file system")
-        write(status, path)
+        write(written, status)
 
-    monkeypatch.setattr(Status, "write", read_only)
+    monkeypatch.setattr(Run, "write_status", read_only)
     assert work(store) == ["run", "other"]
     assert other.status.state == "finished"
     assert "its state could not be written" in caplog.text
@@ -236,25 +236,11 @@ def test_unwritable_state_does_not_keep_the_worker_busy(store: RunStore, monkeyp
 def test_waiting_worker_picks_up_a_new_run(store: RunStore):
     store.root.mkdir()
     with worker_process(store) as worker:
-        wait_until(lambda: locked(store), "the worker holds the store")
+        wait_until(lambda: at_work(store), "the worker looks for runs")
         run = add(store, "run")
         wait_until(lambda: run.status.state == "finished", "the run is finished")
         code, log = stop(worker)
     assert code == 0, log
-
-
-@pytest.mark.slow
-def test_second_worker_reports_and_waits_for_the_first(store: RunStore):
-    run = add(store, "run", classic_like(steps=1_000_000, record_every=100, checkpoint_every=10_000))
-    with worker_process(store) as first:
-        wait_until(lambda: run.status.step > 0, "the first trains")
-        with worker_process(store) as second:
-            assert second.stderr is not None
-            assert any("another worker holds" in line for line in second.stderr)
-            assert stop(first)[0] == 0
-            stopped_at = run.status.step
-            wait_until(lambda: run.status.step > stopped_at, "the second goes on")
-            assert stop(second)[0] == 0
 
 
 @pytest.mark.slow
@@ -290,20 +276,6 @@ def test_deaths_are_counted_anew_after_progress_and_after_a_resume(store: RunSto
     run.write_status(run.status.model_copy(update={"state": "queued"}))
     assert work(store) == ["run"]
     assert (run.status.state, run.status.deaths) == ("finished", 0)
-
-
-def test_second_worker_without_waiting_is_refused(store: RunStore):
-    with (
-        hold(store, lambda: False, wait=False),
-        pytest.raises(StoreBusyError, match="another worker holds"),
-        hold(store, lambda: False, wait=False),
-    ):
-        pass
-
-
-def test_waiting_worker_can_be_stopped(store: RunStore):
-    with hold(store, lambda: False, wait=False), hold(store, lambda: True, wait=True) as held:
-        assert not held
 
 
 def test_signals_request_a_stop_and_handlers_are_restored():

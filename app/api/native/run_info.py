@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -45,7 +44,10 @@ def describe(services: Services, run: Run) -> RunInfo:
     control, latest, config = run.control, run.usable_latest(), run.config
     status = standing_of(services.runs, run)
     serving = services.models.current if services.models.ready else None
-    silent = time.time() - status.heartbeat > SILENT_SECONDS
+    training = (
+        run.status.state == status.state == "training"
+    )  # by its own worker: a group's members have theirs
+    silent = training and (services.runs.leases.abandoned(run.name) or run.silence() > SILENT_SECONDS)
     files = run.files()
     return RunInfo(
         name=run.name,
@@ -55,7 +57,9 @@ def describe(services: Services, run: Run) -> RunInfo:
         parent=run.spec.parent,
         parts=run.spec.parts or run.spec.member_names,
         group=run.spec.group,
-        stale=status.state == "training" and silent,
+        stale=silent,
+        host=status.host if training else None,
+        process=status.process if training else None,
         reason=status.reason,
         warnings=[*status.warnings, *_faults(run, files)],
         preset=run.spec.preset,

@@ -34,6 +34,8 @@ class RunInfo(BaseModel):
     )
     group: str | None = Field(description="The run that it is trained apart as a member of.")
     stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
+    host: str | None = Field(description="The machine, or container, of the worker that trains it.")
+    process: int | None = Field(description="The process id of that worker, on its machine.")
     reason: str | None = Field(description="Why it is paused or has failed.")
     warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")
     preset: str

@@ -1,0 +1,118 @@
+"""Which run of a store a worker trains next: what it found in the store, and what it leaves to others."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from app.store.files import Identity, identity_of
+from app.store.groups import waits
+from app.store.records import Status
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.store.scan import IDLE_RATE, Scan
+from model.passes import shard_rows
+
+LOOKS = 3  # at files of a run, to see that nothing has changed: what was asked, where it stands, control
+LEASE_LOOKS = 10  # at most, to try a lease that another holds
+
+
+class Queue:
+    """The runs of `store` that a worker may train.
+
+    One with more parts than `cores` is left to others for `patience` seconds.
+    """
+
+    def __init__(self, store: RunStore, cores: float, patience: float) -> None:
+        self._store, self._cores, self._patience = store, cores, patience
+        self._scan = Scan(store.root)
+        self._runs: list[Run] = []
+        self._waiting: list[Run] = []
+        self._not_before: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+        self._leases: dict[str, Identity] = {}
+        self._alive: set[str] = set()
+
+    def look(self) -> list[Run]:
+        """Read all runs again if it is time. Those that are in training although they were asked to stop."""
+        if not self._scan.due(1 + LOOKS * len(self._runs)):
+            return []
+        waiting, asked = [], []
+        self._runs = self._store.list()
+        for run in self._runs:
+            control, status = run.control, run.status
+            if control.wanted in ("pause", "stop") and status.state == "training":
+                asked.append(run)
+            status = control.applied_to(status)
+            if _unfinished(status) and not waits(self._store, run):
+                fresh = status.step == 0 and status.state == "queued"
+                waiting.append((-control.priority, fresh, run.spec.position, run))
+        self._waiting = [run for *_, run in sorted(waiting, key=lambda item: item[:3])]
+        now, names = time.monotonic(), {run.name for run in self._waiting}
+        self._since = {name: self._since.get(name, now) for name in names}
+        self._not_before = {name: at for name, at in self._not_before.items() if name in names and at > now}
+        self._leases = {name: lease for name, lease in self._leases.items() if name in names}
+        return [run for run in asked if self.ready(run)]
+
+    def taken(self, run: Run) -> None:
+        """That run was held here. All is read again at the next look: much may have happened meanwhile."""
+        self._leases.pop(run.name, None)
+        self._alive.clear()
+        self._scan.forget()
+
+    def first(self) -> Run | None:
+        """The run to train now, if any."""
+        return next((run for run in self._waiting if self.ready(run) and self._fits(run)), None)
+
+    def more_important(self, priority: int, seconds: float) -> Run | None:
+        """A run of a higher priority that nobody has begun for so long, if there is one."""
+        for run in self._waiting:
+            if run.control.priority <= priority:
+                return None
+            waits = time.monotonic() - self._since[run.name] >= seconds and run.standing.state == "queued"
+            if waits and self.ready(run) and self._fits(run):
+                return run
+        return None
+
+    def wants(self, run: Run) -> bool:
+        """Whether a run that is held now is still to be trained: another may have, since it was looked at."""
+        if run.control.wanted in ("pause", "stop"):
+            return False
+        return _unfinished(run.standing) and not waits(self._store, run)
+
+    def leave(self, name: str, seconds: float) -> None:
+        """Do not take that run for so long."""
+        self._not_before[name] = time.monotonic() + seconds
+
+    def held_elsewhere(self, name: str) -> None:
+        """Another holds that run: try again now and then, or a dead holder would never be noticed."""
+        lease = identity_of(self._store.leases.path(name))
+        if self._leases.setdefault(name, lease) != lease:
+            self._alive.add(name)
+            self._leases[name] = lease
+        pause = max(self._store.leases.seconds / 6, LEASE_LOOKS * len(self._leases) / IDLE_RATE)
+        self.leave(name, pause)
+
+    def idle(self) -> bool:
+        """Whether all that is not done is trained by others that are alive, or does not fit here."""
+        return all(run.name in self._alive or not self._could_fit(run) for run in self._waiting)
+
+    def ready(self, run: Run) -> bool:
+        """Whether the time to leave that run is over."""
+        return time.monotonic() >= self._not_before.get(run.name, 0.0)
+
+    def _could_fit(self, run: Run) -> bool:
+        return math.isfinite(self._patience) or parts(run) <= self._cores
+
+    def _fits(self, run: Run) -> bool:
+        waited = time.monotonic() - self._since[run.name]
+        return parts(run) <= self._cores or waited >= self._patience
+
+
+def _unfinished(status: Status) -> bool:
+    return status.state in ("queued", "training") or status.retry_at is not None
+
+
+def parts(run: Run) -> int:
+    """How many processes train a run at the same time, if there are cores for them; one merges a group."""
+    return 1 if run.spec.apart else run.config.members * len(shard_rows(run.config))

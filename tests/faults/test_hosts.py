@@ -1,0 +1,178 @@
+"""Several machines on one store: killed, frozen, cut off, with wrong clocks. No run is trained twice, none is
+lost, and each ends as one that nobody disturbed, to the bit."""
+
+import signal
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+from app.store.run import Run
+from app.store.run_store import RunStore
+from app.training.trainer import train_run
+from model.config import RunConfig
+from tests.support.hosts import LEASE, Host, ended, separate_hosts
+from tests.support.runs import classic_like, outcome, small_text, wait_until
+
+TEXT = small_text(2000)
+# some seconds of training, a checkpoint every few milliseconds
+LONG = classic_like(steps=3000, hidden=24, checkpoint_every=50, record_every=10, sample_every=0)
+SHORT = classic_like(steps=60, sample_every=0)
+
+
+@pytest.fixture
+def context():
+    return separate_hosts()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "store")
+
+
+def add(store: RunStore, name: str, config: RunConfig = LONG) -> Run:
+    return store.create(name, config, TEXT, "small.txt")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    """What a run of some settings comes to where one process trains it from its beginning to its end."""
+
+    @cache
+    def of(config: RunConfig) -> dict[str, Any]:
+        run = add(RunStore(tmp_path_factory.mktemp("undisturbed")), "run", config)
+        with threadpool_limits(1):
+            assert train_run(run, lambda: False)
+        return outcome(run)
+
+    return of
+
+
+def in_training_by(run: Run, host: Host) -> bool:
+    return (run.status.state, run.status.host) == ("training", host.name)
+
+
+def wait_for_training(run: Run, host: Host, step: int = 0) -> None:
+    wait_until(lambda: in_training_by(run, host) and run.status.step > step, f"{host.name} trains {run.name}")
+
+
+def finished(run: Run) -> bool:
+    return run.status.state == "finished"
+
+
+@pytest.mark.slow
+def test_run_of_a_killed_host_is_taken_over_and_ends_exactly(store: RunStore, context, undisturbed):
+    run = add(store, "run")
+    first = Host(context, store, "first")
+    with ended(first):
+        wait_for_training(run, first, 200)
+        second = Host(context, store, "second")
+        with ended(second):
+            time.sleep(1.5 * LEASE)
+            assert in_training_by(run, first), "a run whose host is alive was taken over"
+            first.process.kill()
+            wait_for_training(run, second)
+            wait_until(lambda: finished(run), "the run is finished")
+    assert outcome(run) == undisturbed(LONG)
+
+
+@pytest.mark.slow
+def test_frozen_host_that_wakes_writes_nothing_and_takes_another_run(store: RunStore, context, undisturbed):
+    run = add(store, "run")
+    first = Host(context, store, "first")
+    with ended(first):
+        wait_for_training(run, first, 200)
+        first.signal(signal.SIGSTOP)
+        second = Host(context, store, "second")
+        with ended(second):
+            wait_for_training(run, second, run.status.step + 200)
+            first.signal(signal.SIGCONT)
+            wait_until(lambda: "the lease of run 'run' was lost" in first.log, "the first notices")
+            assert in_training_by(run, second)
+            other = add(store, "other", SHORT)
+            wait_until(lambda: finished(other), "the first trains another run")
+            assert other.status.host == "first"
+            wait_until(lambda: finished(run), "the run is finished")
+    assert run.status.host == "second"
+    assert outcome(run) == undisturbed(LONG)
+    assert outcome(other) == undisturbed(SHORT)
+
+
+FREEZE = """
+import os, signal, sys
+from app.store.claims import Claim
+
+honest, seen = Claim.check, [0]
+
+def check(claim):
+    honest(claim)
+    callers = {{sys._getframe(depth).f_code.co_name for depth in (1, 2)}}
+    if "{kind}" in callers:
+        seen[0] += 1
+        if seen[0] == 40:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+Claim.check = check
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["replacing", "append", "remove"])
+def test_host_frozen_between_look_and_change_changes_nothing(store: RunStore, context, undisturbed, kind):
+    run = add(store, "run")
+    first = Host(context, store, "first", setup=FREEZE.format(kind=kind))
+    with ended(first):
+        wait_until(lambda: frozen(first), "the first is frozen in the middle of a change")
+        second = Host(context, store, "second")
+        with ended(second):
+            wait_for_training(run, second, run.status.step + 500)
+            first.signal(signal.SIGCONT)
+            wait_until(lambda: "nothing more of it is written here" in first.log, "the first notices")
+            if kind != "append":  # the very change that it was frozen in has failed; a line has gone nowhere
+                assert "another process has taken over run 'run'" in first.log
+            wait_until(lambda: finished(run), "the run is finished")
+    assert outcome(run) == undisturbed(LONG)
+
+
+def frozen(host: Host) -> bool:
+    stat = Path(f"/proc/{host.process.pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.slow
+def test_hosts_with_clocks_hours_apart_take_over_exactly(store: RunStore, context, undisturbed):
+    run = add(store, "run")
+    first = Host(context, store, "first", ahead=-7200)
+    with ended(first):
+        wait_for_training(run, first, 200)
+        second = Host(context, store, "second", ahead=7200)
+        with ended(second):
+            time.sleep(1.5 * LEASE)
+            assert in_training_by(run, first), first.log
+            first.process.kill()
+            wait_for_training(run, second)
+            wait_until(lambda: finished(run), "the run is finished")
+    assert "lost" not in first.log
+    assert outcome(run) == undisturbed(LONG)
+
+
+@pytest.mark.slow
+def test_twenty_workers_train_forty_runs_once_each(store: RunStore, context, undisturbed):
+    configs = [SHORT, SHORT.replace(hidden=10), SHORT.replace(hidden=14), SHORT.replace(sequence_length=8)]
+    runs = [add(store, f"run-{number:02}", configs[number % 4]) for number in range(40)]
+    hosts = [Host(context, store, f"host-{n:02}", lease=30.0, until_idle=True) for n in range(20)]
+    with ended(*hosts):
+        wait_until(lambda: all(finished(run) for run in runs), "all runs are finished")
+        for host in hosts:
+            host.join()
+    for run, config in zip(runs, configs * 10, strict=True):
+        assert outcome(run) == undisturbed(config)
+    said = Counter(line for host in hosts for line in host.log.splitlines())
+    assert [said[f"run {run.name} starts"] for run in runs] == [1] * 40
+    assert not [line for line in said if "goes on" in line or "lost" in line]
+    assert len({run.status.host for run in runs}) > 1
+    assert store.leases.held() == set()

@@ -1,0 +1,100 @@
+"""Workers as if on several machines: each process has a host name of its own, so that none can look after
+another's process and all depend on the leases alone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+import pytest
+
+from app.signals import Stop, stop_on_signals
+from app.store.run_store import RunStore
+from app.training.worker import Worker, prepare
+from tests.support.runs import LONGEST_WAIT
+
+CLONE_NEWUTS = 0x04000000
+LEASE = 1.0  # seconds: with it, a run is taken over soon
+
+
+def separate_hosts() -> ForkServerContext:
+    """What starts processes that may have host names of their own. Skips the test where that takes rights."""
+    done = subprocess.run(["unshare", "--uts", "true"], capture_output=True, timeout=LONGEST_WAIT)
+    if done.returncode:
+        pytest.skip(f"cannot give a process a host name of its own (it takes root): {done.stderr!r}")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.hosts"])
+    return context
+
+
+class Host:
+    """A worker of `store` on a machine of that name, its clock so many seconds ahead; with a log."""
+
+    def __init__(
+        self,
+        context: ForkServerContext,
+        store: RunStore,
+        name: str,
+        *,
+        lease: float = LEASE,
+        ahead: float = 0.0,
+        until_idle: bool = False,
+        setup: str = "",
+    ) -> None:
+        self.name, self.log_path = name, store.root.parent / f"{name}.log"
+        self.process: ForkServerProcess = context.Process(
+            target=_work,
+            args=(str(store.root), name, lease, ahead, until_idle, setup, str(self.log_path)),
+            daemon=True,
+        )
+        self.process.start()
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def join(self) -> None:
+        """Wait for its end, which must be an orderly one."""
+        self.process.join(LONGEST_WAIT)
+        assert self.process.exitcode == 0, self.log
+
+
+@contextlib.contextmanager
+def ended(*hosts: Host) -> Iterator[None]:
+    """Kills the hosts at the end of the block, the frozen ones too."""
+    try:
+        yield
+    finally:
+        for host in hosts:
+            host.process.kill()
+        for host in hosts:
+            host.process.join(LONGEST_WAIT)
+
+
+def _work(root: str, name: str, lease: float, ahead: float, until_idle: bool, setup: str, log: str) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUTS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    socket.sethostname(name)
+    if ahead:
+        honest = time.time
+        time.time = lambda: honest() + ahead
+    exec(setup, {})
+    logging.basicConfig(filename=log, level="INFO", format="%(message)s", force=True)
+    store, stop = RunStore(root, lease), Stop()
+    with stop_on_signals(stop):
+        prepare(store)
+        Worker(store, stop, until_idle=until_idle).run()
+    sys.exit(0)
