@@ -302,7 +302,7 @@ async def keep_clear(runs: RunStore) -> None:
 async def look(models: ModelStore) -> None:
     """One look at the store, off the event loop; whatever it meets, the model being served stays."""
     try:
-        await asyncio.to_thread(models.refresh)
+        await asyncio.to_thread(models.look)
     except OSError as error:
         logger.error("the store cannot be read: %s", error)
     except Exception:

@@ -71,7 +71,7 @@ def train(
         config = planned(store, name, text, path, overrides, console)
     config = config.replace(members=members) if apart else config
     check_length(config, len(text))
-    worker = of_workers(store) if is_busy(store) else of_this_process()
+    worker = of_workers(store) if store.leases.at_work_here() else of_this_process()
     trained = config.replace(members=1) if apart else config
     check_needs(trained, len(text), len(set(text)), worker, Budget(store, load_settings().max_store_bytes))
     run = find_or_create(store, name, config, text, path, findings, apart)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,13 @@ from app.store.files import Identity, Unchanged, identity_of
 from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
+from app.store.scan import Scan
 from model.checkpoint import load
 from model.errors import CheckpointError
+
+LOOKS = 2  # at files of a run that has not changed: what was asked, its newest checkpoint
+MOVING_SECONDS = 120.0  # after its last checkpoint, that a run is looked at as often as the server looks
+Candidate = tuple[tuple[bool, bool, float], Run, Latest | None]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +69,10 @@ class ModelStore:
         self._latest: Unchanged[Latest | None] = Unchanged()
         self._refused: set[Identity] = set()
         self._failed: dict[str, str] = {}
+        self._scan, self._count = Scan(runs.root), 0
+        self._candidates: dict[str, Candidate] = {}
+        self._digests: dict[str, str] = {}
+        self._moved: dict[str, float] = {}
 
     @property
     def current(self) -> LoadedModel:
@@ -79,21 +89,41 @@ class ModelStore:
         """Look once for a newer checkpoint. Reads the disk: not for an event loop. Raises OSError."""
         with self._lock:
             runs = self.runs.list()
+            self._count = len(runs)
             self._forget_all_but({run.name for run in runs})
             if self._default is not None:
                 runs = [run for run in runs if run.name == self._default.run]
                 if not runs:
                     self._current = None  # deleted, or not there yet: no other model may answer for it
-            for run, latest in self._by_last_trained(runs):
-                model = None
-                with self._isolated(run):
-                    at = self._default.at if self._default else None
-                    model = self._newest_valid(run, latest) if at is None else self._default_at(run, at)
-                if model is not None:
-                    if model is not self._current:
-                        logger.info("serving %s", model.id)
-                    self._current = model
-                    return
+            self._candidates = {}
+            for run in runs:
+                self._consider(run)
+            self._choose()
+
+    def look(self) -> None:
+        """The same a few times a second: at all runs if it is time, else at those that have moved lately."""
+        if self._scan.due(1 + LOOKS * self._count):
+            self.refresh()
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._moved = {name: at for name, at in self._moved.items() if now - at < MOVING_SECONDS}
+            for _, run, _ in [self._candidates[name] for name in self._moved if name in self._candidates]:
+                self._consider(run)
+            self._choose()
+
+    def _choose(self) -> None:
+        """Serve the run that trained last of those that can be."""
+        for _, run, latest in sorted(self._candidates.values(), key=lambda one: one[0], reverse=True):
+            model = None
+            with self._isolated(run):
+                at = self._default.at if self._default else None
+                model = self._newest_valid(run, latest) if at is None else self._default_at(run, at)
+            if model is not None:
+                if model is not self._current:
+                    logger.info("serving %s", model.id)
+                self._current = model
+                return
 
     @contextmanager
     def _isolated(self, run: Run) -> Iterator[None]:
@@ -111,8 +141,9 @@ class ModelStore:
     def _forget_all_but(self, names: set[str]) -> None:
         """Release what is kept of runs that were deleted."""
         self._latest.keep(names)
-        for name in self._failed.keys() - names:
-            del self._failed[name]
+        for known in (self._failed, self._digests):
+            for name in known.keys() - names:
+                del known[name]
         self._refused = {identity for identity in self._refused if identity.run in names}
         for identity in [identity for identity in self._named if identity.run not in names]:
             del self._named[identity]
@@ -191,19 +222,25 @@ class ModelStore:
         self.loads += 1
         return laid_out(run.name, path, checkpoint)
 
-    def _by_last_trained(self, runs: list[Run]) -> list[tuple[Run, Latest | None]]:
-        """Runs with checkpoints, the one that trained last here first; untrained ones after all others."""
-        found: list[tuple[tuple[bool, bool, float], Run, Latest | None]] = []
-        for run in runs:
-            with self._isolated(run):
-                latest = self._read_latest(run)
-                if latest is not None:
-                    newest = latest.newest
-                    found.append(((newest.step > 0, not newest.imported, newest.time), run, latest))
-                elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
-                    step, path = files.popitem()
-                    found.append(((step > 0, True, identity_of(path).modified / 1e9), run, None))
-        return [(run, latest) for _, run, latest in sorted(found, key=lambda item: item[0], reverse=True)]
+    def _consider(self, run: Run) -> None:
+        """Note what there is of `run`, if it has a checkpoint: the run that trained last here comes first.
+
+        Untrained runs come after all others.
+        """
+        self._candidates.pop(run.name, None)
+        with self._isolated(run):
+            latest = self._read_latest(run)
+            if latest is not None:
+                newest = latest.newest
+                order = (newest.step > 0, not newest.imported, newest.time)
+                self._candidates[run.name] = order, run, latest
+                if self._digests.get(run.name, newest.digest) != newest.digest:
+                    self._moved[run.name] = time.monotonic()
+                self._digests[run.name] = newest.digest
+            elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
+                step, path = files.popitem()
+                order = (step > 0, True, identity_of(path).modified / 1e9)
+                self._candidates[run.name] = order, run, None
 
     def _read_latest(self, run: Run) -> Latest | None:
         """What latest.json says, the same object while the file is the same; None if it cannot be used."""

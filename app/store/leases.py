@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -23,7 +25,7 @@ from filelock import FileLock, SoftFileLease, Timeout
 from filelock import OwnerRecord as Holder
 from pydantic import Field
 
-from app.store.files import inherited, make_folder
+from app.store.files import Identity, identity_of, inherited, make_folder
 from app.store.records import Record
 from model.errors import CharloomError
 
@@ -31,6 +33,7 @@ LEASE_SECONDS = 30.0
 INFO = ".store.json"
 FOLDER = ".leases"
 OLD_LOCK = ".worker.lock"
+PATIENCE = 1.1  # times its duration after which a lease that filelock has not taken over is moved aside
 
 
 class StoreBusyError(CharloomError):
@@ -53,7 +56,7 @@ class Leases:
         self._root, self._seconds, self._changing = root, seconds, changing
         self._agreed: StoreInfo | None = None
         # an observation of another's lease is kept until the next try, or it would never expire
-        self._observed: dict[str, SoftFileLease] = {}
+        self._observed: dict[str, tuple[SoftFileLease, Identity | None, float]] = {}
 
     def info(self) -> StoreInfo | None:
         """How the store's runs are held; None if no lease was ever taken. Raises RunFileError."""
@@ -104,14 +107,25 @@ class Leases:
             raise OSError(f"{FOLDER} is a link: remove it")
         with contextlib.suppress(FileExistsError):
             make_folder(folder)
-        lease = self._observed.get(name)
-        if lease is None:
-            mode = inherited(self._root) & 0o660
-            lease = SoftFileLease(self.path(name), lease_duration=duration, mode=mode)
+        mode = inherited(self._root) & 0o660
+        lease, seen, since = self._observed.get(name) or (
+            SoftFileLease(self.path(name), lease_duration=duration, mode=mode),
+            None,
+            0.0,
+        )
         try:
-            lease.acquire(timeout=0)
+            try:
+                lease.acquire(timeout=0)
+            except Timeout:
+                now, found = time.monotonic(), identity_of(self.path(name))
+                if found != seen:
+                    seen, since = found, now
+                if now - since < PATIENCE * duration:
+                    raise
+                _move_aside(self.path(name), found)
+                lease.acquire(timeout=0)
         except Timeout:
-            self._observed[name] = lease
+            self._observed[name] = lease, seen, since
             raise
         self._observed.pop(name, None)
         return lease
@@ -142,6 +156,21 @@ class Leases:
 
     def path(self, name: str) -> Path:
         return self._root / FOLDER / f"{name}.lease"
+
+
+def _move_aside(path: Path, expired: Identity) -> None:
+    """Make room for a lease where filelock cannot: it exchanges two names, which NFS has no call for.
+
+    Another process may have been quicker: then its lease is put back. Where that fails it has lost the run,
+    and its claim (app/store/claims.py) keeps it from writing.
+    """
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.expired")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        if identity_of(aside)[1:] != expired[1:]:
+            with contextlib.suppress(OSError):
+                path.hardlink_to(aside)
+        aside.unlink()
 
 
 def _is_here(holder: Holder) -> bool:

@@ -102,6 +102,28 @@ def test_frozen_host_that_wakes_writes_nothing_and_takes_another_run(store: RunS
     assert outcome(other) == undisturbed(SHORT)
 
 
+NO_EXCHANGE = """
+import filelock._soft._exclusive._recovery as recovery
+recovery.exchange_names = lambda source, target: False  # as where NFS refuses to exchange two names
+"""
+
+
+@pytest.mark.slow
+def test_run_is_taken_over_on_a_volume_that_cannot_exchange_names(store: RunStore, context, undisturbed):
+    run = add(store, "run", LONG)
+    first = Host(context, store, "first")
+    with ended(first):
+        wait_for_training(run, first, 100)
+        others = [Host(context, store, name, setup=NO_EXCHANGE) for name in ("second", "third")]
+        with ended(*others):
+            time.sleep(1.5 * LEASE)
+            assert in_training_by(run, first), "a run whose host is alive was taken over"
+            first.process.kill()
+            wait_until(lambda: finished(run), "the run is finished")
+            assert "goes on from step" in others[0].log + others[1].log
+    assert outcome(run) == undisturbed(LONG)
+
+
 FREEZE = """
 import os, signal, sys
 from app.store.claims import Claim

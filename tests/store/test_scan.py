@@ -1,0 +1,156 @@
+"""How often a store of 500 runs is looked at: the disk of a network answers some thousand looks a second."""
+
+import builtins
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+
+import pytest
+
+from app.engine.models import ModelStore
+from app.store.control import ask
+from app.store.records import Status
+from app.store.run_store import RunStore
+from app.store.scan import BUSY_RATE, IDLE_RATE
+from app.training.trainer import train_run
+from app.training.worker import Worker
+from tests.support.runs import classic_like, held_by_another, small_text
+from tests.support.stores import announce
+
+RUNS = 500
+COUNTED = ("stat", "lstat", "scandir", "listdir", "open", "utime", "access", "readlink", "mkdir", "rename")
+POLLS_A_SECOND = 2  # of a worker
+MORE = 1.2  # than the average: one reading of all more, or less, falls into the time that is counted
+
+
+class Clock:
+    """A monotonic clock that a test sets forward; and how often the disk was looked at meanwhile."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now, self.looks = time.monotonic(), 0
+        patch.setattr(time, "monotonic", lambda: self.now)
+        for module, names in ((os, COUNTED), (builtins, ("open",))):
+            for name in names:
+                patch.setattr(module, name, self.counting(getattr(module, name)))
+
+    def counting(self, call: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **options: object) -> object:
+            self.looks += 1
+            return call(*arguments, **options)
+
+        return counted
+
+    def rate(self, look: Callable[[], object], times_a_second: float, seconds: int) -> float:
+        """Looks at the disk a second while `look` is called so often for so long."""
+        before = self.looks
+        for _ in range(int(seconds * times_a_second)):
+            look()
+            self.now += 1 / times_a_second
+        return (self.looks - before) / seconds
+
+
+@pytest.fixture(scope="module")
+def five_hundred(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    store = RunStore(tmp_path_factory.mktemp("many"))
+    config = classic_like(steps=2, sample_every=0)
+    assert train_run(store.create("run-000", config, small_text(), "small.txt"), lambda: False)
+    first = store.root / "run-000"
+    record = json.loads((first / "run.json").read_bytes())
+    for number in range(1, RUNS):
+        folder = store.root / f"run-{number:03}"
+        shutil.copytree(first, folder, copy_function=os.link)
+        (folder / "run.json").unlink()
+        text = json.dumps(record | {"name": folder.name, "position": number + 1})
+        (folder / "run.json").write_text(text)
+    return store
+
+
+@pytest.fixture
+def store(five_hundred: RunStore) -> RunStore:
+    return RunStore(five_hundred.root)
+
+
+@pytest.mark.slow
+def test_idle_worker_looks_at_most_a_hundred_times_a_second(store: RunStore, monkeypatch):
+    worker = Worker(store, lambda: False)
+    assert worker.next_run() is None
+    clock = Clock(monkeypatch)
+    clock.rate(worker.next_run, POLLS_A_SECOND, 3)  # the news that there is a store at all
+    assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= MORE * IDLE_RATE + POLLS_A_SECOND
+
+
+@pytest.mark.slow
+def test_idle_worker_next_to_a_held_run_looks_little_more(store: RunStore, monkeypatch):
+    worker = Worker(store, lambda: False)
+    run = store.get("run-007")
+    before = run.status
+    with held_by_another(store, "run-007"):
+        run.write_status(Status(state="training", step=1))
+        clock = Clock(monkeypatch)
+
+        def try_next() -> None:
+            if found := worker.next_run():
+                worker.train(found)
+
+        try:
+            clock.rate(try_next, POLLS_A_SECOND, 4)  # the news of the lease's folder
+            # within the 30 seconds of the lease: by this clock its holder is silent
+            assert 0 < clock.rate(try_next, POLLS_A_SECOND, 25) <= 1.6 * IDLE_RATE + 10
+        finally:
+            run.write_status(before)
+
+
+@pytest.mark.slow
+def test_store_that_changes_all_the_time_is_read_at_a_bounded_rate(store: RunStore, monkeypatch):
+    worker = Worker(store, lambda: False)
+    clock = Clock(monkeypatch)
+
+    def look_at_a_busy_store() -> None:
+        store.announce()
+        worker.next_run()
+
+    assert clock.rate(look_at_a_busy_store, POLLS_A_SECOND, 30) <= MORE * BUSY_RATE
+
+
+@pytest.mark.slow
+def test_idle_server_looks_at_most_a_hundred_times_a_second(store: RunStore, monkeypatch):
+    models = ModelStore(store)
+    models.look()
+    assert models.ready
+    clock = Clock(monkeypatch)
+    clock.rate(models.look, 4, 3)
+    assert 0 < clock.rate(models.look, 4, 60) <= MORE * IDLE_RATE + 4
+
+
+@pytest.mark.slow
+def test_what_is_asked_of_one_of_many_runs_is_found_within_two_seconds(store: RunStore, monkeypatch):
+    worker, models = Worker(store, lambda: False), ModelStore(store)
+    assert worker.next_run() is None
+    models.look()
+    clock = Clock(monkeypatch)
+    clock.rate(worker.next_run, POLLS_A_SECOND, 3)
+    run = store.get("run-123")
+    before = run.status
+    run.write_status(before.model_copy(update={"state": "stopped"}))
+    ask(store, run, "train", None)
+    found = [worker.next_run()]
+    clock.rate(lambda: found.append(worker.next_run()), POLLS_A_SECOND, 2)
+    assert "run-123" in [run.name for run in found if run]
+    (run.path / "control.json").unlink()
+    run.write_status(before)
+
+
+@pytest.mark.slow
+def test_next_checkpoint_of_a_moving_run_is_found_at_the_next_look(store: RunStore, monkeypatch):
+    models, run = ModelStore(store), store.get("run-321")
+    models.look()
+    announce(run, 10, b"", time=3e9)
+    store.announce()
+    clock = Clock(monkeypatch)
+    clock.rate(models.look, 4, 3)
+    assert models.current.id == "run-321@10"
+    announce(run, 20, b"", time=3e9 + 1)
+    models.look()
+    assert models.current.id == "run-321@20"
