@@ -1,6 +1,6 @@
 """`charloom doctor`: is everything as the service needs it? What each check found, and what to do about it.
 
-Nothing is changed: no run is made, and no lock is kept.
+Nothing is changed: no run is made, and what is written to try the volume is removed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from app.commands.terminal import say
+from app.commands.volume import NFS
+from app.commands.volume import faults as volume_faults
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
 from app.settings import PREFIX, Settings, unknown_variables
@@ -56,6 +58,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         variables,
         blas,
         store,
+        volume,
         checkpoints,
         worker,
         disk,
@@ -141,6 +144,16 @@ def store(settings: Settings) -> Diagnosis:
         f"leases of {info.lease_seconds:g} s" if info else "no leases yet: the first worker begins with them"
     )
     return Diagnosis("store", "ok", f"{root}, {len(runs.list())} runs, {how}")
+
+
+def volume(settings: Settings) -> Diagnosis:
+    """Whether the volume does what workers on several machines need; tried in a folder that is removed."""
+    root = settings.store.resolve()
+    if not root.is_dir() or not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
+        return Diagnosis("volume", "ok", "not tried: nothing can be written there")
+    if faults := volume_faults(root):
+        return Diagnosis("volume", "fault", "; ".join(faults), f"use another volume, or {NFS}")
+    return Diagnosis("volume", "ok", f"renames, appends, locks and shows changes; for several machines {NFS}")
 
 
 def checkpoints(settings: Settings) -> Diagnosis:

@@ -28,7 +28,7 @@ def test_good_store_is_reported_without_faults(trained_root, capsys):
     assert found["checkpoints"].message == "gru@60 would be served"
     assert "no fault" not in found["gradients"].message
     assert main(["doctor", "--store", str(trained_root), "--port", "0"]) == 0
-    assert capsys.readouterr().out.count("ok   ") == len(found) == 10
+    assert capsys.readouterr().out.count("ok   ") == len(found) == 11
 
 
 def test_every_fault_is_reported_with_advice(tmp_path):
@@ -123,7 +123,7 @@ def test_failing_check_is_a_fault_and_the_others_continue(trained_root, monkeypa
     monkeypatch.setattr(doctor.shutil, "disk_usage", broken)
     found = findings(trained_root)
     assert (found["disk"].state, found["disk"].message) == ("fault", "OSError: no disk at all")
-    assert len(found) == 10
+    assert len(found) == 11
 
 
 def test_unknown_variable_is_a_warning(trained_root, monkeypatch):

@@ -1,0 +1,71 @@
+"""What `charloom doctor` finds of a volume that lacks something that several machines need."""
+
+import os
+from pathlib import Path
+
+from app.commands import volume
+from app.commands.doctor import examine
+from app.settings import Settings
+
+
+def test_volume_of_a_usual_disk_has_no_faults_and_nothing_is_left(tmp_path: Path):
+    assert volume.faults(tmp_path) == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_doctor_names_the_options_of_nfs(tmp_path: Path, monkeypatch):
+    found = {finding.name: finding for finding in examine(Settings(store=tmp_path, port=0))}["volume"]
+    assert found.state == "ok"
+    assert "vers=4.1,actimeo=1" in found.message
+    monkeypatch.setattr("app.commands.doctor.volume_faults", lambda root: ["nothing is kept"])
+    found = {finding.name: finding for finding in examine(Settings(store=tmp_path, port=0))}["volume"]
+    assert (found.state, found.message) == ("fault", "nothing is kept")
+    assert "actimeo=1" in found.advice
+
+
+def test_files_created_twice_are_a_fault(tmp_path: Path, monkeypatch):
+    honest = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, mode=0o777: honest(path, flags & ~os.O_EXCL, mode))
+    assert volume.faults(tmp_path) == ["a file was created twice, although it had to be new"]
+
+
+def test_names_that_cannot_be_exchanged_are_a_fault(tmp_path: Path, monkeypatch):
+    def copy(source: Path, target: Path) -> Path:  # as where a rename is a copy, which readers see
+        target.write_bytes(source.read_bytes())
+        source.unlink()
+        return target
+
+    monkeypatch.setattr(Path, "replace", copy)
+    assert "a file that was open changed when another took its place" in volume.faults(tmp_path)
+
+
+def test_lost_appends_are_a_fault(tmp_path: Path, monkeypatch):
+    honest = Path.open
+
+    def at_the_start(path: Path, mode: str = "r", *rest: object, **more: object) -> object:
+        kind = mode.replace("ab", "r+b" if path.exists() else "wb")
+        return honest(path, kind, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", at_the_start)
+    assert volume.faults(tmp_path) == ["what two writers append is not all kept"]
+
+
+def test_locks_of_one_machine_only_are_a_fault(tmp_path: Path, monkeypatch):
+    class Nothing:
+        def __init__(self, path: Path) -> None: ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *error: object) -> None: ...
+
+    monkeypatch.setattr(volume, "FileLock", Nothing)
+    assert volume.faults(tmp_path) == ["a lock is not seen by another process"]
+
+
+def test_changes_that_others_see_late_are_a_fault(tmp_path: Path, monkeypatch):
+    late = volume.WATCHER.replace(
+        "for line", "import functools, io; old = functools.cache(lambda p: open(p).read())\nfor line"
+    )
+    late = late.replace('with open(sys.argv[1], "rb") as file:', "if True:").replace(
+        "file.read().decode()", "old(sys.argv[1])"
+    )
+    monkeypatch.setattr(volume, "WATCHER", late)
+    assert volume.faults(tmp_path) == ["another process still sees 'news 0' a second after a change"]
