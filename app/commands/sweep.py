@@ -103,7 +103,7 @@ def sweep(asked: Sweep, url: str | None, store: Path | None) -> None:
 
 @contextmanager
 def _own_worker(store: Path | None) -> Iterator[None]:
-    """A worker of the local store for the time of the sweep; where others hold the store it waits."""
+    """A worker of the local store for the time of the sweep, next to those that there may be."""
     settings = load_settings(store=store)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "error"})
