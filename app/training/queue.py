@@ -13,7 +13,7 @@ from app.store.run_store import RunStore
 from app.store.scan import IDLE_RATE, Scan
 from model.passes import shard_rows
 
-LOOKS = 3  # at files of a run, to see that nothing has changed: what was asked, where it stands, control
+LOOKS = 4  # at files of a run that has not changed; one for control.json is in vain, mostly, and taken twice
 LEASE_LOOKS = 10  # at most, to try a lease that another holds
 
 
