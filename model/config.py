@@ -211,7 +211,6 @@ PRESETS: dict[str, RunConfig] = {
         shards=1,
         optimizer="muon",
         learning_rate=0.01,
-        muon_scale=0.25,
     ),
 }
 DEFAULT_PRESET = "gru-pair"  # what a run starts from that names no preset
