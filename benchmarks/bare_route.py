@@ -1,4 +1,7 @@
-"""A FastAPI route that returns a fixed string: as fast as FastAPI and uvicorn can answer at all."""
+"""A FastAPI route that returns a fixed string: as fast as FastAPI and uvicorn can answer at all.
+
+python -m benchmarks.bare_route PORT PROCESSES
+"""
 
 import sys
 
@@ -20,4 +23,12 @@ def create_app():
 
 
 if __name__ == "__main__":
-    uvicorn.run(create_app(), host="127.0.0.1", port=int(sys.argv[1]), log_level="error", access_log=False)
+    uvicorn.run(
+        "benchmarks.bare_route:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        workers=int(sys.argv[2]),
+        log_level="error",
+        access_log=False,
+    )

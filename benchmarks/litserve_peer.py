@@ -1,6 +1,6 @@
 """The same RNN in PyTorch behind LitServe, batched: what one would otherwise put on a CPU.
 
-python -m benchmarks.litserve_peer PORT CHECKPOINT
+python -m benchmarks.litserve_peer PORT CHECKPOINT WORKERS
 """
 
 import sys
@@ -62,5 +62,5 @@ class CharRNN(litserve.LitAPI):
 if __name__ == "__main__":
     api = CharRNN(max_batch_size=64, batch_timeout=0.002, api_path="/generate")
     api.checkpoint = sys.argv[2]
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(sys.argv[3]))
     server.run(host="127.0.0.1", port=int(sys.argv[1]), log_level="error", generate_client_file=False)

@@ -61,6 +61,7 @@ async def load(port, clients, seconds, stream):
     latencies = sorted(latency * 1000 for status, latency, _ in results if status == 200)
     good = len(latencies)
     return {
+        "requests": len(results),
         "requests_per_second": good / taken,
         "characters_per_second": good * LENGTH / taken,
         "p50": statistics.median(latencies) if good else None,

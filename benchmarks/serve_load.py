@@ -1,9 +1,10 @@
 """The whole service over loopback: 200 characters a request, from 1, 8 and 64 clients.
 
-In the same run: LitServe with the same RNN in PyTorch, and a FastAPI route that returns a fixed string. None
-of them writes a log line a request.
+In the same run: LitServe with the same RNN in PyTorch, the better of one and two workers, and a FastAPI route
+that returns a fixed string, in as many processes as ours. None of them writes a log line a request. The
+processor time of a request says more about another machine than the requests of a second do.
 
-    python -m benchmarks.serve_load [--seconds 5] [--rounds 3]
+    python -m benchmarks.serve_load [--seconds 5] [--rounds 3] [--processes 1]
 """
 
 import argparse
@@ -25,9 +26,12 @@ import numpy as np
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from benchmarks import report
+from benchmarks.cpu import spent, thread_seconds
 from model.config import PRESETS
 
 CLIENTS = (1, 8, 64)
+OURS, BARE, LITSERVE = "Charloom", "bare FastAPI route", "LitServe"
+WORKERS = (1, 2)  # of LitServe
 READY_SECONDS = 60
 
 
@@ -63,9 +67,26 @@ def make_store(folder):
     return run.checkpoints()[2000]
 
 
-def command_of(store, port):
-    own = [sys.executable, "-m", "app.cli", "serve", "--no-worker"]
+def command_of(store, port, processes=1):
+    own = [sys.executable, "-m", "app.cli", "serve", "--no-worker", "--processes", str(processes)]
     return [*own, "--store", str(store), "--port", str(port)]
+
+
+def commands(store, checkpoint, processes):
+    """{server: (port, command)}"""
+    python = [sys.executable, "-m"]
+    port, bare_port = free_port(), free_port()
+    servers = {OURS: (port, command_of(store, port, processes))}
+    servers[BARE] = bare_port, [*python, "benchmarks.bare_route", str(bare_port), str(processes)]
+    for workers in WORKERS:
+        port = free_port()
+        arguments = [str(port), str(checkpoint), str(workers)]
+        servers[litserve(workers)] = port, [*python, "benchmarks.litserve_peer", *arguments]
+    return servers
+
+
+def litserve(workers):
+    return f"{LITSERVE}, {workers} worker{'s' if workers > 1 else ''}"
 
 
 @contextlib.contextmanager
@@ -96,9 +117,13 @@ def wait_until_ready(port, process):
     raise SystemExit(f"no answer from {process.args}")
 
 
-def load(port, clients, seconds, kind):
+def load(port, clients, seconds, kind, process):
+    """What the clients measured, with the processor time that the server's processes took meanwhile."""
     command = [sys.executable, "-m", "benchmarks.load_client", str(port), str(clients), str(seconds), kind]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    before = thread_seconds(process)
+    result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    taken = spent(before, thread_seconds(process))
+    return result | {f"cpu_{part}": 1e6 * of / result["requests"] for part, of in taken.items()}
 
 
 def median(results, name):
@@ -106,60 +131,107 @@ def median(results, name):
     return statistics.median(values)
 
 
-def measure(ports, seconds, rounds):
-    """{(server, clients, kind): [result of each round]}; the servers take turns."""
-    kinds = [(name, "plain") for name in ports] + [("Charloom", "stream")]
+def measure(servers, seconds, rounds):
+    """{(server, clients, kind): [result of each round]}; the servers take turns.
+
+    Args:
+        servers: {name: (port, its first process)}
+    """
+    kinds = [(name, "plain") for name in servers] + [(OURS, "stream")]
     results = {}
     for _ in range(rounds):
         for clients in CLIENTS:
             for name, kind in kinds:
-                result = load(ports[name], clients, seconds, kind)
+                port, process = servers[name]
+                result = load(port, clients, seconds, kind, process)
                 results.setdefault((name, clients, kind), []).append(result)
     return results
 
 
+def better_peer(results, clients):
+    """The name of the LitServe that answers more requests."""
+    return max(
+        map(litserve, WORKERS),
+        key=lambda name: median(results[name, clients, "plain"], "requests_per_second"),
+    )
+
+
 def show(results):
     rows = []
-    for (name, clients, kind), rounds in results.items():
-        requests, peer = median(rounds, "requests_per_second"), results[("LitServe", clients, "plain")]
-        bare = results[("bare FastAPI route", clients, "plain")]
-        rows.append(
-            (
-                name + (", streaming" if kind == "stream" else ""),
-                clients,
-                f"{requests:,.0f}",
-                f"{median(rounds, 'characters_per_second'):,.0f}",
-                f"{median(rounds, 'p50'):.1f}",
-                f"{median(rounds, 'p99'):.1f}",
-                f"{median(rounds, 'first_character_p50'):.1f}",
-                f"{requests / median(peer, 'requests_per_second'):.1f}",
-                f"{requests / median(bare, 'requests_per_second'):.0%}",
-                int(sum(result["failed"] for result in rounds)),
+    for clients in CLIENTS:
+        peer = better_peer(results, clients)
+        for name, kind in ((OURS, "plain"), (OURS, "stream"), (peer, "plain"), (BARE, "plain")):
+            rounds = results[name, clients, kind]
+            rows.append(
+                (
+                    name + (", streaming" if kind == "stream" else ""),
+                    clients,
+                    f"{median(rounds, 'requests_per_second'):,.0f}",
+                    f"{median(rounds, 'characters_per_second'):,.0f}",
+                    f"{median(rounds, 'p50'):.1f}",
+                    f"{median(rounds, 'p99'):.1f}",
+                    f"{median(rounds, 'first_character_p50'):.1f}",
+                    f"{median(rounds, 'cpu_all'):,.0f}",
+                    f"{median(rounds, 'cpu_loop'):,.0f}" if name == OURS else "",
+                    f"{median(rounds, 'cpu_engine'):,.0f}" if name == OURS else "",
+                    f"{ratio(results, (name, clients, kind), (peer, clients, 'plain')):.1f}",
+                    f"{ratio(results, (name, clients, kind), (BARE, clients, 'plain')):.0%}",
+                    int(sum(result["failed"] for result in rounds)),
+                )
             )
-        )
     head = ("server", "clients", "requests/s", "characters/s", "p50 ms", "p99 ms", "first character ms")
-    return report.table((*head, "× LitServe", "of the bare route", "failed"), rows)
+    cpu = ("CPU µs a request", "of the event loop", "of the engine")
+    return report.table((*head, *cpu, "× LitServe", "of the bare route", "failed"), rows)
+
+
+def ratio(results, one, other, name="requests_per_second"):
+    return median(results[one], name) / median(results[other], name)
+
+
+def show_floors(results):
+    """What is to be reached on two cores, their clients included."""
+    one, many = CLIENTS[0], CLIENTS[-1]
+    peers = {clients: (better_peer(results, clients), clients, "plain") for clients in (one, many)}
+    ours = (OURS, many, "plain")
+    rows = [
+        ("64 clients, × LitServe", "at least 5", f"{ratio(results, ours, peers[many]):.1f}"),
+        (
+            "64 clients, of the bare route",
+            "at least 30%",
+            f"{ratio(results, ours, (BARE, many, 'plain')):.0%}",
+        ),
+        ("one client, × LitServe", "at least 13", f"{ratio(results, (OURS, one, 'plain'), peers[one]):.1f}"),
+        (
+            "64 streams, × LitServe",
+            "at least 3",
+            f"{ratio(results, (OURS, many, 'stream'), peers[many]):.1f}",
+        ),
+        (
+            "p99 of 64 clients, of LitServe's",
+            "at most 17%",
+            f"{ratio(results, ours, peers[many], 'p99'):.0%}",
+        ),
+    ]
+    return report.table(("", "aim", "measured"), rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="of Charloom, and of the bare route")
     arguments = parser.parse_args()
-    ports = {name: free_port() for name in ("Charloom", "LitServe", "bare FastAPI route")}
+    quiet = {"CHARLOOM_LOG_LEVEL": "warning", "CHARLOOM_ACCESS_LOG": "false"}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         checkpoint = make_store(Path(folder))
-        own = command_of(folder, ports["Charloom"])
-        quiet = {"CHARLOOM_LOG_LEVEL": "warning", "CHARLOOM_ACCESS_LOG": "false"}
-        stack.enter_context(served(own, ports["Charloom"], quiet))
-        python = [sys.executable, "-m"]
-        peer = [*python, "benchmarks.litserve_peer", str(ports["LitServe"]), str(checkpoint)]
-        stack.enter_context(served(peer, ports["LitServe"]))
-        bare = [*python, "benchmarks.bare_route", str(ports["bare FastAPI route"])]
-        stack.enter_context(served(bare, ports["bare FastAPI route"]))
-        results = measure(ports, arguments.seconds, arguments.rounds)
+        servers = {}
+        for name, (port, command) in commands(folder, checkpoint, arguments.processes).items():
+            process = stack.enter_context(served(command, port, quiet))
+            servers[name] = port, process.pid
+        results = measure(servers, arguments.seconds, arguments.rounds)
     environment = report.environment("numpy", "fastapi", "uvicorn", "torch", "litserve")
-    report.save("serve_load", "\n\n".join(["# Serving", environment, show(results)]))
+    name = "serve_load" if arguments.processes == 1 else f"serve_load_{arguments.processes}_processes"
+    report.save(name, "\n\n".join(["# Serving", environment, show(results), show_floors(results)]))
 
 
 if __name__ == "__main__":
