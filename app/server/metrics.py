@@ -89,18 +89,19 @@ class Metrics:
         """A job has ended, or nobody waits for it any more; does nothing for one that was not admitted."""
         if job.submitted is None:
             return  # it was refused
-        written = sum(len(row.ids) for row in job.rows)
-        self._read.inc(sum(len(row.prompt) for row in job.rows))
-        self._written.inc(written)
+        read = written = longest = 0
         for row in job.rows:
+            read, written = read + len(row.prompt), written + len(row.ids)
+            longest = max(longest, len(row.ids))
             self._success[row.finish_reason or "abort"].inc()
+        self._read.inc(read)
+        self._written.inc(written)
         if job.first is not None:
             self._first.observe(job.first - job.submitted)
         if job.ended is None:
             return
         self._queue.observe(job.queue_seconds)
         self._whole.observe(job.ended - job.submitted)
-        longest = max((len(row.ids) for row in job.rows), default=0)
         if longest:
             self._each.observe((job.ended - job.submitted - job.queue_seconds) / longest)
 

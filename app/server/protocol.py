@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.server.headers import Pairs
+from app.server.transport import AnswerTransport
 
 HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of what is not body at a stretch after them
 FRAMING = 16  # further bytes that are not body for each one that is: chunks may hold a single byte
@@ -96,7 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
     _refusing: bytearray | None = None  # the beginning of the body of a request that is being refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(AnswerTransport(transport, self.loop))
         self._gone = self.loop.create_future()
         if len(self.connections) > self.crowd.most:
             longest = self.crowd.longest()
