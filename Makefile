@@ -4,6 +4,7 @@
 ENV := .venv
 BENCH_ENV := .venv-bench
 RELEASE_ENV := .venv-release
+CLUSTER_ENV := .venv-cluster
 LOWEST_ENV := .venv-lowest
 CORPUS := corpora/shakespeare.txt
 PYTHONS := python3 python3.13 python3.12 python3.11 python
@@ -16,12 +17,12 @@ PROJECT := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check check-page format pictures bench lock lowest image image-test release clean
+.PHONY: help serve test check check-page format pictures bench lock lowest image image-test cluster-test release clean
 
 help: ## List the targets
 	@echo 'Charloom: give it a text; it trains a character-level RNN and serves the newest checkpoint.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'ARGS="..." is handed on:     make serve ARGS="--port 9000"     make test ARGS="-k vocabulary"'
 	@echo 'CHARLOOM_* configures it:    CHARLOOM_CORPUS=my.txt make serve'
@@ -76,6 +77,9 @@ image: ## Build the container image
 image-test: $(ENV)/.runtime ## Run image and compose file with a Docker engine: hardened, healthy, killed, scaled
 	@$(ENV)/bin/python .ci/image_test.py $(ARGS)
 
+cluster-test: $(CLUSTER_ENV)/.cluster ## Run workers on two Ray nodes over one store, and kill a node: Ray is large
+	@$(CLUSTER_ENV)/bin/python .ci/cluster_test.py $(ARGS)
+
 # pip-audit passes over what the service does not know, and is content
 define UNAUDITED
 import json, sys
@@ -101,7 +105,7 @@ release: $(RELEASE_ENV)/.release ## Build dist/: wheel, sources, bill of materia
 	@ls -l dist
 
 clean: ## Remove environments and caches; runs and texts are kept
-	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) $(LOWEST_ENV) node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(ENV) $(BENCH_ENV) $(RELEASE_ENV) $(LOWEST_ENV) $(CLUSTER_ENV) node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find app model tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CORPUS): | $(ENV)/.runtime
@@ -129,6 +133,14 @@ $(BENCH_ENV)/.bench: pyproject.toml requirements/build.txt requirements/runtime.
 	@echo 'Installing what the benchmarks need into $(BENCH_ENV): PyTorch is large ...'
 	@$(BENCH_ENV)/bin/python $(LOCKED) --requirement requirements/build.txt --requirement requirements/runtime.txt
 	@$(BENCH_ENV)/bin/python $(PIP) install --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+# Ray is not locked: nothing of Charloom needs it
+$(CLUSTER_ENV)/.cluster: pyproject.toml requirements/build.txt requirements/runtime.txt $(CLUSTER_ENV)/bin/python
+	@echo 'Installing Charloom and Ray into $(CLUSTER_ENV): Ray is large ...'
+	@$(CLUSTER_ENV)/bin/python $(LOCKED) --requirement requirements/build.txt --requirement requirements/runtime.txt
+	@$(CLUSTER_ENV)/bin/python $(PIP) install 'ray>=2.60'
+	@$(CLUSTER_ENV)/bin/python $(PROJECT)
 	@touch $@
 
 $(RELEASE_ENV)/.release: requirements/release.txt $(RELEASE_ENV)/bin/python
