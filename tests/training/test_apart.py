@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from app.training.worker import Worker
 from model.checkpoint import Checkpoint, load
 from model.config import RunConfig
 from model.errors import ConfigError
-from tests.support.runs import classic_like, gru_like, small_text
+from tests.support.runs import LONGEST_WAIT, classic_like, gru_like, small_text, wait_until
 
 TEXT = small_text(3000)
 SHORT = {"members": 3, "steps": 20, "sample_every": 0, "best_sample_length": 0}
@@ -178,6 +180,32 @@ def test_what_is_asked_of_a_group_is_asked_of_its_members(
     assert api.delete("/runs/g").status_code == 409
     assert api.delete("/runs/g", params={"force": True}).status_code == 200
     assert api.get("/runs").json()["runs"] == []
+
+
+def free_worker(store: RunStore) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "app.cli", "worker", "--until-idle"]
+    environment = os.environ | {"CHARLOOM_STORE": str(store.root), "CHARLOOM_CORPUS": "none.txt"}
+    return subprocess.Popen(command, env=environment, cwd=store.root.parent, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_two_workers_one_killed_give_the_bits_of_training_together(store):
+    config = gru_like(members=3, steps=400, sample_every=0, best_sample_length=0)
+    together = store.create("together", config, TEXT, "a.txt")
+    train_run(together, lambda: False)
+    group = queue_apart(store, config)
+    with free_worker(store) as first, free_worker(store) as second:
+        try:
+            members = members_of(store, group)
+            wait_until(lambda: sum(one.status.step > 10 for one in members) >= 2, "both workers train")
+            assert sum(one.status.state == "training" for one in members) == 2
+            first.kill()
+            assert second.wait(LONGEST_WAIT) == 0
+        finally:
+            first.kill()
+            second.kill()
+    assert [one.standing.state for one in (group, *members)] == ["finished"] * 4
+    assert newest(group).parameters.tobytes() == newest(together).parameters.tobytes()
 
 
 @pytest.mark.slow
