@@ -61,7 +61,7 @@ from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
 from app.server.shared import Shared, nowhere
 from app.settings import Settings, load_settings
-from app.slots import Downloads, Slots, Watchers
+from app.slots import Downloads, Slots, UploadSlots, Watchers
 from app.store.loss_curves import Curves
 from app.store.recent import Recent
 from app.store.run_store import RunStore
@@ -233,7 +233,7 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
         passages=Once(PASSAGES),
         reading=CapacityLimiter(1),
         readers=Slots(READERS, "texts are being read for their activations", places("readers")),
-        uploads=Slots(settings.max_uploads, "uploads are under way", places("uploads")),
+        uploads=UploadSlots(settings.max_uploads, places("uploads")),
         downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent", places("downloads")),
         answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent", places("answers")),
         making=CapacityLimiter(1),

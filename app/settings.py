@@ -129,7 +129,11 @@ class Settings(BaseSettings):
         64_000_000, ge=1_000, le=256 * 1024 * 1024, description="Largest text that can be uploaded, in bytes."
     )
     max_uploads: int = Field(
-        8, ge=1, le=1_000, description="Uploads that may be under way at the same time; others get 429."
+        8,
+        ge=1,
+        le=1_000,
+        description="Uploads that may be under way at the same time, three fourths of them of one client; "
+        "others get 429.",
     )
     max_store_bytes: int | None = Field(
         None,

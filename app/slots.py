@@ -10,8 +10,9 @@ import asyncio
 import fcntl
 import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from app.errors import OverloadedError
@@ -70,6 +71,33 @@ class Slots:
         self.taken -= 1
         if self._places is not None:
             self._places.give_back()
+
+
+class UploadSlots(Slots):
+    """Bounds the uploads; a fourth of the places of a process is for other clients than the busiest."""
+
+    def __init__(self, limit: int, shared: Path | None = None) -> None:
+        super().__init__(limit, "uploads are under way", shared)
+        self.most = limit - limit // 4
+        self._clients: Counter[str] = Counter()
+
+    @contextmanager
+    def taken_by(self, client: str, seconds: float) -> Iterator[None]:
+        """A place during the block. Raises OverloadedError; `seconds` is the advice when to come back."""
+        if self._clients[client] >= self.most:
+            raise OverloadedError(
+                f"{self.most} of {self.limit} {self.what} for this client, the most for one; come back later",
+                seconds,
+            )
+        self.take(seconds)
+        self._clients[client] += 1
+        try:
+            yield
+        finally:
+            self.give_back()
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
 
 
 class Watchers(Slots):

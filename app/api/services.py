@@ -21,7 +21,7 @@ from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
 from app.server.once import Once
 from app.settings import Settings
-from app.slots import Downloads, Slots, Watchers
+from app.slots import Downloads, Slots, UploadSlots, Watchers
 from app.store.checkpoints import parse_model_name
 from app.store.loss_curves import Curves
 from app.store.recent import Recent
@@ -55,7 +55,7 @@ class Services:
     passages: Once
     reading: CapacityLimiter
     readers: Slots
-    uploads: Slots
+    uploads: UploadSlots
     downloads: Downloads
     answers: Downloads
     making: CapacityLimiter

@@ -25,6 +25,7 @@ from app.commands.volume import faults as volume_faults
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
 from app.settings import PREFIX, Settings, unknown_variables
+from app.store.capacity import kernel
 from app.store.run_store import RunStore
 from model.config import RunConfig
 from model.errors import CharloomError
@@ -122,7 +123,9 @@ def blas(settings: Settings) -> Diagnosis:
     name = f"{found[0]['internal_api']} {found[0]['version']}"
     if threads != 1:
         return Diagnosis("blas", "fault", f"{name} keeps {threads} threads", "set OPENBLAS_NUM_THREADS=1")
-    return Diagnosis("blas", "ok", f"{name}, one thread where it computes, {os.cpu_count()} cores")
+    return Diagnosis(
+        "blas", "ok", f"{name} ({kernel()}), one thread where it computes, {os.cpu_count()} cores"
+    )
 
 
 def store(settings: Settings) -> Diagnosis:

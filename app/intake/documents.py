@@ -24,7 +24,7 @@ from app.intake.markup import declared_encoding, document_pieces, encrypted, htm
 from app.intake.pdf import pdf_text
 from app.intake.pieces import joined
 from app.intake.subtitles import subtitle_text
-from app.intake.zips import DAMAGE, open_zip, refusing_damage
+from app.intake.zips import is_of_disk, open_zip, refusing_damage
 from app.store.files import Source
 
 LARGEST_WHOLE = 16 << 20  # bytes of a file that is read whole
@@ -76,11 +76,9 @@ def _library_faults(name: str, kind: str) -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         message = f"{name} is {kind}: to read it, install {library} ({EXTRA}), or save it as plain text"
         raise FileRefusedError("needs_documents", message, None, name) from None
-    except OSError as error:
-        if error.errno is not None and not isinstance(error, DAMAGE):
-            raise
-        raise _damaged(name, kind, error) from None
     except Exception as error:  # a parser of damaged files may raise anything
+        if is_of_disk(error):
+            raise
         raise _damaged(name, kind, error) from None
 
 

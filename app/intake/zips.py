@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import lzma
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -17,24 +14,24 @@ from app.store.files import Source
 
 LARGEST_DIRECTORY = 4 << 20  # bytes of the list of files
 ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
-# zipfile raises these for what is damaged, locked, packed in an unknown way, or named in no known encoding
-DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
-    *(RuntimeError, NotImplementedError, ValueError, IndexError, OverflowError),
-)
 
 
 @contextmanager
 def refusing_damage(name: str, what: str = "a zip that cannot be unpacked") -> Iterator[None]:
-    """Turn what a damaged zip raises within the block into FileRefusedError."""
+    """Turn whatever a damaged zip raises within the block into FileRefusedError; the disk's errors pass."""
     try:
         yield
-    except DAMAGE as error:
-        raise FileRefusedError("bad_zip", f"{name} is {what}: {_reason(error)}", None, name) from None
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # of the disk; damage is a seek to nowhere, or bad bzip2
+    except (FileRefusedError, MemoryError):
+        raise
+    except Exception as error:
+        if is_of_disk(error):
             raise
         raise FileRefusedError("bad_zip", f"{name} is {what}: {_reason(error)}", None, name) from None
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Whether it is an error of the disk; damage is a seek to nowhere, or bad bzip2."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def _reason(error: Exception) -> str:
@@ -43,7 +40,7 @@ def _reason(error: Exception) -> str:
 
 
 def open_zip(content: IO[bytes]) -> zipfile.ZipFile:
-    """A zip, once the list of its files is known to fit into memory. Raises what DAMAGE lists."""
+    """A zip, once the list of its files is known to fit into memory. For a block of `refusing_damage`."""
     check_directory(content, LARGEST_DIRECTORY)
     return zipfile.ZipFile(content)
 

@@ -8,6 +8,7 @@ import binascii
 import hmac
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ OPEN = ("/health", "/healthz", "/readyz")
 ASSETS = "/assets/"  # open too: the page that asks for a key is made of them, and they hold no data
 KEY = "charloom.key"  # of an ASGI scope: the key that a request came with
 WRONG_KEY_SECONDS = 0.5  # that the answer to a wrong key takes
+MOST_GUESSES = 16  # wrong keys of one address whose answers may be waiting at the same time
 TEXTS = "texts"
 # what costs as much as a text, or more, though it is asked for by GET
 COSTLY = re.compile(r"/generate|/gradcheck(\.svg|\.png)?|/report|/runs/[^/]+/export")
@@ -107,18 +109,27 @@ class ApiKeys:
 
     def __init__(self, app: ASGIApp, keys: list[Key]) -> None:
         self.app, self._keys = app, keys
+        self._guesses: Counter[str] = Counter()  # wrong keys whose answers wait, by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(ASSETS):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = _given(headers.get("authorization", ""))
+        given, address = _given(headers.get("authorization", "")), _address(scope)
+        if given and self._guesses[address] >= MOST_GUESSES:  # before the key is compared with any
+            guessing = RateLimitedError(
+                f"{MOST_GUESSES} wrong API keys of this address are waiting for their answers; come back in "
+                f"{WRONG_KEY_SECONDS:g} s",
+                WRONG_KEY_SECONDS,
+            )
+            await respond(problem_of(guessing), scope)(scope, receive, send)
+            return
         key = _find(self._keys, given)
         if key is None:
             problem = problem_of(UnauthorizedError(_reason(given)))
             if given:
-                await asyncio.sleep(WRONG_KEY_SECONDS)
+                await self._delay(address)
             page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
             challenge = 'Basic realm="Charloom"' if page else "Bearer"
             await respond(problem, scope, {"www-authenticate": challenge})(scope, receive, send)
@@ -135,10 +146,30 @@ class ApiKeys:
 
         await self.app(scope, receive, send_privately)
 
+    async def _delay(self, address: str) -> None:
+        """The wait before a wrong key is answered, which counts as one of its address until then."""
+        self._guesses[address] += 1
+        try:
+            await asyncio.sleep(WRONG_KEY_SECONDS)
+        finally:
+            self._guesses[address] -= 1
+            if not self._guesses[address]:
+                del self._guesses[address]
+
 
 def key_of(keys: Sequence[Key], authorization: str) -> Key | None:
     """The key that a header gives, if it is one of these."""
     return _find(keys, _given(authorization))
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Whom a request is counted for: its key, or its address where there are no keys."""
+    key = scope.get(KEY)
+    return f"key {key.name}" if key else f"address {_address(scope)}"
+
+
+def _address(scope: Mapping[str, Any]) -> str:
+    return str((scope["client"] or ("?",))[0])
 
 
 def demand(scope: Mapping[str, Any], right: Right) -> None:
@@ -193,8 +224,7 @@ class RateLimit:
         if not _costs(scope):
             await self.app(scope, receive, send)
             return
-        key = scope.get(KEY)
-        client = f"key {key.name}" if key else f"address {(scope['client'] or ('?',))[0]}"
+        client = client_of(scope)
         try:
             self._count(client, 1)
         except RateLimitedError as error:

@@ -19,8 +19,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, TooLargeError, shortened
+from app.server.auth import client_of
 from app.server.urlencoded import HEAD, is_form, split_form
-from app.slots import Slots
+from app.slots import UploadSlots
 from app.store.files import Source
 from model.config import RunConfig
 
@@ -45,32 +46,31 @@ class Upload:
 
 
 @asynccontextmanager
-async def received(request: Request, body_limit: int, slots: Slots) -> AsyncIterator[Upload]:
+async def received(request: Request, body_limit: int, slots: UploadSlots) -> AsyncIterator[Upload]:
     """The request's upload, whose files are closed after the block; it has one of the `slots` until then.
 
     The bytes in all are bounded by the middleware; a JSON body, which is held in memory, by `body_limit`.
     Raises OverloadedError, InvalidRequestError, TooLargeError, HTTPException.
     """
-    slots.take(RETRY_SECONDS)
     upload = Upload(dict(request.query_params))
     kind = Message()
     kind["content-type"] = request.headers.get("content-type", "")
-    try:
-        if kind.get_content_type() == "multipart/form-data":
-            await _take_form(request, upload)
-        elif kind.get_content_type() == "application/json":
-            await _take_json(request, upload, body_limit)
-        else:
-            await _take_raw(request, upload, kind.get_content_charset())
-            if kind.get_content_type() == URLENCODED:
-                await run_in_threadpool(_take_urlencoded, upload)
-        yield upload
-    except ClientDisconnect:
-        raise HTTPException(400, "the upload ended before it was whole") from None
-    finally:
-        slots.give_back()
-        for source in upload.sources:
-            source.content.close()
+    with slots.taken_by(client_of(request.scope), RETRY_SECONDS):
+        try:
+            if kind.get_content_type() == "multipart/form-data":
+                await _take_form(request, upload)
+            elif kind.get_content_type() == "application/json":
+                await _take_json(request, upload, body_limit)
+            else:
+                await _take_raw(request, upload, kind.get_content_charset())
+                if kind.get_content_type() == URLENCODED:
+                    await run_in_threadpool(_take_urlencoded, upload)
+            yield upload
+        except ClientDisconnect:
+            raise HTTPException(400, "the upload ended before it was whole") from None
+        finally:
+            for source in upload.sources:
+                source.content.close()
 
 
 class _FormParser(MultiPartParser):

@@ -1,4 +1,4 @@
-"""What a worker may use of its machine, memory and cores, published in the store for the servers.
+"""What a worker may use of its machine, memory and cores, published in the store; and what computes here.
 
 A container's own limits count, from either version of Linux's control groups. Server and worker may be in two
 containers, and the worker's limits are what a run has to fit into.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+from threadpoolctl import threadpool_info
 
 from app.errors import RunFileError
 from app.store.records import MAX_COUNT, Count, Record
@@ -31,6 +33,18 @@ class Capacity(Record):
     def processes_for(self, parts: int) -> int:
         """How many processes train a run whose batches have so many parts."""
         return min(parts, PROCESSES_A_CORE * self.cores)
+
+
+@cache
+def kernel() -> str:
+    """What multiplies matrices here, such as `openblas-haswell`: it decides the last bits of all results.
+
+    A BLAS chooses its kernel by the processor. Only to be asked once NumPy is loaded.
+    """
+    for library in threadpool_info():
+        if library["user_api"] == "blas":
+            return f"{library['internal_api']}-{library.get('architecture') or library['version']}".lower()
+    return "unknown"
 
 
 def publish(store: RunStore) -> None:

@@ -144,7 +144,8 @@ class Status(Record):
     is the worker's own and ends at that time; one without was asked for by a person. `warnings` are for
     people. Steps: `validation_step` of `validation_loss`, `rollbacks` to which the run went back,
     `overfitting_since` of the lowest held-out loss. `deaths` is how many workers in a row died while they
-    trained the run from the checkpoint of step `died_at`.
+    trained the run from the checkpoint of step `died_at`,
+    `kernel` what multiplied the matrices last (app/store/capacity.py).
     """
 
     state: State = "queued"
@@ -168,6 +169,7 @@ class Status(Record):
     overfitting_since: Step | None = None
     deaths: Count = 0
     died_at: Step | None = None
+    kernel: str | None = None
 
     @property
     def held(self) -> bool:

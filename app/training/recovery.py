@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.errors import RunFileError
 from app.intake.needs import check_memory
 from app.store.capacity import of_this_process
 from app.store.run import Run
-from model.batches import Ids
 from model.checkpoint import Checkpoint, load
-from model.errors import CharloomError, CheckpointError
+from model.errors import CharloomError, CheckpointError, DivergedError
 from model.guards import Rollback, block_start
 from model.training import Training
 from model.vocabulary import Vocabulary
@@ -33,10 +34,9 @@ def start_or_resume(run: Run) -> Training:
     refused: list[CheckpointError] = []
     for path in reversed(run.checkpoints().values()):
         try:
-            checkpoint = load(path)
-            if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
-                raise CheckpointError(path, "is of another run: its settings or its text differ")
-            training = _resumed(checkpoint, path, vocabulary, ids)
+            checkpoint = _load(run, path)
+            with resuming(checkpoint, path, vocabulary):
+                training = Training.resume(checkpoint, ids)
         except CheckpointError as error:
             logger.warning("run %s: checkpoint refused: %s", run.name, error)
             refused.append(error)
@@ -59,12 +59,21 @@ def start_or_resume(run: Run) -> Training:
     return training
 
 
-def _resumed(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary, ids: Ids) -> Training:
-    """The training as of a checkpoint. Raises CheckpointError for whatever keeps it from being resumed."""
+def _load(run: Run, path: Path) -> Checkpoint:
+    """A checkpoint of this run. Raises CheckpointError for any other file."""
+    checkpoint = load(path)
+    if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
+        raise CheckpointError(path, "is of another run: its settings or its text differ")
+    return checkpoint
+
+
+@contextmanager
+def resuming(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary) -> Iterator[None]:
+    """Turn whatever keeps a checkpoint from being resumed within the block into CheckpointError."""
     if checkpoint.vocabulary != vocabulary:
         raise CheckpointError(path, "knows other characters than the text of the run has")
     try:
-        return Training.resume(checkpoint, ids)
+        yield
     except CheckpointError as error:
         raise CheckpointError(path, error.reason) from None
     except CharloomError:
@@ -99,14 +108,23 @@ def kept_anchors(steps: list[int], step: int, every: int) -> set[int]:
     return {*good[-1:], *(candidate for candidate in anchors if candidate > block_start(step))}
 
 
-def last_good(run: Run, step: int) -> Checkpoint | None:
-    """The newest usable checkpoint from before the block of `step`, if there is one."""
+def roll_back(run: Run, training: Training, error: DivergedError) -> Checkpoint | None:
+    """Take the training back to its newest usable checkpoint from before the block of the error.
+
+    None if there is none; the training cannot go on then.
+    """
+    rollbacks, elapsed = training.rollbacks, training.elapsed
     for candidate, path in reversed(run.checkpoints().items()):
-        if candidate <= block_start(step) and is_anchor(candidate, run.config.checkpoint_every):
+        if candidate <= block_start(error.step) and is_anchor(candidate, run.config.checkpoint_every):
+            # as they were, also after an attempt that failed half-way
+            training.rollbacks, training.elapsed = rollbacks, elapsed
             try:
-                return load(path)
-            except CheckpointError as error:
-                logger.warning("run %s: checkpoint refused: %s", run.name, error)
+                checkpoint = _load(run, path)
+                with resuming(checkpoint, path, training.vocabulary):
+                    training.roll_back(checkpoint, error)
+                return checkpoint
+            except CheckpointError as refusal:
+                logger.warning("run %s: checkpoint refused: %s", run.name, refusal)
     return None
 
 

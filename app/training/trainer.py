@@ -22,6 +22,7 @@ import numpy as np
 from app.errors import RunFileError
 from app.intake.merge import merge_group
 from app.store import history
+from app.store.capacity import kernel
 from app.store.files import flush
 from app.store.records import MAX_TIME, CheckpointEntry, Latest, State, Status
 from app.store.run import Run
@@ -29,7 +30,7 @@ from app.store.run_store import RunStore
 from app.store.space import Budget
 from app.store.temporaries import remove_temporaries
 from app.training.processes import running_passes
-from app.training.recovery import kept_anchors, last_good, start_or_resume, warnings
+from app.training.recovery import kept_anchors, roll_back, start_or_resume, warnings
 from model.checkpoint import Checkpoint, encode, load
 from model.config import MOST_SAMPLED_CHECKPOINTS
 from model.errors import CheckpointError, DivergedError
@@ -146,10 +147,10 @@ class RunWriter:
         Killed anywhere in here, the run goes on from what is left, meets the same error and comes here again.
         """
         training = self.training
-        checkpoint = last_good(self.run, error.step)
-        if checkpoint is None or len(training.rollbacks) >= ROLLBACKS:
-            raise DivergedError(error.step, error.loss, len(training.rollbacks)) from None
-        training.roll_back(checkpoint, error)
+        count = len(training.rollbacks)
+        checkpoint = roll_back(self.run, training, error) if count < ROLLBACKS else None
+        if checkpoint is None:
+            raise DivergedError(error.step, error.loss, count) from None
         logger.warning("run %s: %s", self.run.name, warnings(training)[len(training.rollbacks) - 1])
         self._keep_best()
         newest = self._entry(self.run.checkpoint_path(checkpoint.step), checkpoint, training.smooth_loss)
@@ -300,6 +301,7 @@ class RunWriter:
             warnings=warnings(training),
             rollbacks=[rollback.to for rollback in training.rollbacks],
             overfitting_since=guard.step if guard.overfitting else None,
+            kernel=kernel(),
             **self._attempts,
         )
         self.run.write_status(status)

@@ -9,6 +9,8 @@ import httpx
 import pytest
 import yaml
 
+from app.store.capacity import kernel
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the clients' own code
     import llm
@@ -39,7 +41,7 @@ def test_openai_completion_equals_the_native_text(client, ai):
     same = native(client, model="gru", prompt="the ", length=40, seed=3, temperature=0.7)
     assert (done.choices[0].text, done.choices[0].finish_reason) == (same["text"], "length")
     assert (done.model, done.object) == (same["model"], "text_completion")
-    assert done.system_fingerprint == f"{same['model']}-{same['digest'][:12]}"
+    assert done.system_fingerprint == f"{same['model']}-{same['digest'][:12]}-{kernel()}"
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (4, 40, 44)
 
 

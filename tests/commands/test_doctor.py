@@ -13,6 +13,7 @@ from app.cli import main
 from app.commands import doctor
 from app.commands.doctor import Diagnosis, examine
 from app.settings import Settings
+from app.store.capacity import kernel
 from app.store.run_store import RunStore
 from tests.support.disks import mounted, remount
 from tests.support.servers import server_process
@@ -26,6 +27,7 @@ def test_good_store_is_reported_without_faults(trained_root, capsys):
     found = findings(trained_root)
     assert {finding.state for finding in found.values()} == {"ok"}, found
     assert found["checkpoints"].message == "gru@60 would be served"
+    assert f"({kernel()})" in found["blas"].message
     assert "no fault" not in found["gradients"].message
     assert main(["doctor", "--store", str(trained_root), "--port", "0"]) == 0
     assert capsys.readouterr().out.count("ok   ") == len(found) == 11

@@ -40,16 +40,17 @@ from app.errors import RunFileError
 from app.intake.archive import export, import_run
 from app.intake.new_runs import check
 from app.server.upload_body import received
-from app.slots import Slots
+from app.slots import UploadSlots
 from app.store.history import POINTS, SAMPLES
 from app.store.loss_curves import Curves
 from app.store.records import Baselines, Control, Latest, RunSpec, Status
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
-from app.training.recovery import _resumed
+from app.training.recovery import resuming
 from model import checkpoint as checkpoints
 from model.checkpoint import decode
 from model.errors import CharloomError
+from model.training import Training
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "format-1" / "checkpoints"
 RUN = GOLDEN / "elman"
@@ -173,7 +174,8 @@ class Fuzzer:
 
     def resume(self, checkpoint: checkpoints.Checkpoint) -> None:
         """What the worker does with it, for an update and a checkpoint."""
-        training = _resumed(checkpoint, self.folder / "step", self.vocabulary, self.ids)
+        with resuming(checkpoint, self.folder / "step", self.vocabulary):
+            training = Training.resume(checkpoint, self.ids)
         with np.errstate(over="ignore", invalid="ignore"):
             training.update()
             training.validate()
@@ -317,10 +319,11 @@ class Fuzzer:
             "type": "http",
             "method": "POST",
             "path": "/runs",
+            "client": None,
             "query_string": b"",
             "headers": [(b"content-type", kind.encode("latin-1"))],
         }
-        async with received(Request(scope, receive), 1_000_000, Slots(1, "uploads")) as upload:
+        async with received(Request(scope, receive), 1_000_000, UploadSlots(1)) as upload:
             check(self.store, upload.options, upload.sources, self.limits)
 
 

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import encodings
+import errno
 import functools
 import io
 import pkgutil
@@ -288,6 +289,27 @@ def test_a_member_with_a_wrong_checksum_is_refused_by_name(tmp_path):
     data[36:38] = b"em"
     found = refusal(tmp_path, bytes(data), "my.zip")
     assert (found["code"], found["file"]) == ("bad_zip", "a.txt")
+
+
+@pytest.mark.parametrize("kind", [KeyError, TypeError, AssertionError, RecursionError, UnicodeError, OSError])
+@pytest.mark.parametrize("place", ["ZipFile.__init__", "ZipFile.open", "ZipExtFile.read"])
+def test_whatever_a_zip_raises_is_a_refusal(tmp_path, monkeypatch, place, kind):
+    def fail(*_: object, **__: object) -> None:
+        raise kind
+
+    data = zipped(**{"a.txt": b"hello world " * 5})
+    monkeypatch.setattr(f"zipfile.{place}", fail)
+    assert refusal(tmp_path, data, "my.zip")["code"] == "bad_zip"
+
+
+def test_error_of_the_disk_while_a_zip_is_read_is_no_refusal(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    data = zipped(**{"a.txt": b"hello world " * 5})
+    monkeypatch.setattr("zipfile.ZipExtFile.read", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(tmp_path, data, "my.zip")
 
 
 def test_a_zip_with_a_file_without_a_name_is_refused(tmp_path):

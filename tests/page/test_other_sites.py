@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page
 from tests.support.runs import LONGEST_WAIT, small_text
 
 ADMIN = "bob:hunter2:admin"
+TEXT = small_text().replace("ï", "i")  # in no encoding but ASCII, or the server would refuse it for that
 
 
 @pytest.fixture
@@ -53,18 +54,22 @@ def standing(client: httpx.Client) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", ["", ADMIN], ids=["without keys", "after a Basic login"])
 @pytest.mark.parametrize(
-    "path", ["/runs?name=stolen", "/runs/gru/fork?name=stolen", "/v1/fine_tuning/jobs/queued/cancel"]
+    "path", ["/runs?name=stolen", "/runs/gru/fork?name=stolen", "/v1/fine_tuning/jobs/ftjob-queued/cancel"]
 )
-@pytest.mark.parametrize("way", ["fetch", "form"])
+# no fetch after a Basic login: Chromium does not send the password with what a page of another site fetches
+@pytest.mark.parametrize(
+    ("way", "keys"),
+    [("fetch", ""), ("form", ""), ("form", ADMIN)],
+    ids=["fetch", "form", "form after a Basic login"],
+)
 def test_page_of_another_site_cannot_act(
-    page: Page, evil: str, serving, trained_root, tmp_path, keys: str, path: str, way: str
+    page: Page, evil: str, serving, trained_root, tmp_path, path: str, way: str, keys: str
 ):
     shutil.copytree(trained_root, tmp_path / "store")
     client = serving(tmp_path / "store", api_keys=keys)
     key = {"authorization": "Bearer hunter2"}
-    queued = client.post("/runs?name=queued", content=small_text(), headers=key)
+    queued = client.post("/runs?name=queued", content=TEXT, headers=key)
     assert queued.status_code == 202
     before = standing(client)
     page.goto(f"{client.base_url}/")  # the browser learns the password, where there is one
@@ -77,7 +82,7 @@ def test_page_of_another_site_cannot_act(
                 const options = {method: "POST", mode: "no-cors", credentials: "include", body: text};
                 await fetch(url, options).then(() => {}, () => {});
             }""",
-            [target, small_text()],
+            [target, TEXT],
         )
     else:
         page.evaluate(
@@ -90,7 +95,7 @@ def test_page_of_another_site_cannot_act(
                 document.body.append(form);
                 form.submit();
             }""",
-            [target, small_text()],
+            [target, TEXT],
         )
         page.wait_for_url(f"{client.base_url}/**")
     assert standing(client) == before

@@ -1,19 +1,22 @@
 """API keys, rate limits and CORS: who may ask, what for, and how often."""
 
+import asyncio
 import hmac
 import io
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from app.errors import ForbiddenError
-from app.server.auth import OPEN, Right, demand, key_of, read_keys, read_limits
+from app.server.auth import OPEN, ApiKeys, Right, demand, key_of, read_keys, read_limits
 from app.settings import Settings
 from model.errors import ConfigError
 from tests.support.runs import wait_until
@@ -280,3 +283,34 @@ def test_traceback_in_the_log_contains_no_secret(serving, trained_root, monkeypa
     for told in (caplog.text, client.get("/metrics", headers=BOB).text):
         assert "hunter2" not in told
         assert "s3cret" not in told
+
+
+def test_parallel_guesses_of_one_address_are_bounded_before_they_are_compared(monkeypatch):
+    monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 0.2)
+    compared = []
+    monkeypatch.setattr("app.server.auth._find", lambda keys, given: compared.append(given) or None)
+    statuses: Counter[int] = Counter()
+
+    async def guess(address: str) -> None:
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses[message["status"]] += 1
+
+        scope = {
+            "type": "http",
+            "path": "/runs",
+            "method": "GET",
+            "client": (address, 1),
+            "query_string": b"",
+        }
+        await keys(scope | {"headers": [(b"authorization", b"Bearer x")]}, None, send)
+
+    async def attack() -> None:
+        await asyncio.gather(*(guess("192.0.2.1") for _ in range(60)), guess("192.0.2.2"))
+
+    keys = ApiKeys(None, read_keys("ann:s3cret"))
+    asyncio.run(attack())
+    assert statuses == {401: 17, 429: 44}
+    assert len(compared) == 17
+    asyncio.run(guess("192.0.2.1"))
+    assert statuses[401] == 18  # nothing is held against the address later

@@ -144,3 +144,26 @@ def test_upload_below_the_minimum_speed_frees_its_place(tmp_path):
             raise AssertionError("it could go on")
         answer = client.post("/runs", params={"name": "other"}, content=b"a mat sat on the cat " * 1000)
         assert answer.status_code == 202
+
+
+@pytest.mark.slow
+def test_one_client_cannot_hold_all_places_of_uploads(tmp_path):
+    (tmp_path / "store").mkdir()
+    slow = (
+        b"POST /runs?name=mine HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 1\r\nContent-Type: text/plain\r\n"
+        b"Content-Length: 64000000\r\nExpect: 100-continue\r\n\r\n"
+    )
+    keys = "ann:1:train,bob:2:train"
+    server = server_process(tmp_path / "store", max_uploads=4, api_keys=keys, access_log=False)
+    with server as client, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            connection = stack.enter_context(connected(client))
+            connection.sendall(slow)
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # it has its place
+
+        def upload(key: int) -> int:
+            options = {"params": {"name": f"run-{key}"}, "headers": {"authorization": f"Bearer {key}"}}
+            return client.post("/runs", content=b"a mat sat on the cat " * 1000, **options).status_code
+
+        assert upload(1) == 429
+        assert upload(2) == 202

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.server.upload_body import received
-from app.slots import Slots
+from app.slots import UploadSlots
 
 PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
 
@@ -19,7 +19,8 @@ async def names(body: bytes) -> list[str]:
 
     headers = [(b"content-type", b"multipart/form-data; boundary=x")]
     scope = {"type": "http", "method": "POST", "path": "/runs", "query_string": b"", "headers": headers}
-    async with received(Request(scope, receive), 1000, Slots(1, "uploads")) as upload:
+    scope["client"] = ("192.0.2.1", 1)
+    async with received(Request(scope, receive), 1000, UploadSlots(1)) as upload:
         return [source.name for source in upload.sources]
 
 

@@ -1,9 +1,12 @@
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from app.store.capacity import NAME, Capacity, of_this_process, of_workers, publish
+from app.store.capacity import NAME, Capacity, kernel, of_this_process, of_workers, publish
 from app.store.run_store import RunStore
 
 CORES = len(os.sched_getaffinity(0))
@@ -45,6 +48,15 @@ def test_limits_of_the_control_groups_are_found(tmp_path: Path, group, files, ex
     root = machine(tmp_path, group, {f"sys/fs/cgroup/{name}": content for name, content in files.items()})
     found = of_this_process(root)
     assert (found.memory, found.cores) == expected
+
+
+def test_kernel_is_that_of_the_blas_that_numpy_multiplies_with():
+    environment = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
+    program = "import numpy; from app.store.capacity import kernel; print(kernel())"
+    command = [sys.executable, "-P", "-c", program]
+    told = subprocess.check_output(command, env=environment, text=True, timeout=60).strip()
+    expected = "openblas-nehalem" if platform.machine() == "x86_64" else kernel()
+    assert told == expected
 
 
 def test_worker_publishes_what_it_has(tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 
 from app.reports.plots import draw_loss_curve
 from app.store.loss_curves import Curves
+from app.store.records import CheckpointEntry
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.recovery import is_anchor, kept_anchors, start_or_resume
@@ -17,7 +18,7 @@ from app.training.trainer import Cadence, RunWriter, train_run
 from app.training.worker import Worker
 from model.batches import Window
 from model.cells import Array
-from model.checkpoint import load
+from model.checkpoint import Checkpoint, load
 from model.config import RunConfig
 from model.errors import DivergedError
 from model.guards import HeldOutGuard, LossGuard
@@ -99,6 +100,33 @@ def test_run_that_keeps_exploding_fails_with_the_reason(tmp_path, monkeypatch):
     assert "became nan at step 27, though it went back 5 times" in (status.reason or "")
     assert "smaller learning rate" in (status.reason or "")
     assert_readable(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda checkpoint: checkpoint.progress.pop("random_state"),
+        lambda checkpoint: checkpoint.tensors.pop("optimizer.m"),
+        lambda checkpoint: setattr(checkpoint, "text_sha256", "of another text"),
+    ],
+    ids=["no random state", "no optimizer", "another text"],
+)
+def test_rollback_passes_over_a_checkpoint_that_cannot_be_resumed(tmp_path, monkeypatch, caplog, change):
+    fault(monkeypatch, loss=math.nan)
+    run = new_run(tmp_path, classic_like())
+    write = RunWriter._write
+
+    def write_changed(writer: RunWriter, checkpoint: Checkpoint, *more: object) -> CheckpointEntry:
+        if checkpoint.step == 21 and not writer.training.rollbacks:
+            change(checkpoint)
+        return write(writer, checkpoint, *more)
+
+    monkeypatch.setattr(RunWriter, "_write", write_changed)
+    monkeypatch.setattr(RunWriter, "_prune", lambda writer: None)
+    Worker(RunStore(tmp_path), lambda: False).train(run)
+    assert run.status.state == "finished", run.status.reason
+    assert run.status.rollbacks == [14]
+    assert "step-000000021.safetensors" in caplog.text
 
 
 @pytest.mark.slow

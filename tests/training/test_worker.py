@@ -12,6 +12,7 @@ import pytest
 from app.intake.default_runs import queue_defaults
 from app.settings import Settings
 from app.signals import Stop, stop_on_signals
+from app.store.capacity import kernel
 from app.store.files import write_atomic
 from app.store.records import Status
 from app.store.run import Run
@@ -74,6 +75,7 @@ def test_finished_run_has_its_files_and_final_status(store: RunStore):
     points = run.history()
     assert [point["step"] for point in points] == sorted({*range(0, 41, 2), *range(0, 41, 5)})
     assert points[0]["loss"] is None
+    assert run.status.kernel == kernel() != "unknown"
     assert points[0]["validation_loss"] > 0
     assert points[-1]["characters"] == 40 * 12 * 4
     samples = run.samples()

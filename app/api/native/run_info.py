@@ -78,6 +78,7 @@ def describe(services: Services, run: Run) -> RunInfo:
         expected_end=status.expected_end,
         seconds_left=round(seconds_left(run, status), 1) if status.state in UNFINISHED else None,
         characters_per_second=status.characters_per_second,
+        kernel=status.kernel,
         loss=status.loss,
         smooth_loss=status.smooth_loss,
         validation_loss=status.validation_loss,

@@ -56,6 +56,10 @@ class RunInfo(BaseModel):
         description="About how long the rest of its training takes, once it is its turn; null after its end."
     )
     characters_per_second: float | None
+    kernel: str | None = Field(
+        description="Library and kernel that multiplied its matrices last, such as `openblas-haswell`: on "
+        "another kind of processor the same run differs in the last bits."
+    )
     loss: float | None
     smooth_loss: float | None
     validation_loss: float | None

@@ -21,6 +21,7 @@ from app.errors import InvalidRequestError, shortened
 from app.server.error_formats import Family
 from app.server.streaming import DONE, event
 from app.settings import Settings
+from app.store.capacity import kernel
 from model.generation import Row
 from model.vocabulary import Vocabulary
 
@@ -93,7 +94,7 @@ class Envelope:
             "object": self.kind,
             "created": self.created,
             "model": self.model.id,
-            "system_fingerprint": f"{self.model.id}-{self.model.digest[:12]}",
+            "system_fingerprint": f"{self.model.id}-{self.model.digest[:12]}-{kernel()}",
             "seed": self.order.seed,
             **self.order.told_changed,
             "choices": choices,

@@ -180,7 +180,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """Texts; `system_fingerprint` names run, step and hash of the weights."""
+    """Texts; `system_fingerprint` names run, step, hash of the weights, and what multiplies them."""
 
     id: str
     object: Literal["text_completion"]
