@@ -12,9 +12,9 @@ from app.cli import main
 from app.intake.needs import needs_of
 from app.store.capacity import NAME, Capacity, of_this_process
 from app.store.run_store import RunStore
-from app.training.worker import Worker, hold
+from app.training.worker import Worker
 from model.config import PRESETS, RunConfig
-from tests.support.runs import classic_like, gru_like, small_text
+from tests.support.runs import classic_like, gru_like, held_by_another, small_text
 
 SMALL = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "steps": 4}
 PEAK = """
@@ -134,7 +134,7 @@ def test_command_line_refuses_what_this_machine_or_its_worker_has_no_memory_for(
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     monkeypatch.setenv("CHARLOOM_STORE", str(store.root))
     command = ["train", str(tmp_path / "text.txt"), "--steps", "3", "--hidden"]
-    with hold(store, lambda: False, wait=False):
+    with held_by_another(store, "other"):
         assert main([*command, "1024"]) == 2
     assert "and the worker has 200 MB" in capsys.readouterr().err
     monkeypatch.setattr("app.commands.train.of_this_process", lambda: Capacity(memory=100_000_000, cores=1))
