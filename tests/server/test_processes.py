@@ -148,6 +148,8 @@ def test_changes_through_one_process_are_seen_by_the_other(trained: RunStore):
         assert "mine" in second.get("/runs").text
         assert second.request("PATCH", "/runs/mine", json={"action": "pause"}).json()["state"] == "paused"
         assert first.get("/runs/mine").json()["state"] == "paused"
+        assert first.request("PATCH", "/runs/mine", json={"action": "resume"}).json()["state"] == "queued"
+        assert second.get("/runs/mine").json()["state"] == "queued"
         assert first.post("/runs/gru/keep", json={"step": 40}).status_code == 200
         assert second.post("/runs/gru/keep", json={"step": 60}).json()["kept"] == 2
         files = {"file": ("mine.txt", small_text().encode()), "purpose": (None, "fine-tune")}
