@@ -44,7 +44,11 @@ class Server:
     """What the system knows of a server's process, and of those that it has started, together."""
 
     def __init__(self, pid):
-        self.pids = [pid, *children(pid)]
+        self.pid = pid
+
+    @property
+    def pids(self):
+        return [self.pid, *children(self.pid)]
 
     def megabytes(self):
         pages = (Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1] for pid in self.pids)
