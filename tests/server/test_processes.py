@@ -343,7 +343,11 @@ def test_processes_end_when_their_supervisor_is_killed(trained: RunStore):
         pids = wait_for_processes(client)
         [shared] = shared_folders(client.process.pid)
         client.process.kill()
-        wait_until(lambda: not any(alive(pid) for pid in pids), "they end")
+        try:
+            wait_until(lambda: not any(alive(pid) for pid in pids), "they end")
+        finally:
+            for pid in filter(alive, pids):
+                os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not shared.exists(), "their folder is removed")
 
 
