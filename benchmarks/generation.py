@@ -1,8 +1,8 @@
-"""Characters a second within the process, 1 to 256 texts at once, beside PyTorch with the same weights.
+"""Characters a second within the process, 1 to 256 texts at once; PyTorch and JAX with the same weights.
 
     python -m benchmarks.generation [--rounds 7]
 
-Both sample at temperature 1, in one thread. Each round times both in turn; medians over rounds. The texts of
+All sample at temperature 1, in one thread. Each round times all in turn; medians over rounds. The texts of
 more than one batch's width are written as the server does: several batches, a block of each in turn.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import report
+from benchmarks.jax_generation import JaxWriter
 from benchmarks.torch_generation import TorchWriter
 from model.config import PRESETS
 from model.generation import Batch, Decoder, Row
@@ -56,19 +57,19 @@ def rate(call, rows, length):
 
 
 def measure(label, vocabulary, network, rounds):
-    decoder, peer = Decoder(network), TorchWriter(network)
+    decoder, torch, jax = Decoder(network), TorchWriter(network), JaxWriter(network)
     for rows in ROWS:
         length = max(200, min(5000, CHARACTERS_A_ROUND // rows))
-        own_rates, peer_rates = [], []
-        for index in range(rounds + 1):
-            own = rate(lambda n, t: write(decoder, vocabulary, n, t), rows, length)
-            other = rate(peer.write, rows, max(100, length // 4))
-            if index:  # the first is to warm up
-                own_rates.append(own)
-                peer_rates.append(other)
-        ratios = [own / other for own, other in zip(own_rates, peer_rates, strict=True)]
-        own, other = statistics.median(own_rates), statistics.median(peer_rates)
-        yield label, rows, f"{own:,.0f}", f"{other:,.0f}", f"{statistics.median(ratios):.1f}"
+        contenders = (
+            (lambda n, t: write(decoder, vocabulary, n, t), length),
+            (torch.write, max(100, length // 4)),
+            (jax.write, length),
+        )
+        # the first round is to warm up, and to compile
+        measured = [[rate(call, rows, t) for call, t in contenders] for _ in range(rounds + 1)][1:]
+        medians = [statistics.median(rates) for rates in zip(*measured, strict=True)]
+        ratios = [statistics.median(rates[0] / rates[peer] for rates in measured) for peer in (1, 2)]
+        yield label, rows, *(f"{median:,.0f}" for median in medians), *(f"{ratio:.1f}" for ratio in ratios)
 
 
 def main():
@@ -77,8 +78,9 @@ def main():
     arguments = parser.parse_args()
     with threadpool_limits(1):
         rows = [row for network in networks() for row in measure(*network, arguments.rounds)]
-    head = ("network", "texts at once", "Charloom, characters/s", "PyTorch, characters/s", "ratio")
-    environment = report.environment("numpy", "torch")
+    head = ("network", "texts at once", "Charloom, characters/s", "PyTorch", "JAX, compiled")
+    head = (*head, "ratio to PyTorch", "ratio to JAX")
+    environment = report.environment("numpy", "torch", "jax")
     report.save("generation", "\n\n".join(["# Generation", environment, report.table(head, rows)]))
 
 

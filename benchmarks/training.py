@@ -1,4 +1,4 @@
-"""Speed of training beside PyTorch's and, for the assignment's update, plain NumPy's, in the same run.
+"""Speed of training, and in the same run that of PyTorch, JAX and, for the assignment's update, plain NumPy.
 
     python -m benchmarks.training [--rounds 5] [--quick]
 
@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import report
+from benchmarks.jax_training import jax_update
 from benchmarks.own_training import CHARACTERS, ours, random_text
 from benchmarks.plain_numpy import PlainRNN
 from benchmarks.quiet import quietest
@@ -90,6 +91,7 @@ def classic(rounds, text):
     contenders = {
         "Charloom": update,
         "PyTorch nn.RNN, 1 thread": torch_update(config, text, 1),
+        "JAX, compiled, 1 thread": jax_update(config, text),
         "plain NumPy": plain_update(config, text),
     }
     medians, others = quietest(lambda: measure(contenders, rounds))
@@ -112,15 +114,16 @@ def batched(rounds, text, sizes):
     for cell, hidden, streams in sizes:
         config = RunConfig(cell=cell, hidden=hidden, streams=streams, shards=2, learning_rate=1e-3)
         update, close = ours(config, text)
-        contenders = {"ours": update} | {threads: torch_update(config, text, threads) for threads in (1, 2)}
+        contenders = {"ours": update, "JAX": jax_update(config, text)}
+        contenders |= {threads: torch_update(config, text, threads) for threads in (1, 2)}
         medians, others = quietest(partial(measure, contenders, rounds))
         close()
-        best = min(medians[1], medians[2])
+        best, jax = min(medians[1], medians[2]), medians["JAX"]
         characters = config.sequence_length * streams
         share = product_flops(config) / medians["ours"] / 1e9 / (2 * peak)
-        speeds = [f"{characters / medians[name]:,.0f}" for name in ("ours", 1, 2)]
-        ratio = f"{best / medians['ours']:.2f}"
-        rows.append((cell, hidden, streams, *speeds, ratio, f"{share:.0%}", f"{others:.0%}"))
+        speeds = [f"{characters / medians[name]:,.0f}" for name in ("ours", 1, 2, "JAX")]
+        ratios = [f"{other / medians['ours']:.2f}" for other in (best, jax)]
+        rows.append((cell, hidden, streams, *speeds, *ratios, f"{share:.0%}", f"{others:.0%}"))
         print(*rows[-1], file=sys.stderr, flush=True)
     head = (
         "cell",
@@ -129,7 +132,9 @@ def batched(rounds, text, sizes):
         "ours, characters/s",
         "PyTorch, 1 thread",
         "2 threads",
-        "ratio to its better",
+        "JAX, 1 thread",
+        "ratio to PyTorch's better",
+        "to JAX",
     )
     note = (
         f"\n\nOne core's product peak here: {peak:.0f} GFLOP/s (float32, 1024 × 1024); ours uses two cores."
@@ -155,7 +160,7 @@ TORCH = """from benchmarks.torch_training import torch_update
 
 
 def memory():
-    """Peak resident megabytes of a `gru` training, the helper's included, beside PyTorch's."""
+    """Peak resident megabytes of a `gru` training, the helper's included, and PyTorch's."""
     rows = []
     for name, make in (("Charloom, trainer and helper", OURS), ("PyTorch", TORCH)):
         command = [sys.executable, "-c", MEMORY.format(make=make)]
@@ -174,7 +179,7 @@ def main():
     peaks = memory()  # first: a child's peak counts what its parent held when it was started
     with threadpool_limits(1, user_api="blas"):
         parts = [classic(arguments.rounds, text), batched(arguments.rounds, text, sizes), peaks]
-    report.save("training", "\n\n".join(["# Training", report.environment("numpy", "torch"), *parts]))
+    report.save("training", "\n\n".join(["# Training", report.environment("numpy", "torch", "jax"), *parts]))
 
 
 if __name__ == "__main__":
