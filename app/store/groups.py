@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,13 @@ def members_of(store: RunStore, group: Run) -> list[Run]:
     return found
 
 
-def waits(store: RunStore, run: Run) -> bool:
-    """Whether `run` is a group that cannot be merged yet."""
+def waits(run: Run, read: Mapping[str, tuple[Run, Status]]) -> bool:
+    """Whether `run` is a group that cannot be merged yet, as far as the runs in `read`, by name, say."""
     if not run.spec.apart:
         return False
-    members = members_of(store, run)
-    return len(members) < run.config.members or any(one.status.state != "finished" for one in members)
+    members = [read[name] for name in run.spec.member_names if name in read]
+    finished = [one for one, status in members if one.spec.group == run.name and status.state == "finished"]
+    return len(finished) < run.config.members
 
 
 def add_members(store: RunStore, group: Run, priority: int = 0) -> None:

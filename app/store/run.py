@@ -61,7 +61,7 @@ class Run:
         self._changes = claim or Changes()
         self.name = path.name
         self._folder = os.fspath(path)  # joining strings is what looking at hundreds of runs can afford
-        self._records: Unchanged[Record] = Unchanged()
+        self._records: Unchanged[Record | None] = Unchanged()
         self._files: tuple[tuple[int, int], Files] | None = None
         self._seen: tuple[tuple[int, int], float] | None = None
         self._heartbeat: tuple[float, float] | None = None
@@ -120,7 +120,16 @@ class Run:
 
     def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
         """A record, read again only if its file is another one. Raises as `Record.read`."""
-        record = self._records.get(name, f"{self._folder}/{name}", lambda: kind.read(self.path / name))
+
+        def read() -> Record | None:
+            try:
+                return kind.read(self.path / name)
+            except FileNotFoundError:
+                return None  # kept too: while there is no file, `lstat` is enough to know it
+
+        record = self._records.get(name, f"{self._folder}/{name}", read)
+        if record is None:
+            raise FileNotFoundError(name)
         return cast(AnyRecord, record)
 
     def write(self, path: Path, data: bytes) -> None:

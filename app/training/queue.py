@@ -6,14 +6,14 @@ import math
 import time
 
 from app.store.files import Identity, identity_of
-from app.store.groups import waits
+from app.store.groups import members_of, waits
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.scan import IDLE_RATE, Scan
 from model.passes import shard_rows
 
-LOOKS = 4  # at files of a run that has not changed; one for control.json is in vain, mostly, and taken twice
+LOOKS = 3  # at files of a run that has not changed: run.json, control.json, status.json
 LEASE_LOOKS = 10  # at most, to try a lease that another holds
 
 
@@ -39,12 +39,13 @@ class Queue:
             return []
         waiting, asked = [], []
         self._runs = self._store.list()
-        for run in self._runs:
-            control, status = run.control, run.status
+        read = {run.name: (run, run.status) for run in self._runs}
+        for run, status in read.values():
+            control = run.control
             if control.wanted in ("pause", "stop") and status.state == "training":
                 asked.append(run)
             status = control.applied_to(status)
-            if _unfinished(status) and not waits(self._store, run):
+            if _unfinished(status) and not waits(run, read):
                 fresh = status.step == 0 and status.state == "queued"
                 waiting.append((-control.priority, fresh, run.spec.position, run))
         self._waiting = [run for *_, run in sorted(waiting, key=lambda item: item[:3])]
@@ -78,7 +79,8 @@ class Queue:
         """Whether a run that is held now is still to be trained: another may have, since it was looked at."""
         if run.control.wanted in ("pause", "stop"):
             return False
-        return _unfinished(run.standing) and not waits(self._store, run)
+        members = {one.name: (one, one.status) for one in members_of(self._store, run)}
+        return _unfinished(run.standing) and not waits(run, members)
 
     def leave(self, name: str, seconds: float) -> None:
         """Do not take that run for so long."""

@@ -6,12 +6,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from app.engine.models import ModelStore
 from app.store.control import ask
+from app.store.groups import add_members
 from app.store.records import Status
+from app.store.run import Text
 from app.store.run_store import RunStore
 from app.store.scan import BUSY_RATE, IDLE_RATE
 from app.training.trainer import train_run
@@ -20,6 +23,7 @@ from tests.support.runs import classic_like, held_by_another, small_text
 from tests.support.stores import announce
 
 RUNS = 500
+GROUPS = 15  # of eight members each
 COUNTED = ("stat", "lstat", "scandir", "listdir", "open", "utime", "access", "readlink", "mkdir", "rename")
 POLLS_A_SECOND = 2  # of a worker
 MORE = 1.2  # than the average: one reading of all more, or less, falls into the time that is counted
@@ -51,6 +55,10 @@ class Clock:
         return (self.looks - before) / seconds
 
 
+def corpus(folder: Path) -> None:
+    (folder / "corpus.txt").write_text("a" * 100)
+
+
 @pytest.fixture(scope="module")
 def five_hundred(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     store = RunStore(tmp_path_factory.mktemp("many"))
@@ -78,6 +86,19 @@ def test_idle_worker_looks_at_most_a_hundred_times_a_second(store: RunStore, mon
     assert worker.next_run() is None
     clock = Clock(monkeypatch)
     clock.rate(worker.next_run, POLLS_A_SECOND, 3)  # the news that there is a store at all
+    assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= MORE * IDLE_RATE + POLLS_A_SECOND
+
+
+@pytest.mark.slow
+def test_waiting_groups_take_no_look_of_their_own(tmp_path, monkeypatch):
+    store, config = RunStore(tmp_path / "groups"), classic_like(members=8)
+    for number in range(GROUPS):
+        text = Text("a.txt", "0" * 64, 100)
+        add_members(store, store.add(f"g{number}", config, text, corpus, apart=True))
+    worker = Worker(store, lambda: False)
+    assert worker.next_run().name == "g0.1"
+    clock = Clock(monkeypatch)
+    clock.rate(worker.next_run, POLLS_A_SECOND, 3)
     assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= MORE * IDLE_RATE + POLLS_A_SECOND
 
 
