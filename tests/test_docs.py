@@ -1,4 +1,4 @@
-"""The documentation's examples run, and its tables are whole."""
+"""The documentation: examples run, tables are complete, links resolve, and the English is plain."""
 
 import inspect
 import re
@@ -15,7 +15,19 @@ from app.training.worker import Worker
 from model.config import PRESETS
 from model.guards import ROLLBACKS
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md")) + sorted(ROOT.glob("*.md"))
+LONGEST_LINE = 120
+CODE_BLOCK = re.compile(r"^ *```.*?^ *```$|^    .*?$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# words at which a native reader stops; write "next to", "also", "report", "fixed", "occur" and the like
+REFUSED_WORDS = re.compile(
+    r"\b(besides?|told|tells|whoever|mended|stands?|for ever|by heart|the way on|of then|anew"
+    r"|as (?:it|they) comes?|is no (?:number|folder|file)|puts? (?:it|them) down|lets? go"
+    r"|tak(?:e|es|en) in)\b",
+    re.IGNORECASE,
+)
 SERVER = "http://127.0.0.1:8000"
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 EXAMPLES = BLOCK.findall((DOCS / "api.md").read_text(encoding="utf-8"))
@@ -55,11 +67,11 @@ def test_every_setting_is_in_the_table_of_operations():
 
 
 def test_every_metric_named_in_operations_exists(client):
-    """In the table of metrics without the prefix, in the alerts with it; a reason is one that is counted."""
+    """In the table of metrics without the prefix, in the alerts with it; each reason is counted."""
     text = (DOCS / "operations.md").read_text(encoding="utf-8")
     assert client.post("/generate", json={"length": 5}).status_code == 200
-    told = client.get("/metrics").text
-    there = set(re.findall(r"^# TYPE (\w+) ", told, re.MULTILINE))
+    metrics = client.get("/metrics").text
+    existing = set(re.findall(r"^# TYPE (\w+) ", metrics, re.MULTILINE))
     table = text[text.index("## Metrics") : text.index("## Logs")]
     names = {
         name if name.startswith("process_") else f"charloom_{name}"
@@ -71,7 +83,7 @@ def test_every_metric_named_in_operations_exists(client):
     used = set(re.findall(r"\b((?:charloom|process)_\w+)", alerts))
     assert len(names) >= 20
     assert len(used) >= 6
-    assert names | used <= there, (names | used) - there
+    assert names | used <= existing, (names | used) - existing
 
 
 def default_of(function: object, parameter: str) -> float:
@@ -96,3 +108,79 @@ def test_number_in_a_page_is_that_of_the_code(page: str, sentence: str):
 def test_presets_end_by_steps_as_documented():
     assert "Every preset ends by steps" in (DOCS / "decisions.md").read_text(encoding="utf-8")
     assert {config.minutes for config in PRESETS.values()} == {0.0}
+
+
+def without_code(text: str) -> str:
+    """The text with every character of a code block as a blank, so that lines keep their numbers."""
+    return CODE_BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block.group()), text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    broken = []
+    for link in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if link.startswith(("http:", "https:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def pages(chosen: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", chosen, ids=[str(page.relative_to(ROOT)) for page in chosen])
+
+
+plain_pages = pages([page for page in PAGES if page != ROOT / "README.md"])
+
+
+@plain_pages
+def test_page_has_none_of_the_refused_words(page: Path):
+    lines = without_code(page.read_text(encoding="utf-8")).splitlines()
+    found = [
+        f"{page.name}:{number}: {word.group()}"
+        for number, line in enumerate(lines, 1)
+        for word in REFUSED_WORDS.finditer(line)
+    ]
+    assert found == []
+
+
+@pages(PAGES)
+def test_links_within_the_repository_resolve(page: Path):
+    assert broken_links(page) == []
+
+
+@plain_pages
+def test_lines_of_page_are_wrapped(page: Path):
+    lines = without_code(page.read_text(encoding="utf-8")).splitlines()
+    long = [
+        f"{page.name}:{number}: {len(line)} characters"
+        for number, line in enumerate(lines, 1)
+        if len(line.rstrip()) > LONGEST_LINE and not line.startswith(("|", "!["))
+    ]
+    assert long == []
+
+
+def test_every_page_is_in_the_index():
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in DOCS.glob("*.md") if f"]({page.name})" not in index] == ["README.md"]
+
+
+def test_every_test_named_in_a_page_exists():
+    named = {path for page in PAGES for path in re.findall(r"tests/[\w/]+\.py", page.read_text("utf-8"))}
+    assert len(named) > 40
+    assert sorted(path for path in named if not (ROOT / path).is_file()) == []
+
+
+@pytest.mark.parametrize("link", ["nothing.md", "operations.md#nothing", "#nothing", "../nothing/"])
+def test_broken_link_is_found(tmp_path: Path, link: str):
+    (tmp_path / "operations.md").write_text("# Operations\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n[right](operations.md#operations) [wrong]({link})\n", encoding="utf-8")
+    assert broken_links(page) == [link]
