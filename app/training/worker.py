@@ -32,6 +32,7 @@ from model.errors import CharloomError
 
 CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
 RANK_SECONDS = 1.0  # and whether another has become more important
+RANK_SHARE = 0.1  # of its time, at most: on a network file system, thousands of runs take seconds to read
 LONGEST_REASON = 1000  # characters that a run's status has of it
 CLEARING_SECONDS = 600.0  # between two looks for what killed processes left
 ATTEMPTS = 3  # workers that may die in a row at one step of a run
@@ -239,9 +240,11 @@ class Worker:
                 return True
             if now < rank_at or not self._serving:
                 return False
-            rank_at = now + RANK_SECONDS
             self._clear_leftovers()
-            return self._outranked(run)
+            outranked = self._outranked(run)
+            end = time.monotonic()
+            rank_at = end + max(RANK_SECONDS, (end - now) * (1 / RANK_SHARE - 1))
+            return outranked
 
         return interrupted
 

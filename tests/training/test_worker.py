@@ -335,3 +335,23 @@ def test_store_with_runs_gets_no_defaults_and_reports_the_text(store: RunStore, 
     queue_defaults(store, Settings(store=store.root, corpus=corpus))
     assert [run.name for run in store.list()] == ["mine"]
     assert "play.txt is not used" in caplog.text
+
+
+def test_slow_store_takes_a_tenth_of_the_training_time_at_most(store, monkeypatch):
+    worker, run = Worker(store, lambda: False), add(store, "small")
+    worker._serving = True
+    now = start = time.monotonic()
+    looks = 0
+
+    def look(run: Run) -> bool:
+        nonlocal now, looks
+        now, looks = now + 3, looks + 1
+        return False
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(worker, "_outranked", look)
+    interrupted = worker._interruption(run)
+    while now < start + 300:
+        assert not interrupted()
+        now += 0.25
+    assert 5 <= looks <= 300 * 0.1 / 3 + 1
