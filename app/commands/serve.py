@@ -48,11 +48,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
                 worker.start()
                 stack.callback(worker.stop)
         host, port = listener.getsockname()[:2]
-        if not settings.api_keys.get_secret_value() and not ipaddress.ip_address(host).is_loopback:
-            logger.warning(
-                "anyone at %s may train, read and delete: set CHARLOOM_API_KEYS, or listen on 127.0.0.1",
-                host,
-            )
+        warn_if_open(host, settings)
         say(f"Open http://{f'[{host}]' if ':' in host else host}:{port}")
         if with_worker and settings.log_format == "console":
             stack.enter_context(narrator)
@@ -60,6 +56,14 @@ def serve(settings: Settings, with_worker: bool) -> None:
             server.run(sockets=handles(listener))
         else:
             Processes(build_server, settings, listener, stack.enter_context(shared_folder(count))).run()
+
+
+def warn_if_open(host: str, settings: Settings) -> None:
+    """Log that other machines reach the server at `host` and no key is needed."""
+    if not settings.api_keys.get_secret_value() and not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "anyone at %s may train, read and delete: set CHARLOOM_API_KEYS, or listen on 127.0.0.1", host
+        )
 
 
 def process_count(settings: Settings) -> int:

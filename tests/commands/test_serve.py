@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.commands.serve import warn_if_open
 from app.commands.supervisor import Supervisor
+from app.settings import Settings
 from app.store.run_store import RunStore
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 
@@ -49,6 +51,22 @@ def test_child_process_is_terminated_and_then_killed(
     supervisor.stop()
     assert supervisor.process is not None
     assert supervisor.process.wait(LONGEST_WAIT) == code
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [
+        ("0.0.0.0", "", True),
+        ("::", "", True),
+        ("192.0.2.1", "", True),
+        ("0.0.0.0", "ann:s3cret", False),
+        ("127.0.0.1", "", False),
+        ("::1", "", False),
+    ],
+)
+def test_open_server_beyond_this_machine_is_warned_of(caplog, host: str, keys: str, warned: bool):
+    warn_if_open(host, Settings(api_keys=keys))
+    assert (f"anyone at {host} may train, read and delete" in caplog.text) == warned
 
 
 @pytest.mark.slow
