@@ -213,4 +213,4 @@ PRESETS: dict[str, RunConfig] = {
         learning_rate=0.01,
     ),
 }
-DEFAULT_PRESET = "gru-pair"  # what a run starts from that names no preset
+DEFAULT_PRESET = "gru-pair-muon"  # what a run starts from that names no preset

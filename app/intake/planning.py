@@ -25,7 +25,8 @@ HELD_OUT = 100_000  # characters are enough to measure a loss by, and soon read
 MEMBERS = 8  # more networks gave little
 ALONE = 5e5  # characters, below which a network has not learnt enough for others to help it
 ENOUGH = 6e6  # characters that each of several networks should read, of a text of a million
-DECAY = 0.03  # weight decay for each time that the text is read
+DECAY = 0.03  # weight decay of AdamW for each time that the text is read
+OFTEN = 10  # times a text is read, above which it is trained with AdamW and a higher weight decay
 WINDOWS = 12  # least number of windows in which a stream is read before it starts afresh
 SMALLER = ((64, 5e4), (128, 2e5), (256, math.inf))  # units, up to how many characters
 
@@ -90,8 +91,19 @@ def sizes(characters: int, budget: float, cores: int) -> dict[str, Any]:
     enough = ENOUGH * math.sqrt(characters / 1e6)
     members = max(min(cores, MEMBERS), min(MEMBERS, round(budget * cores / enough)))
     passes = budget * cores / members / characters
-    decay = min(1.0, max(PRESETS[DEFAULT_PRESET].weight_decay, DECAY * passes))
-    return {"hidden": PROBED_UNITS, "members": members, "shards": 1, "weight_decay": round(decay, 2)}
+    chosen = {"hidden": PROBED_UNITS, "members": members, "shards": 1}
+    return chosen | (small_weights(passes) if passes > OFTEN else {})
+
+
+def small_weights(passes: float) -> dict[str, Any]:
+    """For a text that is read so often: AdamW, and a weight decay with which Muon would learn too little."""
+    known = PRESETS["gru-pair"]
+    decay = min(1.0, DECAY * passes)
+    return {
+        "optimizer": known.optimizer,
+        "learning_rate": known.learning_rate,
+        "weight_decay": round(decay, 2),
+    }
 
 
 def units(budget: float) -> int:

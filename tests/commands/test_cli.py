@@ -66,12 +66,12 @@ def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys
 
 @pytest.mark.slow
 def test_trained_run_can_generate_and_is_listed(folder: Path, capsys):
-    assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.01"]) == 0
+    assert main(["train", "My Text.txt", *SMALL.split(), "--learning-rate", "0.02"]) == 0
     out = capsys.readouterr().out
     assert "sample at step 20:" in out
     assert "my-text: finished, step 30 of 30, loss" in out
     run = RunStore("checkpoints").get("my-text")
-    assert (run.config.hidden, run.config.learning_rate, run.config.preset) == (8, 0.01, "gru-pair")
+    assert (run.config.hidden, run.config.learning_rate, run.config.preset) == (8, 0.02, "gru-pair-muon")
     assert [sample["step"] for sample in run.samples()] == [0, 10, 20, 30, 30]
 
     command = "generate --prompt the --length 40 --temperature 0.7 --top-k 5 --seed 3 --stop zzz"

@@ -14,7 +14,7 @@ from app.intake.planning import MEMBERS, PLANNED, expected_seconds, expected_spe
 from app.store.records import Control, Status
 from app.store.run_store import RunStore
 from app.training.speed import measure
-from model.config import PRESETS, RunConfig
+from model.config import DEFAULT_PRESET, PRESETS, RunConfig
 from model.vocabulary import Vocabulary
 from tests.support.runs import gru_like, small_text
 
@@ -33,12 +33,7 @@ def plan_for(
 
 
 def test_plan_for_a_megabyte_on_two_cores_has_three_networks():
-    assert sizes(1_000_000, 180 * SPEED, 2) == {
-        "hidden": 256,
-        "members": 3,
-        "shards": 1,
-        "weight_decay": 0.16,
-    }
+    assert sizes(1_000_000, 180 * SPEED, 2) == {"hidden": 256, "members": 3, "shards": 1}
     assert sizes(1_000_000, 110 * SPEED, 2)["members"] == 2
     assert sizes(5_000_000, 180 * SPEED, 2)["members"] == 2
 
@@ -47,6 +42,12 @@ def test_a_short_text_gets_more_networks_and_smaller_weights():
     chosen = sizes(50_000, 180 * SPEED, 2)
     assert chosen["members"] == MEMBERS
     assert chosen["weight_decay"] == 1.0
+
+
+@pytest.mark.parametrize(("characters", "optimizer"), [(100_000, "adamw"), (1_000_000, "muon")])
+def test_text_that_is_read_often_is_trained_with_adamw(characters, optimizer):
+    config = PRESETS[DEFAULT_PRESET].replace(**sizes(characters, 180 * SPEED, 2))
+    assert (config.optimizer, config.learning_rate) == (optimizer, {"adamw": 0.006, "muon": 0.01}[optimizer])
 
 
 def test_little_time_gets_a_single_smaller_network_on_all_cores():
@@ -81,7 +82,7 @@ def test_plan_can_be_trained_and_states_what_to_expect():
 def test_more_networks_than_cores_share_the_measured_speed(asked, members, passes):
     measured = []
     plan = plan_for(small_text(50_000), measured=measured, **asked)
-    assert [config.members for config in measured] == [2]
+    assert [config.members for config in measured] == [2, members]  # AdamW, as the text is read often
     assert plan.config.members == members
     assert plan.passes == pytest.approx(180 * SPEED * passes / 45_000)
 

@@ -325,7 +325,7 @@ def test_new_store_gets_the_default_runs_once(store: RunStore, corpus: Path):
     runs = store.list()
     assert [(run.name, run.config) for run in runs] == [
         ("classic", PRESETS["classic"]),
-        ("gru-pair", PRESETS["gru-pair"]),
+        ("gru-pair-muon", PRESETS["gru-pair-muon"]),
     ]
     assert runs[0].text() == small_text()
 
