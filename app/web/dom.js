@@ -36,13 +36,14 @@ export function fillRows(body, rows) {
 	body.replaceChildren(...rows.map((cells) => create("tr", {}, ...cells.map(cell))));
 }
 
-// The options of a field, as [value, label]. What is chosen stays chosen, if it is still among them; options change
-// only where they must, as the list may be open.
-export function setOptions(select, options) {
+// Sets the options of a select or an optgroup, as [value, label]. The choice stays if it is still there. Options change
+// only where they must: the list may be open.
+export function setOptions(list, options) {
+	const select = list.closest("select");
 	const before = select.value;
-	while (select.options.length > options.length) select.lastElementChild.remove();
+	while (list.children.length > options.length) list.lastElementChild.remove();
 	for (const [index, [value, label]] of options.entries()) {
-		const option = select.options[index] ?? select.appendChild(new Option("", value));
+		const option = list.children[index] ?? list.appendChild(new Option("", value));
 		if (option.value !== value) option.value = value;
 		if (option.text !== label) option.text = label;
 	}
@@ -69,8 +70,7 @@ export function download(blob, name) {
 
 export const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
 
-// Loads a picture as wide as it will be shown, in the colours of the page. The old one stays until the new one is
-// here, so that the page does not flicker.
+// Loads a picture of the right width and colours. The old one stays until then, so that the page does not flicker.
 export function showPicture(image, url) {
 	const next = new Image();
 	next.onload = () => {

@@ -25,7 +25,7 @@ function sync() {
 	for (const name of wanted) if (!following.has(name)) follow(name);
 }
 
-// Until the stream ends; the list of runs is then asked for again, and tells whether to follow it further.
+// Until the stream ends; then the list of runs is loaded again.
 async function follow(name) {
 	const controller = new AbortController();
 	following.set(name, controller);

@@ -16,10 +16,10 @@ function isBefore(one, other) {
 	return lab.runs.indexOf(one) < lab.runs.indexOf(other);
 }
 
-// The group that a run is trained apart as a member of, if that is here: it is shown in its place.
+// The group of a member that is trained apart, if it is here: it is shown in its place.
 export const groupOf = (run) => run.group && lab.run(run.group);
 
-// The place of a queued run in the queue, and in how many seconds about it starts if as many go on training as now.
+// A queued run's place, and in about how many seconds it starts if as many runs go on training as now.
 export function placeOf(run) {
 	const before = lab.runs.filter(
 		(other) => other.name !== run.name && isBusy(other) && !groupOf(other) && isBefore(other, run),

@@ -1,6 +1,6 @@
 // The views of the page: which of them is shown, by the address, "#name?run=...".
 //
-// A view is a section in templates/views/ and a module in views/, loaded when first opened, that exports `view`:
+// A view is a section in templates/views/ and a module in views/, loaded after the first, that exports `view`:
 //
 //   open(params)        its address was opened, with `params` after "?" besides the run; may be missing
 //   update(run, runs)   after open, and whenever runs have changed or another is chosen; `run` may be undefined
@@ -61,8 +61,9 @@ function update() {
 	current?.update(lab.shown(), lab.runs);
 }
 
-export function start() {
+export async function start() {
 	window.addEventListener("hashchange", follow);
 	lab.onChange(update);
-	follow();
+	await follow();
+	for (const load of Object.values(MODULES)) load(); // the server may be gone when they are opened
 }

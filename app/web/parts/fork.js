@@ -14,10 +14,11 @@ export function fork(name) {
 	setText("fork-title", `Train on from ${name}`);
 	setText("fork-made", "");
 	form.reset();
-	// the best of several networks is kept merged, to be served: it cannot be trained on
+	// the best of several networks is kept merged: it cannot be trained on
 	const best = run.best && run.members === 1 ? [["best", "its best"]] : [];
 	const steps = [...run.checkpoints].reverse().map((step) => [step, `after ${number(step, 0)} updates`]);
-	setOptions(form.step, [["", "its newest"], ...best, ...steps]);
+	setOptions(form.step.children[0], [["", "its newest"], ...best]);
+	setOptions(form.step.children[1], steps);
 	form.step.value = "";
 	form.name.placeholder = `${name}-fork`;
 	at("fork").showModal();

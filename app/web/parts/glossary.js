@@ -1,4 +1,4 @@
-// What the words of the trade mean, shown when one is pointed at, focused or touched: <dfn data-says="...">.
+// Explains a term that is pointed at, focused or touched: <dfn data-says="...">.
 
 import { create } from "../dom.js";
 

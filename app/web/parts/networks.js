@@ -1,4 +1,4 @@
-// A field that chooses a network of the run that the page is about: its newest, its best, or one of its steps.
+// A field that chooses a network of the run that is shown: its newest or best, or in a second group a step.
 
 import { setOptions } from "../dom.js";
 import { number } from "../words.js";
@@ -8,18 +8,20 @@ export function listNetworks(select, run) {
 	if (run?.newest) options.push([run.name, `newest (${number(run.newest.step, 0)})`]);
 	if (run?.best && run.best.step !== run.newest?.step)
 		options.push([`${run.name}@best`, `best (${number(run.best.step, 0)})`]);
-	for (const step of run?.newest ? [...run.checkpoints].reverse() : [])
-		options.push([`${run.name}@${step}`, `after ${number(step, 0)} updates`]);
+	const steps = run?.newest ? [...run.checkpoints].reverse() : [];
+	const earlier = steps.map((step) => [`${run.name}@${step}`, `after ${number(step, 0)} updates`]);
 	const gone = select.value; // stays chosen, and says so: what is shown was made with it
-	if (run && gone.split("@")[0] === run.name && !options.some(([value]) => value === gone))
-		options.push([gone, `${gone} (deleted)`]);
-	setOptions(select, options);
+	if (run && gone.split("@")[0] === run.name && ![...options, ...earlier].some(([value]) => value === gone))
+		earlier.push([gone, `${gone} (deleted)`]);
+	setOptions(select.children[0], options);
+	setOptions(select.children[1], earlier);
+	select.form.querySelector("[type=submit]").disabled = !run?.newest;
 }
 
 export function chooseNetwork(select, value) {
 	select.value = value;
 	if (value && select.value !== value) {
-		select.append(new Option(`${value} (deleted)`, value));
+		select.lastElementChild.append(new Option(`${value} (deleted)`, value));
 		select.value = value;
 	}
 }

@@ -1,4 +1,4 @@
-// A text that is written anew again and again: what has changed since the last time is tinted for a moment.
+// A text that is rewritten: what has changed is tinted for a moment.
 
 import { create } from "../dom.js";
 
@@ -44,13 +44,13 @@ function pieces(before, text) {
 	return found;
 }
 
-// Shows prompt and text in `element`; `before` is the text it showed, or null if there is nothing to compare with.
+// `before` is the text that `element` showed, or null if there is nothing to compare with.
 export function showPassage(element, prompt, text, before) {
 	const nodes = [create("span", { class: "prompt" }, prompt)];
 	const parts = before === null ? [[text, false]] : pieces(before, text);
 	const share = parts.reduce((sum, [part, isNew]) => sum + (isNew ? part.length : 0), 0) / (text.length || 1);
 	for (const [part, isNew] of parts) nodes.push(isNew && share < REWRITTEN ? create("em", {}, part) : part);
-	// programs, tables and other text whose columns matter is shown in a face of even width
+	// programs and tables are shown in a monospaced face
 	const signs = text.match(/[{}()[\]<>=;|\\/_\t]| {3,}/g)?.length ?? 0;
 	element.classList.toggle("columns-matter", signs > 0.04 * text.length);
 	element.replaceChildren(...nodes);

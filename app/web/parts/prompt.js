@@ -1,4 +1,4 @@
-// A text box that names the characters that the chosen network has never seen, and says when there are too many.
+// A text box that names characters that the chosen network has never seen, and says when there are too many.
 
 import { create } from "../dom.js";
 import { lab } from "../lab.js";

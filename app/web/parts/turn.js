@@ -44,6 +44,7 @@ async function write() {
 	const asked = request();
 	const answer = at("turn-answer");
 	const add = writeInto(answer, asked.prompt);
+	at("turn-made").className = "under";
 	setText("turn-made", "");
 	setText("turn-write", "Stop");
 	try {
@@ -77,6 +78,7 @@ function finished(asked) {
 function refused(error) {
 	const strange = unseen(error);
 	at("turn-answer").replaceChildren();
+	at("turn-made").className = "under refusal";
 	setText("turn-made", strange ? `It has never seen ${strange} in its text. Leave that out.` : error.message);
 }
 

@@ -21,7 +21,7 @@ export function writeInto(element, prompt) {
 	};
 }
 
-// Streams the texts that `asked` asks for: `take(choice, text, ended)` for every piece. Returns the whole answer.
+// Calls `take(choice, text, ended)` for every piece of the texts. Returns the whole answer.
 export async function stream(asked, { signal, waiting, take }) {
 	const send = () => post("/generate", { ...asked, stream: true }, { signal });
 	const response = await patiently(send, waiting, signal);

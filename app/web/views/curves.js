@@ -87,8 +87,7 @@ function draw() {
 	setText("curves-warnings", warnings.join(". "));
 }
 
-// With another smoothing, if a person wants one: a running mean of the losses shown, divided by the weights so far,
-// so that its beginning is not pulled to the first value.
+// Smoothed as the slider says: a running mean, divided by the sum of its weights so that its start has no bias.
 function smoothed(curve) {
 	const keep = Number(at("curves-smoothing").value);
 	setText("curves-smoothing-value", keep ? keep.toFixed(2) : "as recorded");

@@ -20,8 +20,8 @@ const slider = at("live-at");
 let shown = null; // everything about the run that is shown: see `about`
 let open = false;
 
-// `ages` are the steps that can be gone back to, `at` the one that is looked at (null: always the newest), `answer`
-// the passage on the page, `first` that of step 0, `newest` the step of the newest one.
+// `ages`: steps to go back to. `at`: the one that is shown (null: the newest). `answer`: the passage that is shown.
+// `first`: that of step 0. `newest`: the step of the newest one.
 const about = (name) => ({
 	name,
 	ages: [],
@@ -38,7 +38,7 @@ const about = (name) => ({
 
 const run = () => lab.run(shown?.name);
 
-// The headline says what is seen, in each state: title, a sentence, and what the passage is.
+// Title, sentence, and what the passage is, in each state.
 function headline(one) {
 	if (!one)
 		return [

@@ -172,7 +172,7 @@ async function copy(kind) {
 	try {
 		await navigator.clipboard.writeText(again[kind]());
 	} catch {
-		// without a secure context there is no clipboard: the text is shown, and selected
+		// no clipboard without a secure context: the text is shown and selected
 		copied = "This browser does not let the page copy: here it is, to be copied by hand.";
 		at("write-code").closest("details").open = true;
 		setText("write-code", again[kind]());
