@@ -1,4 +1,4 @@
-"""Errors in a real browser: a page of the product's own, and a way back."""
+"""Errors in a real browser: a page in the design of the product, with a link back."""
 
 import pytest
 from playwright.sync_api import expect
@@ -21,7 +21,7 @@ FAILED = "Failed to load resource"
         ("v1/models/none", "There is no such run or network"),
     ],
 )
-def test_error_is_a_page_with_a_way_back(client, opened, path, title):
+def test_error_page_has_a_link_back(client, opened, path, title):
     page = opened(f"{client.base_url}/#runs", expected=FAILED)
     page.goto(f"{client.base_url}/{path}")
     expect(page.locator("h1")).to_have_text(title)

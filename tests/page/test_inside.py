@@ -73,9 +73,16 @@ def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
 
 @pytest.mark.slow
 def test_r_is_explained_on_focus(client, opened):
-    page = opened(f"{client.base_url}#inside?run=gru")
+    page = opened(f"{client.base_url}#inside?run=gru", viewport={"width": 1280, "height": 400})
     page.get_by_text("A hidden unit").click()
     page.click("#inside-form [type=submit]")
     expect(page.locator("#inside-followers")).to_be_visible()
-    page.locator("#inside-followers dfn").focus()
+    page.evaluate("scrollTo(0, 0)")
+    term = page.locator("#inside-followers dfn")
+    assert term.bounding_box()["y"] > 400
+    page.evaluate(
+        "addEventListener('scroll', () => requestAnimationFrame(() => (window.hasScrolled = true)))"
+    )
+    term.focus()
+    page.wait_for_function("window.hasScrolled")
     expect(page.get_by_role("tooltip")).to_contain_text("Correlation, measured on the second half")

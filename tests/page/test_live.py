@@ -117,6 +117,8 @@ def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     page.keyboard.press("Enter")
     expect(page.locator("#turn-made")).to_have_text("It has never seen “€” in its text. Leave that out.")
     assert page.locator("#turn-answer").text_content() == ""
+    below = page.locator("#turn-made").bounding_box()["y"] - page.locator("#turn-prompt").bounding_box()["y"]
+    assert below < 160  # near the prompt that it is about
 
 
 @pytest.mark.slow
@@ -140,6 +142,10 @@ def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
     expect(page.locator("#turn-write")).to_be_disabled()
     expect(page.locator("#run")).to_be_hidden()
     expect(page.locator("#teach-drop")).to_be_visible()
+    go(page, "write")
+    expect(page.locator("#write-go")).to_be_disabled()
+    go(page, "inside")
+    expect(page.locator("#inside-form [type=submit]")).to_be_disabled()
 
 
 @pytest.mark.slow

@@ -43,6 +43,21 @@ def test_page_survives_a_restart_of_its_server(opened, trained_root: Path):
 
 
 @pytest.mark.slow
+def test_view_first_opened_without_a_server_works(opened, trained_root: Path):
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(server_process(trained_root))
+        page = opened(client.base_url, expected=LOST, reduced_motion="reduce")
+        expect(page.locator("#live-text")).not_to_be_empty()
+        page.wait_for_load_state("networkidle")
+        stack.close()
+        expect(page.locator("#banner")).to_contain_text("does not answer")
+        go(page, "write")
+        page.fill("#write-prompt", "the ")
+        page.click("#write-go")
+        expect(page.locator("#write-made")).to_contain_text("does not answer")
+
+
+@pytest.mark.slow
 def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunStore):
     with server_process(growing.root) as client:
         page = opened(client.base_url, expected=LOST)

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 from app.store.groups import add_members
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.support.browser import LOST, go
+from tests.support.browser import LOST, NARROW, go
 from tests.support.runs import gru_like, small_text, worker_process
 from tests.support.servers import server_process
 
@@ -136,8 +136,28 @@ def test_networks_of_the_chosen_run_alone_are_listed(client, opened):
     expect(options.first).to_have_text("newest (60)")
     values = [option.get_attribute("value") for option in options.all()]
     assert {value.split("@")[0] for value in values} == {"classic"}
+    steps = page.locator("#write-form [name=model] optgroup[label=Steps] option")
+    checkpoints = client.get("/runs/classic").json()["checkpoints"]
+    listed = [option.get_attribute("value") for option in steps.all()]
+    assert listed == [f"classic@{step}" for step in reversed(checkpoints)]
+    assert set(values) - set(listed) <= {"classic", "classic@best"}
     page.select_option("#run", "gru")
     expect(options.first).to_have_attribute("value", "gru")
+
+
+@pytest.mark.slow
+def test_32_runs_fit_on_a_phone(opened, trained: RunStore):
+    for index in range(30):
+        trained.create(f"{index}-{'n' * 50}", gru_like(), small_text(), "small.txt")
+    with server_process(trained.root) as client:
+        page = opened(f"{client.base_url}#curves?run=gru", viewport=NARROW, expected=LOST)
+        expect(page.locator("#curves-chart canvas")).to_be_visible()
+        expect(page.locator("#curves-runs label")).to_have_count(32)
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+        assert page.locator("#curves-runs").evaluate("list => list.scrollWidth <= list.clientWidth")
+        go(page, "runs")
+        expect(page.locator("[data-run]")).to_have_count(32)
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
 
 
 @pytest.mark.slow

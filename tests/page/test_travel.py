@@ -51,6 +51,18 @@ def test_refusal_is_not_in_the_box_of_the_network(client, opened):
 
 
 @pytest.mark.slow
+def test_click_on_the_curve_shows_the_sample_there(client, opened):
+    page = opened(f"{client.base_url}#travel?run=classic")
+    expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
+    samples = client.get("/samples", params={"model": "classic"}).json()["samples"]
+    sample = next(one for one in samples if one["step"] == 20)
+    box = page.locator("#travel-curve").bounding_box()
+    page.locator("#travel-curve").click(position={"x": box["width"] * 20 / 60, "y": box["height"] / 2})
+    expect(page.locator("#travel-step")).to_contain_text("classic after 20 updates")
+    expect(page.locator("#travel-text")).to_have_text(sample["text"], use_inner_text=False)
+
+
+@pytest.mark.slow
 def test_box_keeps_its_height_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
