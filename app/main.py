@@ -237,6 +237,7 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
         downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent", places("downloads")),
         answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent", places("answers")),
         making=CapacityLimiter(1),
+        packing=CapacityLimiter(1),
         changing=CapacityLimiter(1),
     )
 

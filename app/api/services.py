@@ -59,6 +59,7 @@ class Services:
     downloads: Downloads
     answers: Downloads
     making: CapacityLimiter
+    packing: CapacityLimiter
     changing: CapacityLimiter
 
     async def model(self, name: str | None) -> LoadedModel:

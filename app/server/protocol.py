@@ -19,6 +19,7 @@ from app.server.transport import AnswerTransport
 
 HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of what is not body at a stretch after them
 FRAMING = 16  # further bytes that are not body for each one that is: chunks may hold a single byte
+PIECE = 1 << 14  # bytes parsed before the limits are checked again
 SLOWEST = 64_000  # bytes a second that a long body must come at, a slow line's upload
 SNIFFED = 1 << 16  # bytes of a refused request's body that are looked at
 LONGEST_REFUSED = 1 << 20  # bytes of a refused request's body that are read, so that its client sees why
@@ -117,19 +118,27 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        self._gap += len(data)
-        self._received_bytes += len(data)
+        for start in range(0, len(data), PIECE):
+            if not self._parse(data[start : start + PIECE], data, start):
+                break
+
+    def _parse(self, piece: bytes, data: bytes, start: int) -> bool:
+        """Parse the piece of `data` at `start`; say whether the rest is still to be parsed."""
+        self._gap += len(piece)
+        self._received_bytes += len(piece)
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as stopped:
-            self._go_on_without_upgrade(data[stopped.args[0] :])
+            self._go_on_without_upgrade(data[start + stopped.args[0] :])
+            return False
         except httptools.HttpParserError:
             if not self.transport.is_closing():
                 self.send_400_response("Invalid HTTP request received.")
-            return
+            return False
         if self._is_too_large() and not self.transport.is_closing():
             what = "request's head" if self._in_head else "part of the request that is not its body"
             self._end(TOO_LARGE, f"the {what} must be at most {HEAD_LIMIT} bytes")
+        return not self.transport.is_closing()
 
     def _is_too_large(self) -> bool:
         rest = self._received_bytes - self._body

@@ -6,6 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -115,6 +116,26 @@ def test_stalled_downloads_are_bounded_in_number_and_time(
     finally:
         for connection in connections:
             connection.close()
+
+
+def test_exports_are_packed_one_at_a_time(trained, serving, monkeypatch):
+    from app.api.native import archives
+
+    packing, most, pack = [0], [0], archives.export
+
+    def counted(*arguments: object) -> str:
+        packing[0] += 1
+        most[0] = max(most[0], packing[0])
+        time.sleep(0.2)
+        packing[0] -= 1
+        return pack(*arguments)
+
+    monkeypatch.setattr(archives, "export", counted)
+    client = serving(trained.root)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.get(EXPORT), range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == [1]
 
 
 def test_failed_export_leaves_no_file_and_frees_its_place(trained, serving, temporary: Path):

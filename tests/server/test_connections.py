@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.server.protocol import HEAD_LIMIT, PIECE, BoundedHttp
 from tests.support.runs import LONGEST_WAIT, wait_until
 from tests.support.servers import application, server_process
 from tests.support.sockets import connected, memory, rest
@@ -54,6 +55,16 @@ def test_bytes_outside_the_body_are_bounded(server: httpx.Client, key: bytes, be
         raise AssertionError("it was all read")
     assert memory(server) < before + 10 * MEGABYTE
     assert server.get("/healthz").status_code == 200
+
+
+def test_parsing_stops_soon_after_the_limit(open_server: httpx.Client, monkeypatch):
+    """What comes with the same read is not parsed: it would hold up all other connections."""
+    parsed = []
+    monkeypatch.setattr(BoundedHttp, "on_header", lambda self, name, value: parsed.append(len(name + value)))
+    with connected(open_server) as connection, contextlib.suppress(OSError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + b"a:b\r\n" * (4 * HEAD_LIMIT // 5))
+        rest(connection)
+    assert HEAD_LIMIT / 2 < 5 * len(parsed) <= HEAD_LIMIT + PIECE
 
 
 def test_trailer_is_not_a_header(server: httpx.Client):

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import IO, Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
@@ -73,7 +74,9 @@ async def export_run(
         return known
     services.downloads.take(LEAST_SECONDS)
     try:
-        file, filename, tag = await run_in_threadpool(_write, run, step, text)
+        # one at a time: a zip takes a core, and the event loop would be one of many threads that want it
+        work = partial(_write, run, step, text)
+        file, filename, tag = await to_thread.run_sync(work, limiter=services.packing)
         seconds = LEAST_SECONDS + os.fstat(file.fileno()).st_size / LEAST_SPEED
         return ExportResponse(file, services.downloads.sending(seconds), filename, tag)
     except BaseException:
