@@ -194,6 +194,8 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._refusing is None or self.door is None:
             super().on_message_complete()
+            if not self.pipeline:
+                self.flow.resume_reading()  # paused by a long body; a client that goes would not be noticed
             if self.cycle.response_complete:
                 self.crowd.idle(self)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from app.engine.engine import Engine
 from app.engine.job import Chunk, Job
 from app.server.error_formats import Family, body_of
 from app.server.problems import problem_of
+from app.server.protocol import GONE
 from app.slots import Downloads, Slots
 
 DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
@@ -30,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class BoundedStream(StreamingResponse):
-    """An answer in pieces, sent within `bound`: a context that cuts it and releases what it holds."""
+    """An answer in pieces, sent within `bound`: a context that cuts it and releases what it holds.
+
+    It also ends when the client goes. Starlette watches for that in a second task, inside a task group.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,32 @@ class BoundedStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._bound:
-            await super().__call__(scope, receive, send)
+            gone = scope.get(GONE)
+            if gone is None:  # another server than ours
+                await super().__call__(scope, receive, send)
+            else:
+                await _unless(gone, self.stream_response(send))
+
+
+async def _unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
+    """Awaits `work`, and cancels it when `gone` is done."""
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+    requests, working, cut = task.cancelling(), True, False
+
+    def cancel(_: asyncio.Future[None]) -> None:
+        nonlocal cut
+        if working:  # a callback that is already scheduled cannot be removed
+            cut = task.cancel()
+
+    gone.add_done_callback(cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not cut or task.uncancel() > requests:
+            raise  # something else cancelled it, such as the end of its time
+    finally:
+        working = False
+        gone.remove_done_callback(cancel)
 
 
 def bounded_answer(data: bytes, media_type: str, headers: Mapping[str, str], places: Downloads) -> Response:

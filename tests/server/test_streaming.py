@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Send
 
+from app.server.protocol import GONE
 from app.server.streaming import EventStream
 from tests.support.runs import wait_until
 
@@ -136,3 +139,90 @@ def test_unread_stream_is_cut_and_frees_its_place(caplog):
     asyncio.run(scenario())
     assert closed == [True]
     assert "it was not read within 0.05 s" in caplog.text
+
+
+async def _stream_of(pieces: AsyncIterator[bytes], closed: list[bool], gone: "asyncio.Future[None]") -> None:
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is to be received")
+
+    stream = EventStream(pieces, lambda: closed.append(True), seconds=30)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], GONE: gone}
+    await stream(scope, receive, send)
+
+
+def test_stream_of_a_client_that_goes_ends_without_an_error():
+    async def scenario() -> tuple[list[bool], int]:
+        gone, closed = asyncio.get_running_loop().create_future(), []
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"data: {}\n\n"
+            gone.set_result(None)
+            await asyncio.Event().wait()
+
+        async with asyncio.timeout(30):
+            await _stream_of(pieces(), closed, gone)
+        task = asyncio.current_task()
+        await asyncio.sleep(0)  # the task that sent it can go on
+        return closed, task.cancelling() if task else -1
+
+    assert asyncio.run(scenario()) == ([True], 0)
+
+
+def test_client_that_goes_after_the_last_piece_cancels_nothing():
+    async def scenario() -> list[bool]:
+        gone, closed = asyncio.get_running_loop().create_future(), []
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"data: {}\n\n"
+
+        class Late(EventStream):
+            async def stream_response(self, send: Send) -> None:
+                await super().stream_response(send)
+                gone.set_result(None)  # its callbacks are scheduled, and run after the stream has ended
+
+        stream = Late(pieces(), lambda: closed.append(True), seconds=30)
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], GONE: gone}
+
+        async def send(message: Message) -> None: ...
+
+        await stream(scope, asyncio.Event().wait, send)
+        await asyncio.sleep(0)
+        return closed
+
+    assert asyncio.run(scenario()) == [True]
+
+
+def test_cancelled_task_of_a_stream_stays_cancelled():
+    async def scenario() -> list[bool]:
+        gone, closed = asyncio.get_running_loop().create_future(), []
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while True:
+                yield b"data: {}\n\n"
+
+        task = asyncio.ensure_future(_stream_of(pieces(), closed, gone))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return closed
+
+    assert asyncio.run(scenario()) == [True]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_client_disconnect_after_a_long_body_ends_the_work(serving, trained_root, stream):
+    client = serving(trained_root, max_length=3_000_000)
+    engine = client.app.state.services.engine
+    body = json.dumps({"length": 3_000_000, "stream": stream}).encode() + b" " * 70_000
+    head = f"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        time.sleep(0.1)  # the server waits for the body when it comes
+        connection.sendall(body)
+        wait_until(lambda: engine.stats().running == 1, "the work begins")
+    wait_until(lambda: engine.stats().running == 0, "the work ends")
+    assert engine.stats().characters < 3_000_000
