@@ -27,6 +27,8 @@ SLICE = 1 << 16
 LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # a download may take so long, and a second more for so many bytes
 SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
 
+_json = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make an encoder for each event
+
 logger = logging.getLogger(__name__)
 
 
@@ -164,9 +166,10 @@ async def _events(
     try:
         async with aclosing(cast(AsyncGenerator[list[Chunk]], chunks)) as source:
             async for news in source:
-                for group in _bounded(news, most):
+                for number, group in enumerate(_bounded(news, most)):
+                    if number:  # what a slow reader has let pile up is not made in one turn
+                        await asyncio.sleep(0)
                     yield b"".join(event(data) for chunk in group for data in encode(chunk))
-                    await asyncio.sleep(0)  # what a slow reader has let pile up is not made in one turn
         for last in end():
             yield last
     except Exception as error:
@@ -203,4 +206,4 @@ def event(data: Any, name: str | None = None, cursor: str | None = None) -> byte
     head = f"event: {name}\n" if name else ""
     if cursor is not None:
         head += f"id: {cursor}\n"
-    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    return f"{head}data: {_json(data)}\n\n".encode()

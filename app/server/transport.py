@@ -1,23 +1,29 @@
-"""The transport of a connection, which sends the head of an answer together with its body."""
+"""The transport of a connection, which joins what is written to it into few system calls."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-LARGEST_COPY = 1 << 16  # bytes of a body that are copied behind their head
+LARGEST_COPY = 1 << 16  # bytes that are copied into one piece
+HEAD_SECONDS = 0.05  # longest that the head of a stream waits for the first piece of its body
+STREAM_HEAD = b"\r\ntransfer-encoding: chunked\r\n\r\n"  # how uvicorn ends it
 
 
 class AnswerTransport(asyncio.Transport):
-    """Keeps the head of an answer until its body is written, or until the event loop's next turn.
+    """Sends together what is written in one turn of the event loop.
 
-    uvicorn writes the two one after the other, and uvloop sends each: a second system call, a second packet,
-    and a client that wakes twice. They cost the event loop a tenth of the time that a short text takes.
+    uvicorn writes head, body and end of an answer one after the other, and uvloop sends each: a system call
+    and a packet for each, and a client that wakes as often. A call costs the event loop a tenth of the time
+    that a short text takes. The head of a stream waits for the first piece of its body, though not for long.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
-        self._head = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._sending: asyncio.Handle | None = None
+        self._delayed = False  # whether that is a timer
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
@@ -25,21 +31,32 @@ class AnswerTransport(asyncio.Transport):
         self.abort = transport.abort  # type: ignore[method-assign]
 
     def write(self, data: Any) -> None:
-        if self._head and len(data) <= LARGEST_COPY:
-            data, self._head = self._head + data, b""
-        elif data[:5] == b"HTTP/":
-            self._send_head()
-            self._head = data
-            self._loop.call_soon(self._send_head)
+        if self._size + len(data) > LARGEST_COPY:
+            self._send()
+            self._transport.write(data)
             return
-        self._send_head()
-        self._transport.write(data)
+        if self._delayed and self._sending is not None:
+            self._sending.cancel()
+            self._sending, self._delayed = None, False
+        if self._sending is None:
+            self._sending = self._loop.call_soon(self._end_turn)
+        self._pieces.append(data)
+        self._size += len(data)
 
     def close(self) -> None:
-        self._send_head()
+        self._send()
         self._transport.close()
 
-    def _send_head(self) -> None:
-        head, self._head = self._head, b""
-        if head and not self.is_closing():
-            self._transport.write(head)
+    def _end_turn(self) -> None:
+        if len(self._pieces) == 1 and self._pieces[0][-len(STREAM_HEAD) :] == STREAM_HEAD:
+            self._sending, self._delayed = self._loop.call_later(HEAD_SECONDS, self._send), True
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending, self._delayed = None, False
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces and not self.is_closing():
+            self._transport.write(b"".join(pieces))

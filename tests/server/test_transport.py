@@ -1,4 +1,4 @@
-"""The head of an answer is sent with its body, and never kept for longer than a turn of the event loop."""
+"""The parts of an answer are sent together, and none is kept for longer than a moment."""
 
 import asyncio
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.server.transport import LARGEST_COPY, AnswerTransport
+from app.server.transport import HEAD_SECONDS, LARGEST_COPY, STREAM_HEAD, AnswerTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK" + STREAM_HEAD
 
 
 class Sent(asyncio.Transport):
@@ -34,17 +35,19 @@ class Sent(asyncio.Transport):
     ("writes", "pieces"),
     [
         ([HEAD, b"body"], [HEAD + b"body"]),
-        ([HEAD, memoryview(b"body"), b"more"], [HEAD + b"body", b"more"]),
+        ([HEAD, memoryview(b"body"), b"more"], [HEAD + b"bodymore"]),
         ([HEAD, b"x" * (LARGEST_COPY + 1)], [HEAD, b"x" * (LARGEST_COPY + 1)]),
-        ([b"body"], [b"body"]),
+        ([HEAD, b"x" * LARGEST_COPY, b"y"], [HEAD, b"x" * LARGEST_COPY, b"y"]),
+        ([memoryview(b"body")], [b"body"]),
     ],
 )
-def test_head_is_sent_with_the_body_that_follows(writes: list[bytes], pieces: list[bytes]):
+def test_what_is_written_in_one_turn_is_sent_together(writes: list[bytes], pieces: list[bytes]):
     async def write() -> list[bytes]:
         sent = Sent()
         transport = AnswerTransport(sent, asyncio.get_running_loop())
         for data in writes:
             transport.write(data)
+        await asyncio.sleep(0)
         return sent.pieces
 
     assert asyncio.run(write()) == pieces
@@ -59,6 +62,36 @@ def test_head_without_a_body_is_sent_in_the_next_turn():
         return [before, sent.pieces]
 
     assert asyncio.run(write()) == [[], [HEAD]]
+
+
+def test_head_of_a_stream_is_sent_with_the_first_piece():
+    async def write() -> list[list[bytes]]:
+        sent = Sent()
+        transport = AnswerTransport(sent, asyncio.get_running_loop())
+        seen = []
+        for data in (STREAM, b"first", b"second"):
+            transport.write(data)
+            for _ in range(3):  # turns
+                await asyncio.sleep(0)
+            seen.append(list(sent.pieces))
+        return seen
+
+    assert asyncio.run(write()) == [[], [STREAM + b"first"], [STREAM + b"first", b"second"]]
+
+
+def test_head_of_a_stream_without_a_piece_is_sent_soon():
+    async def write() -> list[bytes]:
+        sent = Sent()
+        transport = AnswerTransport(sent, asyncio.get_running_loop())
+        transport.write(STREAM)
+        async with asyncio.timeout(30):
+            while not sent.pieces:
+                await asyncio.sleep(HEAD_SECONDS / 4)
+        transport.write(b"first")
+        await asyncio.sleep(0)
+        return sent.pieces
+
+    assert asyncio.run(write()) == [STREAM, b"first"]
 
 
 def test_closing_sends_the_head_first():
@@ -96,3 +129,19 @@ def test_answers_of_the_server_pass_through_it(client: httpx.Client, monkeypatch
     monkeypatch.setattr(AnswerTransport, "write", note)
     answer = client.post("/generate", json={"length": 5, "seed": 1})
     assert [data[:5] for data in written] == [b"HTTP/", answer.content[:5]]
+
+
+def test_short_stream_leaves_in_few_pieces(client: httpx.Client, monkeypatch: pytest.MonkeyPatch):
+    sent: list[bytes] = []
+    send = AnswerTransport._send
+
+    def note(self: AnswerTransport) -> None:
+        sent.append(b"".join(self._pieces))
+        send(self)
+
+    monkeypatch.setattr(AnswerTransport, "_send", note)
+    answer = client.post("/generate", json={"length": 5, "seed": 1, "stream": True})
+    pieces = [piece for piece in sent if piece]
+    assert b"event: done" in answer.content
+    assert pieces[-1].endswith(b"0\r\n\r\n")
+    assert b"event: done" in pieces[-1]
