@@ -53,8 +53,8 @@ def options(
     pass
 
 
-Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
-Corpus = Annotated[Path | None, typer.Option(help="Text that a fresh store trains on (CHARLOOM_CORPUS).")]
+Store = Annotated[Path | None, typer.Option(help="Directory of the runs (CHARLOOM_STORE).")]
+Corpus = Annotated[Path | None, typer.Option(help="Text that a new store trains on (CHARLOOM_CORPUS).")]
 
 
 @app.command()
@@ -70,16 +70,16 @@ def serve(
     processes: Annotated[
         str | None,
         typer.Option(
-            help="Server processes on the one port, to use more than one core; `auto` is one a core "
-            "(CHARLOOM_PROCESSES).",
+            help="Server processes that share the port, to use more than one core; `auto` starts one per "
+            "core (CHARLOOM_PROCESSES).",
             metavar="N|auto",
         ),
     ] = None,
-    worker: Annotated[bool, typer.Option(help="Train beside the server.")] = True,
+    worker: Annotated[bool, typer.Option(help="Start workers with the server.")] = True,
     store: Store = None,
     corpus: Corpus = None,
 ) -> None:
-    """Serve the newest checkpoint over HTTP, and train beside it."""
+    """Serve the newest checkpoint over HTTP, and train at the same time."""
     from app.commands.serve import serve as run
     from app.settings import load_settings
 
@@ -92,17 +92,19 @@ def serve(
 @app.command()
 def worker(
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End once nothing is left to be trained.")
+        bool, typer.Option("--until-idle", help="Exit when no run is left to train.")
     ] = False,
     cores: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Leave runs that train in more processes than this to other workers (default: the cores of "
-            "this machine or container; a larger run is then left for some seconds only).",
+            help="Leave runs that need more processes than this to other workers (default: the number of "
+            "cores of this machine or container; larger runs are then left for a few seconds only).",
         ),
     ] = None,
-    nice: Annotated[int, typer.Option(min=0, max=19, help="How much to yield to other programs.")] = 0,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="Niceness: how much to yield to other programs.")
+    ] = 0,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     store: Store = None,
     corpus: Corpus = None,
@@ -127,13 +129,13 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help=f"What all other settings start from (default: {DEFAULT_PRESET}; with --minutes, what suits "
-            "text, time and machine).",
+            help=f"What all other settings start from (default: {DEFAULT_PRESET}; with --minutes, settings "
+            f"that suit the text, the time and the machine).",
             metavar="|".join(PRESETS),
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run (default: the file's).")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the text, if it is not UTF-8.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run (default: the file's name).")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of the text, if it is not UTF-8.")] = None,
     apart: Annotated[bool, typer.Option("--apart", help=APART_HELP)] = False,
     store: Store = None,
     *,
@@ -141,7 +143,7 @@ def train(
 ) -> None:
     """Train on your own text: `charloom train my.txt --minutes 3`.
 
-    Ctrl-C saves; the same command goes on from there.
+    Ctrl-C saves; the same command continues from there.
     """
     from app.commands.train import train as run
 
@@ -154,36 +156,37 @@ def train(
 def sweep(
     text: Annotated[Path, typer.Argument(help="A text, a zip of texts, or a document.")],
     trials: Annotated[
-        int, typer.Option(min=1, max=1000, help="Runs to try, those already there included.")
+        int, typer.Option(min=1, max=1000, help="Number of runs to try, including existing ones.")
     ] = 20,
     set: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to try for a setting: FIELD=A,B,C or FIELD=LOW..HIGH; may be given again "
-            "(default: learning_rate and weight_decay)."
+            help="What to try for a setting: FIELD=A,B,C or FIELD=LOW..HIGH; may be repeated (default: "
+            "learning_rate and weight_decay)."
         ),
     ] = None,
     parallel: Annotated[
-        int, typer.Option(min=1, max=100, help="Runs in the queue at a time: as many as there are workers.")
+        int,
+        typer.Option(min=1, max=100, help="Runs to queue at the same time; set it to the number of workers."),
     ] = 1,
     preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
     name: Annotated[
-        str | None, typer.Option(help="What the runs' names begin with (default: the file's).")
+        str | None, typer.Option(help="Prefix of the runs' names (default: the file's name).")
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the text, if it is not UTF-8.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of the text, if it is not UTF-8.")] = None,
     out: Annotated[Path | None, typer.Option(help="The picture to write (default: NAME.svg).")] = None,
-    keep_all: Annotated[bool, typer.Option("--keep-all", help="Remove no run at the end.")] = False,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep all runs at the end.")] = False,
     url: Annotated[
         str | None,
-        typer.Option(help="A server, whose workers train; without one, a worker is started here."),
+        typer.Option(help="A server whose workers train; without one, a worker is started here."),
     ] = None,
     store: Store = None,
     *,
     overrides: dict[str, Any],
 ) -> None:
-    """Try settings on a text, and keep the best run: `charloom sweep my.txt --trials 20 --minutes 2`.
+    """Try settings on a text and keep the best run: `charloom sweep my.txt --trials 20 --minutes 2`.
 
-    Ctrl-C ends the trying; the same command goes on from there. Needs `pip install 'charloom[sweep]'`.
+    Ctrl-C ends the sweep; the same command continues it. Needs `pip install 'charloom[sweep]'`.
     """
     from app.commands.sweep import Sweep
     from app.commands.sweep import sweep as run
@@ -198,20 +201,29 @@ def generate(
         str | None,
         typer.Option(help="RUN, RUN@STEP or RUN@best (default: CHARLOOM_MODEL, or the newest)."),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "",
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     length: Annotated[int, typer.Option(help="Characters to write.")] = 500,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest character.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Only the k likeliest characters; 0 for all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest ones with this probability in all.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="0 always takes the most likely character.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Choose among the k most likely characters; 0 for all.")] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Choose among the most likely characters that together reach this probability."),
+    ] = 1.0,
     typical_p: Annotated[
-        float, typer.Option(help="Only those of nearly average surprise with this probability in all.")
+        float,
+        typer.Option(
+            help="Choose among the characters of nearly average surprise that together reach this "
+            "probability (locally typical sampling)."
+        ),
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="Ends the text; may be given several times.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="String that ends the text; may be repeated.")
+    ] = None,
     unknown: Annotated[
         str | None,
         typer.Option(
-            help="What happens to characters that the model has never seen (CHARLOOM_UNKNOWN).",
+            help="What to do with characters that the model has never seen (CHARLOOM_UNKNOWN).",
             metavar="refuse|drop|replace",
         ),
     ] = None,
@@ -231,11 +243,11 @@ def generate(
 def gradcheck(
     cell: Annotated[str, typer.Option(help="Recurrent cell.", metavar="|".join(CELLS))] = "elman",
     layers: Annotated[int, typer.Option(help="Stacked layers.")] = 1,
-    hidden: Annotated[int, typer.Option(help="Hidden units a layer.")] = 100,
+    hidden: Annotated[int, typer.Option(help="Hidden units per layer.")] = 100,
     method: Annotated[str | None, typer.Option(help="centred or complex-step (default: both).")] = None,
-    elements: Annotated[int, typer.Option(min=0, help="Elements compared a tensor, 0 for all.")] = 0,
+    elements: Annotated[int, typer.Option(min=0, help="Elements to compare per tensor, 0 for all.")] = 0,
 ) -> None:
-    """Prove every parameter's gradient right; the default is the assignment's own network."""
+    """Check the gradient of every parameter; the default is the network of the assignment."""
     from app.commands.gradcheck import gradcheck as run
 
     if not run(cell, layers, hidden, method, elements):
@@ -246,12 +258,14 @@ def gradcheck(
 def report(
     run: Annotated[str, typer.Argument(help="Name of the run.")] = "classic",
     out: Annotated[Path | None, typer.Option(help="The file to write (default: RUN.html).")] = None,
-    markdown: Annotated[bool, typer.Option(help="Markdown, and its picture in a file beside it.")] = False,
-    author: Annotated[str, typer.Option(help="Name to put on it.")] = "",
-    date: Annotated[str, typer.Option(help="Date to put on it.")] = "",
+    markdown: Annotated[
+        bool, typer.Option(help="Write Markdown, with the picture in a file next to it.")
+    ] = False,
+    author: Annotated[str, typer.Option(help="Author to print on the report.")] = "",
+    date: Annotated[str, typer.Option(help="Date to print on the report.")] = "",
     store: Store = None,
 ) -> None:
-    """Write a run's whole report, as the assignment asks for it, into one file."""
+    """Write the full report of a run, as the assignment asks for it, to one file."""
     from app.commands.report import write_report
     from app.settings import load_settings
 
@@ -265,7 +279,7 @@ def doctor(
     port: Annotated[int | None, typer.Option(help="Port (CHARLOOM_PORT).")] = None,
     store: Store = None,
 ) -> None:
-    """Check versions, BLAS, store, worker, disk, port, gradients and generation; say what to do."""
+    """Check versions, BLAS, store, worker, disk, port, gradients and generation; report what to fix."""
     from app.commands.doctor import doctor as run
     from app.settings import load_settings
 
@@ -275,9 +289,9 @@ def doctor(
 
 @app.command()
 def corpus(
-    target: Annotated[Path | None, typer.Option(help="Where to put it (CHARLOOM_CORPUS).")] = None,
+    target: Annotated[Path | None, typer.Option(help="Where to save it (CHARLOOM_CORPUS).")] = None,
 ) -> None:
-    """Fetch the default text, Shakespeare's plays."""
+    """Download the default text, Shakespeare's plays."""
     from app.intake.corpus import fetch
     from app.settings import load_settings
 

@@ -132,8 +132,8 @@ class RunNameError(RunError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name[:80]!r} cannot be the name of a run: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "beginning with a letter or digit"
+            f"{name[:80]!r} is not a valid run name: use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', "
+            f"starting with a letter or digit"
         )
 
 

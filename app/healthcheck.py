@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             fault = worker_fault(Path(store))
         case _:
             print(
-                f"usage: python -m app.healthcheck server URL | worker STORE; given: {arguments}",
+                f"usage: python -m app.healthcheck server URL | worker STORE. Given: {arguments}",
                 file=sys.stderr,
             )
             return USAGE_ERROR

@@ -232,10 +232,10 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
         assets=Assets(settings.root_path.rstrip("/")),
         passages=Once(PASSAGES),
         reading=CapacityLimiter(1),
-        readers=Slots(READERS, "texts are being read for their activations", places("readers")),
+        readers=Slots(READERS, "activation requests are in progress", places("readers")),
         uploads=UploadSlots(settings.max_uploads, places("uploads")),
         downloads=Downloads(DOWNLOADS, "exports, reports and files are being sent", places("downloads")),
-        answers=Downloads(LARGE_ANSWERS, "large answers are being made or sent", places("answers")),
+        answers=Downloads(LARGE_ANSWERS, "large answers are being prepared or sent", places("answers")),
         making=CapacityLimiter(1),
         packing=CapacityLimiter(1),
         changing=CapacityLimiter(1),
@@ -296,7 +296,7 @@ async def keep_clear(runs: RunStore) -> None:
         try:
             await asyncio.to_thread(runs.clear_leftovers)
         except OSError as error:  # a store that is only read
-            logger.warning("what killed processes left cannot be removed: %s", error)
+            logger.warning("temporary files of killed processes cannot be removed: %s", error)
         await asyncio.sleep(CLEARING_SECONDS)
 
 
@@ -307,7 +307,7 @@ async def look(models: ModelStore) -> None:
     except OSError as error:
         logger.error("the store cannot be read: %s", error)
     except Exception:
-        logger.exception("the look for a new checkpoint failed")
+        logger.exception("checking for a new checkpoint failed")
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -335,8 +335,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     code = HTTP_CODES.get(error.status_code, "http_error")
     messages = {
-        404: f"nothing is served at {request.url.path}; /docs lists what is",
-        405: f"{request.method} is not possible at {request.url.path}; see /docs",
+        404: f"there is nothing at {request.url.path}; /docs lists what is",
+        405: f"{request.method} is not allowed at {request.url.path}; see /docs",
     }
     message = messages.get(error.status_code, error.detail)
     if isinstance(error.__cause__, UnicodeDecodeError):

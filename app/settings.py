@@ -30,10 +30,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     store: Path = Field(
-        Path("checkpoints"), description="Folder that holds the runs; server and worker share it."
+        Path("checkpoints"), description="Directory that holds the runs; server and worker share it."
     )
     corpus: Path = Field(
-        Path("corpora/shakespeare.txt"), description="Text of the runs a fresh start queues."
+        Path("corpora/shakespeare.txt"), description="Text of the runs that a new store queues."
     )
 
     model: str = Field(
@@ -46,51 +46,53 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port the server listens on; 0 takes a free one.")
     processes: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         1,
-        description="Server processes on the one port, each with an engine of its own; `auto` starts as many "
-        "as the cores that the process, or its container, may use.",
+        description="Server processes that share the port, each with its own engine; `auto` starts one per "
+        "core that the process, or its container, may use.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="Least level logged. `charloom serve` in a terminal logs warnings only unless it is set.",
+        description="Minimum level that is logged. In a terminal, `charloom serve` logs only warnings unless "
+        "this is set.",
     )
     log_format: Literal["console", "json"] = Field(
-        "console", description="Log lines for people or for machines."
+        "console", description="Format of the log lines: text for people, JSON for programs."
     )
 
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="Keys that clients need, as `name:secret` (may read) or `name:secret:right`, separated "
         "by commas; the rights are read, train and admin, and `+texts` adds that to read whole texts. None: "
-        "everybody may do everything.",
+        "every client may do everything.",
     )
     rate_limit: str = Field(
         "",
-        description="Most texts a key, or an address where there are no keys, may ask for, such as "
+        description="Maximum number of texts per key, or per address if there are no keys, such as "
         "`60/minute; 1000/day`; checks, reports and exports count as a text. None: no limit.",
     )
     root_path: str = Field(
         "",
         pattern=r"^((/[A-Za-z0-9._~-]+)+/?)?$",
-        description="Path that the server is reached below behind a proxy, such as `/charloom`; the proxy "
-        "may take it off, or not. None: `/`.",
+        description="Path below which a proxy publishes the server, such as `/charloom`; the proxy may strip "
+        "it or not. None: `/`.",
     )
     allowed_hosts: str = Field(
         "",
-        description="Host names that clients reach the server by, separated by commas; `*.example.org` is "
-        "any below it, `*` any at all. Addresses, `localhost`, names without a dot and the host listened on "
-        "are always allowed.",
+        description="Host names by which clients reach the server, separated by commas; `*.example.org` "
+        "allows every subdomain, `*` every name. Addresses, `localhost`, names without a dot and the "
+        "listening host are always allowed.",
     )
     trusted_proxies: str = Field(
         "",
-        description="Addresses of proxies whose `X-Forwarded-For` is believed, separated by commas; `*` is "
-        "any. None: no proxy's.",
+        description="Addresses of proxies whose `X-Forwarded-For` is trusted, separated by commas; `*` "
+        "trusts every proxy. None: no proxy is trusted.",
     )
     cors_origins: str = Field(
         "",
-        description="Origins whose pages may call the API from a browser, separated by commas; `*` is any.",
+        description="Origins whose pages may call the API from a browser, separated by commas; `*` allows "
+        "every origin.",
     )
     telemetry: bool = Field(
-        False, description="Whether requests are traced with OpenTelemetry, by its own configuration."
+        False, description="Whether requests are traced with OpenTelemetry, which has its own configuration."
     )
 
     access_log: bool = Field(True, description="Whether each request gets a log line, at level debug.")
@@ -101,95 +103,100 @@ class Settings(BaseSettings):
     model_cache_bytes: int = Field(
         256 * 1024 * 1024,
         ge=0,
-        description="Bytes that models named by requests may take in memory, besides the newest; the least "
-        "recently used go first.",
+        description="Memory in bytes for models that requests name, in addition to the newest; the least "
+        "recently used are released first.",
     )
 
     default_length: int = Field(500, ge=1, description="Characters generated when a request gives no length.")
-    max_length: int = Field(10_000, ge=1, description="Most characters one request may ask for.")
-    max_prompt: int = Field(10_000, ge=0, description="Longest prompt.")
-    max_n: int = Field(16, ge=1, description="Most texts one request may ask for.")
-    max_stop: int = Field(4, ge=0, description="Most stop strings in one request.")
-    max_models: int = Field(8, ge=1, description="Most models that one text is scored by.")
+    max_length: int = Field(10_000, ge=1, description="Maximum number of characters per request.")
+    max_prompt: int = Field(10_000, ge=0, description="Maximum length of a prompt, in characters.")
+    max_n: int = Field(16, ge=1, description="Maximum number of texts per request.")
+    max_stop: int = Field(4, ge=0, description="Maximum number of stop strings per request.")
+    max_models: int = Field(8, ge=1, description="Maximum number of models that score one text.")
     unknown: Literal["refuse", "drop", "replace"] = Field(
         "refuse",
-        description="What happens to characters of a prompt that the model has never seen, where a request "
-        "does not say: `refuse`, `drop`, or `replace` by the nearest one it knows.",
+        description="What to do with characters of a prompt that the model has never seen, if a request does "
+        "not specify it: `refuse`, `drop`, or `replace` with the most similar one that it knows.",
     )
     max_logprobs: int = Field(
         500_000,
         ge=1,
-        description="Most log-probabilities that one answer may list: characters, read and written, of all "
-        "texts and models, each with its alternatives.",
+        description="Maximum number of log-probabilities per answer, counted over the characters of prompts "
+        "and texts, all models and all alternatives.",
     )
-    max_stop_length: int = Field(100, ge=1, description="Longest stop string.")
-    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, in bytes.")
+    max_stop_length: int = Field(100, ge=1, description="Maximum length of a stop string, in characters.")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Maximum size of a request body, in bytes.")
 
     max_corpus_bytes: int = Field(
-        64_000_000, ge=1_000, le=256 * 1024 * 1024, description="Largest text that can be uploaded, in bytes."
+        64_000_000, ge=1_000, le=256 * 1024 * 1024, description="Maximum size of an uploaded text, in bytes."
     )
     max_uploads: int = Field(
         8,
         ge=1,
         le=1_000,
-        description="Uploads that may be under way at the same time, three fourths of them of one client; "
-        "others get 429.",
+        description="Maximum number of uploads in progress, of which one client may have three quarters; "
+        "further uploads get 429.",
     )
     max_store_bytes: int | None = Field(
         None,
         ge=0,
-        description="Most bytes that the store may take; old intermediate checkpoints go first. 0: no limit. "
-        "None: four fifths of its volume.",
+        description="Maximum size of the store, in bytes; old intermediate checkpoints are deleted first. 0: "
+        "no limit. None: four fifths of its volume.",
     )
     workers: int = Field(
         1,
         ge=1,
         le=64,
-        description="Workers that `charloom serve` starts here, each of which trains one run at a time; any "
-        "number of others may work on the same store, from any machine.",
+        description="Workers that `charloom serve` starts, each of which trains one run at a time; any "
+        "number of other workers can share the store, from any machine.",
     )
     lease_seconds: float = Field(
         30.0,
         ge=0.5,
         le=3600,
-        description="Time after which a run whose worker gives no sign of life is taken over by another. The "
-        "store keeps the value that it was first trained with.",
+        description="Time after which another worker takes over a run whose worker is silent. A store keeps "
+        "the value of its first worker.",
     )
     max_runs: int = Field(
         1_000,
         ge=1,
         le=100_000,
-        description="Most runs, and most uploaded files, that uploads may fill the store to.",
+        description="Maximum number of runs, and of uploaded files, in the store.",
     )
     watch_seconds: float = Field(
-        3600.0, gt=0, description="Longest that a run's events are sent for; a watcher then comes back."
+        3600.0, gt=0, description="Maximum duration of a run's event stream; the client then reconnects."
     )
 
     read_seconds: float = Field(
         30.0,
         ge=0.1,
-        description="How long a client may take to send a request, head and body; a long body has a second "
-        "more for every 64 kB.",
+        description="Maximum time for a client to send a request, head and body; a long body gets one more "
+        "second for every 64 kB.",
     )
 
-    max_rows: int = Field(64, ge=1, le=4096, description="Texts generated at the same time.")
+    max_rows: int = Field(
+        64, ge=1, le=4096, description="Maximum number of texts generated at the same time."
+    )
     max_queue: int = Field(
-        256, ge=0, description="Texts that may wait for a row; further requests get 429 with Retry-After."
+        256,
+        ge=0,
+        description="Maximum number of texts waiting to be generated; further requests get 429 with "
+        "Retry-After.",
     )
     max_streams: int = Field(
         256,
         ge=1,
         le=65_536,
-        description="Streams of texts that may be open at the same time; as many watchers of runs may be.",
+        description="Maximum number of open text streams; as many clients again may watch runs.",
     )
     deadline_seconds: float = Field(
-        60.0, gt=0, description="Longest a generation may take, waiting included."
+        60.0, gt=0, description="Maximum duration of a generation, including the wait."
     )
     grace_seconds: float = Field(
-        10.0, ge=0, description="How long a stopping server lets requests in flight finish."
+        10.0, ge=0, description="How long a stopping server waits for requests in flight to finish."
     )
-    gradcheck_seconds: float = Field(120.0, gt=0, description="Longest a gradient check may take.")
-    plot_seconds: float = Field(30.0, gt=0, description="Longest the drawing of a picture may take.")
+    gradcheck_seconds: float = Field(120.0, gt=0, description="Maximum duration of a gradient check.")
+    plot_seconds: float = Field(30.0, gt=0, description="Maximum duration of drawing a picture.")
 
     @field_validator("port", mode="before")
     @classmethod
@@ -208,7 +215,7 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
             continue
         near = [ALIASES[given]] if given in ALIASES else difflib.get_close_matches(given, known, 1)
         advice = f"did you mean {PREFIX}{near[0]}?" if near else "docs/operations.md lists the settings"
-        found.append(f"{name} is not a setting, and is ignored; {advice}")
+        found.append(f"{name} is not a setting and is ignored; {advice}")
     return found
 
 

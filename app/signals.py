@@ -76,7 +76,7 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
     except NoTimeLeftError:
-        logger.warning("left without another checkpoint: the last update took too long")
+        logger.warning("exiting without another checkpoint: the last update took too long")
 
 
 def _leave(number: int) -> None:

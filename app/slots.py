@@ -64,7 +64,7 @@ class Slots:
     def take(self, seconds: float) -> None:
         """Raises OverloadedError; `seconds` is the advice when to come back."""
         if self.taken >= self.limit or (self._places is not None and not self._places.take()):
-            raise OverloadedError(f"{self.limit} of {self.limit} {self.what}; come back later", seconds)
+            raise OverloadedError(f"{self.limit} of {self.limit} {self.what}; try again later", seconds)
         self.taken += 1
 
     def give_back(self) -> None:
@@ -77,7 +77,7 @@ class UploadSlots(Slots):
     """Bounds the uploads; a fourth of the places of a process is for other clients than the busiest."""
 
     def __init__(self, limit: int, shared: Path | None = None) -> None:
-        super().__init__(limit, "uploads are under way", shared)
+        super().__init__(limit, "uploads are in progress", shared)
         self.most = limit - limit // 4
         self._clients: Counter[str] = Counter()
 
@@ -86,7 +86,8 @@ class UploadSlots(Slots):
         """A place during the block. Raises OverloadedError; `seconds` is the advice when to come back."""
         if self._clients[client] >= self.most:
             raise OverloadedError(
-                f"{self.most} of {self.limit} {self.what} for this client, the most for one; come back later",
+                f"{self.most} of {self.limit} {self.what} for this client, which is its limit; try again "
+                f"later",
                 seconds,
             )
         self.take(seconds)
@@ -107,7 +108,7 @@ class Watchers(Slots):
     """
 
     def __init__(self, limit: int, shared: Path | None = None) -> None:
-        super().__init__(limit, "watchers follow runs", shared)
+        super().__init__(limit, "clients are watching runs", shared)
         self.closing = False
 
 
@@ -131,7 +132,7 @@ class Downloads(Slots):
                 finally:
                     self._open.discard(timeout)
         except TimeoutError:
-            logger.warning("an answer was cut: it was not read in time")
+            logger.warning("an answer was cut off: the client did not read it in time")
         finally:
             self.give_back()
 

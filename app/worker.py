@@ -67,7 +67,7 @@ def _compare_leases(store: RunStore, settings: Settings) -> None:
     agreed = store.leases.seconds
     if "lease_seconds" in settings.model_fields_set and settings.lease_seconds != agreed:
         logger.warning(
-            "CHARLOOM_LEASE_SECONDS=%g is not used: the leases of this store last %g s; docs/scaling.md says "
+            "CHARLOOM_LEASE_SECONDS=%g is ignored: the leases of this store last %g s; docs/scaling.md says "
             "how to change that",
             settings.lease_seconds,
             agreed,
@@ -78,7 +78,7 @@ def _queue_defaults(store: RunStore, settings: Settings) -> None:
     try:
         queue_defaults(store, settings)
     except (TextError, OSError) as error:
-        logger.warning("no default runs: %s; waiting for others", error)
+        logger.warning("no default runs: %s; waiting for other runs", error)
 
 
 def main() -> int:

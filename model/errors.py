@@ -47,8 +47,7 @@ class UnknownCharacterError(CharloomError):
         )
         more = f" and {len(self.unknown) - 10} more" if len(self.unknown) > 10 else ""
         super().__init__(
-            f"the text holds characters that this model has never seen: {shown}{more}; "
-            "leave them out or replace them"
+            f"the text holds characters that this model has never seen: {shown}{more}; remove or replace them"
         )
 
 

@@ -84,8 +84,8 @@ def _members(models: Mapping[str, Checkpoint], config: RunConfig, characters: in
         if members is None or members.shape != shape or members.dtype != np.float32:
             raise ConfigError(
                 "models",
-                f"must have weights for each of their members; {name!r} has none, as a best checkpoint of "
-                "several members: merge another step of it",
+                f"must have the weights of each member; {name!r} has none, because it is a best checkpoint "
+                f"of several members: merge another step of it",
             )
         rows.append(members)
     size = network_config(config, characters).size() + sum(part.size for part in rows)

@@ -21,7 +21,11 @@ def take_over(checkpoint: Checkpoint, vocabulary: Vocabulary, parameters: Array)
     """
     old_rows = checkpoint.members()
     if old_rows is None:
-        raise ConfigError("step", "must be one that has the weights of every member: the best has not")
+        raise ConfigError(
+            "step",
+            "must be a checkpoint with the weights of every member; the best checkpoint has none: give "
+            "another step",
+        )
     known = vocabulary.encode(checkpoint.vocabulary.characters)
     old_sizes = member_config(checkpoint.config, len(checkpoint.vocabulary))
     sizes = member_config(checkpoint.config, len(vocabulary))

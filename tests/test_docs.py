@@ -97,7 +97,7 @@ def default_of(function: object, parameter: str) -> float:
         ("operations.md", f"exploded more than {ROLLBACKS} times"),
         ("operations.md", f"tries again every {default_of(Worker, 'retry_seconds'):g} seconds"),
         ("operations.md", f"at most {Cadence().checkpoint_seconds:g} seconds of them"),
-        ("operations.md", f"a second more for every {SLOWEST // 1000} kB"),
+        ("operations.md", f"one more second for every {SLOWEST // 1000} kB"),
     ],
 )
 def test_number_in_a_page_is_that_of_the_code(page: str, sentence: str):

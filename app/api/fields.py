@@ -21,8 +21,8 @@ def unknown_mode() -> Any:
     """An optional field of a request that holds a text to be read by a model."""
     return Field(
         None,
-        description="What happens to characters that the model has never seen; `replace` takes the nearest "
-        "one that it knows. The answer then says how many were changed. Default: CHARLOOM_UNKNOWN.",
+        description="What to do with characters that the model has never seen; `replace` takes the most "
+        "similar one that it knows. The answer reports how many were changed. Default: CHARLOOM_UNKNOWN.",
     )
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 TAGS = [
-    {"name": "text", "description": "Write text with a checkpoint, and judge texts."},
+    {"name": "text", "description": "Write text with a checkpoint, and score texts."},
     {"name": "OpenAI", "description": "The same for the clients of OpenAI's API, at /v1."},
     {"name": "TGI", "description": "The same for the clients of Text Generation Inference."},
     {"name": "training", "description": "Watch the runs: curves, samples, checkpoints."},
@@ -18,8 +18,8 @@ TAGS = [
 ]
 DESCRIPTION = """
 A character-level recurrent network, written in NumPy, trains in the background and writes checkpoints; this
-service always answers with the newest one. Every text names the checkpoint, step and seed that made it, and
-the same three make it again, to the byte.
+service always answers with the newest one. Every answer has the checkpoint, step and seed that produced the
+text, and these three reproduce it byte for byte.
 
 Losses are in nats per character. Errors are `{"error": {"code", "message", "field", "details"}}`.
 """
@@ -27,25 +27,24 @@ LICENSE = {"name": "MIT", "identifier": "MIT"}
 CONTACT = {"name": "The authors of Charloom", "url": "https://pypi.org/project/charloom/"}
 KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "A key of `CHARLOOM_API_KEYS`."}
 TEXT, BINARY = {"type": "string"}, {"type": "string", "format": "binary"}
-EVENTS = {"type": "string", "description": "Server-sent events; the text says what their data is."}
+EVENTS = {"type": "string", "description": "Server-sent events; the description says what their data is."}
 EVERYWHERE = (401, 429)  # keys and rate limits
 EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     400: ("invalid_json", "the body is not JSON: Expecting ',' delimiter", []),
     401: ("unauthorized", "an API key is needed: send it as Authorization: Bearer KEY", []),
     403: ("forbidden", "this needs a key with the right train; 'ann' has read", []),
-    404: ("model_not_found", "there is no run named 'grue'; the runs are: classic, gru", []),
+    404: ("model_not_found", "no run named 'grue'. Runs: classic, gru", []),
     406: ("not_acceptable", "the answer can be application/json, text/html. Accept was: audio/*", []),
-    409: ("conflict", "run 'gru' is finished and cannot be paused: fork it to train on", []),
+    409: ("conflict", "run 'gru' is finished and cannot be paused: fork it to continue training", []),
     413: ("body_too_large", "the body must be at most 1000000 bytes. Given: 2000000 bytes", []),
     422: (
         "unknown_characters",
-        "the text holds characters that this model has never seen: 'ü' at position 5; leave them out or "
-        "replace them",
+        "the text holds characters that this model has never seen: 'ü' at position 5; remove or replace them",
         [{"position": 5, "character": "ü", "code_point": "U+00FC"}],
     ),
-    429: ("overloaded", "256 texts are waiting; come back in 2 s", []),
+    429: ("overloaded", "256 texts are waiting; try again in 2 s", []),
     503: ("not_ready", "no checkpoint in the store yet: start a worker with `charloom worker`", []),
-    507: ("store_full", "No space left on device: delete runs, or ask who runs this server", []),
+    507: ("store_full", "No space left on device: delete runs, or ask the operator of this server", []),
     424: ("deadline_exceeded", "the text was not finished within 60 s", []),
     504: ("deadline_exceeded", "the gradient check took longer than 120 s", []),
 }
@@ -134,10 +133,10 @@ class ErrorBody(BaseModel):
     """What went wrong."""
 
     code: str = Field(description="Stable, for programs.")
-    message: str = Field(description="For people: what was wrong, the value given, the limit, what to do.")
-    field: str | None = Field(None, description="The field at fault.")
+    message: str = Field(description="For people: what is wrong, the value given, the limit, what to do.")
+    field: str | None = Field(None, description="The field with the error.")
     details: list[dict[str, Any]] = Field(
-        description="Single faults; unknown characters with their positions."
+        description="The individual errors; unknown characters with their positions."
     )
 
 

@@ -92,7 +92,7 @@ def checked(answer: httpx.Response) -> httpx.Response:
     try:
         message = answer.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        message = f"{answer.url} answered {answer.status_code}: this is no Charloom server"
+        message = f"{answer.url} answered {answer.status_code}: this is not a Charloom server"
     raise RefusedError(str(message))
 
 
@@ -100,7 +100,7 @@ def list_runs(client: httpx.Client) -> None:
     """Print the runs in the order of the queue."""
     runs = checked(client.get("/runs")).json()["runs"]
     if not runs:
-        say("There is no run; make one with: charloom train my.txt")
+        say("There are no runs; create one with: charloom train my.txt")
         return
     table = Table("run", "state", "step", "of", "loss", "held-out", "left", "text", box=box.SIMPLE)
     table.columns[0].overflow = "fold"  # a name cut short could not be typed again
@@ -131,14 +131,14 @@ def show_run(client: httpx.Client, name: str) -> None:
 def ask(client: httpx.Client, name: str, action: str) -> None:
     """Ask a run to pause, resume or stop."""
     run = checked(client.patch(f"/runs/{name}", json={"action": action})).json()
-    obeys = ", and the worker will obey within a second" if run["state"] == "training" else ""
+    obeys = ", and the worker will act within a second" if run["state"] == "training" else ""
     say(f"run {name} is {run['state']}{obeys}")
 
 
 def remove(client: httpx.Client, name: str, force: bool) -> None:
     """Remove all of a run."""
     checked(client.delete(f"/runs/{name}", params={"force": force}))
-    say(f"run {name} is gone")
+    say(f"run {name} is deleted")
 
 
 def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[Path]) -> None:
@@ -180,7 +180,7 @@ def export_run(client: httpx.Client, name: str, step: str | None, out: Path | No
 
 
 def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
-    """Take in an exported run."""
+    """Import an exported run."""
     with file.open("rb") as content:
         given = {} if name is None else {"name": name}
         answer = client.post(

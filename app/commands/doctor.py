@@ -113,8 +113,9 @@ def blas(settings: Settings) -> Diagnosis:
         return Diagnosis(
             "blas",
             "warning",
-            "NumPy's BLAS is not one whose threads can be set",
-            "set its number of threads to 1 by its own environment variable, or install NumPy's own wheel",
+            "the thread count of NumPy's BLAS cannot be set",
+            "set its thread count to 1 with its own environment variable, or install the NumPy wheel from "
+            "PyPI",
         )
     with threadpool_limits(1, "blas"):
         threads = max(
@@ -122,30 +123,28 @@ def blas(settings: Settings) -> Diagnosis:
         )
     name = f"{found[0]['internal_api']} {found[0]['version']}"
     if threads != 1:
-        return Diagnosis("blas", "fault", f"{name} keeps {threads} threads", "set OPENBLAS_NUM_THREADS=1")
-    return Diagnosis(
-        "blas", "ok", f"{name} ({kernel()}), one thread where it computes, {os.cpu_count()} cores"
-    )
+        return Diagnosis(
+            "blas", "fault", f"{name} keeps using {threads} threads", "set OPENBLAS_NUM_THREADS=1"
+        )
+    return Diagnosis("blas", "ok", f"{name} ({kernel()}), one thread for computing, {os.cpu_count()} cores")
 
 
 def store(settings: Settings) -> Diagnosis:
     """Whether the folder of the runs is there, and can be written to."""
     root = settings.store.resolve()
     if not root.exists():
-        advice = "start `charloom serve`: it makes one, with the default runs"
-        return Diagnosis("store", "warning", f"there is no folder {root}", advice)
+        advice = "start `charloom serve`, which creates one with the default runs"
+        return Diagnosis("store", "warning", f"there is no directory {root}", advice)
     if not root.is_dir():
         return Diagnosis("store", "fault", f"{root} is not a directory", "choose another with CHARLOOM_STORE")
     if not os.access(root, os.R_OK | os.X_OK):
-        return Diagnosis("store", "fault", f"{root} cannot be read", "give this user the right to read it")
+        return Diagnosis("store", "fault", f"{root} cannot be read", "give this user permission to read it")
     if not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
-        advice = "enough for a server; a worker needs the right to write"
+        advice = "enough for a server; a worker needs permission to write"
         return Diagnosis("store", "warning", f"{root} is read-only", advice)
     runs = RunStore(root)
     info = runs.leases.info()
-    how = (
-        f"leases of {info.lease_seconds:g} s" if info else "no leases yet: the first worker begins with them"
-    )
+    how = f"leases of {info.lease_seconds:g} s" if info else "no leases yet: the first worker creates them"
     return Diagnosis("store", "ok", f"{root}, {len(runs.list())} runs, {how}")
 
 
@@ -153,7 +152,7 @@ def volume(settings: Settings) -> Diagnosis:
     """Whether the volume does what workers on several machines need; tried in a folder that is removed."""
     root = settings.store.resolve()
     if not root.is_dir() or not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
-        return Diagnosis("volume", "ok", "not tried: nothing can be written there")
+        return Diagnosis("volume", "ok", "not tested: nothing can be written there")
     if faults := volume_faults(root):
         return Diagnosis("volume", "fault", "; ".join(faults), f"use another volume, or {NFS}")
     return Diagnosis("volume", "ok", f"renames, appends, locks and shows changes; for several machines {NFS}")
@@ -171,10 +170,10 @@ def checkpoints(settings: Settings) -> Diagnosis:
             "checkpoints",
             "fault",
             f"{refusal.file} of run {refusal.run!r} {refusal.reason}; {models.current.id} is served",
-            "put a whole copy back; or let a worker go on from the one before, which it does by itself",
+            "restore an intact copy, or start a worker, which continues from the previous checkpoint",
         )
     if bad:
-        advice = "see docs/operations.md, what to do when a run failed"
+        advice = "see docs/operations.md for what to do when a run has failed"
         return Diagnosis(
             "checkpoints", "warning", f"run {bad[0].name!r} failed: {bad[0].status.reason}", advice
         )
@@ -186,7 +185,10 @@ def worker(settings: Settings) -> Diagnosis:
     runs = RunStore(settings.store)
     if silent := worker_fault(runs.root):
         return Diagnosis(
-            "worker", "fault", silent, "end that worker and start it again; it goes on to the bit"
+            "worker",
+            "fault",
+            silent,
+            "stop that worker and start it again; the run continues exactly where it was",
         )
     found = [(run.name, run.standing) for run in runs.list()]
     trained = [
@@ -199,7 +201,7 @@ def worker(settings: Settings) -> Diagnosis:
     if waiting := [name for name, status in found if status.state in ("queued", "training")]:
         advice = "start one: `charloom worker`"
         return Diagnosis("worker", "warning", f"none trains, and {', '.join(waiting)} wait for one", advice)
-    return Diagnosis("worker", "ok", "none trains, and there is nothing to train")
+    return Diagnosis("worker", "ok", "none is training, and there is nothing to train")
 
 
 def disk(settings: Settings) -> Diagnosis:
@@ -212,7 +214,7 @@ def disk(settings: Settings) -> Diagnosis:
     if free < LITTLE_SPACE:
         state: State = "fault" if free < NO_SPACE else "warning"
         return Diagnosis(
-            "disk", state, told, "free some, or remove old runs: a full disk pauses the training"
+            "disk", state, told, "free some space or delete old runs: a full disk pauses training"
         )
     return Diagnosis("disk", "ok", told)
 
@@ -227,7 +229,7 @@ def port(settings: Settings) -> Diagnosis:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         if server_fault(f"http://{host}:{settings.port}/healthz") is None:
             return Diagnosis("port", "ok", f"a server answers at {where}")
-        advice = "end what listens there, or choose another with --port or CHARLOOM_PORT"
+        advice = "stop the program that listens there, or choose another port with --port or CHARLOOM_PORT"
         return Diagnosis("port", "fault", f"cannot listen on {where}: {error.strerror}", advice)
     return Diagnosis("port", "ok", f"{where} is free")
 
@@ -241,9 +243,9 @@ def gradients(settings: Settings) -> Diagnosis:
         results = list(check(problem, "complex-step", elements=20))
     wrong = [result.name for result in results if not result.passed]
     if wrong:
-        advice = "this NumPy or its BLAS computes wrongly here: install another version"
+        advice = "this NumPy or its BLAS computes wrong results here: install another version"
         return Diagnosis("gradients", "fault", f"wrong in {', '.join(wrong)}", advice)
-    return Diagnosis("gradients", "ok", f"right in all {len(results)} parameters of a small GRU")
+    return Diagnosis("gradients", "ok", f"correct for all {len(results)} parameters of a small GRU")
 
 
 def generation(settings: Settings) -> Diagnosis:
@@ -251,12 +253,14 @@ def generation(settings: Settings) -> Diagnosis:
     models = ModelStore(RunStore(settings.store))
     models.refresh()
     if not models.ready:
-        return Diagnosis("generation", "ok", "nothing to generate with yet")
+        return Diagnosis("generation", "ok", "no checkpoint to generate with yet")
     model = models.current
     with threadpool_limits(1):
         first, second = (generate(model.network, model.vocabulary, "", 40, seed=1).text for _ in range(2))
     if first != second:
-        advice = "this BLAS is not deterministic: set OPENBLAS_NUM_THREADS=1, or install NumPy's own wheel"
+        advice = (
+            "this BLAS is not deterministic: set OPENBLAS_NUM_THREADS=1, or install the NumPy wheel from PyPI"
+        )
         return Diagnosis("generation", "fault", f"{model.id} gave two texts for one seed", advice)
     return Diagnosis("generation", "ok", f"{model.id} writes {first[:30]!r}")
 

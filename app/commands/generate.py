@@ -45,5 +45,5 @@ def generate(
     # into a file or a pipe the text goes as it is
     text = prompt + result.text
     print(visible(text) if sys.stdout.isatty() else text)
-    told = f", {changed} characters of the prompt changed" if changed else ""
+    told = f", {changed} characters of the prompt were changed" if changed else ""
     print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}{told}", file=sys.stderr)

@@ -68,7 +68,7 @@ class Narrator:
         for run, now in trained:
             say(f"{run.name} is {now.state if now.state == 'finished' else 'saved'} at {updates(now)}.")
         waiting = any(now.state in ("queued", "training") for _, now in trained)
-        say("Stopped. The same command goes on from there." if waiting else "Stopped.")
+        say("Stopped. The same command continues from there." if waiting else "Stopped.")
 
     def _runs(self) -> list[Run]:
         try:

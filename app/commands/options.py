@@ -11,7 +11,9 @@ import typer
 
 from model.config import PRESETS, SETTINGS
 
-APART_HELP = "Train each member as a run of its own, on any machine of the store, and merge them at the end."
+APART_HELP = (
+    "Train each member as a separate run, on any machine that shares the store, and merge them at the end."
+)
 FIRST = "minutes"  # what a beginner needs; it is listed before all others
 PANEL = "Details of network and training (default: the preset's)"
 

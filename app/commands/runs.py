@@ -16,23 +16,23 @@ from model.config import PRESETS
 from model.errors import CharloomError
 
 app = typer.Typer(
-    help="The runs of a store, here or behind a server: list, steer, fork, export, import, watch.",
+    help="The runs of a store, local or behind a server: list, control, fork, export, import, watch.",
     invoke_without_command=True,
     no_args_is_help=False,
 )
 
 Url = Annotated[
     str | None,
-    typer.Option(help="A server (CHARLOOM_URL); without one, the store in this file system."),
+    typer.Option(help="Address of a server (CHARLOOM_URL); by default, the local store."),
 ]
-Store = Annotated[Path | None, typer.Option(help="Folder of the runs (CHARLOOM_STORE).")]
+Store = Annotated[Path | None, typer.Option(help="Directory of the runs (CHARLOOM_STORE).")]
 Name = Annotated[str, typer.Argument(help="Name of a run.")]
 NewName = Annotated[str | None, typer.Option("--name", help="Name of the new run.")]
 
 
 @app.callback()
 def runs(context: typer.Context, url: Url = None, store: Store = None) -> None:
-    """List the runs, or do something with one."""
+    """List the runs, or act on one."""
     context.obj = (url, store)
     if context.invoked_subcommand is None:
         list_(context, url, store)
@@ -68,7 +68,7 @@ def list_(context: typer.Context, url: Url = None, store: Store = None) -> None:
 
 @app.command()
 def show(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
-    """Show all that is known of a run, as JSON."""
+    """Show everything about a run, as JSON."""
     from app.commands.client import show_run
 
     with connection(context, url, store) as client:
@@ -77,19 +77,19 @@ def show(context: typer.Context, name: Name, url: Url = None, store: Store = Non
 
 @app.command()
 def pause(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
-    """Hold a run until `resume`; others have their turn."""
+    """Pause a run until `resume`; other runs are trained meanwhile."""
     _ask(context, name, "pause", url, store)
 
 
 @app.command()
 def resume(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
-    """Take up a run that is paused, was stopped, or has failed."""
+    """Continue a run that is paused, was stopped or has failed."""
     _ask(context, name, "resume", url, store)
 
 
 @app.command()
 def stop(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
-    """End a run and keep what it has."""
+    """End a run and keep its checkpoints."""
     _ask(context, name, "stop", url, store)
 
 
@@ -97,11 +97,13 @@ def stop(context: typer.Context, name: Name, url: Url = None, store: Store = Non
 def rm(
     context: typer.Context,
     name: Name,
-    force: Annotated[bool, typer.Option(help="Also if no other run can be served then.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Delete it even if no other run can be served afterwards.")
+    ] = False,
     url: Url = None,
     store: Store = None,
 ) -> None:
-    """Remove all of a run, once its training has stopped."""
+    """Delete a run once its training has stopped."""
     from app.commands.client import remove
 
     with connection(context, url, store) as client:
@@ -112,17 +114,17 @@ def rm(
 @with_run_options
 def add(
     context: typer.Context,
-    texts: Annotated[list[Path], typer.Argument(help="Texts, or zips of texts, that become one.")],
+    texts: Annotated[list[Path], typer.Argument(help="Texts, or zips of texts, that are joined into one.")],
     preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
     name: NewName = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the texts, if not UTF-8.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of the texts, if not UTF-8.")] = None,
     apart: Annotated[bool, typer.Option("--apart", help=APART_HELP)] = False,
     url: Url = None,
     store: Store = None,
     *,
     overrides: dict[str, Any],
 ) -> None:
-    """Put a text into the queue; a worker trains on it in its turn."""
+    """Queue a run on a text; a worker trains it when its turn comes."""
     from app.commands.client import send
 
     options = overrides | {"preset": preset, "name": name, "encoding": encoding, "apart": apart or None}
@@ -135,15 +137,15 @@ def add(
 def fork(
     context: typer.Context,
     run: Name,
-    step: Annotated[str | None, typer.Option(help="A step, or best (default: the newest).")] = None,
-    text: Annotated[list[Path] | None, typer.Option(help="Another text; may be given again.")] = None,
+    step: Annotated[str | None, typer.Option(help="A step, or `best` (default: the newest).")] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="Another text; may be repeated.")] = None,
     name: NewName = None,
     url: Url = None,
     store: Store = None,
     *,
     overrides: dict[str, Any],
 ) -> None:
-    """Begin a run with the weights of another, with changed settings or another text."""
+    """Start a run with the weights of another, with changed settings or another text."""
     from app.commands.client import send
 
     with connection(context, url, store) as client:
@@ -153,12 +155,14 @@ def fork(
 @app.command()
 def merge(
     context: typer.Context,
-    models: Annotated[list[str], typer.Argument(help="RUN or RUN@STEP, at least two of equal shape.")],
+    models: Annotated[
+        list[str], typer.Argument(help="RUN or RUN@STEP, at least two with the same network shape.")
+    ],
     name: NewName = None,
     url: Url = None,
     store: Store = None,
 ) -> None:
-    """Make one run of several, whose answers are the mean of theirs."""
+    """Merge runs into one whose predictions are the mean of theirs."""
     from app.commands.client import merge as run
 
     with connection(context, url, store) as client:
@@ -169,12 +173,12 @@ def merge(
 def export(
     context: typer.Context,
     name: Name,
-    step: Annotated[str | None, typer.Option(help="A step, or best (default: the newest).")] = None,
+    step: Annotated[str | None, typer.Option(help="A step, or `best` (default: the newest).")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write (default: NAME-STEP.zip).")] = None,
     url: Url = None,
     store: Store = None,
 ) -> None:
-    """Write a run into one file: weights, settings, vocabulary, curve, and a card for people."""
+    """Export a run to one file: weights, settings, vocabulary, loss curve and a model card."""
     from app.commands.client import export_run
 
     with connection(context, url, store) as client:
@@ -184,12 +188,12 @@ def export(
 @app.command("import")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="What an export wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file written by export.")],
     name: NewName = None,
     url: Url = None,
     store: Store = None,
 ) -> None:
-    """Take in an exported run."""
+    """Import an exported run."""
     from app.commands.client import import_run
 
     with connection(context, url, store) as client:
@@ -198,7 +202,7 @@ def import_(
 
 @app.command()
 def watch(context: typer.Context, name: Name, url: Url = None, store: Store = None) -> None:
-    """Follow a run until it ends: losses, samples, checkpoints. Ctrl-C ends only the watching."""
+    """Follow a run until it ends: losses, samples, checkpoints. Ctrl-C ends only the display."""
     from app.commands.watch import watch_run
 
     with connection(context, url, store) as client:

@@ -30,7 +30,7 @@ def search_space(given: Sequence[str]) -> dict[str, BaseDistribution]:
                 "set", f"must be FIELD=A,B,C or FIELD=LOW..HIGH, of a field to try. Given: {text!r:.80}"
             )
         if name in space:
-            raise ConfigError("set", f"has {name} twice: give all of its values at once")
+            raise ConfigError("set", f"has {name} twice: give all its values in one option")
         low, dots, high = values.partition("..")
         space[name] = _range(name, low, high) if dots else _choice(name, values.split(","))
     return space
@@ -57,10 +57,10 @@ def _choice(name: str, values: Sequence[str]) -> BaseDistribution:
 
 def _range(name: str, low: str, high: str) -> BaseDistribution:
     if SETTINGS[name].kind is str:
-        raise ConfigError(name, f"is a word, which has no range: name the values. Given: {low}..{high}")
+        raise ConfigError(name, f"is a word, so it has no range: list the values. Given: {low}..{high}")
     first, last = _value(name, low), _value(name, high)
     if first >= last:
-        raise ConfigError(name, f"needs a range that begins below its end. Given: {low}..{high}")
+        raise ConfigError(name, f"needs a range whose start is below its end. Given: {low}..{high}")
     logarithmic = first > 0 and last / first >= LOGARITHMIC
     kind = IntDistribution if SETTINGS[name].kind is int else FloatDistribution
     return kind(first, last, log=logarithmic)

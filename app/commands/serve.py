@@ -62,7 +62,8 @@ def warn_if_open(host: str, settings: Settings) -> None:
     """Log that other machines reach the server at `host` and no key is needed."""
     if not settings.api_keys.get_secret_value() and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
-            "anyone at %s may train, read and delete: set CHARLOOM_API_KEYS, or listen on 127.0.0.1", host
+            "anyone who reaches %s can train, read and delete: set CHARLOOM_API_KEYS, or listen on 127.0.0.1",
+            host,
         )
 
 

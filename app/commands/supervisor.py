@@ -55,6 +55,6 @@ class Supervisor:
                 return
             if time.monotonic() - began > HEALTHY_SECONDS:
                 pause = FIRST_PAUSE
-            logger.error("the worker ended with code %d; started again in %g s", code, pause)
+            logger.error("the worker exited with code %d; restarting it in %g s", code, pause)
             self._stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

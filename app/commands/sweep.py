@@ -103,7 +103,7 @@ def sweep(asked: Sweep, url: str | None, store: Path | None) -> None:
 
 @contextmanager
 def _own_worker(store: Path | None) -> Iterator[None]:
-    """A worker of the local store for the time of the sweep, next to those that there may be."""
+    """A worker of the local store for the duration of the sweep, in addition to any others."""
     settings = load_settings(store=store)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "error"})
@@ -137,7 +137,7 @@ class Search:
                 continue
             if run["corpus"] != printable_name(self.asked.text.name):
                 raise CharloomError(
-                    f"run {run['name']} is of another text, {run['corpus']}: choose another --name"
+                    f"run {run['name']} was trained on another text, {run['corpus']}: choose another --name"
                 )
             attempt = Attempt(run["name"], self._params(run))
             self.attempts[attempt.name] = attempt
@@ -150,7 +150,7 @@ class Search:
                 attempt.trial = self._ask()
                 self._report(attempt)
         if self.attempts:
-            say(f"going on with {len(self.attempts)} runs that are there already")
+            say(f"going on with {len(self.attempts)} runs that exist already")
 
     def run(self) -> None:
         """Keep trials going until as many as were asked for have ended."""
@@ -271,7 +271,7 @@ class Search:
         draw(lines, self.every or 1, picture)
         say(f"{picture} is written")
         if best is None:
-            raise CharloomError("no trial was finished: all runs are kept")
+            raise CharloomError("no trial finished: all runs are kept")
         if not self.asked.keep_all:
             for one in order[1:]:
                 checked(self.client.delete(f"/runs/{one.name}", params={"force": True}))

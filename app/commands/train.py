@@ -96,7 +96,7 @@ def train(
             f"run {run.name} is {status.state} at step {status.step:,}: resume it with "
             f"`{resume_command(store, run)}`, then run the same command again"
         )
-    console.print(f"Stopped at step {status.step:,}; the same command goes on from there.")
+    console.print(f"Stopped at step {status.step:,}; the same command continues from there.")
     return False
 
 
@@ -111,7 +111,7 @@ def planned(
         named = run.name in (name, default_name(path.name))
         if named and same and run.config.preset == PLANNED and run.spec.corpus_sha256 == sha256:
             return run.config
-    console.print("Looking at the text and at the speed of this machine ...")
+    console.print("Checking the text and the speed of this machine ...")
     queue = queue_of(store) if store.leases.at_work_here() else NO_QUEUE
     plan = make_plan(
         text, overrides, len(os.sched_getaffinity(0)), partial(measure, shared=queue.runs > 0), queue
@@ -160,7 +160,7 @@ def difference(run: Run, config: RunConfig, apart: bool = False) -> str:
         return f"with {', '.join(changes)}"
     if run.spec.apart != apart:
         return f"trained {'apart' if run.spec.apart else 'together'}"
-    return "of another text"
+    return "on another text"
 
 
 def resume_command(store: RunStore, run: Run) -> str:
@@ -200,7 +200,8 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
                 worker.train(run)
             elif busy and not following:
                 console.print(
-                    "A worker trains on this machine: it trains the run, or will in its turn. Its "
+                    "A worker is running on this machine: it is training the run, or will when its turn "
+                    "comes. Its "
                     "progress is shown here; Ctrl-C ends only the display.",
                 )
                 following = True

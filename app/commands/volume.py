@@ -50,7 +50,7 @@ def _create(folder: Path) -> str | None:
     os.close(os.open(path, flags, 0o600))
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, flags, 0o600))
-        return "a file was created twice, although it had to be new"
+        return "two processes both created the same file exclusively"
     return None
 
 
@@ -61,16 +61,16 @@ def _replace(folder: Path) -> str | None:
     with old.open("rb") as file:
         new.replace(old)
         if file.read() != b"old":
-            return "a file that was open changed when another took its place"
+            return "an open file changed when another was renamed over it"
     if old.read_bytes() != b"new" or new.exists():
-        return "a file does not take the place of another"
+        return "a file cannot be renamed over another"
     (folder / "from").mkdir()
     (folder / "from" / "file").write_bytes(b"kept")
     (folder / "from").rename(folder / "to")
     with contextlib.suppress(FileNotFoundError):
         old.replace(folder / "from" / "late")
-        return "a file was moved into a folder that is gone"
-    return None if (folder / "to" / "file").read_bytes() == b"kept" else "a folder cannot be renamed"
+        return "a file was moved into a directory that was deleted"
+    return None if (folder / "to" / "file").read_bytes() == b"kept" else "a directory cannot be renamed"
 
 
 def _append(folder: Path) -> str | None:
@@ -80,7 +80,7 @@ def _append(folder: Path) -> str | None:
             one.write(b"one\n")
             one.flush()
             other.write(b"two\n")
-    return None if path.read_bytes() == b"one\ntwo\n" * 2 else "what two writers append is not all kept"
+    return None if path.read_bytes() == b"one\ntwo\n" * 2 else "appends of two writers overwrite each other"
 
 
 def _lock(folder: Path) -> str | None:
@@ -90,7 +90,7 @@ def _lock(folder: Path) -> str | None:
         command = [sys.executable, "-P", "-c", program, str(path)]
         done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PROCESS_SECONDS, check=False)  # noqa: S603
     if done.returncode == 0:
-        return "a lock is not seen by another process"
+        return "a lock does not exclude another process"
     return None if Timeout.__name__.encode() in done.stderr else f"a lock fails: {done.stderr[-200:]!r}"
 
 
@@ -118,6 +118,6 @@ def _see(folder: Path) -> str | None:
 
 def _ask(watcher: subprocess.Popen[str]) -> str:
     if watcher.stdin is None or watcher.stdout is None:
-        raise ValueError("the watcher was started without its pipes")
+        raise ValueError("the helper process was started without its pipes")
     watcher.stdin.write("\n")
     return watcher.stdout.readline().rstrip("\n")

@@ -198,8 +198,8 @@ class Engine:
         """Why so many texts are refused where there is no room for them, with the time to come back after."""
         wait = self._wait()
         return OverloadedError(
-            f"{self._held} of {self.room} places are taken and {rows} more are asked for; "
-            f"come back in about {wait:.1f} s",
+            f"{self._held} of {self.room} places are taken and {rows} more are asked for; try again in about "
+            f"{wait:.1f} s",
             wait,
         )
 
@@ -218,7 +218,7 @@ class Engine:
         if rate and seconds is not None and self._held > self._scheduler.running and wait > seconds:
             raise OverloadedError(
                 f"what waits already takes about {wait:.1f} s, longer than the {seconds:g} s that a request "
-                f"may take; come back in about {wait - seconds:.1f} s",
+                f"may take; try again in about {wait - seconds:.1f} s",
                 wait - seconds,
             )
         needed = longest * self._scheduler.tick_seconds

@@ -122,7 +122,7 @@ def import_run(store: RunStore, given: dict[str, Any], content: IO[bytes], limit
     """
     unknown = sorted(set(given) - {"name"})
     if unknown:
-        raise InvalidRequestError(unknown[0][:80], "is not an option of an import: name is the only one")
+        raise InvalidRequestError(unknown[0][:80], "is not an option of an import: only name is")
     name = Options.parse(given).name
     with workshop(store, limits) as folder:
         _unpack(content, folder, limits.text)
@@ -173,7 +173,7 @@ def _pieces(archive: zipfile.ZipFile, name: str, limit: int) -> Iterator[bytes]:
                 return
             size += len(piece)
             if size > limit:
-                raise TooLargeError(f"{name} must have at most {limit:,} bytes unpacked; this one has more")
+                raise TooLargeError(f"{name} must have at most {limit:,} bytes unpacked; this one is larger")
             yield piece
 
 
@@ -184,7 +184,7 @@ def _check(folder: Path) -> tuple[RunSpec, Checkpoint]:
         check_length(spec.config, spec.characters)
         checkpoint = load(folder / WEIGHTS)
         if (checkpoint.config, checkpoint.text_sha256) != (spec.config, spec.corpus_sha256):
-            raise ValueError("its weights are of another one")
+            raise ValueError("its weights belong to another network")
         for name, lines in LINES.items():
             if (folder / name).exists():
                 lines.check(folder / name)
@@ -219,7 +219,9 @@ def _imported_status(spec: RunSpec, checkpoint: Checkpoint, with_text: bool) -> 
         step=checkpoint.step,
         steps=spec.steps,
         fraction=min(1.0, checkpoint.step / spec.steps) if spec.steps else 0.0,
-        reason="imported" if with_text else "imported without its text: fork it to train on",
+        reason="imported"
+        if with_text
+        else "imported without its text: fork it with a text to continue training",
         loss=losses["loss"],
         smooth_loss=losses["smooth_loss"],
         validation_loss=held_out,

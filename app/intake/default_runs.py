@@ -30,8 +30,8 @@ def queue_defaults(store: RunStore, settings: Settings) -> None:
             corpora = {run.spec.corpus_name for run in runs}
             if "corpus" in settings.model_fields_set and corpus not in corpora:
                 logger.warning(
-                    "%s is not used: it names the text of a fresh store, and %s has runs already; "
-                    "train on it with: charloom train %s",
+                    "%s is ignored: it names the text of a new store, and %s has runs already; train on the "
+                    "text with: charloom train %s",
                     settings.corpus,
                     store.root,
                     settings.corpus,
@@ -50,6 +50,6 @@ def _read(corpus: Path) -> Contents:
         return read_text(corpus)
     except FileNotFoundError:
         raise TextError(
-            f"there is no text at {corpus}: fetch the default one with `charloom corpus`, or name your own "
-            "with --corpus or CHARLOOM_CORPUS"
+            f"there is no text at {corpus}: download the default text with `charloom corpus`, or name your "
+            f"own with --corpus or CHARLOOM_CORPUS"
         ) from None

@@ -95,19 +95,19 @@ def _whole(source: Source) -> bytes:
     data = source.content.read(LARGEST_WHOLE + 1)
     if len(data) > LARGEST_WHOLE:
         name = printable_name(source.name)
-        message = f"{name} must have at most {LARGEST_WHOLE >> 20} MB; it has more: save it as plain text"
+        message = f"{name} must have at most {LARGEST_WHOLE >> 20} MB; it is larger: save it as plain text"
         raise FileRefusedError("large_document", message, None, name)
     return data
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
     """A file of a zipped document, piece by piece."""
-    with refusing_damage(printable_name(name), "damaged in its document"), archive.open(name) as content:
+    with refusing_damage(printable_name(name), "damaged inside the document"), archive.open(name) as content:
         size = 0
         while piece := content.read(PIECE):
             size += len(piece)
             if size > LARGEST_MEMBER:
-                most = f"{LARGEST_MEMBER >> 20} MB unpacked; this one has more"
+                most = f"{LARGEST_MEMBER >> 20} MB unpacked; this one is larger"
                 message = f"{printable_name(name)} must have at most {most}: save the document as plain text"
                 raise FileRefusedError("large_document", message, None, printable_name(name))
             yield piece

@@ -66,8 +66,8 @@ def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[
             text, started = text.removeprefix("\ufeff"), True
             if encoding not in UTF_8 and (reads := as_utf8(piece)):
                 message = (
-                    f"{name} is read as {encoding}, but it is valid UTF-8, in which it reads {reads!r}: "
-                    "if that is right, send it with encoding=utf-8"
+                    f"{name} is read as {encoding}, but it is valid UTF-8 and would read {reads!r}: if that "
+                    f"is correct, send it with encoding=utf-8"
                 )
                 findings.append(Finding("warning", "valid_utf8", message, None, name))
         text = held + text
@@ -80,7 +80,7 @@ def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[
         if not piece:
             break
     if held:
-        message = f"{name} ends in U+001A, the end mark of DOS files, which is left out"
+        message = f"{name} ends in U+001A, the end-of-file mark of DOS, which is removed"
         findings.append(Finding("warning", "end_mark", message, None, name))
 
 
@@ -106,7 +106,7 @@ class _Decoder:
             raise self._refused(self._base, piece, 0, str(error)) from None
         if surrogate := SURROGATE.search(text):
             point = f"U+{ord(surrogate[0]):04X}"
-            message = f"{self._name} holds {point}, half of a character: it is not {self._encoding}"
+            message = f"{self._name} holds {point}, half of a surrogate pair: it is not {self._encoding}"
             raise FileRefusedError("half_character", message, self._base, self._name)
         self._base += len(piece)
         return text
@@ -124,7 +124,8 @@ class _Decoder:
                 if self._encoding in others:
                     return
                 message = (
-                    f"{self._name} is {others[0]}, by its byte order mark: send it with encoding={others[0]}"
+                    f"{self._name} is {others[0]}, according to its byte order mark: send it with "
+                    f"encoding={others[0]}"
                 )
                 raise self._other(message, 0)
         sample = piece[:GUESSED_FROM]
@@ -133,10 +134,10 @@ class _Decoder:
             and self._encoding not in NEED_A_MARK
             and not reads_well(sample, self._encoding)
         ):
-            raise self._other(f"{self._name} has zero bytes, as UTF-16 has", piece.index(0), piece)
+            raise self._other(f"{self._name} has zero bytes, as in UTF-16", piece.index(0), piece)
         switch = ISO_2022.search(piece)
         if switch and self._encoding == "utf-8":
-            message = f"{self._name} has escape sequences that switch to other characters, as ISO-2022 has"
+            message = f"{self._name} has escape sequences that switch character sets, as in ISO-2022"
             raise self._other(message, switch.start(), piece)
 
     def _other(self, message: str, position: int, piece: bytes = b"") -> FileRefusedError:
@@ -147,13 +148,15 @@ class _Decoder:
 
     def _refused(self, position: int, data: bytes, index: int, reason: str = "") -> FileRefusedError:
         code = "not_utf8" if self._encoding == "utf-8" else "wrong_encoding"
-        what = f"byte 0x{data[index]:02x} at offset {position:,}" if index < len(data) else "it is cut off"
+        what = f"byte 0x{data[index]:02x} at offset {position:,}" if index < len(data) else "it is truncated"
         if LONE_SURROGATE.match(data, index):
             point = data[index : index + 3].decode("utf-8", "surrogatepass")
-            message = f"{self._name} holds U+{ord(point):04X} at offset {position:,}, half of a character"
+            message = (
+                f"{self._name} holds U+{ord(point):04X} at offset {position:,}, half of a surrogate pair"
+            )
             return FileRefusedError(code, message, position, self._name)
         if is_binary(data, index):
-            message = f"{self._name} is a binary file, not a text: save what it holds as plain text"
+            message = f"{self._name} is a binary file, not a text: save its content as plain text"
             return FileRefusedError("not_text", message, position, self._name)
         message = f"{self._name} is not {self._encoding}: {reason or what}"
         advice = suggestion(data, index, self._encoding)

@@ -69,20 +69,22 @@ class Plan:
     def described(self) -> list[str]:
         """Lines for people."""
         config = self.config
-        many = f"{config.members} networks side by side, each of" if config.members > 1 else "One network of"
+        many = (
+            f"{config.members} networks side by side, each with" if config.members > 1 else "One network of"
+        )
         read = self.characters_per_second * config.minutes * 60
         low, high = self.expected_loss
         end = time.strftime("%H:%M:%S", time.localtime(self.ends_at))
         lines = [
             f"{many} {config.hidden} {config.cell.upper()} units, reading {read / 1e6:.1f} million "
             f"characters: the text {self.passes:.1f} times.",
-            f"On the part held out, a 5-gram reaches {self.ngram_loss:.2f} nats per character; "
+            f"On the held-out part, a 5-gram reaches {self.ngram_loss:.2f} nats per character; "
             f"expect {low:.2f} to {high:.2f}.",
         ]
         if self.queue.runs:
             others = "another run" if self.queue.runs == 1 else f"{self.queue.runs} other runs"
             minutes = self.queue.seconds / 60
-            lines.append(f"The worker of this store trains {others} first, for about {minutes:.1f} minutes.")
+            lines.append(f"The worker of this store first trains {others} for about {minutes:.1f} minutes.")
         return [*lines, f"It ends at about {end}."]
 
 

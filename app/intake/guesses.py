@@ -56,12 +56,12 @@ def suggestion(data: bytes, index: int, tried: str) -> str:
     sample = data[start : index + GUESSED_FROM]
     guess = guessed(sample)
     if guess is None or guess == tried:
-        return f"Send it with the encoding that it has; {common}"
+        return f"Send it with its encoding; {common}"
     before = len(sample[: index - start].decode(guess, "replace"))
     text = sample.decode(guess, "replace")
     shown = " ".join(printable_name(text[max(0, before - SHOWN_BEFORE) : before + SHOWN]).split("\ufffd"))
     return (
-        f"It looks like {guess}, in which it reads {' '.join(shown.split())!r}: send it with "
+        f"It looks like {guess} and would read {' '.join(shown.split())!r}: send it with "
         f"encoding={guess} (charloom train: --encoding {guess}); other {common}"
     )
 

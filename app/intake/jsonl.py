@@ -41,14 +41,14 @@ def _text(line: bytes, number: int, file: str) -> str:
     text = _joined(example) if isinstance(example, dict) else None
     if text is None:
         reason = (
-            "has neither text, nor prompt and completion, nor messages with contents; to train on the JSON "
-            "itself, name the file .txt"
+            "has no text, no prompt and completion, and no messages with content; to train on the JSON "
+            "itself, rename the file to .txt"
         )
         raise _refused(number, reason, file)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        reason = f"holds U+{ord(text[error.start]):04X}, half of a character"
+        reason = f"holds U+{ord(text[error.start]):04X}, half of a surrogate pair"
         raise _refused(number, reason, file) from None
     return text
 

@@ -148,7 +148,7 @@ def _zipped(content: IO[bytes], name: str) -> str:
                 return "epub"
             if mimetype.startswith(OASIS):
                 part = mimetype.removeprefix(OASIS).partition(b"-")[0]  # `text-template`, `text-master`
-                return OPEN_KINDS.get(part, "an OpenDocument file without text of its own: save it as text")
+                return OPEN_KINDS.get(part, "an OpenDocument file without text: save its content as text")
         if "META-INF/container.xml" in names:
             return "epub"
         if "[Content_Types].xml" in names:

@@ -140,7 +140,7 @@ class _Document(_Collector):
         self._pieces.append(text)
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        raise ValueError("it declares entities, as no word processor does")
+        raise ValueError("it declares XML entities, which are not allowed")
 
     @property
     def _in_paragraph(self) -> bool:

@@ -90,7 +90,7 @@ def check_memory(config: RunConfig, characters: int, distinct: int, worker: Capa
     if needs.memory > worker.memory:
         raise ConfigError(
             "streams" if needs.activations > needs.weights else "hidden",
-            f"asks for too much memory: training this run takes about {_size(needs.memory)} "
+            f"needs too much memory: training this run takes about {_size(needs.memory)} "
             f"({_size(needs.weights)} for weights and optimizer, {_size(needs.activations)} for activations, "
             f"{_size(needs.text)} for the text, {_size(needs.processes)} for processes), and the worker has "
             f"{_size(worker.memory)}. Choose fewer units, layers, members, shards or streams, or a shorter "

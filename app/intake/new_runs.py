@@ -160,9 +160,9 @@ def fork(
     at = values.pop("step", None)
     options = Options.parse(values)
     if options.apart:
-        raise ConfigError("apart", "is for new runs: a fork is trained as one run")
+        raise ConfigError("apart", "is for new runs only: a fork is trained as one run")
     if options.preset is not None:
-        raise ConfigError("preset", "is that of the run that is forked: change single fields instead")
+        raise ConfigError("preset", "cannot be changed in a fork: change single fields instead")
     config = changed(parent.config, options.overrides)
     for field in SIZES:
         if getattr(config, field) != getattr(parent.config, field):
@@ -186,7 +186,11 @@ def fork(
         _check_needs(store, config, read, limits)
         begins = load(initial)
         if config.members > 1 and "members" not in begins.tensors:
-            raise ConfigError("step", "must be one with the weights of every member: the best has not")
+            raise ConfigError(
+                "step",
+                "must be a checkpoint with the weights of every member; the best checkpoint has "
+                "none: give another step",
+            )
         known |= {"parent": f"{name}@{step}", "licence": options.licence or parent.spec.licence}
         wanted = name_from(suggested) if suggested else f"{name[:50]}-fork"
         run = _queue(store, config, options, read, known, wanted)
@@ -198,7 +202,9 @@ def _text_of(parent: Run) -> BinaryIO:
     try:
         return open_regular(parent.path / "corpus.txt")
     except FileNotFoundError:
-        raise InvalidRequestError("text", f"is missing: run {parent.name!r} has no text here") from None
+        raise InvalidRequestError(
+            "text", f"is missing: run {parent.name!r} has no text in this store"
+        ) from None
 
 
 def _queue(

@@ -41,7 +41,7 @@ class Options(NamedTuple):
         if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
             raise InvalidRequestError(
                 "name",
-                "must have 1 to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit. "
+                "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-', starting with a letter or digit. "
                 f"Given: {shortened(name)}",
             )
         texts = {key: values.pop(key, "") for key in ("preset", "encoding", "licence")}
@@ -82,7 +82,7 @@ def _epochs(values: dict[str, Any]) -> float | None:
         return None
     for other in ("steps", "minutes"):
         if other in values:
-            raise ConfigError("epochs", f"cannot be given with {other}: either ends the run")
+            raise ConfigError("epochs", f"cannot be given with {other}: each of them ends the run")
     try:
         epochs = math.nan if isinstance(given, bool) else float(given)
     except (TypeError, ValueError, OverflowError):  # not a number, or more than a float holds

@@ -133,7 +133,7 @@ def rounded(value: float) -> int:
 def check_apart(members: int) -> None:
     """Raises ConfigError if there are too few members to train apart."""
     if members < 2:
-        raise ConfigError("members", f"must be at least 2 to train them apart. Given: {members}")
+        raise ConfigError("members", f"must be at least 2 to train members separately. Given: {members}")
 
 
 def check_length(config: RunConfig, characters: int) -> None:

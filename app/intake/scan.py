@@ -78,7 +78,7 @@ class TextScan:
         if self._size > self._limit:
             raise TooLargeError(
                 f"the text must be at most {self._limit:,} bytes of UTF-8 (CHARLOOM_MAX_CORPUS_BYTES); "
-                "this one has more: send a part of it"
+                "this one is larger: send a part of it"
             )
         self._out.write(data)
         self._digest.update(data)
@@ -142,15 +142,17 @@ class TextScan:
             position, character = self._c1_controls.first
             message = (
                 f"the text has {counted(self._c1_controls.count, 'character')} from U+0080 to U+009F, the "
-                f"first U+{ord(character):04X}: usually cp1252 that was read as latin-1; if so, send it with "
-                "encoding=cp1252"
+                f"first U+{ord(character):04X}: usually cp1252 read as latin-1; if so, send it with "
+                f"encoding=cp1252"
             )
             yield Finding("warning", "c1_controls", message, position)
 
     def _of_length(self) -> Iterator[Finding]:
         if not self.characters:
             if not any(finding.level == "refusal" for finding in self.findings):
-                yield Finding("refusal", "empty", "the text is empty: give some thousand characters", 0)
+                yield Finding(
+                    "refusal", "empty", "the text is empty: give at least a few thousand characters", 0
+                )
         elif self.characters < LONG_ENOUGH:
             size = counted(self.characters, "character")
             message = f"the text has {size}, which the network will memorise: give it {LONG_ENOUGH:,} or more"
@@ -160,7 +162,7 @@ class TextScan:
         if self.distinct == 1:
             yield Finding("refusal", "one_character", "the text repeats a single character", 0)
         if self.distinct > MOST_CHARACTERS:
-            message = f"{self.distinct:,} distinct characters; a network can have at most {MOST_CHARACTERS:,}"
+            message = f"{self.distinct:,} distinct characters; the limit is {MOST_CHARACTERS:,}"
             yield Finding("refusal", "too_many_characters", message)
         elif self.distinct > MANY_CHARACTERS:
             message = f"{self.distinct:,} distinct characters: the more there are, the longer training takes"
@@ -169,10 +171,10 @@ class TextScan:
         if rare and self.characters >= LONG_ENOUGH:
             first = min(rare, key=self._first.__getitem__)
             message = (
-                f"{counted(len(rare), 'character')} of the text will hardly be learnt, with fewer "
-                f"than {RARE} occurrences of each, such as {chr(first)!r}"
+                f"{counted(len(rare), 'character')} of the text are too rare to learn, with fewer than "
+                f"{RARE} occurrences of each, such as {chr(first)!r}"
             )
             yield Finding("warning", "rare_characters", message, self._first[first])
         if 0xFFFD in self._first:
-            message = "the text holds U+FFFD, which stands for what was lost in a conversion"
+            message = "the text contains U+FFFD, which marks characters lost in a conversion"
             yield Finding("warning", "replacement_characters", message, self._first[0xFFFD])

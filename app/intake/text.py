@@ -138,5 +138,7 @@ def _add_document(source: Source, kind: str, encoding: str, scan: TextScan) -> N
     if not taken:
         raise FileRefusedError("no_text", f"{name} is {NAMES[kind]} without text", None, name)
     begins = " ".join(shown.split())[:PREVIEW]
-    message = f"{name} is {NAMES[kind]}: {counted(taken, 'character')} of text taken, beginning {begins!r}"
+    message = (
+        f"{name} is {NAMES[kind]}: {counted(taken, 'character')} of text extracted, starting with {begins!r}"
+    )
     scan.findings.append(Finding("warning", "document", message, before, name))

@@ -36,7 +36,7 @@ def is_of_disk(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     said = printable_name(str(error))[:150]
-    return "it has a password" if "password required" in said else said or "it is cut off"
+    return "it has a password" if "password required" in said else said or "it is truncated"
 
 
 def open_zip(content: IO[bytes]) -> zipfile.ZipFile:
@@ -55,7 +55,7 @@ class Room:
         self._left -= size
         if self._left < 0:
             most = f"{self._most:,} bytes unpacked"
-            message = f"{self._name} must have at most {most}; it has more: send a part of it"
+            message = f"{self._name} must have at most {most}; it is larger: send a part of it"
             raise FileRefusedError("large_zip", message, None, self._name)
 
 
@@ -66,7 +66,7 @@ class Member:
         self._content, self._name, self._room = content, name, room
 
     def read(self, size: int = -1) -> bytes:
-        with refusing_damage(self._name, "damaged in its zip"):
+        with refusing_damage(self._name, "damaged inside the zip"):
             data = self._content.read(size)
         self._room.take(len(data))
         return data

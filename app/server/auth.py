@@ -71,13 +71,15 @@ def read_keys(text: str) -> list[Key]:
         if not (name and secret) or name in keys or rights is None:
             raise ConfigError(
                 "api_keys (CHARLOOM_API_KEYS)",
-                "must hold name:secret or name:secret:right, each with a name of its own and a right of "
-                f"{', '.join(one.name.lower() for one in Right)}, which {TEXTS} may be added to with '+'; "
+                "must hold name:secret or name:secret:right, each with its own name and a right of "
+                "{', '.join(one.name.lower() for one in Right)}, which {TEXTS} may be added to with '+'; "
                 f"check entry {number}",
             )
         keys[name] = Key(name, secret.encode(), *rights)
     if text.strip() and not keys:
-        raise ConfigError("api_keys (CHARLOOM_API_KEYS)", "holds no key: leave it out to serve everybody")
+        raise ConfigError(
+            "api_keys (CHARLOOM_API_KEYS)", "contains no key: leave it unset to serve every client"
+        )
     return list(keys.values())
 
 
@@ -119,7 +121,8 @@ class ApiKeys:
         given, address = _given(headers.get("authorization", "")), _address(scope)
         if given and self._guesses[address] >= MOST_GUESSES:  # before the key is compared with any
             guessing = RateLimitedError(
-                f"{MOST_GUESSES} wrong API keys of this address are waiting for their answers; come back in "
+                f"{MOST_GUESSES} requests with wrong API keys from this address are waiting for their "
+                f"answers; try again in "
                 f"{WRONG_KEY_SECONDS:g} s",
                 WRONG_KEY_SECONDS,
             )
@@ -241,9 +244,9 @@ class RateLimit:
             if not self._limiter.hit(limit, client, cost=texts):
                 stats = self._limiter.get_window_stats(limit, client)
                 seconds = max(0.001, stats.reset_time - time.time())
-                more = f" ({texts} more were asked for)" if texts > 1 else ""
+                more = f" ({texts} more were requested)" if texts > 1 else ""
                 raise RateLimitedError(
-                    f"at most {limit} texts are allowed{more}; come back in {seconds:.1f} s", seconds
+                    f"at most {limit} texts are allowed{more}; try again in {seconds:.1f} s", seconds
                 )
 
 
@@ -275,5 +278,5 @@ def _given(authorization: str) -> bytes:
 
 def _reason(given: bytes) -> str:
     if given:
-        return "this API key is not known"
+        return "this API key is unknown"
     return "an API key is needed: send it as Authorization: Bearer KEY"

@@ -45,11 +45,11 @@ class EngineLook:
     def collect(self) -> Iterator[Metric]:
         stats = self.engine.stats()
         yield _gauge(RUNNING, "Texts being written.", stats.running)
-        yield _gauge("charloom_num_requests_waiting", "Texts waiting for a place.", stats.waiting)
+        yield _gauge("charloom_num_requests_waiting", "Texts waiting to be generated.", stats.waiting)
         yield _gauge(BATCHES, "Batches.", stats.models)
-        backlog = "Characters admitted and not yet read or written."
+        backlog = "Characters admitted but not yet read or written."
         yield _gauge("charloom_backlog_characters", backlog, stats.backlog)
-        yield _gauge("charloom_characters_per_second", "The engine's rate while busy.", stats.rate)
+        yield _gauge("charloom_characters_per_second", "Speed of the engine while busy.", stats.rate)
 
 
 class ReadLook:
@@ -60,7 +60,7 @@ class ReadLook:
 
     def collect(self) -> Iterator[Metric]:
         reloads = CounterMetricFamily(
-            "charloom_checkpoint_reload", "Checkpoints read, by what came of it.", labels=["result"]
+            "charloom_checkpoint_reload", "Checkpoints read, by result.", labels=["result"]
         )
         reloads.add_metric(["loaded"], self.models.loads)
         reloads.add_metric(["refused"], self.models.refusals)
@@ -98,16 +98,22 @@ class StoreLook(Collector):
         if not self.models.ready:
             return
         model = self.models.current
-        yield _gauge("charloom_train_step", "Updates of the checkpoint being served.", model.step)
+        yield _gauge("charloom_train_step", "Training step of the checkpoint being served.", model.step)
         loss = model.progress.get("smooth_loss")
         if loss is not None:
-            yield _gauge("charloom_train_loss", "Its smoothed training loss, nats per character.", loss)
+            yield _gauge(
+                "charloom_train_loss",
+                "Smooth training loss of the checkpoint being served, nats per character.",
+                loss,
+            )
         try:
             age = time.time() - model.path.stat().st_mtime
         except OSError:  # thinned out, or the store is gone: it is served from memory
             age = None
         if age is not None:
-            yield _gauge("charloom_checkpoint_age_seconds", "Since it was written.", max(0.0, age))
+            yield _gauge(
+                "charloom_checkpoint_age_seconds", "Age of the checkpoint being served.", max(0.0, age)
+            )
         info = GaugeMetricFamily("charloom_model_info", "The checkpoint.", labels=["checkpoint", "digest"])
         info.add_metric([model.id, model.digest[:12]], 1)
         yield info

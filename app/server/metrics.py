@@ -44,25 +44,25 @@ class Metrics:
         self._exposed.register(StoreLook(models))
         self._first = Histogram(
             "charloom_time_to_first_token_seconds",
-            "From admission to a stream's first characters.",
+            "Time from admission to a stream's first characters.",
             buckets=SHORT,
             registry=registry,
         )
         self._each = Histogram(
             "charloom_time_per_output_token_seconds",
-            "A text's time in the engine for each of its characters.",
+            "Time per character of a text in the engine.",
             buckets=A_CHARACTER,
             registry=registry,
         )
         self._whole = Histogram(
             "charloom_e2e_request_latency_seconds",
-            "From admission to the end of the last text.",
+            "Time from admission to the end of the last text.",
             buckets=LONG,
             registry=registry,
         )
         self._queue = Histogram(
             "charloom_request_queue_time_seconds",
-            "From admission to the first text's place.",
+            "Time from admission until the first text starts.",
             buckets=SHORT,
             registry=registry,
         )
@@ -74,7 +74,7 @@ class Metrics:
         )
         success = Counter(
             "charloom_request_success",
-            "Texts finished: by length, by a stop string, or given up by whoever asked (abort).",
+            "Texts finished: by length, by a stop string, or cancelled by the client (abort).",
             ["finished_reason"],
             registry=registry,
         )

@@ -150,7 +150,7 @@ class BodyLimit:
             return self.app(scope, receive, send)
         encoding = header(scope["headers"], b"content-encoding")
         if encoding and encoding.lower() != "identity":
-            message = f"a body must be sent as it is, without Content-Encoding. Given: {encoding[:40]}"
+            message = f"a body must be sent uncompressed, without Content-Encoding. Given: {encoding[:40]}"
             return respond(Problem(415, "unsupported_encoding", message), scope)(scope, receive, send)
         uploading = scope["method"] == "POST" and UPLOADS.fullmatch(scope["path"])
         limit = self.uploads if uploading else self.limit

@@ -61,9 +61,9 @@ class Origins:
 
 @lru_cache(256)
 def is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
-    """Whether a request for `host`, as its header has it, is for this server.
+    """Whether a request whose Host header is `host` is for this server.
 
-    Nobody can rebind an address, or a name without a dot, which the public DNS does not have.
+    An attacker cannot rebind an address, or a name without a dot, because public DNS has neither.
     """
     name = host.lower()
     name = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]

@@ -143,7 +143,9 @@ class Problem:
 def problem_of(error: Exception) -> Problem:
     """The answer to an error raised on purpose, or by the store's disk; of any other nothing is told."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return Problem(507, "store_full", f"{error.strerror}: delete runs, or ask who runs this server")
+        return Problem(
+            507, "store_full", f"{error.strerror}: delete runs, or ask the operator of this server"
+        )
     for kind, status, code in TABLE:
         if isinstance(error, kind):
             return Problem(
@@ -157,7 +159,9 @@ def problem_of(error: Exception) -> Problem:
                 openai_code="context_length_exceeded" if isinstance(error, PromptTooLongError) else None,
             )
     return Problem(
-        500, "internal_error", "the server failed at this request; its log has the details by the request id"
+        500,
+        "internal_error",
+        "the server failed to answer this request; its log has the details under the request id",
     )
 
 

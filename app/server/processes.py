@@ -133,7 +133,7 @@ class Processes(Multiprocess):
                 self.should_exit.set()
                 return
             reason = f"did not answer for {HANG_SECONDS} s" if hung else f"ended with code {process.exitcode}"
-            logger.error("server process %d %s: it is replaced", process.pid, reason)
+            logger.error("server process %d %s: replacing it", process.pid, reason)
             mark_process_dead(number, self.shared[number].metrics)  # type: ignore[no-untyped-call]
             self.processes[number] = self._started(self.shared[number])
 
@@ -162,6 +162,6 @@ class Processes(Multiprocess):
             if time.monotonic() > latest and not killed:
                 killed = True
                 for process in left:
-                    logger.error("server process %d did not end: it is killed", process.pid)
+                    logger.error("server process %d did not exit: killing it", process.pid)
                     process.kill()
             wait([process.sentinel for process in left], LOOK_SECONDS)

@@ -182,7 +182,7 @@ class BoundedHttp(HttpToolsProtocol):
         elif len(self._refusing) < SNIFFED:
             self._refusing += body
         elif self._body > LONGEST_REFUSED and not self.transport.is_closing():
-            self._end(b"413 Content Too Large", "the server is full, and does not read so long a body")
+            self._end(b"413 Content Too Large", "the server is full and does not read a body of this length")
 
     def on_message_complete(self) -> None:
         if self._upgrading:
@@ -281,7 +281,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._latest() > self.loop.time():
             self._overdue = self.loop.call_at(self._latest(), self._too_late)
             return
-        self._end(TIMEOUT, f"the request was not here within {self.loop.time() - self._began:.3g} s")
+        self._end(TIMEOUT, f"the request was not complete within {self.loop.time() - self._began:.3g} s")
 
     def _end(self, status: bytes, message: str) -> None:
         """Says why, unless an answer has begun, and closes."""

@@ -116,7 +116,7 @@ async def _within(seconds: float, close: Callable[[], object]) -> AsyncIterator[
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        logger.warning("a stream was cut: it was not read within %g s", seconds)
+        logger.warning("a stream was cut off: the client did not read it within %g s", seconds)
     finally:
         close()
 

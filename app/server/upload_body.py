@@ -67,7 +67,7 @@ async def received(request: Request, body_limit: int, slots: UploadSlots) -> Asy
                     await run_in_threadpool(_take_urlencoded, upload)
             yield upload
         except ClientDisconnect:
-            raise HTTPException(400, "the upload ended before it was whole") from None
+            raise HTTPException(400, "the upload ended before it was complete") from None
         finally:
             for source in upload.sources:
                 source.content.close()
@@ -100,7 +100,7 @@ async def _take_form(request: Request, upload: Upload) -> None:
         for _, value in form.multi_items():
             if isinstance(value, UploadFile):
                 value.file.close()
-        raise HTTPException(400, "the form ends in the middle of a file: send it whole")
+        raise HTTPException(400, "the form ends in the middle of a file: send the complete form")
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             upload.sources.append(Source((value.filename or "text.txt")[:200], value.file))

@@ -57,7 +57,7 @@ class Claim(Changes):
     def check(self) -> None:
         owner = self._lease.owner
         if self._token is None or owner is None or owner.token != self._token:
-            now = f"pid {owner.pid} on {owner.hostname} has it" if owner else "it is gone"
+            now = f"pid {owner.pid} on {owner.hostname} has it" if owner else "it is deleted"
             raise LeaseLostError(f"the lease of run {self._run.name!r} was lost: {now}")
 
     @contextmanager

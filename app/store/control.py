@@ -35,7 +35,7 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
     with store.changing():
         state = run.standing.state
         if wanted is not None and state not in POSSIBLE[wanted]:
-            hint = ": fork it to train on" if state == "finished" else ""
+            hint = ": fork it to continue training" if state == "finished" else ""
             raise ConflictError(f"run {run.name!r} is {state} and cannot be {WORDS[wanted]}{hint}")
         changes: dict[str, object] = {}
         if wanted is not None:

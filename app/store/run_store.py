@@ -202,7 +202,7 @@ class RunStore:
         path = self._path(name)
         # a link could point out of the store
         if path.is_symlink() or not path.is_dir():
-            raise RunNotFoundError(f"there is no run named {name!r}{self._suggestion()}")
+            raise RunNotFoundError(f"no run named {name!r}{self._suggestion()}")
         run = self._load(name)
         if run is None:
             raise RunNotFoundError(f"{name!r} is a folder without a run: it has no run.json")
@@ -261,4 +261,4 @@ class RunStore:
     def _suggestion(self) -> str:
         names = [run.name for run in self.list()]
         more = ", …" if len(names) > 10 else ""
-        return f"; the runs are: {', '.join(names[:10])}{more}" if names else "; the store is empty"
+        return f". Runs: {', '.join(names[:10])}{more}" if names else "; the store is empty"

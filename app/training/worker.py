@@ -128,7 +128,7 @@ class Worker:
         try:
             self.store.clear_leftovers()
         except OSError as error:
-            logger.error("what killed processes left cannot be removed: %s", error)
+            logger.error("temporary files of killed processes cannot be removed: %s", error)
 
     def next_run(self) -> Run | None:
         """The run to train now, if any: of the highest priority, of those the ones already begun."""

@@ -29,7 +29,7 @@ export function duration(seconds) {
 export const cellName = (name) => (name === "elman" ? "Elman" : name.toUpperCase());
 
 export function sizes({ cell, hidden, layers, members }) {
-	const many = members > 1 ? `${members} networks side by side, each of ` : "";
+	const many = members > 1 ? `${members} networks side by side, each with ` : "";
 	return `${many}${layers > 1 ? `${layers} layers of ` : ""}${hidden} ${cellName(cell)} units`;
 }
 

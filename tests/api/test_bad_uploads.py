@@ -219,7 +219,7 @@ def test_export_with_weights_of_another_run_is_refused(server):
         server, "/runs/import?name=mixed", zipped(**content | {"run.json": other.read("run.json")}), ZIP
     )
     assert answer.status_code == 422
-    assert "its weights are of another one" in answer.text
+    assert "its weights belong to another network" in answer.text
 
 
 VALUES = st.recursive(

@@ -70,7 +70,7 @@ def test_deleted_configured_run_is_not_replaced_by_another(serving, trained):
     client = serving(trained.root, model="classic")
     assert answered_by(client) == "classic@60"
     shutil.rmtree(trained.get("classic").path)
-    wait_until(lambda: client.get("/readyz").status_code == 503, "it is gone")
+    wait_until(lambda: client.get("/readyz").status_code == 503, "it is deleted")
     assert "the default model is classic" in client.post("/generate", json={}).text
 
 

@@ -185,10 +185,10 @@ def test_json_lines_of_examples_are_read_as_a_text(ai, store, lines, text):
     ("line", "reason"),
     [
         ("{", "is not JSON"),
-        ("[1]", "has neither text"),
-        ('{"prompt": "a"}', "has neither text"),
-        ('{"messages": [{"role": "user"}]}', "has neither text"),
-        ('{"messages": []}', "has neither text"),
+        ("[1]", "has no text, no prompt"),
+        ('{"prompt": "a"}', "has no text, no prompt"),
+        ('{"messages": [{"role": "user"}]}', "has no text, no prompt"),
+        ('{"messages": []}', "has no text, no prompt"),
         ("[" * 50_000, "is not JSON"),
     ],
 )

@@ -138,4 +138,4 @@ def test_fork_of_a_run_without_its_text_is_refused(serving, trained: RunStore):
     (trained.root / "classic" / "corpus.txt").unlink()
     answer = serving(trained.root).post("/runs/classic/fork")
     assert answer.status_code == 422, answer.text
-    assert "run 'classic' has no text here" in answer.json()["error"]["message"]
+    assert "run 'classic' has no text in this store" in answer.json()["error"]["message"]

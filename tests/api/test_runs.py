@@ -145,7 +145,7 @@ def test_run_name_with_a_path_is_refused(api, store, name):
     answer = upload(api, name=name)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["field"]) == (422, "invalid_request", "name")
-    assert "name must have 1 to 64" in error["message"]
+    assert "name must be 1 to 64 characters" in error["message"]
     assert store.list() == []
     assert left_behind(store) == []
 
@@ -311,7 +311,7 @@ def test_concurrent_uploads_are_bounded_and_the_rest_refused(store, serving):
             statuses.append(answer.status_code)
             if answer.status_code == 429:
                 assert int(answer.headers["retry-after"]) >= 1
-                assert "4 of 5 uploads are under way for this client" in answer.json()["error"]["message"]
+                assert "4 of 5 uploads are in progress for this client" in answer.json()["error"]["message"]
 
     threads = [threading.Thread(target=client) for _ in range(12)]
 

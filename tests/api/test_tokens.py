@@ -38,8 +38,8 @@ def test_tokens_agree_with_completions(client):
     ("path", "body", "message"),
     [
         ("/tokenize", {"prompt": "a €"}, "the model gru@60 has never seen: '€' at position 2"),
-        ("/tokenize", {}, "prompt or messages is needed"),
-        ("/tokenize", {"prompt": "a", "messages": []}, "prompt or messages is needed, and not both"),
+        ("/tokenize", {}, "prompt or messages is required"),
+        ("/tokenize", {"prompt": "a", "messages": []}, "prompt or messages is required, but not both"),
         ("/detokenize", {"tokens": [1, 16]}, "tokens must hold ids from 0 to 15, of gru@60. Given: 16"),
         ("/detokenize", {"tokens": [-1]}, "Given: -1"),
         ("/tokenize", {"prompt": "a", "model": "grue"}, "grue"),

@@ -52,7 +52,7 @@ def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys
     command = ["train", "My Text.txt", "--minutes", "0.05", "--hidden", "8", "--members", "2"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "2 networks side by side, each of 8 GRU units" in out
+    assert "2 networks side by side, each with 8 GRU units" in out
     assert "a 5-gram reaches" in out
     assert "It ends at about" in out
     run = RunStore("checkpoints").get("my-text")
@@ -60,7 +60,7 @@ def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys
     assert run.status.seconds < 2 * 3
 
     assert main(command) == 0
-    assert "Looking at the text" not in capsys.readouterr().out
+    assert "Checking the text" not in capsys.readouterr().out
     assert [other.name for other in RunStore("checkpoints").list()] == ["my-text"]
 
 
@@ -177,7 +177,7 @@ def test_train_next_to_a_worker_ends_with_a_finished_run(folder: Path, capsys):
         ("train text.txt --hidden x", "--hidden"),
         ("train text.txt --hiden 3", "--hiden"),
         ("train text.txt --cell rnn", "cell must be one of elman, gru, lstm. Given: 'rnn'"),
-        ("train text.txt --name ../x", "cannot be the name of a run"),
+        ("train text.txt --name ../x", "is not a valid run name"),
         ("train text.txt --store text.txt", r"text\.txt"),
         ("train", "text"),
         ("generate", "no checkpoint"),
@@ -267,7 +267,7 @@ def test_generate_drops_or_replaces_unknown_characters(trained, monkeypatch, cap
     assert main([*command, "--prompt", "thé “cat”", "--unknown", "replace"]) == 0
     captured = capsys.readouterr()
     assert captured.out == expected
-    assert "3 characters of the prompt changed" in captured.err
+    assert "3 characters of the prompt were changed" in captured.err
     monkeypatch.setenv("CHARLOOM_UNKNOWN", "replace")
     assert main([*command, "--prompt", "thé “cat”"]) == 0
     assert capsys.readouterr().out == expected

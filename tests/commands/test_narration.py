@@ -65,5 +65,5 @@ def test_final_message_names_saved_work_and_next_command(run: Run, capsys):
     moved(run, state="queued")
     narrator.say_goodbye()
     assert capsys.readouterr().err == (
-        "notes is saved at update 1,250 of 4,000.\nStopped. The same command goes on from there.\n"
+        "notes is saved at update 1,250 of 4,000.\nStopped. The same command continues from there.\n"
     )

@@ -57,7 +57,7 @@ def runs(*arguments: str) -> int:
 @pytest.mark.slow
 def test_run_is_started_controlled_watched_forked_and_removed(where, store, capsys):
     assert runs() == 0
-    assert "There is no run" in capsys.readouterr().out
+    assert "There are no runs" in capsys.readouterr().out
     assert runs("add", "my text.txt", "--name", "mine", *SMALL.split()) == 0
     said = capsys.readouterr().out
     assert "warning: the text has 6,000 characters, which the network will memorise" in said
@@ -101,8 +101,8 @@ def test_an_export_is_imported_again(where, store, capsys):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["show", "none"], "there is no run named 'none'"),
-        (["pause", "../x"], "nothing is served at"),
+        (["show", "none"], "no run named 'none'"),
+        (["pause", "../x"], "there is nothing at"),
         (["add", "missing.txt"], "missing.txt: No such file"),
         (["add", "my text.txt", "--hidden", "0"], "hidden must be between"),
         (["import", "my text.txt"], "not an exported run"),
@@ -186,4 +186,4 @@ def test_merge_makes_one_run_of_two(where, store, capsys):
     assert "run both is merged from 2 models: 2 members, held-out loss" in capsys.readouterr().out
     assert store.get("both").standing.state == "finished"
     assert runs("merge", "my-text", "none") == 2
-    assert "there is no run named 'none'" in capsys.readouterr().err
+    assert "no run named 'none'" in capsys.readouterr().err

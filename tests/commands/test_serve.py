@@ -31,7 +31,7 @@ def test_dead_child_process_is_restarted(tmp_path: Path, monkeypatch, caplog):
     supervisor.start()
     wait_until(lambda: log.exists() and len(log.read_text()) >= 3, "it is started three times")
     supervisor.stop()
-    assert "the worker ended with code 3" in caplog.text
+    assert "the worker exited with code 3" in caplog.text
     assert not any(thread.name == "supervisor" for thread in threading.enumerate())
 
 
@@ -66,7 +66,7 @@ def test_child_process_is_terminated_and_then_killed(
 )
 def test_open_server_beyond_this_machine_is_warned_of(caplog, host: str, keys: str, warned: bool):
     warn_if_open(host, Settings(api_keys=keys))
-    assert (f"anyone at {host} may train, read and delete" in caplog.text) == warned
+    assert (f"anyone who reaches {host} can train, read and delete" in caplog.text) == warned
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_sweep_begun_again_goes_on_with_the_runs_there_are(store, capsys):
     again.find_earlier()
     again.run()
     again.finish()
-    assert "going on with 3 runs that are there already" in capsys.readouterr().out
+    assert "going on with 3 runs that exist already" in capsys.readouterr().out
     assert sorted(stand.runs) == [f"my-trial-{number}" for number in range(1, 6)]
     assert {name: stand.runs[name]["settings"] for name in before} == before
     assert {run["state"] for run in stand.runs.values()} <= {"finished", "stopped"}
@@ -142,7 +142,7 @@ def test_killed_sweep_goes_on_with_its_runs(store):
     assert 0 < step < 3000
     done = subprocess.run([*command, "--keep-all"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert "going on with 1 runs that are there already" in done.stdout
+    assert "going on with 1 runs that exist already" in done.stdout
     assert names(store) == ["my-trial-1", "my-trial-2", "my-trial-3"]
     assert store.get("my-trial-1").spec == spec
     assert store.get("my-trial-1").standing.state == "finished"
@@ -182,8 +182,8 @@ def test_ranges_and_choices_become_distributions():
         (["hidden"], "Given: 'hidden'"),
         (["hidden=0,8"], "hidden must be between 1 and 4096. Given: 0"),
         (["hidden=8,x"], "hidden must be of type int. Given: 'x'"),
-        (["hidden=9..8"], "hidden needs a range that begins below its end. Given: 9..8"),
-        (["cell=gru..lstm"], "cell is a word, which has no range"),
+        (["hidden=9..8"], "hidden needs a range whose start is below its end. Given: 9..8"),
+        (["cell=gru..lstm"], "cell is a word, so it has no range"),
         (["hidden=8", "hidden=9"], "set has hidden twice"),
     ],
 )
@@ -199,7 +199,7 @@ def test_runs_of_another_sweep_are_refused(store, capsys):
     assert "my-trial-1 has learning_rate" in capsys.readouterr().err
     Path("other.txt").write_text(small_text(3000), "utf-8")
     assert main(["sweep", "other.txt", "--name", "my", "--trials", "2", *SMALL, RATES]) == 2
-    assert "my-trial-1 is of another text, my.txt: choose another --name" in capsys.readouterr().err
+    assert "my-trial-1 was trained on another text, my.txt: choose another --name" in capsys.readouterr().err
 
 
 def test_sweep_without_its_extra_says_what_to_install(store, capsys, monkeypatch):

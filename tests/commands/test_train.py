@@ -97,6 +97,6 @@ def test_train_next_to_a_worker_plans_for_the_queue(store, monkeypatch, capsys):
     with held_by_another(store, "first"):
         assert main(["train", "text.txt", "--minutes", "1", "--name", "second"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "The worker of this store trains another run first, for about 5.0 minutes." in said
+    assert "The worker of this store first trains another run for about 5.0 minutes." in said
     assert main(["train", "text.txt", "--minutes", "2", "--name", "third"]) == 0
-    assert "first, for about" not in capsys.readouterr().out
+    assert "first trains" not in capsys.readouterr().out

@@ -26,7 +26,7 @@ def test_doctor_names_the_options_of_nfs(tmp_path: Path, monkeypatch):
 def test_files_created_twice_are_a_fault(tmp_path: Path, monkeypatch):
     honest = os.open
     monkeypatch.setattr(os, "open", lambda path, flags, mode=0o777: honest(path, flags & ~os.O_EXCL, mode))
-    assert volume.faults(tmp_path) == ["a file was created twice, although it had to be new"]
+    assert volume.faults(tmp_path) == ["two processes both created the same file exclusively"]
 
 
 def test_names_that_cannot_be_exchanged_are_a_fault(tmp_path: Path, monkeypatch):
@@ -36,7 +36,7 @@ def test_names_that_cannot_be_exchanged_are_a_fault(tmp_path: Path, monkeypatch)
         return target
 
     monkeypatch.setattr(Path, "replace", copy)
-    assert "a file that was open changed when another took its place" in volume.faults(tmp_path)
+    assert "an open file changed when another was renamed over it" in volume.faults(tmp_path)
 
 
 def test_lost_appends_are_a_fault(tmp_path: Path, monkeypatch):
@@ -47,7 +47,7 @@ def test_lost_appends_are_a_fault(tmp_path: Path, monkeypatch):
         return honest(path, kind, *rest, **more)
 
     monkeypatch.setattr(Path, "open", at_the_start)
-    assert volume.faults(tmp_path) == ["what two writers append is not all kept"]
+    assert volume.faults(tmp_path) == ["appends of two writers overwrite each other"]
 
 
 def test_locks_of_one_machine_only_are_a_fault(tmp_path: Path, monkeypatch):
@@ -57,7 +57,7 @@ def test_locks_of_one_machine_only_are_a_fault(tmp_path: Path, monkeypatch):
         def __exit__(self, *error: object) -> None: ...
 
     monkeypatch.setattr(volume, "FileLock", Nothing)
-    assert volume.faults(tmp_path) == ["a lock is not seen by another process"]
+    assert volume.faults(tmp_path) == ["a lock does not exclude another process"]
 
 
 def test_changes_that_others_see_late_are_a_fault(tmp_path: Path, monkeypatch):

@@ -165,7 +165,7 @@ def test_document_is_read_as_text_and_previewed(tmp_path, name, how):
     contents = read(tmp_path, data, "file" if how != "by its name" else name)
     assert contents.text == expected
     shown = next(finding.message for finding in contents.findings if finding.code == "document")
-    assert f"is {kind}: {len(expected)} characters of text taken, beginning '{expected[:4]}" in shown
+    assert f"is {kind}: {len(expected)} characters of text extracted, starting with '{expected[:4]}" in shown
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_document_larger_than_its_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("app.intake.documents.LARGEST_MEMBER", 1000)
     monkeypatch.setattr("app.intake.documents.LARGEST_WHOLE", 1000)
     message = refusal(tmp_path, docx("<w:p/>" * 1000), "my.docx")
-    assert "word/document.xml must have at most 0 MB unpacked; this one has more" in message
+    assert "word/document.xml must have at most 0 MB unpacked; this one is larger" in message
     assert "my.rtf must have at most 0 MB" in refusal(tmp_path, RTF + b" " * 1000, "my.rtf")
 
 
@@ -346,7 +346,7 @@ def test_a_document_that_declares_entities_is_refused(tmp_path):
     entities = f'<!ENTITY a "aaaa"><!ENTITY b "&a;&a;"><!ENTITY f SYSTEM "{tmp_path}/secret.txt">'
     body = "<w:p><w:r><w:t>text &b; &f; end</w:t></w:r></w:p>"
     xml = f"<!DOCTYPE w [{entities}]><w:document {W}>{body}</w:document>"
-    assert "it declares entities" in refusal(tmp_path, zipped({"word/document.xml": xml}), "my.docx")
+    assert "it declares XML entities" in refusal(tmp_path, zipped({"word/document.xml": xml}), "my.docx")
 
 
 @pytest.mark.timeout(30)

@@ -112,7 +112,12 @@ def test_merged_run_without_held_out_text_has_no_loss(store, limits):
         (["a"], {}, TEXT, "models must be at least 2. Given: 1"),
         (["a", "c"], {}, TEXT, "no run named 'c'"),
         (["a", "b@7777"], {}, TEXT, "has no checkpoint 7777"),
-        (["a", "b@best"], {"members": 2}, TEXT, "has none, as a best checkpoint of several members"),
+        (
+            ["a", "b@best"],
+            {"members": 2},
+            TEXT,
+            "has none, because it is a best checkpoint of several members",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused_by_name(store, limits, models, config, text, said):

@@ -60,7 +60,7 @@ def test_fork_trains_on_the_text_of_its_parent_unchanged(tmp_path, file):
 
 @pytest.mark.parametrize("name", ["../x", "", "X", "a" * 65, 5, ".x"])
 def test_a_bad_name_of_a_new_run_is_an_invalid_request(name):
-    with pytest.raises(InvalidRequestError, match="name must have 1 to 64 of a-z") as caught:
+    with pytest.raises(InvalidRequestError, match="name must be 1 to 64 characters of a-z") as caught:
         Options.parse({"name": name})
     assert caught.value.field == "name"
 

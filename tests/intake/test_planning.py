@@ -70,7 +70,7 @@ def test_plan_can_be_trained_and_states_what_to_expect():
     assert plan.passes == pytest.approx(180 * SPEED * 2 / MEMBERS / 45_000)
     assert 10 <= config.validate_every < config.checkpoint_every < config.sample_every
     text = " ".join(plan.described())
-    assert f"{config.members} networks side by side, each of 256 GRU units" in text
+    assert f"{config.members} networks side by side, each with 256 GRU units" in text
     assert f"reaches {plan.ngram_loss:.2f} nats" in text
     assert f"expect {plan.expected_loss[0]:.2f} to {plan.expected_loss[1]:.2f}" in text
 
@@ -182,7 +182,7 @@ def test_plan_with_a_busy_worker_includes_the_queue(tmp_path):
     plan = make_plan(small_text(50_000), {"minutes": 3}, 2, lambda *_: SPEED, Queue(4, 390.0))
     assert plan.ends_at == pytest.approx(time.time() + 390 + 180, abs=5)
     said = " ".join(plan.described())
-    assert "The worker of this store trains 4 other runs first, for about 6.5 minutes." in said
+    assert "The worker of this store first trains 4 other runs for about 6.5 minutes." in said
 
 
 def test_muon_is_expected_to_take_a_fifth_more_time():

@@ -219,7 +219,7 @@ def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore
             wait_until(lambda: pair[0].post("/runs", content=b"x").status_code == 429, "it has its place")
             answers = [one.post("/runs", content=b"x") for one in pair]
             assert [answer.status_code for answer in answers] == [429, 429]
-            assert "1 of 1 uploads are under way" in answers[0].text
+            assert "1 of 1 uploads are in progress" in answers[0].text
 
 
 def streams_of(pair: Pair, length: int) -> tuple[list[threading.Thread], list[list[str]]]:

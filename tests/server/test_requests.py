@@ -97,7 +97,7 @@ def test_watchers_of_runs_take_no_places_of_texts(serving, trained):
             text.read()
         refused = client.get("/runs/gru/events")
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
-        assert "watchers follow runs" in refused.json()["error"]["message"]
+        assert "clients are watching runs" in refused.json()["error"]["message"]
 
 
 def test_refusal_counters_start_at_zero(serving, trained_root):

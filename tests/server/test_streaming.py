@@ -138,7 +138,7 @@ def test_unread_stream_is_cut_and_frees_its_place(caplog):
 
     asyncio.run(scenario())
     assert closed == [True]
-    assert "it was not read within 0.05 s" in caplog.text
+    assert "did not read it within 0.05 s" in caplog.text
 
 
 async def _stream_of(pieces: AsyncIterator[bytes], closed: list[bool], gone: "asyncio.Future[None]") -> None:

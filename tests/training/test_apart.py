@@ -144,7 +144,9 @@ def test_nothing_is_left_of_a_group_that_cannot_be_queued(store):
     assert [run.name for run in store.list()] == ["g.2"]
     with pytest.raises(ConflictError, match="4 are needed"):
         queue_apart(store, gru_like(**SHORT), most=4)
-    with pytest.raises(ConfigError, match=r"members must be at least 2 to train them apart. Given: 1"):
+    with pytest.raises(
+        ConfigError, match=r"members must be at least 2 to train members separately. Given: 1"
+    ):
         queue_apart(store, gru_like(**SHORT | {"members": 1}))
     with pytest.raises(ConfigError, match=r"apart must be true or false. Given: 'maybe'"):
         queue_apart(store, gru_like(**SHORT), apart="maybe")

@@ -107,7 +107,7 @@ def test_run_that_keeps_exploding_fails_with_the_reason(tmp_path, monkeypatch):
     [
         lambda checkpoint: checkpoint.progress.pop("random_state"),
         lambda checkpoint: checkpoint.tensors.pop("optimizer.m"),
-        lambda checkpoint: setattr(checkpoint, "text_sha256", "of another text"),
+        lambda checkpoint: setattr(checkpoint, "text_sha256", "on another text"),
     ],
     ids=["no random state", "no optimizer", "another text"],
 )

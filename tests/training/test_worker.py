@@ -297,7 +297,7 @@ def test_stop_that_takes_too_long_is_aborted(monkeypatch, caplog):
         for _ in range(1000):
             time.sleep(0.01)
         pytest.fail("was not cut short")
-    assert "left without another checkpoint" in caplog.text
+    assert "exiting without another checkpoint" in caplog.text
 
 
 def test_end_of_the_parent_process_requests_a_stop():
@@ -334,7 +334,7 @@ def test_store_with_runs_gets_no_defaults_and_reports_the_text(store: RunStore, 
     add(store, "mine")
     queue_defaults(store, Settings(store=store.root, corpus=corpus))
     assert [run.name for run in store.list()] == ["mine"]
-    assert "play.txt is not used" in caplog.text
+    assert "play.txt is ignored" in caplog.text
 
 
 def test_slow_store_takes_a_tenth_of_the_training_time_at_most(store, monkeypatch):

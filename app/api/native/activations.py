@@ -32,8 +32,8 @@ router = APIRouter(tags=["text"])
 async def unit_activations(services: ServicesDep, asked: ActivationsRequest) -> ActivationsResponse:
     """The output of one hidden unit after every character of a text.
 
-    Also, for what a reader could keep in mind (an open quotation, the position in the line, capitals, …),
-    the unit of the whole network that follows it most closely along this very text.
+    Also, for each feature that a reader could track (an open quotation, the position in the line, capitals,
+    …), the unit of the whole network that correlates with it most closely in this text.
     """
     limit = services.settings.max_prompt
     if asked.text is not None and len(asked.text) > limit:

@@ -60,11 +60,11 @@ async def export_run(
     name: str,
     services: ServicesDep,
     step: Annotated[str | None, Query(description="A step, or `best`; by default the newest.")] = None,
-    text: Annotated[bool, Query(description="Whether the text goes with it.")] = False,
+    text: Annotated[bool, Query(description="Whether to include the text.")] = False,
 ) -> Response:
     """A zip: weights, configuration, vocabulary, curve, samples, and a model card.
 
-    The text needs a key with the right `texts`, where there are keys.
+    If the server has keys, the text needs a key with the right `texts`.
     """
     if text:
         demand_texts(request.scope)
@@ -117,7 +117,7 @@ def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tup
 @router.post(
     "/runs/import",
     status_code=201,
-    summary="Take in an exported run",
+    summary="Import an exported run",
     dependencies=[Depends(needs(Right.TRAIN))],
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra={
@@ -138,7 +138,8 @@ def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tup
     },
 )
 async def import_(request: Request, response: Response, services: ServicesDep) -> RunInfo:
-    """The zip that an export gave, raw or as the file of a form, becomes a run that can be served."""
+    """Import a zip written by an export, sent raw or as the file of a form. It becomes a run that can be "
+    "served."""
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         if len(upload.sources) != 1:
             raise InvalidRequestError("file", f"must be one exported run. Given: {len(upload.sources)} files")

@@ -28,13 +28,13 @@ ERRORS = errors(400, 404, 413, 422, 503, 504)
 BOTH = errors_of_both(400, 404, 413, 422, 424, 503, 504)
 BODIES = {
     "a passage": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8}},
-    "the same again": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8, "seed": 7}},
+    "the same text again": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8, "seed": 7}},
     "until a line ends": {"value": {"prompt": "The ", "stop": ["\n"], "top_p": 0.9}},
-    "by an early network": {"value": {"model": "classic@10000", "length": 200}},
-    "the likeliest": {"value": {"prompt": "I ", "temperature": 0, "length": 100}},
-    "as it is written": {"value": {"prompt": "O ", "length": 300, "stream": True}},
-    "three of them": {"value": {"prompt": "O ", "length": 100, "n": 3}},
-    "as TGI's clients ask": {"value": {"inputs": "ROMEO:", "parameters": {"max_new_tokens": 100}}},
+    "by an early checkpoint": {"value": {"model": "classic@10000", "length": 200}},
+    "the most likely": {"value": {"prompt": "I ", "temperature": 0, "length": 100}},
+    "as a stream": {"value": {"prompt": "O ", "length": 300, "stream": True}},
+    "three texts": {"value": {"prompt": "O ", "length": 100, "n": 3}},
+    "as TGI's clients send it": {"value": {"inputs": "ROMEO:", "parameters": {"max_new_tokens": 100}}},
 }
 
 
@@ -59,13 +59,13 @@ router = APIRouter(tags=["text"])
 async def generate(
     request: Request, services: ServicesDep, body: Annotated[AnyBody, Body(openapi_examples=BODIES)]
 ) -> Response:
-    """Goes on from a prompt, character by character, with the newest checkpoint or a named one.
+    """Continue a prompt, character by character, with the newest checkpoint or a named one.
 
-    The answer names checkpoint, step and seed: sent back as `model` and `seed`, they give the same text.
-    With `"stream": true` it comes as server-sent events: `{"choice", "text", "finish_reason"}` as it is
-    written, then one event named `done`, which is the answer as it would have been without.
+    The answer has the checkpoint, step and seed: sent back as `model` and `seed`, they give the same text.
+    With `"stream": true` the answer is server-sent events: `{"choice", "text", "finish_reason"}` while the
+    text is written, then one event named `done` with the answer that a request without `stream` gets.
 
-    The body may also be TGI's (`inputs`, `parameters`); the answer then is TGI's too.
+    The body may also be TGI's (`inputs`, `parameters`); the answer is then in TGI's format.
     """
     if isinstance(body, TgiRequest):
         return await answer_tgi(request, services, body)
@@ -74,14 +74,14 @@ async def generate(
 
 @router.get(
     "/generate",
-    summary="Write text, by a link",
+    summary="Write text by a link",
     response_model=GenerateResponse,
     responses=ERRORS | streamed(),
 )
 async def generate_by_link(
     request: Request, services: ServicesDep, query: Annotated[GenerateRequest, Query()]
 ) -> Response:
-    """The same as POST /generate, with the fields in the address; `stop` may be repeated."""
+    """The same as POST /generate, with the fields in the query string; `stop` may be repeated."""
     return await _answer(request, services, query, {})
 
 

@@ -28,27 +28,27 @@ MethodQuery = Annotated[
 CheckedModel = Annotated[
     str | None,
     Query(
-        description="A checkpoint (`run`, `run@step`, `run@best`); by default the assignment's own network, "
-        "freshly initialised.",
+        description="A checkpoint (`run`, `run@step`, `run@best`); by default the network of the assignment, "
+        "newly initialised.",
         examples=["gru"],
     ),
 ]
 CheckedCell = Annotated[
     CellName | None,
-    Query(description="A fresh network of this cell, two layers of 20 units, instead of a model."),
+    Query(description="Instead of a model, a new network with this cell and two layers of 20 units."),
 ]
 NAMES = {"centred": "centred differences", "complex-step": "complex step"}
 
 
 @router.get(
     "/gradcheck",
-    summary="Is every gradient right?",
+    summary="Check every gradient",
     response_model=GradcheckReport,
     responses=errors(404, 406, 422, 429, 503, 504)
     | {
         200: {
             "content": {JSON: {}, HTML: {}, SVG: {}, PNG: {}},
-            "description": "By `Accept`; JSON by default.",
+            "description": "The format that `Accept` prefers; JSON by default.",
         }
     },
 )
@@ -63,8 +63,8 @@ async def gradcheck(
 ) -> Any:
     """Compares the analytic gradient of every parameter with a numerical one, in float64.
 
-    Takes some seconds the first time; later requests for the same check are answered at once. In a browser a
-    page with a table and a picture.
+    Takes some seconds the first time; later requests for the same check are answered immediately. A browser
+    gets a page with a table and a picture.
     """
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     headers = {"vary": "accept"}
@@ -94,7 +94,7 @@ async def gradcheck_svg(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """Relative errors on a log scale, beside their limits and the assignment's own figures."""
+    """Relative errors on a log scale, next to their limits and the figures of the assignment."""
     return await _picture(
         request, services, await _report(services, method, model, cell), "svg", (theme, shape)
     )
@@ -115,7 +115,7 @@ async def gradcheck_png(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """Relative errors on a log scale, beside their limits and the assignment's own figures."""
+    """Relative errors on a log scale, next to their limits and the figures of the assignment."""
     return await _picture(
         request, services, await _report(services, method, model, cell), "png", (theme, shape)
     )

@@ -18,14 +18,15 @@ UNUSUAL: dict[int | str, dict[str, Any]] = {
 
 @router.get("/healthz", summary="Is the process alive?", responses=UNUSUAL)
 async def healthz() -> Health:
-    """Always 200 while the event loop turns."""
+    """Always 200 while the event loop runs."""
     return Health()
 
 
-@router.get("/health", summary="As vLLM's and TGI's clients ask", responses=errors(503))
+@router.get("/health", summary="For the clients of vLLM and TGI", responses=errors(503))
 @router.get("/readyz", summary="Is a checkpoint loaded?", responses=errors(503))
 async def readyz(services: ServicesDep) -> Ready:
-    """200 with the checkpoint being served, or 503 with the reason, such as that the server is stopping."""
+    """200 with the checkpoint being served, or 503 with the reason, for example that the server is "
+    "stopping."""
     if services.engine.draining:
         raise DrainingError("the server is stopping")
     model = services.models.current

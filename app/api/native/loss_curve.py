@@ -24,20 +24,20 @@ TABLE_ROWS = 20
 
 router = APIRouter(tags=["training"])
 
-Points = Annotated[int, Query(ge=10, le=100_000, description="About how many points at most.")]
+Points = Annotated[int, Query(ge=10, le=100_000, description="Approximate maximum number of points.")]
 Theme = Annotated[Literal["light", "dark"], Query(description="Colours of the picture.")]
 Shape = Annotated[Literal["wide", "narrow"], Query(description="Proportions of the picture.")]
 
 
 @router.get(
     "/loss-curve",
-    summary="The loss curve as page, picture or points",
+    summary="The loss curve as a page, picture or points",
     response_model=LossCurve,
     responses=errors(404, 406, 422, 429, 503, 504)
     | {
         200: {
             "content": {JSON: {}, HTML: {}, SVG: {}, PNG: {}},
-            "description": "By `Accept`; JSON by default.",
+            "description": "The format that `Accept` prefers; JSON by default.",
         }
     },
 )
@@ -49,7 +49,8 @@ async def loss_curve(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """In a browser a page that follows the training, as an image the picture, otherwise the points."""
+    """A browser gets a page that follows the training, an image request the picture, and any other client "
+    "the points."""
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     if kind == HTML:
         runs = await run_in_threadpool(list_runs, services)
@@ -69,7 +70,7 @@ async def loss_curve(
 async def loss_curve_json(
     request: Request, services: ServicesDep, model: ModelQuery = None, points: Points = 2000
 ) -> LossCurve:
-    """The same points as /loss-curve gives by default."""
+    """The same points as the default answer of /loss-curve."""
     return await _points(request, services, model, points)  # type: ignore[return-value]
 
 
@@ -86,7 +87,7 @@ async def loss_curve_svg(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
+    """Training, smooth and held-out loss over updates, with the checkpoints and the best one marked."""
     return await _picture(request, services, model, SVG, (theme, shape))
 
 
@@ -103,7 +104,7 @@ async def loss_curve_png(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """Training, smooth and held-out loss over updates; checkpoints and the best one marked."""
+    """Training, smooth and held-out loss over updates, with the checkpoints and the best one marked."""
     return await _picture(request, services, model, PNG, (theme, shape))
 
 

@@ -20,15 +20,15 @@ router = APIRouter(tags=["training"])
 @router.post(
     "/runs/merge",
     status_code=201,
-    summary="One model of several",
+    summary="Merge models",
     dependencies=[Depends(needs(Right.TRAIN))],
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
 )
 async def merge(body: MergeRequest, response: Response, services: ServicesDep) -> RunInfo:
-    """A new run, finished, whose answers are the mean of those of several models of equal shape.
+    """Create a finished run whose predictions are the mean of those of several models with the same shape.
 
-    The models must have the same cell, units, layers, embedding and characters. They stay as they are. The
-    new run has the text of the first one, and its held-out loss is measured on that.
+    The models must have the same cell, units, layers, embedding and characters. They do not change. The new
+    run has the text of the first model, and its held-out loss is measured on that text.
     """
     work = partial(merge_runs, services.runs, body.models, body.name, services.limits)
     run = await in_turn(services, work)

@@ -46,7 +46,7 @@ def error_page(assets: Assets, problem: Problem) -> Response:
 
 @router.get("/")
 async def index(services: ServicesDep) -> Response:
-    """The laboratory: watch the training, play with what it writes, look inside."""
+    """The page: watch the training, generate text, look inside the network."""
     settings = services.settings
     return services.assets.page(
         "index.html",
@@ -60,19 +60,19 @@ async def index(services: ServicesDep) -> Response:
 
 @router.get("/docs")
 async def docs(services: ServicesDep) -> Response:
-    """The OpenAPI document, to read and to try."""
+    """The OpenAPI document, with forms to try each request."""
     return services.assets.page("docs.html")
 
 
 @router.get("/favicon.ico")
 async def favicon(services: ServicesDep) -> Response:
-    """For browsers that ask without having read the page."""
+    """For browsers that request it without reading the page."""
     return Response(services.assets.icon.content, media_type=services.assets.icon.media_type)
 
 
 @router.get("/assets/{name:path}")
 async def asset(request: Request, services: ServicesDep) -> Response:
-    """Scripts, styles and icons; their addresses change with their content."""
+    """Scripts, styles and icons; their URLs change with their content."""
     found = services.assets.find(request.url.path)
     if found is None:
         raise HTTPException(404)

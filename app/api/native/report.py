@@ -50,7 +50,7 @@ Line = Annotated[str, Query(max_length=100)]
 
 @router.get(
     "/report",
-    summary="A run's whole report",
+    summary="The full report of a run",
     response_class=Response,
     responses=errors(404, 406, 422, 429, 503, 504) | {200: {"content": {kind: {} for kind in FORMS}}},
 )
@@ -58,14 +58,16 @@ async def report(
     request: Request,
     services: ServicesDep,
     model: ModelQuery = None,
-    format: Annotated[ReportFormat | None, Query(description="By default as `Accept` says.")] = None,
+    format: Annotated[
+        ReportFormat | None, Query(description="By default, the format that `Accept` prefers.")
+    ] = None,
     author: Line = "",
     date: Line = "",
 ) -> Response:
-    """Loss curve, samples, what was counted in them, and the gradients next to the assignment's figures.
+    """Loss curve, samples, word counts, and the gradients next to the figures of the assignment.
 
-    One page, as HTML or Markdown, from the run's own files; `author` and `date` are put on it. Text, curve
-    and samples come first, the gradients last: their check takes seconds, once for each checkpoint.
+    One page, as HTML or Markdown, made from the run's files; `author` and `date` are printed on it. Text,
+    curve and samples are sent first and the gradients last: their check takes seconds, once per checkpoint.
     """
     form = format or FORMS[preferred(request.headers.get("accept"), list(FORMS))]
     run = await run_in_threadpool(services.run, model)
@@ -89,7 +91,7 @@ async def report(
     responses=errors() | {200: {"content": {"text/plain": {}}}},
 )
 async def derivation() -> PlainTextResponse:
-    """Every equation of the model with its derivative below it, as a program to be read."""
+    """Every equation of the model with its derivative below it, as a readable program."""
     return PlainTextResponse((files("model") / "reference.py").read_text(encoding="utf-8"))
 
 
@@ -139,7 +141,7 @@ async def _findings(services: Services, pages: ReportPages) -> tuple[Findings | 
         task = (str(services.runs.root), run.name, passages)
         return await services.renderer.helper.result(words_key(run, passages), find_words, *task), ""
     except RenderError as error:
-        logger.error("the words of run %s are not counted: %s", run.name, error)
+        logger.error("the words of run %s cannot be counted: %s", run.name, error)
         return None, "its text cannot be read"
     except CharloomError as error:
         return None, str(error)

@@ -48,20 +48,21 @@ class Cursor(NamedTuple):
     response_class=Response,
     responses=errors(404, 422, 503)
     | streamed()
-    | {204: {"description": "all was told, and the run has ended"}},
+    | {204: {"description": "the run has ended and there are no more events"}},
 )
 async def events(
     name: str,
     services: ServicesDep,
     last_event_id: Annotated[
-        str | None, Header(description="The id of the last event that came; `0` for all from the beginning.")
+        str | None,
+        Header(description="The id of the last event received; `0` for all events from the beginning."),
     ] = None,
 ) -> Response:
     """Events `state` (the run, as `/runs/{name}` has it), `progress`, `sample` and `checkpoint`.
 
-    The newest `progress` also says what part is done, how fast it goes and when it is expected to end.
-    The stream ends with the run. Who comes back with `Last-Event-ID` misses nothing, and nothing comes twice;
-    without it the newest of each kind comes first.
+    The newest `progress` also has the fraction done, the speed and the expected end. The stream ends with the
+    run. A client that reconnects with `Last-Event-ID` misses nothing and gets nothing twice; without it the
+    newest event of each kind is sent first.
     """
     run = await run_in_threadpool(services.runs.get, name)
     given = CURSOR.fullmatch(last_event_id or "")

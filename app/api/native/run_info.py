@@ -22,7 +22,7 @@ UNFINISHED = ("queued", "training", "paused")
 logger = logging.getLogger(__name__)
 
 ModelQuery = Annotated[
-    str | None, Query(description="A run; by default the one that trained last.", examples=["classic"])
+    str | None, Query(description="A run; by default the one trained last.", examples=["classic"])
 ]
 
 

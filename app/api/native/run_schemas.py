@@ -25,40 +25,43 @@ class RunInfo(BaseModel):
     """One run: what was asked, and where it stands. Losses in nats per character, times in Unix seconds."""
 
     name: str
-    serving: str | None = Field(description="What requests without a model get, if it is of this run.")
+    serving: str | None = Field(
+        description="The checkpoint that answers requests without a model, if it belongs to this run."
+    )
     state: State
     priority: int = Field(description="Runs of higher priority are trained first.")
     parent: str | None = Field(description="The `run@step` that it was forked from.")
     parts: list[str] = Field(
-        description="The models that it is merged from or, trained apart, will be; none of any other run."
+        description="The models that it is merged from, or will be merged from if its members are trained "
+        "separately; otherwise empty."
     )
-    group: str | None = Field(description="The run that it is trained apart as a member of.")
-    stale: bool = Field(description="The run says that it is training, but its worker has been silent.")
+    group: str | None = Field(description="The run that this one is a separately trained member of.")
+    stale: bool = Field(description="Whether the run is in state `training` but its worker is silent.")
     host: str | None = Field(description="The machine, or container, of the worker that trains it.")
     process: int | None = Field(description="The process id of that worker, on its machine.")
     reason: str | None = Field(description="Why it is paused or has failed.")
-    warnings: list[str] = Field(description="What a person should know of the run: rollbacks, overfitting.")
+    warnings: list[str] = Field(description="Warnings about the run, such as rollbacks and overfitting.")
     preset: str
-    settings: dict[str, int | float | str] = Field(description="Those that are not the preset's.")
+    settings: dict[str, int | float | str] = Field(description="Settings that differ from the preset.")
     cell: str
     hidden: int
     layers: int
-    members: int = Field(description="Networks side by side, whose predictions are averaged.")
+    members: int = Field(description="Networks trained side by side, whose predictions are averaged.")
     corpus: str
-    characters: int = Field(description="Length of its text.")
-    findings: list[TextFinding] = Field(description="What was worth knowing of the text when it came.")
+    characters: int = Field(description="Length of its text, in characters.")
+    findings: list[TextFinding] = Field(description="What was found in the text when it was uploaded.")
     step: int
-    steps: int = Field(description="Updates asked for; 0 where a time was asked for.")
-    fraction: float = Field(description="The part that is done, 0 to 1.")
+    steps: int = Field(description="Number of updates; 0 if the run ends by time.")
+    fraction: float = Field(description="The fraction that is done, 0 to 1.")
     seconds: float = Field(description="Training time so far.")
     expected_end: float | None
     seconds_left: float | None = Field(
-        description="About how long the rest of its training takes, once it is its turn; null after its end."
+        description="Expected time for the rest of its training, once its turn comes; null after its end."
     )
     characters_per_second: float | None
     kernel: str | None = Field(
-        description="Library and kernel that multiplied its matrices last, such as `openblas-haswell`: on "
-        "another kind of processor the same run differs in the last bits."
+        description="BLAS library and kernel that trained it last, such as `openblas-haswell`: on another "
+        "kind of processor the same run differs in the last bits."
     )
     loss: float | None
     smooth_loss: float | None
@@ -66,8 +69,8 @@ class RunInfo(BaseModel):
     validation_step: int | None = Field(description="The step at which `validation_loss` was measured.")
     newest: CheckpointInfo | None
     best: CheckpointInfo | None
-    checkpoints: list[int] = Field(description="Steps that can be asked for as `run@step`.")
-    samples: int = Field(description="Passages written on the way; see /samples.")
+    checkpoints: list[int] = Field(description="Steps that can be requested as `run@step`.")
+    samples: int = Field(description="Number of samples written during training; see /samples.")
 
 
 class RunList(BaseModel):
@@ -83,11 +86,16 @@ class RunChange(BaseModel):
 
     action: Literal["pause", "resume", "stop"] | None = Field(
         None,
-        description="`pause` holds the run until `resume`; `stop` ends it and keeps what it has; `resume` "
-        "also takes up a run that was stopped or has failed.",
+        description="`pause` holds the run until `resume`; `stop` ends it and keeps its checkpoints; "
+        "`resume` also continues a run that was stopped or has failed.",
     )
     priority: int | None = Field(
-        None, ge=-1000, le=1000, strict=True, description="Higher goes first, at once; 0 is usual."
+        None,
+        ge=-1000,
+        le=1000,
+        strict=True,
+        description="Runs of higher priority are trained first, and the queue changes immediately. Default "
+        "0.",
     )
 
 
@@ -103,19 +111,21 @@ class MergeRequest(BaseModel):
     models: list[str] = Field(
         min_length=2, max_length=16, description="Runs at their newest step, or `run@step`; all different."
     )
-    name: str | None = Field(None, description="Of the new run; by default after the first model.")
+    name: str | None = Field(
+        None, description="Name of the new run; by default derived from the first model."
+    )
 
 
 class RunAccepted(BaseModel):
     """A run that waits in the queue, and what was found about its text."""
 
     name: str
-    url: str = Field(description="Where it can be watched; `/events` below it is a stream.")
+    url: str = Field(description="URL of the run; `/events` below it streams its progress.")
     state: State
     corpus: str
     characters: int
     distinct_characters: int
-    expected_seconds: float = Field(description="About how long it takes, once it is its turn.")
+    expected_seconds: float = Field(description="Expected training time, once its turn comes.")
     findings: list[TextFinding]
 
 
@@ -124,7 +134,7 @@ class Beginnings(BaseModel):
 
     run: str
     beginnings: list[str] = Field(
-        description="At most three; none of a run that was imported without its text."
+        description="At most three; empty for a run that was imported without its text."
     )
 
 
@@ -134,18 +144,18 @@ class PassageInfo(BaseModel):
     model: str = Field(description="The checkpoint, as `run@step`.")
     step: int
     digest: str = Field(description="sha256 of the checkpoint.")
-    prompt: str = Field(description="The first of the run's beginnings.")
+    prompt: str = Field(description="The first of the run's prompts.")
     text: str = Field(description="What was written, without the prompt.")
     words: int = Field(
-        description="Whole words in this passage and three others; 0 for a run without a text."
+        description="Number of whole words in this passage and three others; 0 for a run without a text."
     )
-    real: int = Field(description="Of them, those that occur in the text of the run.")
+    real: int = Field(description="Number of those words that occur in the text of the run.")
 
 
 class TextChecked(BaseModel):
     """What was found about a text, and the network that would be trained on it."""
 
-    name: str = Field(description="What the run would be called, if no other has that name.")
+    name: str = Field(description="The name that the run would have, if it is not taken.")
     corpus: str
     characters: int
     distinct_characters: int
@@ -153,11 +163,9 @@ class TextChecked(BaseModel):
     hidden: int
     layers: int
     members: int
-    expected_seconds: float = Field(description="About how long the training would take.")
-    expected_loss: float = Field(
-        description="About what loss to expect on held-out text, nats per character."
-    )
-    beginning: str = Field(description="The first characters of the text, as it was read.")
+    expected_seconds: float = Field(description="Expected training time.")
+    expected_loss: float = Field(description="Expected range of the held-out loss, in nats per character.")
+    beginning: str = Field(description="The first characters of the text, as decoded.")
     findings: list[TextFinding]
 
 
@@ -172,9 +180,9 @@ class KeepRequest(BaseModel):
 class Kept(BaseModel):
     """A checkpoint that stays although training goes on."""
 
-    model: str = Field(description="What to ask for: `run@step`.")
-    kept: int = Field(description="Checkpoints of the run that are kept so.")
-    limit: int = Field(description="At most so many; then the earliest goes.")
+    model: str = Field(description="The name to request: `run@step`.")
+    kept: int = Field(description="Kept checkpoints of the run.")
+    limit: int = Field(description="Maximum number of kept checkpoints; beyond it the earliest is released.")
 
 
 class Deleted(BaseModel):
@@ -190,8 +198,10 @@ class SampleInfo(BaseModel):
     step: int
     kind: str
     text: str
-    smooth_loss: float | None = Field(description="At that step, nats per character.")
-    validation_loss: float | None = Field(description="Last measured by that step, nats per character.")
+    smooth_loss: float | None = Field(description="Smooth loss at that step, nats per character.")
+    validation_loss: float | None = Field(
+        description="Last held-out loss measured by that step, nats per character."
+    )
     validation_step: int | None = Field(description="The step at which it was measured.")
 
 
@@ -206,12 +216,14 @@ class CurvePoint(BaseModel):
     """One record of the training. Losses in nats per character."""
 
     step: int
-    loss: float | None = Field(None, description="Of one window, before the update.")
+    loss: float | None = Field(None, description="Loss of one window, before the update.")
     smooth_loss: float | None = None
     summed_smooth_loss: float | None = Field(
-        None, description="The assignment's own: begun with the first loss, summed over a sequence, nats."
+        None,
+        description="The smooth loss as the assignment defines it: initialised with the first loss, summed "
+        "over a sequence, in nats.",
     )
-    validation_loss: float | None = Field(None, description="On the held-out text, where measured.")
+    validation_loss: float | None = Field(None, description="Loss on the held-out text, where measured.")
     seconds: float | None = Field(None, description="Training time.")
     learning_rate: float | None = None
 
@@ -223,25 +235,24 @@ class LossCurve(BaseModel):
     state: State
     step: int
     steps: int
-    recorded: int = Field(description="Points on record before thinning.")
+    recorded: int = Field(description="Number of recorded points before thinning.")
     points: list[CurvePoint]
     checkpoints: list[int]
     best: Annotated[tuple[int, float], WithJsonSchema(PAIR)] | None = Field(
         description="Step and loss of the best checkpoint."
     )
     baselines: dict[str, float] = Field(
-        description="What models without a network reach on the held-out text, or on the last tenth where "
-        "a run holds nothing out: `uniform` (guessing, ln K), `unigram`, `5-gram` (Witten-Bell smoothing). "
-        "Empty until measured."
+        description="Loss of simple models on the held-out text, or on the last tenth if the run holds "
+        "nothing out: `uniform` (ln K), `unigram`, `5-gram` (Witten-Bell smoothing). Empty until measured."
     )
-    rollbacks: list[int] = Field(description="Steps that the run went back to when its loss exploded.")
+    rollbacks: list[int] = Field(description="Steps to which the run was rolled back when its loss exploded.")
     overfitting_since: int | None = Field(
-        description="Step of the lowest held-out loss, if that has risen since."
+        description="Step of the lowest held-out loss, if the loss has risen since."
     )
-    warnings: list[str] = Field(description="What a person should know of the run, in words.")
-    characters_per_update: int = Field(description="Characters of the text that one update reads.")
-    sequence_length: int | None = Field(description="T, where the run sums its loss over a sequence.")
-    version: str = Field(description="Changes when the curve does.")
+    warnings: list[str] = Field(description="Warnings about the run, in words.")
+    characters_per_update: int = Field(description="Characters of the text per update.")
+    sequence_length: int | None = Field(description="T, if the run sums its loss over a sequence.")
+    version: str = Field(description="Changes when the curve changes.")
 
 
 class ParameterReport(BaseModel):
@@ -253,13 +264,15 @@ class ParameterReport(BaseModel):
     limit: float
     assignment_figure: float | None = Field(description="The relative error in the assignment's own report.")
     passed: bool
-    checked: int = Field(description="Elements compared.")
+    checked: int = Field(description="Number of elements compared.")
 
 
 class GradcheckReport(BaseModel):
     """Every parameter and the initial state, checked by one method in float64."""
 
-    model: str = Field(description="`assignment`: its network, freshly initialised; else a checkpoint.")
+    model: str = Field(
+        description="`assignment`: the network of the assignment, newly initialised; otherwise a checkpoint."
+    )
     method: Method
     step_size: float = Field(description="h of the numerical derivative.")
     passed: bool

@@ -28,7 +28,7 @@ COUNTED = 4  # texts whose words are counted; the first is the passage
 
 @router.get("/runs/{name}/beginnings", summary="Prompts from a run's text", responses=errors(404, 422, 503))
 async def prompts(name: str, services: ServicesDep) -> Beginnings:
-    """Beginnings of lines and sentences that are common in the text of the run."""
+    """Common beginnings of lines and sentences in the text of the run."""
 
     def work() -> Beginnings:
         return Beginnings(run=name, beginnings=list(_beginnings_of(services.runs.get(name))))
@@ -47,12 +47,12 @@ async def passage(
     request: Request,
     services: ServicesDep,
     step: Annotated[
-        int | None, Query(ge=0, le=2**63 - 1, description="Of a checkpoint; the newest by default.")
+        int | None, Query(ge=0, le=2**63 - 1, description="Step of a checkpoint; the newest by default.")
     ] = None,
 ) -> Response:
     """The same prompt, settings and seed for every checkpoint of the run, so that passages can be compared.
 
-    The server writes the passage of a checkpoint once, for everyone, so it does not count against a rate
+    The server writes the passage of a checkpoint once for all clients, so it does not count against a rate
     limit. `words` are counted in this passage and three others; `real` of them occur in the text of the run.
     """
     model = await services.model(name if step is None else f"{name}@{step}")

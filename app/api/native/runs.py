@@ -42,18 +42,19 @@ async def runs(services: ServicesDep) -> RunList:
 
 @router.get("/runs/{name}", summary="One run", responses=errors(404, 422, 503))
 async def one(name: str, services: ServicesDep) -> RunInfo:
-    """Where a run stands: state, progress, losses, speed, expected end, checkpoints."""
+    """State, progress, losses, speed, expected end and checkpoints of a run."""
     return await run_in_threadpool(lambda: describe(services, services.runs.get(name)))
 
 
 @router.patch(
     "/runs/{name}",
-    summary="Pause, resume, stop, put first",
+    summary="Pause, resume, stop or prioritise",
     dependencies=[Depends(needs(Right.TRAIN))],
     responses=errors(400, 403, 404, 409, 413, 422, 503),
 )
 async def change(name: str, body: RunChange, services: ServicesDep) -> RunInfo:
-    """Ask something of a run. What is being trained is in state `training` until the worker has obeyed."""
+    """Pause, resume, stop or prioritise a run. A run in training stays in state `training` until its worker "
+    "has acted."""
     return await change_in_turn(services, partial(_change, services, name, body))
 
 
@@ -63,10 +64,10 @@ async def change(name: str, body: RunChange, services: ServicesDep) -> RunInfo:
     responses=errors(400, 404, 413, 422, 503, 507),
 )
 async def keep_checkpoint(name: str, body: KeepRequest, services: ServicesDep) -> Kept:
-    """Training removes most checkpoints after some minutes; one that is kept gives the same texts later, too.
+    """Training deletes most checkpoints after some minutes; a kept one gives the same texts later.
 
-    For clients that copy a request which names a step. Of each run at most 16 are kept, the earliest is
-    released first, and all of them when the store needs their room for new checkpoints.
+    Use this before sharing a request that names a step. At most 16 checkpoints are kept per run. The earliest
+    is released first, and all of them when the store needs their space for new checkpoints.
     """
 
     def kept() -> Kept:
@@ -79,16 +80,18 @@ async def keep_checkpoint(name: str, body: KeepRequest, services: ServicesDep) -
 
 @router.delete(
     "/runs/{name}",
-    summary="Remove a run",
+    summary="Delete a run",
     dependencies=[Depends(needs(Right.ADMIN))],
     responses=errors(403, 404, 409, 422, 503),
 )
 async def remove(
     name: str,
     services: ServicesDep,
-    force: Annotated[bool, Query(description="Also where no other run could be served then.")] = False,
+    force: Annotated[
+        bool, Query(description="Delete it even if no other run can be served afterwards.")
+    ] = False,
 ) -> Deleted:
-    """Remove all of a run, and of its members if they are trained apart, once the training has stopped."""
+    """Delete a run, and its members if they are trained separately, once the training has stopped."""
     names = await change_in_turn(services, partial(begin_group_deletion, services.runs, name, force))
     deadline = time.monotonic() + STOP_SECONDS
     for going in names:
@@ -99,12 +102,12 @@ async def remove(
 
 @router.get(
     "/samples",
-    summary="What a run wrote on the way",
+    summary="Samples of a run",
     response_model=SampleList,
     responses=errors(404, 422, 429, 503),
 )
 async def samples(services: ServicesDep, model: ModelQuery = None) -> Response:
-    """The passages that a run wrote while it was trained, oldest first, with the losses at those steps."""
+    """The samples that a run wrote during training, oldest first, with the losses at those steps."""
 
     def body() -> bytes:
         return _list_samples(services, model).model_dump_json().encode()

@@ -37,10 +37,10 @@ router = APIRouter(tags=["text"])
     responses=errors(400, 404, 413, 422, 429, 503, 504),
 )
 async def score(request: Request, services: ServicesDep, asked: ScoreRequest) -> Response:
-    """The log-probability and the rank of every character of a text, and what they sum to in bits.
+    """The log-probability and the rank of every character of a text, and their sum in bits.
 
-    With several models it answers which of them would rather have written it: `likeliest`. A model that has
-    never seen one of the characters answers with the reason instead of a score.
+    With several models, `likeliest` is the one that gives the text the highest probability. For a model that
+    has never seen one of the characters, the answer has the reason instead of a score.
     """
     names = _names(asked, services.settings)
     order = Order.of(

@@ -17,8 +17,8 @@ class GenerateRequest(BaseModel):
 
     prompt: str | None = Field(
         None,
-        description="Text to go on from; at most CHARLOOM_MAX_PROMPT characters, all known to the model. "
-        "An empty one starts from a line break.",
+        description="Text to continue; at most CHARLOOM_MAX_PROMPT characters, all known to the model. An "
+        "empty prompt starts from a line break.",
     )
     length: int | None = Field(
         None,
@@ -26,40 +26,48 @@ class GenerateRequest(BaseModel):
         description="Characters to write; at most CHARLOOM_MAX_LENGTH, by default CHARLOOM_DEFAULT_LENGTH.",
     )
     temperature: float | None = ranged(
-        "temperature", "Below 1 likelier, above 1 more surprising; 0 always takes the likeliest. Default 1."
+        "temperature",
+        "Below 1 more predictable, above 1 more surprising; 0 always takes the most likely "
+        "character. Default 1.",
     )
-    top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
+    top_k: int | None = ranged(
+        "top_k", "Choose among the k most likely characters; 0 and -1 mean all, the default."
+    )
     top_p: float | None = ranged(
         "top_p",
-        "Only the likeliest characters that together reach this probability; 0 is the likeliest alone. "
-        "Default 1: all.",
+        "Choose among the most likely characters that together reach this probability; 0 allows only the "
+        "most likely. Default 1: all.",
     )
     min_p: float | None = ranged(
-        "min_p", "Only characters at least this fraction as likely as the likeliest. Default 0: all."
+        "min_p",
+        "Choose among characters at least this fraction as likely as the most likely one. Default 0: all.",
     )
     typical_p: float | None = ranged(
         "typical_p",
-        "Only the characters whose surprise is closest to the entropy and that together reach this "
+        "Choose among the characters whose surprise is closest to the entropy and that together reach this "
         "probability (locally typical sampling). Default 1: all.",
     )
     repetition_penalty: float | None = ranged(
-        "repetition_penalty", "Above 1, characters that stand in prompt or text become unlikelier. Default 1."
+        "repetition_penalty",
+        "Above 1, characters that occur in the prompt or the text become less likely. Default 1.",
     )
     frequency_penalty: float | None = ranged(
-        "frequency_penalty", "Taken off a character's logit for each time it was written. Default 0."
+        "frequency_penalty", "Subtracted from a character's logit for each time it was written. Default 0."
     )
     presence_penalty: float | None = ranged(
-        "presence_penalty", "Taken off a character's logit once it was written. Default 0."
+        "presence_penalty", "Subtracted from a character's logit once it was written. Default 0."
     )
     n: int | None = Field(None, ge=1, description="Texts to write; at most CHARLOOM_MAX_N. Default 1.")
     stream: bool | None = Field(
-        None, description="Answer with server-sent events, as the text is written. Default false."
+        None, description="Send the text as server-sent events while it is written. Default false."
     )
     seed: Seed | None = Field(
-        None, description="Same seed, model and request: same text. Without one it is drawn and reported."
+        None,
+        description="The same seed, model and request give the same text. Without a seed, a random one is "
+        "chosen and reported.",
     )
     stop: Stop | None = Field(
-        None, description="Writing ends before any of these strings; at most CHARLOOM_MAX_STOP."
+        None, description="The text ends before any of these strings; at most CHARLOOM_MAX_STOP strings."
     )
     model: str | None = Field(
         None,
@@ -87,18 +95,18 @@ class GenerateBody(GenerateRequest):
 class Losses(BaseModel):
     """Losses of a checkpoint, nats per character; null where not measured."""
 
-    loss: float | None = Field(None, description="Of the last window before the checkpoint.")
+    loss: float | None = Field(None, description="Loss of the last window before the checkpoint.")
     smooth_loss: float | None = Field(
-        None, description="Running mean of the training loss, each by its age alone."
+        None, description="Running mean of the training loss, weighted by age only."
     )
-    best_loss: float | None = Field(None, description="The lowest so far, by the run's own measure.")
+    best_loss: float | None = Field(None, description="The lowest loss so far, by the run's own measure.")
 
 
 class Choice(BaseModel):
     """One of several texts."""
 
     text: str
-    length: int = Field(description="Characters written.")
+    length: int = Field(description="Number of characters written.")
     finish_reason: Literal["length", "stop"]
 
 
@@ -107,21 +115,21 @@ class GenerateResponse(BaseModel):
 
     text: str = Field(description="What was written, without the prompt.")
     prompt: str
-    length: int = Field(description="Characters written.")
+    length: int = Field(description="Number of characters written.")
     finish_reason: Literal["length", "stop"]
     seed: int
     model: str = Field(
-        description="The checkpoint, as `run@step`; asking for it by this name gives it again."
+        description="The checkpoint, as `run@step`; send it as `model` to use the same checkpoint again."
     )
-    step: int = Field(description="Updates the network had been trained for.")
+    step: int = Field(description="Number of updates that the network was trained for.")
     digest: str = Field(description="sha256 of the checkpoint.")
     losses: Losses
     choices: list[Choice] | None = Field(
-        None, description="All texts, where `n` asked for more than one; `text` is the first of them."
+        None, description="All texts, if `n` is above 1; `text` is the first of them."
     )
     changed_characters: int | None = Field(
         None,
-        description="How many characters of the prompt were dropped or replaced, where that was allowed.",
+        description="Number of characters of the prompt that were dropped or replaced, if that was allowed.",
     )
 
     model_config = ConfigDict(
@@ -153,16 +161,16 @@ class ScoreRequest(BaseModel):
     )
 
     text: str = Field(
-        min_length=1, description="At most CHARLOOM_MAX_PROMPT characters, those of `prompt` included."
+        min_length=1, description="At most CHARLOOM_MAX_PROMPT characters, including those of `prompt`."
     )
-    prompt: str | None = Field(None, description="What stands before the text; read, but not scored.")
+    prompt: str | None = Field(None, description="What precedes the text; read, but not scored.")
     unknown: Unknown | None = unknown_mode()
     model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
     models: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="Several of them, at most CHARLOOM_MAX_MODELS, instead of `model`."
+        None, description="Several models, at most CHARLOOM_MAX_MODELS, instead of `model`."
     )
     top: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        None, description="How many of the likeliest characters to list at each place."
+        None, description="How many of the most likely characters to list at each position."
     )
 
 
@@ -180,17 +188,19 @@ class ModelScore(BaseModel):
         None, description="The text as this model read it, where characters were changed."
     )
     changed_characters: int | None = Field(
-        None, description="How many characters of prompt and text were dropped or replaced, where allowed."
+        None, description="Number of characters of prompt and text that were dropped or replaced, if allowed."
     )
     bits: float | None = Field(None, description="Minus the sum of the log-probabilities, base 2.")
     bits_per_character: float | None = None
     nats_per_character: float | None = Field(None, description="The same as the loss of training.")
-    logprobs: list[float | None] | None = Field(None, description="One for each character of the text.")
+    logprobs: list[float | None] | None = Field(
+        None, description="One log-probability for each character of the text."
+    )
     ranks: list[int | None] | None = Field(
-        None, description="1 for the likeliest character at that place, 2 for the next, …"
+        None, description="1 for the most likely character at that position, 2 for the next, …"
     )
     top: list[dict[str, float] | None] | None = Field(
-        None, description="The likeliest characters at each place, with their log-probabilities."
+        None, description="The most likely characters at each position, with their log-probabilities."
     )
 
 
@@ -219,9 +229,11 @@ class ActivationsRequest(BaseModel):
     )
     unknown: Unknown | None = unknown_mode()
     model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
-    layer: int | None = Field(None, ge=0, description="From 0, the one that reads the characters.")
+    layer: int | None = Field(None, ge=0, description="From 0, the layer that reads the characters.")
     unit: int | None = Field(
-        None, ge=0, description="From 0; without layer and unit the one that follows a feature most closely."
+        None,
+        ge=0,
+        description="From 0; without layer and unit, the unit that correlates most closely with a feature.",
     )
 
 
@@ -231,26 +243,27 @@ class FollowerInfo(BaseModel):
     feature: str
     layer: int
     unit: int
-    correlation: float = Field(description="Pearson's, over the second half of this text; -1 to 1.")
+    correlation: float = Field(description="Pearson correlation over the second half of this text; -1 to 1.")
 
 
 class ActivationsResponse(BaseModel):
     """One unit along a text."""
 
-    text: str = Field(description="As the model read it.")
+    text: str = Field(description="The text as the model read it.")
     model: str
     step: int
     digest: str
     cell: str
     layers: int
-    hidden: int = Field(description="Units of a layer.")
+    hidden: int = Field(description="Units per layer.")
     layer: int
     unit: int
     values: list[float] = Field(description="The unit's output after each character; -1 to 1.")
     followers: list[FollowerInfo] = Field(
-        description="For each feature that varies enough in this text the unit that is closest to it in the "
-        "first half, if the second half confirms it; the closest first."
+        description="For each feature that varies enough in this text, the unit that correlates best with it "
+        "in the first half, if the second half confirms it; best first."
     )
     changed_characters: int | None = Field(
-        None, description="How many characters of the text were dropped or replaced, where that was allowed."
+        None,
+        description="Number of characters of the text that were dropped or replaced, if that was allowed.",
     )

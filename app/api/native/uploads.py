@@ -26,17 +26,21 @@ KINDS = {int: "integer", float: "number", str: "string"}
 def option_schemas() -> dict[str, dict[str, Any]]:
     """What the document says of each option, which comes in the query or in the body."""
     schemas: dict[str, dict[str, Any]] = {
-        "name": {"type": "string", "description": "Of the run; by default after the text's file."},
+        "name": {"type": "string", "description": "Name of the run; by default that of the text's file."},
         "encoding": {
             "type": "string",
-            "description": "Of the text, if it is not UTF-8, such as `cp1252`; any that Python knows.",
+            "description": "Encoding of the text, if it is not UTF-8, such as `cp1252`; any that Python "
+            "knows.",
         },
-        "licence": {"type": "string", "description": "Of the text, for the card of an exported model."},
-        "priority": {"type": "integer", "description": "Higher goes first."},
-        "epochs": {"type": "number", "description": "Times that the text is read, instead of `steps`."},
+        "licence": {
+            "type": "string",
+            "description": "License of the text, for the card of an exported model.",
+        },
+        "priority": {"type": "integer", "description": "Runs of higher priority are trained first."},
+        "epochs": {"type": "number", "description": "Number of passes over the text, instead of `steps`."},
         "apart": {
             "type": "boolean",
-            "description": "Train each of the `members` as a run of its own, and merge them at the end.",
+            "description": "Train each of the `members` as a separate run, and merge them at the end.",
         },
     }
     return schemas | {name: setting_schema(setting) for name, setting in SETTINGS.items()}
@@ -80,13 +84,13 @@ def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
     openapi_extra=documented({}),
 )
 async def create(request: Request, response: Response, services: ServicesDep) -> RunAccepted:
-    """Put a text of your own into the queue: raw, in a form, as files of a form, or in JSON.
+    """Queue a run on your own text, sent raw, in a form, as files of a form, or in JSON.
 
     A zip counts as its files, and a document (Word, OpenDocument, EPUB, HTML, RTF, PDF, subtitles, notebook)
     as its text.
 
-    Every setting of a run can be given beside it, in the query or in the form. A text that cannot be used is
-    refused with all findings; what is merely unusual is said in the answer.
+    Every setting of a run can be given with it, in the query or in the form. A text that cannot be used is
+    refused with all findings; warnings are in the answer.
     """
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         made = await in_turn(
@@ -97,12 +101,13 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
 
 @router.post(
     "/runs/check",
-    summary="Look at a text first",
+    summary="Check a text first",
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra=documented({}),
 )
 async def check_text(request: Request, services: ServicesDep) -> TextChecked:
-    """The same upload as to `/runs`, only looked at: what was found, and what would be trained on it."""
+    """The same upload as to `/runs`, without training: what was found in the text, and which run it would "
+    "start."""
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(check, services.runs, upload.options, upload.sources, services.limits)
         checked = await in_turn(services, work)
@@ -126,16 +131,16 @@ async def check_text(request: Request, services: ServicesDep) -> TextChecked:
 @router.post(
     "/runs/{name}/fork",
     status_code=202,
-    summary="Train on from a step of a run",
+    summary="Fork a run from a checkpoint",
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra=documented(
         {"step": {"type": "string", "description": "A step, or `best`; by default the newest."}}
     ),
 )
 async def create_fork(name: str, request: Request, response: Response, services: ServicesDep) -> RunAccepted:
-    """A new run that begins with the weights of another, with changed settings or another text.
+    """Start a run with the weights of another, with changed settings or another text.
 
-    Characters that the other had not seen get weights of their own. Sizes cannot change.
+    Characters that are new to the network get new weights. Sizes cannot change.
     """
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(fork, services.runs, name, upload.options, upload.sources, services.limits)

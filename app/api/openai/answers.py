@@ -154,7 +154,7 @@ def include_usage(asked: WritingRequest) -> bool:
     if asked.stream_options is None:
         return False
     if not asked.stream:
-        raise InvalidRequestError("stream_options", "is only for requests with stream true")
+        raise InvalidRequestError("stream_options", "is only allowed with stream=true")
     return bool(asked.stream_options.include_usage)
 
 

@@ -35,17 +35,17 @@ router = APIRouter(tags=["OpenAI"])
     "/v1/chat/completions", summary="Chat", response_model=ChatCompletion, responses=ERRORS | streamed()
 )
 async def chat(request: Request, services: ServicesDep, asked: ChatRequest) -> Response:
-    """An adapter for tools that only know chats: a network that learned one text holds no conversation.
+    """An adapter for tools that only support chats: the network continues text, it does not converse.
 
-    The prompt is the texts of all messages, a line break between two, without the roles; the network goes on
-    from where the last one ends.
+    The prompt is the texts of all messages, joined by line breaks, without the roles; the network continues
+    the last one.
     """
     model = await services.model_of_client(asked.model)
     length = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     if length == 0:
         raise InvalidRequestError("max_tokens", "must be >= 1. Given: 0")
     if asked.top_logprobs and not asked.logprobs:
-        raise InvalidRequestError("top_logprobs", "is only for requests with logprobs true")
+        raise InvalidRequestError("top_logprobs", "is only allowed with logprobs=true")
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     order = order_of(
         asked, model, services.settings, [joined(asked.messages, model.vocabulary)], NAMES, length, logprobs

@@ -25,7 +25,7 @@ router = APIRouter(tags=["OpenAI"])
 
 @router.post("/v1/completions", summary="Complete", response_model=Completion, responses=ERRORS | streamed())
 async def completions(request: Request, services: ServicesDep, asked: CompletionRequest) -> Response:
-    """Goes on from a prompt, or from several. A token is a character, an id its place in the vocabulary."""
+    """Continue one prompt or several. A token is a character; its id is its position in the vocabulary."""
     model = await services.model_of_client(asked.model)
     if asked.max_tokens == 0 and not asked.echo:
         raise InvalidRequestError("max_tokens", "must be >= 1, or 0 with echo. Given: 0")

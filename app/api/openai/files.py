@@ -51,7 +51,7 @@ router = APIRouter(tags=["OpenAI"])
     },
 )
 async def upload(request: Request, services: ServicesDep) -> FileObject:
-    """Keep a file until a job names it: a plain text, a zip of texts, or JSON lines of examples."""
+    """Store a file for a job: a plain text, a zip of texts, or JSON lines of examples."""
     async with received(request, services.settings.max_body_bytes, services.uploads) as given:
         options = {key: value for key, value in given.options.items() if key not in IGNORED}
         purpose = options.pop("purpose", None)
@@ -68,7 +68,7 @@ async def upload(request: Request, services: ServicesDep) -> FileObject:
 async def files(
     services: ServicesDep,
     purpose: str | None = None,
-    after: Annotated[str | None, Query(description="The last id of the page before.")] = None,
+    after: Annotated[str | None, Query(description="The last id of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
 ) -> FileList:
@@ -84,18 +84,18 @@ async def files(
 
 @router.get("/v1/files/{file_id}", summary="One of them", responses=openai_errors(404, 503))
 async def file(file_id: str, services: ServicesDep) -> FileObject:
-    """What is known of a file."""
+    """The metadata of a file."""
     return _object(await run_in_threadpool(services.files.get, file_id))
 
 
 @router.get(
     "/v1/files/{file_id}/content",
-    summary="Its content",
+    summary="Content of a file",
     response_class=Response,
     responses=openai_errors(403, 404, 429, 503) | {200: {"content": {"application/octet-stream": {}}}},
 )
 async def content(request: Request, file_id: str, services: ServicesDep) -> Response:
-    """The bytes, as they came. Needs a key with the right `texts`, where there are keys."""
+    """The bytes as uploaded. If the server has keys, this needs a key with the right `texts`."""
     demand_texts(request.scope)
     opened = await run_in_threadpool(services.files.open, file_id)
     size = os.fstat(opened.fileno()).st_size
@@ -123,7 +123,7 @@ def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
     responses=openai_errors(403, 404, 503),
 )
 async def remove(file_id: str, services: ServicesDep) -> FileDeleted:
-    """Remove a file. The runs that were made of it keep their text."""
+    """Delete a file. Runs created from it keep their text."""
     await run_in_threadpool(services.files.delete, file_id)
     return FileDeleted(id=file_id)
 

@@ -20,7 +20,7 @@ from app.store.records import Wanted
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["OpenAI"])
 
 TRAINING = [Depends(needs(Right.TRAIN))]
-After = Annotated[str | None, Query(description="The last id of the page before.")]
+After = Annotated[str | None, Query(description="The last id of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -31,7 +31,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
     responses=openai_errors(400, 403, 404, 409, 413, 503, 507),
 )
 async def create(asked: JobRequest, services: ServicesDep) -> FineTuningJob:
-    """Put a run into the queue: anew, or going on from a step of another."""
+    """Queue a run: a new one, or one that continues from a checkpoint of another."""
 
     def made() -> FineTuningJob:
         return tuning.describe(tuning.create(services.runs, services.files, asked, services.limits))
@@ -41,7 +41,7 @@ async def create(asked: JobRequest, services: ServicesDep) -> FineTuningJob:
 
 @router.get("", summary="Jobs", responses=openai_errors(400, 503))
 async def jobs(services: ServicesDep, after: After = None, limit: Limit = 20) -> JobList:
-    """Every run as a job, the newest first, also those that were not asked for here."""
+    """Every run as a job, the newest first, including those created in other ways."""
 
     def found() -> JobList:
         shown, more = page(tuning.all_jobs(services.runs), after, limit, tuning.job_id)
@@ -52,40 +52,40 @@ async def jobs(services: ServicesDep, after: After = None, limit: Limit = 20) ->
 
 @router.get("/{job_id}", summary="One of them", responses=openai_errors(404, 503))
 async def job(job_id: str, services: ServicesDep) -> FineTuningJob:
-    """Where a run stands, as a job."""
+    """The state of a run, as a job."""
     return await run_in_threadpool(lambda: tuning.describe(tuning.run_of(services.runs, job_id)))
 
 
 @router.post(
     "/{job_id}/cancel",
-    summary="End it",
+    summary="Cancel a job",
     dependencies=TRAINING,
     responses=openai_errors(403, 404, 409, 503, 507),
 )
 async def cancel(job_id: str, services: ServicesDep) -> FineTuningJob:
-    """End a run; what it has learnt can be used."""
+    """End a run; its checkpoints can be used."""
     return await change_in_turn(services, partial(_ask, services, job_id, "stop"))
 
 
 @router.post(
     "/{job_id}/pause",
-    summary="Hold it",
+    summary="Pause a job",
     dependencies=TRAINING,
     responses=openai_errors(403, 404, 409, 503, 507),
 )
 async def pause(job_id: str, services: ServicesDep) -> FineTuningJob:
-    """Hold a run until it is resumed."""
+    """Pause a run until it is resumed."""
     return await change_in_turn(services, partial(_ask, services, job_id, "pause"))
 
 
 @router.post(
     "/{job_id}/resume",
-    summary="Go on",
+    summary="Resume a job",
     dependencies=TRAINING,
     responses=openai_errors(403, 404, 409, 503, 507),
 )
 async def resume(job_id: str, services: ServicesDep) -> FineTuningJob:
-    """Take up a run that was held or ended before its time."""
+    """Continue a run that was paused, stopped or has failed."""
     return await change_in_turn(services, partial(_ask, services, job_id, "train"))
 
 
@@ -95,9 +95,9 @@ def _ask(services: Services, job_id: str, wanted: Wanted) -> FineTuningJob:
     return tuning.describe(run)
 
 
-@router.get("/{job_id}/events", summary="What happened to it", responses=openai_errors(400, 404, 503))
+@router.get("/{job_id}/events", summary="Events of a job", responses=openai_errors(400, 404, 503))
 async def events(job_id: str, services: ServicesDep, after: After = None, limit: Limit = 20) -> JobEventList:
-    """Losses, checkpoints and its end, the newest first. `/runs/{name}/events` streams them."""
+    """Losses, checkpoints and the end of the run, the newest first. `/runs/{name}/events` streams them."""
 
     def found() -> JobEventList:
         run = tuning.run_of(services.runs, job_id)
@@ -110,11 +110,11 @@ async def events(job_id: str, services: ServicesDep, after: After = None, limit:
     return await run_in_threadpool(found)
 
 
-@router.get("/{job_id}/checkpoints", summary="Its checkpoints", responses=openai_errors(400, 404, 503))
+@router.get("/{job_id}/checkpoints", summary="Checkpoints of a job", responses=openai_errors(400, 404, 503))
 async def checkpoints(
     job_id: str, services: ServicesDep, after: After = None, limit: Limit = 10
 ) -> JobCheckpointList:
-    """What can be asked for as `run@step`, the newest first."""
+    """The checkpoints that can be requested as `run@step`, the newest first."""
 
     def found() -> JobCheckpointList:
         run = tuning.run_of(services.runs, job_id)

@@ -48,13 +48,13 @@ class Hyperparameters(BaseModel):
     model_config = FORBIDDING
 
     n_epochs: Annotated[int, Field(gt=0, le=1_000_000)] | Auto | None = Field(
-        None, description="Times that the text is read."
+        None, description="Number of passes over the text."
     )
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto | None = Field(
-        None, description="Streams: places of the text that are read side by side."
+        None, description="Streams: positions of the text that are read in parallel."
     )
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Auto | None = Field(
-        None, description="Times the preset's learning rate, or that of the run that is trained on from."
+        None, description="Factor of the learning rate of the preset, or of the run that the job starts from."
     )
 
 
@@ -87,27 +87,27 @@ class JobRequest(BaseModel):
     )
 
     model: Annotated[str, StringConstraints(max_length=200)] = Field(
-        description="A run (`run`, `run@step`) is trained on from there; the name of a preset, where no run "
-        "has it, or `auto`, which takes sizes that suit the text, begins anew."
+        description="A run (`run`, `run@step`), from which training continues; or, for a new network, the "
+        "name of a preset (if no run has that name), or `auto`, which chooses sizes that suit the text."
     )
     training_file: Annotated[str, StringConstraints(max_length=200)] = Field(
         description="Id of an uploaded file: a plain text, a zip of texts, or JSON lines with `text`, with "
         "`prompt` and `completion`, or with `messages`."
     )
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        None, description="The name of the run, with a number behind it where that is taken."
+        None, description="The name of the run, with a number appended if it is taken."
     )
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     hyperparameters: Hyperparameters | None = None
-    method: FineTuningMethod | None = Field(None, description="The newer place of `hyperparameters`.")
+    method: FineTuningMethod | None = Field(None, description="The newer form of `hyperparameters`.")
     options: dict[str, Setting] | None = Field(
         None, description="Settings of the run as `POST /runs` takes them, such as `minutes`. Not OpenAI's."
     )
     validation_file: Annotated[Any, Only()] = Field(
-        None, description="Not supported: a part of the text is held out."
+        None, description="Not supported: part of the text is held out automatically."
     )
     integrations: Annotated[Any, Only([])] = Field(None, description="Not supported.")
-    metadata: dict[str, str] | None = Field(None, description="Accepted; nothing is done with it.")
+    metadata: dict[str, str] | None = Field(None, description="Accepted and ignored.")
 
 
 class HyperparametersUsed(BaseModel):
@@ -147,7 +147,7 @@ class FineTuningJob(BaseModel):
     created_at: int
     finished_at: int | None
     estimated_finish: int | None
-    model: str = Field(description="What it began with: a checkpoint, or a preset.")
+    model: str = Field(description="What it started from: a checkpoint or a preset.")
     fine_tuned_model: str | None = Field(description="The run, once the job has ended with a checkpoint.")
     organization_id: str = "charloom"
     status: FineTuningStatus
@@ -155,7 +155,9 @@ class FineTuningJob(BaseModel):
     hyperparameters: HyperparametersUsed
     method: MethodUsed
     seed: int
-    training_file: str = Field(description="Id of the uploaded file, or the name of a text that came else.")
+    training_file: str = Field(
+        description="Id of the uploaded file, or the name of a text that was not uploaded as a file."
+    )
     validation_file: None = None
     result_files: list[str] = []
     trained_tokens: int = Field(description="Characters read so far.")
@@ -197,7 +199,7 @@ class JobCheckpoint(BaseModel):
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
-    fine_tuned_model_checkpoint: str = Field(description="What to ask for: `run@step`.")
+    fine_tuned_model_checkpoint: str = Field(description="The name to request: `run@step`.")
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float]

@@ -12,9 +12,9 @@ from app.api.services import Services, ServicesDep
 router = APIRouter(tags=["OpenAI"])
 
 
-@router.get("/v1/models", summary="What can be asked for", responses=openai_errors(503))
+@router.get("/v1/models", summary="List the models", responses=openai_errors(503))
 async def models(services: ServicesDep) -> ModelCards:
-    """Every run with a checkpoint, the one that answers by default first."""
+    """Every run with a checkpoint; the default model is first."""
     return await run_in_threadpool(_cards, services)
 
 

@@ -10,10 +10,10 @@ from app.api.fields import Bias, Only, Seed, Stop, ranged, unknown_mode
 from app.engine.unknown import Unknown
 
 FORBIDDING = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-NO_EFFECT = "Accepted, without effect."
+NO_EFFECT = "Accepted and ignored."
 MOST_ALTERNATIVES = 20
-CHANGED = Field(None, description="How many characters were dropped or replaced, where that was allowed.")
-DEFAULT_ONLY = "Not supported; accepted at its default."
+CHANGED = Field(None, description="Number of characters that were dropped or replaced, if that was allowed.")
+DEFAULT_ONLY = "Not supported; only the default is accepted."
 
 
 class StreamOptions(BaseModel):
@@ -21,9 +21,11 @@ class StreamOptions(BaseModel):
 
     model_config = FORBIDDING
 
-    include_usage: bool | None = Field(None, description="Whether a last chunk carries `usage`.")
-    include_obfuscation: bool | None = Field(None, description="Accepted; nothing is added.")
-    continuous_usage_stats: bool | None = Field(None, description="Accepted; `usage` comes at the end.")
+    include_usage: bool | None = Field(None, description="Whether to send a last chunk with `usage`.")
+    include_obfuscation: bool | None = Field(None, description="Accepted and ignored.")
+    continuous_usage_stats: bool | None = Field(
+        None, description="Accepted and ignored; `usage` is sent at the end."
+    )
 
 
 class WritingRequest(BaseModel):
@@ -35,22 +37,32 @@ class WritingRequest(BaseModel):
     max_tokens: int | None = Field(
         None, ge=0, description="Characters to write; by default CHARLOOM_DEFAULT_LENGTH."
     )
-    temperature: float | None = ranged("temperature", "0 always takes the likeliest. Default 1.")
+    temperature: float | None = ranged("temperature", "0 always takes the most likely character. Default 1.")
     top_p: float | None = ranged(
-        "top_p", "Only the likeliest that together reach this; 0 is the likeliest alone. Default 1: all."
+        "top_p",
+        "Choose among the most likely characters that together reach this probability; 0 allows "
+        "only the most likely. Default 1: all.",
     )
-    top_k: int | None = ranged("top_k", "Only the k likeliest; 0 and -1 mean all, the default.")
-    min_p: float | None = ranged("min_p", "Only those at least this fraction as likely as the likeliest.")
+    top_k: int | None = ranged(
+        "top_k", "Choose among the k most likely characters; 0 and -1 mean all, the default."
+    )
+    min_p: float | None = ranged(
+        "min_p", "Choose among characters at least this fraction as likely as the most likely one."
+    )
     typical_p: float | None = ranged(
-        "typical_p", "Only those of nearly average surprise that together reach this. Default 1: all."
+        "typical_p",
+        "Choose among the characters of nearly average surprise that together reach this "
+        "probability. Default 1: all.",
     )
-    repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, is off.")
-    frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, is off.")
-    presence_penalty: float | None = ranged("presence_penalty", "0, the default, is off.")
-    logit_bias: dict[str, Bias] | None = Field(None, description="By id, as a string of digits.")
+    repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, turns it off.")
+    frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, turns it off.")
+    presence_penalty: float | None = ranged("presence_penalty", "0, the default, turns it off.")
+    logit_bias: dict[str, Bias] | None = Field(
+        None, description="Added to the logits, by id as a string of digits."
+    )
     n: int | None = Field(None, ge=1, description="Texts for each prompt. Default 1.")
-    seed: Seed | None = Field(None, description="Drawn if absent.")
-    stop: Stop | None = Field(None, description="Writing ends before any of these.")
+    seed: Seed | None = Field(None, description="Random by default.")
+    stop: Stop | None = Field(None, description="The text ends before any of these strings.")
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     stream_options: StreamOptions | None = None
     unknown: Unknown | None = unknown_mode()
@@ -60,7 +72,7 @@ class WritingRequest(BaseModel):
     prompt_cache_key: str | None = Field(None, description=NO_EFFECT)
     prompt_cache_retention: str | None = Field(None, description=NO_EFFECT)
     service_tier: str | None = Field(None, description=NO_EFFECT)
-    ignore_eos: bool | None = Field(None, description=f"{NO_EFFECT} No character ends a text.")
+    ignore_eos: bool | None = Field(None, description=f"{NO_EFFECT} There is no end-of-text character.")
     skip_special_tokens: bool | None = Field(None, description=NO_EFFECT)
     spaces_between_special_tokens: bool | None = Field(None, description=NO_EFFECT)
     add_special_tokens: bool | None = Field(None, description=NO_EFFECT)
@@ -92,9 +104,11 @@ class CompletionRequest(WritingRequest):
         None, description="Text, texts, or ids of characters."
     )
     best_of: int | None = Field(
-        None, ge=1, description="Texts written for each prompt, of which the likeliest n are given."
+        None,
+        ge=1,
+        description="Number of texts written for each prompt, of which the n most likely are returned.",
     )
-    echo: bool | None = Field(None, description="Whether the answer begins with the prompt.")
+    echo: bool | None = Field(None, description="Whether the answer starts with the prompt.")
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
         None, description="How many alternatives to list at each character; 0 lists the character alone."
     )
@@ -188,7 +202,7 @@ class Completion(BaseModel):
     model: str
     system_fingerprint: str
     changed_characters: int | None = CHANGED
-    seed: int = Field(description="With it the same request gives the same texts.")
+    seed: int = Field(description="Send it to get the same texts again.")
     choices: list[CompletionChoice]
     usage: Usage
 

@@ -75,7 +75,7 @@ class TokenizerInfo(BaseModel):
 
     tokenizer_class: str = "CharacterTokenizer"
     bos_token: str
-    eos_token: str = Field(description="The same: no character ends a text.")
+    eos_token: str = Field(description="Null: there is no end-of-text character.")
     pad_token: None = None
     unk_token: None = None
     chat_template: str
@@ -85,23 +85,23 @@ class TokenizerInfo(BaseModel):
 
 @router.post("/tokenize", summary="Ids of characters", response_model=TokenizeResponse, responses=ERRORS)
 async def tokenize(services: ServicesDep, asked: TokenizeRequest) -> Response:
-    """As vLLM's clients ask. The text may be longer than a prompt."""
+    """For the clients of vLLM. The text may be longer than CHARLOOM_MAX_PROMPT."""
     model = await services.model_of_client(asked.model)
     if (asked.prompt is None) == (asked.messages is None):
-        raise InvalidRequestError("prompt", "or messages is needed, and not both")
+        raise InvalidRequestError("prompt", "or messages is required, but not both")
     return await run_in_threadpool(_tokenize, services.settings, model, asked)
 
 
 @router.post("/detokenize", summary="Characters of ids", responses=ERRORS)
 async def detokenize(services: ServicesDep, asked: DetokenizeRequest) -> DetokenizeResponse:
-    """As vLLM's clients ask."""
+    """For the clients of vLLM."""
     model = await services.model_of_client(asked.model)
     return await run_in_threadpool(_detokenize, model, asked.tokens)
 
 
 @router.get("/tokenizer_info", summary="About the tokenizer", responses=ERRORS)
 async def tokenizer_info(services: ServicesDep, model: str | None = None) -> TokenizerInfo:
-    """As vLLM's clients ask."""
+    """For the clients of vLLM."""
     found = await services.model_of_client(model)
     start = start_character(found.vocabulary)
     return TokenizerInfo(

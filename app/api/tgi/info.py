@@ -36,7 +36,7 @@ class TgiInfo(BaseModel):
 
 @router.get("/info", summary="About the server", responses=errors(503))
 async def info(services: ServicesDep) -> TgiInfo:
-    """As TGI's clients ask."""
+    """For the clients of TGI."""
     model, settings = services.models.current, services.settings
     return TgiInfo(
         model_id=model.id,

@@ -21,7 +21,7 @@ router = APIRouter(tags=["TGI"])
 
 
 @router.post(
-    "/", summary="As huggingface_hub asks", response_model=list[TgiResponse], responses=ERRORS | streamed()
+    "/", summary="For huggingface_hub", response_model=list[TgiResponse], responses=ERRORS | streamed()
 )
 async def root(request: Request, services: ServicesDep, body: TgiRequest) -> Response:
     """TGI's compatibility route: the answer is a list of one, or a stream with `"stream": true`."""

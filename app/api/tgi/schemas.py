@@ -20,25 +20,39 @@ class TgiParameters(BaseModel):
     max_new_tokens: int | None = Field(
         None, ge=1, description="Characters to write; by default CHARLOOM_DEFAULT_LENGTH."
     )
-    temperature: float | None = ranged("temperature", "0 always takes the likeliest. Default 1.")
-    top_k: int | None = ranged("top_k", "Only the k likeliest characters; 0 and -1 mean all, the default.")
-    top_p: float | None = ranged("top_p", "Only the likeliest that together reach this. Default 1: all.")
-    typical_p: float | None = ranged(
-        "typical_p", "Only those of nearly average surprise that together reach this. Default 1: all."
+    temperature: float | None = ranged("temperature", "0 always takes the most likely character. Default 1.")
+    top_k: int | None = ranged(
+        "top_k", "Choose among the k most likely characters; 0 and -1 mean all, the default."
     )
-    repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, is off.")
-    frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, is off.")
+    top_p: float | None = ranged(
+        "top_p",
+        "Choose among the most likely characters that together reach this probability. Default 1: all.",
+    )
+    typical_p: float | None = ranged(
+        "typical_p",
+        "Choose among the characters of nearly average surprise that together reach this "
+        "probability. Default 1: all.",
+    )
+    repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, turns it off.")
+    frequency_penalty: float | None = ranged("frequency_penalty", "0, the default, turns it off.")
     do_sample: bool | None = Field(
         None,
-        description="False, with no temperature, top_k, top_p or typical_p, always takes the likeliest.",
+        description="False, without temperature, top_k, top_p or typical_p, always takes the most likely "
+        "character.",
     )
-    seed: Seed | None = Field(None, description="Drawn if absent.")
-    stop: list[StopString] | None = Field(None, description="Writing ends before any of these.")
-    truncate: int | None = Field(None, ge=1, description="Only the last so many characters of the prompt.")
-    return_full_text: bool | None = Field(None, description="Whether the answer begins with the prompt.")
-    best_of: int | None = Field(None, ge=1, description="Of so many texts the likeliest; not for streams.")
+    seed: Seed | None = Field(None, description="Random by default.")
+    stop: list[StopString] | None = Field(None, description="The text ends before any of these strings.")
+    truncate: int | None = Field(
+        None, ge=1, description="Use only this many characters from the end of the prompt."
+    )
+    return_full_text: bool | None = Field(None, description="Whether the answer starts with the prompt.")
+    best_of: int | None = Field(
+        None, ge=1, description="Return the most likely of this many texts; not for streams."
+    )
     details: bool | None = Field(None, description="Whether the answer lists characters and seed.")
-    decoder_input_details: bool | None = Field(None, description="The same for the prompt.")
+    decoder_input_details: bool | None = Field(
+        None, description="Whether to list the characters of the prompt, too."
+    )
     top_n_tokens: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
         None, description="How many alternatives the details list for each character."
     )
@@ -114,5 +128,5 @@ class TgiResponse(BaseModel):
     generated_text: str
     details: TgiDetails | None = None
     changed_characters: int | None = Field(
-        None, description="How many characters were dropped or replaced, where that was allowed."
+        None, description="Number of characters that were dropped or replaced, if that was allowed."
     )
