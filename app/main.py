@@ -244,7 +244,7 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Looks for a checkpoint before the first request, then goes on looking until the server stops."""
+    """Looks for a checkpoint before the first request, then keeps looking until the server stops."""
     services: Services = app.state.services
     # first: it sets the number of BLAS threads that a decoder's products are tried out with
     services.engine.start()

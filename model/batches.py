@@ -69,8 +69,9 @@ def windows_per_epoch(characters: int, sequence_length: int, streams: int) -> in
     if windows < 1:
         needed = sequence_length * streams + 1
         raise TextError(
-            f"the text to train on has {characters} characters; {streams} stream(s) of sequences of "
-            f"{sequence_length} need at least {needed}: give a longer text, or fewer streams"
+            f"the text to train on must have at least {needed} characters (streams x sequence_length + 1 = "
+            f"{streams} x {sequence_length} + 1). Given: {characters}. Give a longer text or use fewer "
+            f"streams"
         )
     return windows
 

@@ -36,7 +36,7 @@ VERSION = 1
 MAX_BYTES = 2 * 1024**3
 MAX_HEADER = 1 << 21  # bytes: the largest vocabulary, every character escaped twice, takes half of it
 MAX_STEP = 10**12 - 1  # what the names of files have room for
-NOT_A_FILE = "is a link, a folder or a device, not a file of its own"
+NOT_A_FILE = "is a link, a directory or a device, not a regular file"
 MAX_REASON = 300  # characters of a refusal that come from the file
 
 
@@ -107,15 +107,15 @@ def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
     try:
         tensors = load_tensors(data)
     except Exception as error:  # whatever the parser raises, the file cannot be used
-        raise CheckpointError(source, f"is torn or damaged: {error!s:.{MAX_REASON}}") from None
+        raise CheckpointError(source, f"is truncated or damaged: {error!s:.{MAX_REASON}}") from None
     if digest != _digest(described, tensors):
-        raise CheckpointError(source, "does not match its own checksum: it is damaged or was changed")
+        raise CheckpointError(source, "does not match its own checksum: it was damaged or changed")
     try:
         return _from_parts(json.loads(described), tensors, digest, source)
     except CheckpointError:
         raise
     except Exception as error:  # a right checksum says nothing of what the description holds
-        reason = f"does not describe a run that this program knows: {error!s:.{MAX_REASON}}"
+        reason = f"does not describe a run that this version supports: {error!s:.{MAX_REASON}}"
         raise CheckpointError(source, reason) from None
 
 
@@ -131,7 +131,7 @@ def load(path: Path) -> Checkpoint:
             if not stat.S_ISREG(status.st_mode):
                 raise CheckpointError(path, NOT_A_FILE)
             if status.st_size > MAX_BYTES:
-                raise CheckpointError(path, f"is larger than {MAX_BYTES} bytes, the most that is read")
+                raise CheckpointError(path, f"is larger than {MAX_BYTES} bytes, the limit")
             data = file.readall()
     except OSError as error:
         reason = NOT_A_FILE if path.is_symlink() or path.is_dir() else f"cannot be read: {error.strerror}"
@@ -178,7 +178,7 @@ def _checked_progress(progress: Any) -> dict[str, Any]:
         raise ValueError(f"progress must be an object. Given: {progress!r:.40}")
     for name, fits in PROGRESS.items():
         if name in progress and not fits(progress[name]):
-            raise ValueError(f"progress.{name} is not what it should be. Given: {progress[name]!r:.40}")
+            raise ValueError(f"progress.{name} is invalid. Given: {progress[name]!r:.40}")
     return progress
 
 
@@ -239,9 +239,9 @@ def _metadata(data: bytes, source: Path | str) -> str:
     except CheckpointError:
         raise
     except Exception:
-        raise CheckpointError(source, "is not a safetensors file, or its beginning is damaged") from None
+        raise CheckpointError(source, "is not a safetensors file, or its header is damaged") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
-        raise CheckpointError(source, "is a safetensors file, but not a checkpoint of Charloom")
+        raise CheckpointError(source, "is a safetensors file, but not a Charloom checkpoint")
     return str(metadata[KEY])
 
 

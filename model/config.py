@@ -74,7 +74,7 @@ class RunConfig:
     cell: str = setting("gru", "Recurrent cell", choices=CELLS, label="Cell")
     hidden: int = setting(256, "Hidden units per layer", 1, 4096, label="Units")
     layers: int = setting(1, "Stacked layers", 1, 8, label="Layers")
-    embedding: int = setting(0, "Length of each character's learnt vector, 0 for one-hot input", 0, 4096)
+    embedding: int = setting(0, "Length of the embedding of each character, 0 for one-hot input", 0, 4096)
     members: int = setting(1, "Networks trained side by side, whose logits are averaged", 1, 16)
     initialisation: str = setting(
         "uniform", "Distribution that weights are drawn from", choices=("normal", "uniform")
@@ -83,13 +83,11 @@ class RunConfig:
         1.0, "Standard deviation (normal), or factor of 1/sqrt(hidden) (uniform)", 0, 10
     )
     sequence_length: int = setting(64, "Truncated BPTT length, in characters", 1, 4096)
-    streams: int = setting(32, "Positions in the text read in parallel", 1, 1024)
-    shards: int = setting(
-        2, "Parts of a batch that can be worked on in parallel, each on its own core", 1, 64
-    )
+    streams: int = setting(32, "Positions in the text that are read in parallel", 1, 1024)
+    shards: int = setting(2, "Parts of a batch that are computed in parallel, each on its own core", 1, 64)
     steps: int = setting(4000, "Number of updates, 0 to end by minutes", 0, 1_000_000_000)
     minutes: float = setting(
-        0.0, "Minutes of training; above 0, they end the run in place of steps", 0, 100_000
+        0.0, "Minutes of training; above 0, the run ends by time instead of steps", 0, 100_000
     )
     reduction: str = setting(
         "mean", "Whether the loss of a sequence is summed or averaged", choices=("sum", "mean")
@@ -100,17 +98,17 @@ class RunConfig:
     beta2: float = setting(0.99, "Adam's decay of the mean squared gradient", 0, 0.999999)
     weight_decay: float = setting(0.1, "Decoupled weight decay of AdamW and Muon", 0, 10)
     muon_momentum: float = setting(0.95, "Muon's decay of the summed gradient", 0, 0.9999)
-    muon_scale: float = setting(0.2, "Muon's root mean square step, as a factor of the rate", 0, 10)
-    muon_iterations: int = setting(3, "Newton-Schulz iterations of each of Muon's updates", 1, 10)
+    muon_scale: float = setting(0.2, "Root mean square of Muon's step, as a factor of the rate", 0, 10)
+    muon_iterations: int = setting(3, "Newton-Schulz iterations per update of Muon", 1, 10)
     clip: str = setting("norm", "How gradients are clipped", choices=("none", "value", "norm"))
     clip_at: float = setting(1.0, "Limit at which gradients are clipped", 0, 1e6)
-    schedule: str = setting("cosine", "Course of the learning rate", choices=("constant", "cosine"))
-    warmup: float = setting(0.03, "Fraction of the run in which the learning rate rises", 0, 1)
-    final_learning_rate: float = setting(0.02, "Fraction of the learning rate that is left at the end", 0, 1)
+    schedule: str = setting("cosine", "Schedule of the learning rate", choices=("constant", "cosine"))
+    warmup: float = setting(0.03, "Fraction of the run during which the learning rate rises", 0, 1)
+    final_learning_rate: float = setting(0.02, "Final learning rate, as a fraction of the highest", 0, 1)
     validation_fraction: float = setting(0.1, "Fraction of the text held out", 0, 0.5)
     validate_every: int = setting(250, "Steps between held-out losses, 0 for none", 0, 1_000_000_000)
     record_every: int = setting(10, "Steps between points of the loss curve", 1, 1_000_000)
-    smoothing: float = setting(0.98, "Share of the old value in the running mean of the loss", 0, 0.99999)
+    smoothing: float = setting(0.98, "Weight of the old value in the running mean of the loss", 0, 0.99999)
     checkpoint_every: int = setting(500, "Steps between checkpoints", 1, 1_000_000_000)
     best_by: str = setting(
         "validation_loss",
@@ -118,7 +116,7 @@ class RunConfig:
         choices=("smooth_loss", "validation_loss"),
     )
     sample_every: int = setting(
-        500, "Steps between samples, 0 for none; beyond 1,000 samples ever more", 0, 1_000_000_000
+        500, "Steps between samples, 0 for none; after 1,000 samples the steps grow", 0, 1_000_000_000
     )
     sample_length: int = setting(400, "Characters per sample", 1, 100_000)
     sample_temperature: float = setting(0.8, "Temperature of the samples", 0, 2)
@@ -131,7 +129,7 @@ class RunConfig:
         for name, known in SETTINGS.items():
             known.check(name, getattr(self, name))
         if self.steps == 0 and self.minutes == 0:
-            raise ConfigError("steps", "is 0 and minutes is 0: give one of them, so that the run ends")
+            raise ConfigError("steps", "is 0 and minutes is 0: set one of them, so that the run ends")
         if self.best_by == "validation_loss" and not (self.validation_fraction and self.validate_every):
             raise ConfigError(
                 "best_by", "is validation_loss, which needs validation_fraction and validate_every > 0"

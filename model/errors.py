@@ -47,7 +47,8 @@ class UnknownCharacterError(CharloomError):
         )
         more = f" and {len(self.unknown) - 10} more" if len(self.unknown) > 10 else ""
         super().__init__(
-            f"the text holds characters that this model has never seen: {shown}{more}; remove or replace them"
+            f"the text contains characters that this model has never seen: {shown}{more}; remove or replace "
+            f"them"
         )
 
 
@@ -76,9 +77,13 @@ class DivergedError(CharloomError):
 
     def __init__(self, step: int, loss: float, rollbacks: int = 0) -> None:
         what = "exploded to" if math.isfinite(loss) else "became"
-        tried = f", though it went back {rollbacks} times, to a smaller rate each time" if rollbacks else ""
+        tried = (
+            f", although it was rolled back {rollbacks} times, to a smaller learning rate each time"
+            if rollbacks
+            else ""
+        )
         super().__init__(
             f"the loss {what} {loss:.4g} at step {step}{tried}; "
-            "a smaller learning rate or tighter clipping helps"
+            "use a smaller learning rate or tighter clipping"
         )
         self.step, self.loss = step, loss

@@ -57,7 +57,7 @@ def windowed_loss(network: Network, ids: Ids, length: int) -> float:
     """
     count = (len(ids) - 1) // length
     if count < 1:
-        raise TextError(f"{len(ids)} characters hold no window of {length}: {length + 1} are needed")
+        raise TextError(f"{len(ids)} characters contain no window of {length}: {length + 1} are needed")
     inputs = ids[: count * length].reshape(count, length).T
     targets = ids[1 : count * length + 1].reshape(count, length).T
     total = 0.0

@@ -62,15 +62,17 @@ def _compare(first_name: str, first: Checkpoint, name: str, other: Checkpoint) -
         one, two = getattr(first.config, field), getattr(other.config, field)
         if one != two:
             raise ConfigError(
-                field, f"is {one!r} in {first_name!r} and {two!r} in {name!r}: only equal networks are merged"
+                field,
+                f"is {one!r} in {first_name!r} and {two!r} in {name!r}: only networks of the same shape can "
+                f"be merged",
             )
     differing = set(first.vocabulary.characters) ^ set(other.vocabulary.characters)
     if first.vocabulary != other.vocabulary:
         shown = ", ".join(map(repr, sorted(differing)[:10])) + (", …" if len(differing) > 10 else "")
         raise ConfigError(
             "vocabulary",
-            f"differs: of {first_name!r} and {name!r} only one knows {shown or 'this order'}; "
-            "only models of the same characters are merged",
+            f"differs: of {first_name!r} and {name!r} only one knows {shown or 'this order'}; only models "
+            f"with the same characters can be merged",
         )
 
 
@@ -91,7 +93,7 @@ def _members(models: Mapping[str, Checkpoint], config: RunConfig, characters: in
     size = network_config(config, characters).size() + sum(part.size for part in rows)
     if 4 * size > MAX_BYTES:
         raise ConfigError(
-            "models", f"would become a checkpoint of {4 * size:,} bytes; at most {MAX_BYTES:,} are read"
+            "models", f"would become a checkpoint of {4 * size:,} bytes; the limit is {MAX_BYTES:,}"
         )
     return np.concatenate(rows)
 

@@ -39,7 +39,8 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     413: ("body_too_large", "the body must be at most 1000000 bytes. Given: 2000000 bytes", []),
     422: (
         "unknown_characters",
-        "the text holds characters that this model has never seen: 'ü' at position 5; remove or replace them",
+        "the text contains characters that this model has never seen: 'ü' at position 5; remove or replace "
+        "them",
         [{"position": 5, "character": "ü", "code_point": "U+00FC"}],
     ),
     429: ("overloaded", "256 texts are waiting; try again in 2 s", []),

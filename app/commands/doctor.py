@@ -24,6 +24,7 @@ from app.commands.volume import NFS
 from app.commands.volume import faults as volume_faults
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
+from app.intake.findings import counted
 from app.settings import PREFIX, Settings, unknown_variables
 from app.store.capacity import kernel
 from app.store.run_store import RunStore
@@ -145,7 +146,7 @@ def store(settings: Settings) -> Diagnosis:
     runs = RunStore(root)
     info = runs.leases.info()
     how = f"leases of {info.lease_seconds:g} s" if info else "no leases yet: the first worker creates them"
-    return Diagnosis("store", "ok", f"{root}, {len(runs.list())} runs, {how}")
+    return Diagnosis("store", "ok", f"{root}, {counted(len(runs.list()), 'run')}, {how}")
 
 
 def volume(settings: Settings) -> Diagnosis:

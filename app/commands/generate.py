@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from app.api.fields import LARGEST_SEED
 from app.engine.models import ModelStore
 from app.engine.unknown import readable
+from app.intake.findings import counted
 from app.settings import Settings
 from app.store.run_store import RunStore
 from app.streams import visible
@@ -45,5 +46,5 @@ def generate(
     # into a file or a pipe the text goes as it is
     text = prompt + result.text
     print(visible(text) if sys.stdout.isatty() else text)
-    told = f", {changed} characters of the prompt were changed" if changed else ""
+    told = f", {counted(changed, 'character')} of the prompt changed" if changed else ""
     print(f"{loaded.id}, seed {seed}, ended by {result.finish_reason}{told}", file=sys.stderr)

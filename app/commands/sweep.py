@@ -24,7 +24,7 @@ from app.commands.client import checked, connected
 from app.commands.serve import worker_command, worker_environment
 from app.commands.supervisor import Supervisor
 from app.commands.terminal import cell, say
-from app.intake.findings import printable_name
+from app.intake.findings import counted, printable_name
 from app.settings import load_settings
 from app.store.run_store import default_name
 from model.config import PRESETS, RunConfig
@@ -150,7 +150,7 @@ class Search:
                 attempt.trial = self._ask()
                 self._report(attempt)
         if self.attempts:
-            say(f"going on with {len(self.attempts)} runs that exist already")
+            say(f"continuing with {counted(len(self.attempts), 'existing run')}")
 
     def run(self) -> None:
         """Keep trials going until as many as were asked for have ended."""

@@ -210,14 +210,15 @@ class Engine:
 
     def _admit(self, rows: int, longest: int, seconds: float | None) -> None:
         if self._stop_at is not None:
-            raise DrainingError("the server is stopping; ask another, or again in a moment")
+            raise DrainingError("the server is stopping; try another one, or try again in a moment")
         if self._held and self._held + rows > self.room:  # alone, even a job of more rows is let in
             raise self.overload(rows)
         rate = self._scheduler.rate
         wait = self._wait()
         if rate and seconds is not None and self._held > self._scheduler.running and wait > seconds:
             raise OverloadedError(
-                f"what waits already takes about {wait:.1f} s, longer than the {seconds:g} s that a request "
+                f"the texts already waiting take about {wait:.1f} s, longer than the {seconds:g} s that a "
+                f"request "
                 f"may take; try again in about {wait - seconds:.1f} s",
                 wait - seconds,
             )
@@ -235,7 +236,7 @@ class Engine:
             while self._await_work():
                 self._turn()
         except Exception:
-            logger.exception("the engine failed and admits nothing any more")
+            logger.exception("the engine failed and admits no more texts")
             self.drain(0)
         for job in self._jobs():
             self._end(job, DrainingError("the server stopped before the text was finished"))
@@ -285,7 +286,7 @@ class Engine:
             try:
                 self._scheduler.join(job, row)
             except Exception as error:
-                logger.exception("a row could not join")
+                logger.exception("a text could not join the batch")
                 with self._changed:
                     self._queue.extendleft(reversed(joining[index:]))
                 self._end(job, error)

@@ -136,7 +136,7 @@ class ModelStore:
             told = f"{type(error).__name__}: {error}"
             if self._failed.get(run.name) != told:
                 self._failed[run.name] = told
-                logger.exception("run %s cannot be looked at", run.name)
+                logger.exception("run %s cannot be read", run.name)
 
     def _forget_all_but(self, names: set[str]) -> None:
         """Release what is kept of runs that were deleted."""
@@ -218,7 +218,7 @@ class ModelStore:
     def _load(self, run: Run, path: Path, digest: str | None) -> LoadedModel:
         checkpoint = load(path)
         if digest is not None and checkpoint.digest != digest:
-            raise CheckpointError(path, "is whole, but not the one that latest.json announces")
+            raise CheckpointError(path, "is intact, but it is not the one that latest.json names")
         self.loads += 1
         return laid_out(run.name, path, checkpoint)
 

@@ -119,9 +119,9 @@ class Order:
         if characters * each > settings.max_logprobs:
             raise self._refusal(
                 "logprobs",
-                f"must ask for at most {settings.max_logprobs} log-probabilities in all. Given: "
-                f"{characters * each}, of {characters} characters read and written in {texts} texts, with "
-                f"{self.logprobs} alternatives each. Ask for fewer texts, characters or alternatives",
+                f"must request at most {settings.max_logprobs} log-probabilities in all. Given: "
+                f"{characters * each} (texts: {texts}, characters read and written: {characters}, "
+                f"alternatives: {self.logprobs}). Request fewer texts, characters or alternatives",
             )
 
     @property
@@ -188,7 +188,7 @@ class Order:
         room = settings.max_rows + settings.max_queue
         texts = len(self.prompts) * self.best_of
         if texts > room:
-            raise self._refusal("prompt", f"must ask for at most {room} texts at once. Given: {texts}")
+            raise self._refusal("prompt", f"must request at most {room} texts at once. Given: {texts}")
         self._check_prompts(settings)
         self.check_logprobs(settings)
         if len(self.stop) > settings.max_stop:

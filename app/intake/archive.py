@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.errors import InvalidRequestError, TooLargeError
+from app.intake.findings import counted
 from app.intake.options import Options
 from app.intake.planning import check_length
 from app.intake.zip_directory import check_directory
@@ -90,10 +91,13 @@ def card(run: Run, checkpoint: Checkpoint) -> str:
     spec, config, losses = run.spec, run.config, checkpoint.losses
     licence = json.dumps(spec.licence or "unknown")
     rows = [
-        ("Network", f"{config.cell}, {config.layers} x {config.hidden} units, {config.members} member(s)"),
+        (
+            "Network",
+            f"{config.cell}, {config.layers} x {config.hidden} units, {counted(config.members, 'member')}",
+        ),
         ("Step", f"{checkpoint.step:,}"),
         ("Characters it knows", str(len(checkpoint.vocabulary))),
-        ("Text", f"{spec.corpus_name.replace('|', ' ')}, {spec.characters:,} characters"),
+        ("Text", f"{spec.corpus_name.replace('|', ' ')}, {counted(spec.characters, 'character')}"),
         ("Text's sha256 (UTF-8)", spec.corpus_sha256),
         ("Forked from", spec.parent or "nothing"),
         *((name.replace("_", " "), _number(losses[name])) for name in ("loss", "smooth_loss")),

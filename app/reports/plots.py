@@ -28,7 +28,7 @@ Shape = Literal["wide", "narrow"]
 
 DPI = 160
 MARGIN = 0.15  # inches around everything that is drawn
-BASELINES = {"uniform": "guessing: ln K =", "unigram": "single characters", "5-gram": "5-gram"}
+BASELINES = {"uniform": "uniform: ln K =", "unigram": "single characters", "5-gram": "5-gram"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "
     axes.xaxis.set_major_locator(MaxNLocator(7 if wide else 4, steps=[1, 2, 5, 10], integer=True))
     drawn = _draw_lines(axes, curve, palette)
     if not drawn:
-        axes.text(0.5, 0.5, "nothing trained yet", transform=axes.transAxes, ha="center", color=palette.faint)
+        axes.text(0.5, 0.5, "no training yet", transform=axes.transAxes, ha="center", color=palette.faint)
     _mark_baselines(axes, curve, palette)
     _set_limits(axes, curve)
     _mark_checkpoints(axes, curve, palette)
@@ -263,7 +263,7 @@ def _mark_checkpoints(axes: Axes, curve: Curve, palette: Palette) -> None:
 def _mark_warnings(axes: Axes, curve: Curve, palette: Palette) -> None:
     """Where the run went back and on with a smaller step, and since when it overfits."""
     for index, step in enumerate(sorted(set(curve.rollbacks))):
-        label = "went back here, rate halved" if index == 0 else None
+        label = "rolled back to here, rate halved" if index == 0 else None
         axes.axvline(step, color=palette.failed, linewidth=1.2, linestyle=":", label=label, zorder=3)
     if curve.overfitting_since is not None:
         axes.axvspan(

@@ -246,7 +246,7 @@ class RateLimit:
                 seconds = max(0.001, stats.reset_time - time.time())
                 more = f" ({texts} more were requested)" if texts > 1 else ""
                 raise RateLimitedError(
-                    f"at most {limit} texts are allowed{more}; try again in {seconds:.1f} s", seconds
+                    f"the limit of texts is {limit}{more}; try again in {seconds:.1f} s", seconds
                 )
 
 

@@ -33,7 +33,9 @@ def parse_model_name(name: str) -> ModelName:
     """Split `run@step` into its parts. Raises ModelNotFoundError for what cannot be a model's name."""
     match = MODEL_NAME.fullmatch(name)
     if match is None:
-        raise ModelNotFoundError(f"no model can be named {name[:80]!r}: give a run, run@step or run@best")
+        raise ModelNotFoundError(
+            f"no model can have the name {name[:80]!r}: give a run, run@step or run@best"
+        )
     return ModelName(match[1], match[2])
 
 

@@ -45,7 +45,7 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
         try:
             run.write_control(Control.model_validate(run.control.model_dump() | changes))
         except FileNotFoundError:
-            raise RunNotFoundError(f"run {run.name!r} was deleted meanwhile") from None
+            raise RunNotFoundError(f"run {run.name!r} was deleted in the meantime") from None
     store.announce()
     return run.standing
 
@@ -77,10 +77,10 @@ def finish_deletion(store: RunStore, name: str, deadline: float) -> bool:
         if time.monotonic() < deadline:
             return False
         raise ConflictError(
-            f"run {name!r} was asked to stop and is still training: try again in some seconds"
+            f"run {name!r} was asked to stop and is still training: try again in a few seconds"
         ) from None
     except FileNotFoundError:
-        raise RunNotFoundError(f"run {name!r} was deleted meanwhile") from None
+        raise RunNotFoundError(f"run {name!r} was deleted in the meantime") from None
     return True
 
 

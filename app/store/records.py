@@ -66,7 +66,7 @@ class Record(BaseModel):
             reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
         except Exception as error:  # whatever the parser raises, the file cannot be used
             reason = str(error)
-        raise RunFileError(f"{name} is damaged or not of this project: {reason:.{MAX_REASON}}")
+        raise RunFileError(f"{name} is damaged or was not written by Charloom: {reason:.{MAX_REASON}}")
 
     def write(self, path: Path) -> None:
         """Replace the file at `path`. Raises OSError, RunFileError for what could not be read again."""

@@ -75,9 +75,11 @@ class Run:
         try:
             spec = RunSpec.read(self.path / "run.json")
         except FileNotFoundError as error:
-            raise RunNotFoundError(f"{self.name!r} is a folder without a run: it has no run.json") from error
+            raise RunNotFoundError(
+                f"{self.name!r} is a directory without a run: it has no run.json"
+            ) from error
         if spec.name != self.name:
-            raise RunFileError(f"folder {self.name!r} holds a run named {spec.name!r}: rename it to that")
+            raise RunFileError(f"directory {self.name!r} holds a run named {spec.name!r}: rename it to that")
         return spec
 
     @property
@@ -175,7 +177,8 @@ class Run:
             raise RunFileError(f"corpus.txt of run {self.name!r} cannot be read: {reason}") from error
         if hashlib.sha256(data).hexdigest() != self.spec.corpus_sha256:
             raise RunFileError(
-                f"corpus.txt in {self.name!r} is not the text of this run: put that back, or make a new run"
+                f"corpus.txt in {self.name!r} is not the text of this run: restore that text, or create a "
+                f"new run"
             )
         return data.decode("utf-8")
 
@@ -235,7 +238,7 @@ class Run:
         try:
             return list(self.path.iterdir())
         except FileNotFoundError:
-            raise RunNotFoundError(f"run {self.name!r} was deleted meanwhile") from None
+            raise RunNotFoundError(f"run {self.name!r} was deleted in the meantime") from None
 
     def checkpoints(self) -> dict[int, Path]:
         """The checkpoint files by step, ascending. Links are left out: they could point out of the store."""
@@ -255,12 +258,12 @@ class Run:
     def files(self) -> Files:
         """What there is, looked at again only if the folder, or the samples, changed since.
 
-        Raises RunNotFoundError if the run was deleted meanwhile; what cannot be used is one of the faults.
+        Raises RunNotFoundError if the run was deleted in the meantime; an unusable file is a fault.
         """
         try:
             changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
         except FileNotFoundError:
-            raise RunNotFoundError(f"run {self.name!r} was deleted meanwhile") from None
+            raise RunNotFoundError(f"run {self.name!r} was deleted in the meantime") from None
         if self._files is not None and self._files[0] == changed:
             return self._files[1]
         now = time.monotonic()
@@ -275,7 +278,7 @@ class Run:
         try:
             steps = tuple(sorted({*self.checkpoints(), *self.kept()}))
             faults = [
-                f"{name} is not a regular file: it is left out; remove it"
+                f"{name} is not a regular file and is ignored: remove it"
                 for name in FILES
                 if os.path.lexists(self.path / name) and not is_regular(self.path / name)
             ]

@@ -205,7 +205,7 @@ class RunStore:
             raise RunNotFoundError(f"no run named {name!r}{self._suggestion()}")
         run = self._load(name)
         if run is None:
-            raise RunNotFoundError(f"{name!r} is a folder without a run: it has no run.json")
+            raise RunNotFoundError(f"{name!r} is a directory without a run: it has no run.json")
         return run
 
     def list(self) -> Runs:
@@ -220,7 +220,7 @@ class RunStore:
             except RunError as error:
                 if name not in self._reported:
                     self._reported.add(name)
-                    logger.warning("run left out: %s", error)
+                    logger.warning("run ignored: %s", error)
                 continue
             if run is not None:
                 runs.append(run)

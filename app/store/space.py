@@ -27,8 +27,9 @@ class StoreFullError(OSError):
     def __init__(self, needed: int, used: int, limit: int) -> None:
         super().__init__(
             errno.EDQUOT,
-            f"{needed:,} bytes more do not fit: the store takes {used:,} of {limit:,} bytes "
-            "(four fifths of its volume, or CHARLOOM_MAX_STORE_BYTES), without a checkpoint that could go",
+            f"{needed:,} more bytes do not fit: the store uses {used:,} of {limit:,} bytes "
+            "(four fifths of its volume, or CHARLOOM_MAX_STORE_BYTES) and has no checkpoint that can be "
+            "deleted",
         )
 
     def __str__(self) -> str:

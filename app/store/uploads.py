@@ -43,8 +43,11 @@ class UploadedFiles:
 
     def add(self, source: Source, purpose: str) -> UploadedFile:
         """Keep a file. Raises ConflictError (too many), TooLargeError, OSError; then nothing is left."""
-        if len(self.list()) >= self._limits.runs:
-            raise ConflictError(f"there are {self._limits.runs} files (CHARLOOM_MAX_RUNS): delete some first")
+        files, most = len(self.list()), self._limits.runs
+        if files >= most:
+            raise ConflictError(
+                f"the store has {files} of {most} files (CHARLOOM_MAX_RUNS): delete some first"
+            )
         with scratch(self._store) as folder:
             size = self._copy(source, folder / "content")
             self._limits.budget.make_room(0)

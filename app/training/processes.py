@@ -145,7 +145,7 @@ class InProcesses:
         for helper in self._helpers:
             if _pipe(helper.stdout).read(1) != DONE:
                 raise OSError(
-                    f"a training helper ended with code {helper.wait()}; the run goes on when resumed"
+                    f"a training helper ended with code {helper.wait()}; the run continues when resumed"
                 )
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ def _start_helper(
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     if pipe is None:
-        raise ValueError("the helper was started without its pipes")
+        raise ValueError("the helper process was started without its pipes")
     return pipe
 
 

@@ -44,12 +44,12 @@ def start_or_resume(run: Run) -> Training:
         for refusal in refused:
             run.check()
             refusal.path.rename(refusal.path.with_suffix(".refused"))
-        logger.info("run %s goes on from step %d", run.name, training.step)
+        logger.info("run %s continues from step %d", run.name, training.step)
         return training
     if refused:
         raise RunFileError(
             f"none of the {len(refused)} checkpoints of run {run.name!r} can be used; the newest: "
-            f"{refused[0]}; put whole ones back, or remove them to train from the beginning"
+            f"{refused[0]}; restore intact ones, or delete them to train from the beginning"
         )
     logger.info("run %s starts", run.name)
     member = max(1, run.spec.member)
@@ -63,7 +63,7 @@ def _load(run: Run, path: Path) -> Checkpoint:
     """A checkpoint of this run. Raises CheckpointError for any other file."""
     checkpoint = load(path)
     if (checkpoint.config, checkpoint.text_sha256) != (run.config, run.spec.corpus_sha256):
-        raise CheckpointError(path, "is of another run: its settings or its text differ")
+        raise CheckpointError(path, "belongs to another run: its settings or its text differ")
     return checkpoint
 
 
@@ -71,7 +71,7 @@ def _load(run: Run, path: Path) -> Checkpoint:
 def resuming(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary) -> Iterator[None]:
     """Turn whatever keeps a checkpoint from being resumed within the block into CheckpointError."""
     if checkpoint.vocabulary != vocabulary:
-        raise CheckpointError(path, "knows other characters than the text of the run has")
+        raise CheckpointError(path, "has other characters than the text of the run")
     try:
         yield
     except CheckpointError as error:
@@ -88,7 +88,7 @@ def initial_checkpoint(run: Run) -> Checkpoint | None:
         return load(run.initial_path) if run.initial_path.exists() else None
     except CheckpointError as error:
         raise RunFileError(
-            f"run {run.name!r} was forked, and what it begins with is lost: {error}"
+            f"run {run.name!r} was forked, and the checkpoint that it starts from is lost: {error}"
         ) from error
 
 
@@ -142,8 +142,8 @@ def warnings(training: Training) -> list[str]:
 
 def describe(rollback: Rollback, number: int) -> str:
     """One rollback, the `number`-th of its run, in words."""
-    what = "was no number" if rollback.loss is None else f"exploded to {rollback.loss:.4g}"
+    what = "was not a number" if rollback.loss is None else f"exploded to {rollback.loss:.4g}"
     return (
-        f"the loss {what} at step {rollback.step:,}: went back to step {rollback.to:,}, "
+        f"the loss {what} at step {rollback.step:,}: rolled back to step {rollback.to:,}, "
         f"with the learning rate divided by {2**number}"
     )

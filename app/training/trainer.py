@@ -245,7 +245,7 @@ class RunWriter:
                 checkpoint = load(self.run.path / latest.best.file)
                 return latest.best if checkpoint.digest == latest.best.digest else None
         except (RunFileError, CheckpointError) as error:
-            logger.warning("best checkpoint written anew: %s", error)
+            logger.warning("best checkpoint rewritten: %s", error)
         return None
 
     def _write(self, checkpoint: Checkpoint, kind: str, loss: float | None) -> CheckpointEntry:

@@ -189,7 +189,7 @@ class Worker:
             if train_run(run, self._interruption(run), self.on_status, self.cadence):
                 logger.info("run %s is finished", run.name)
         except LeaseLostError as error:
-            logger.warning("%s; nothing more of it is written here", error)
+            logger.warning("%s; this worker writes nothing more of it", error)
             self._queue.leave(run.name, self.store.leases.seconds)
         except OSError as error:
             if not run.path.exists():
@@ -201,7 +201,7 @@ class Worker:
         except CharloomError as error:
             self._set_aside(run, "failed", str(error))
         except Exception as error:
-            logger.exception("run %s met an unexpected error", run.name)
+            logger.exception("run %s failed with an unexpected error", run.name)
             self._set_aside(run, "failed", f"unexpected {type(error).__name__}: {error}")
         self.store.announce()
 
@@ -216,8 +216,8 @@ class Worker:
             deaths = status.deaths + 1 if status.died_at == step else 1
         if deaths >= self.attempts:
             raise CharloomError(
-                f"the worker died {deaths} times in a row at step {step:,} of this run, most likely killed "
-                "because it used too much memory: give the worker more memory and resume the run, or train "
+                f"the worker died {deaths} times in a row at step {step:,} of this run, probably killed "
+                f"because it used too much memory: give the worker more memory and resume the run, or train "
                 "with fewer units, layers, members or streams"
             )
         changes = {"state": "training", "reason": None, "retry_at": None, "heartbeat": time.time()}
@@ -280,7 +280,7 @@ class Worker:
 
     def _full_disk(self, error: OSError) -> str:
         reason = error.strerror or os.strerror(error.errno or errno.ENOSPC)
-        return f"{reason}: free some space; tried again every {self.retry_seconds:g} s"
+        return f"{reason}: free some space; retrying every {self.retry_seconds:g} s"
 
     def _set_aside(self, run: Run, state: Literal["paused", "failed"], reason: str) -> None:
         logger.error("run %s %s: %s", run.name, state, reason)

@@ -129,8 +129,8 @@ def test_unusable_file_is_reported_as_a_warning_of_its_run(server, bad: Path):
     as_content(b"{}")(bad / "latest.json")
     told = server.get("/runs/bad").json()
     assert told["samples"] == 0
-    assert told["warnings"][0] == "samples.jsonl is not a regular file: it is left out; remove it"
-    assert told["warnings"][1].startswith("bad/latest.json is damaged or not of this project")
+    assert told["warnings"][0] == "samples.jsonl is not a regular file and is ignored: remove it"
+    assert told["warnings"][1].startswith("bad/latest.json is damaged or was not written by Charloom")
 
 
 def test_bad_line_is_the_only_one_skipped(server, bad: Path):

@@ -80,8 +80,11 @@ def test_a_product_over_the_budget_is_refused_with_its_figures(
     client = serving(trained_root, max_logprobs=400_000)
     answer = client.post(path, json=body)
     assert answer.status_code in (400, 422)
-    assert f"{field} must ask for at most 400000 log-probabilities in all. Given: {asked}, of " in answer.text
-    assert "Ask for fewer texts, characters or alternatives" in answer.text
+    assert (
+        f"{field} must request at most 400000 log-probabilities in all. Given: {asked} (texts: "
+        in answer.text
+    )
+    assert "Request fewer texts, characters or alternatives" in answer.text
 
 
 def test_largest_allowed_request_exceeds_the_default_budget(client):

@@ -167,8 +167,8 @@ def test_train_next_to_a_worker_ends_with_a_finished_run(folder: Path, capsys):
     [
         ("train none.txt", r"none\.txt"),
         ("train empty.txt", "empty"),
-        ("train short.txt", "need at least"),
-        ("train short.txt --minutes 1", "need at least"),
+        ("train short.txt", "must have at least"),
+        ("train short.txt --minutes 1", "must have at least"),
         (
             "train text.txt --preset x",
             "preset must be one of classic, gru, gru-pair, gru-pair-muon. Given: 'x'",
@@ -192,7 +192,7 @@ def test_train_next_to_a_worker_ends_with_a_finished_run(folder: Path, capsys):
         ("worker --nice 99", "--nice"),
         ("worker --store text.txt", r"text\.txt"),
         ("serve --port 99999", "port"),
-        ("serve --port 0 --corpus short.txt", "need at least"),
+        ("serve --port 0 --corpus short.txt", "must have at least"),
         ("serve --host nowhere.invalid", "cannot listen on nowhere.invalid"),
         ("serve --port 0", "there is no text at corpora/shakespeare.txt"),
         ("nonsense", "nonsense"),
@@ -267,7 +267,7 @@ def test_generate_drops_or_replaces_unknown_characters(trained, monkeypatch, cap
     assert main([*command, "--prompt", "thé “cat”", "--unknown", "replace"]) == 0
     captured = capsys.readouterr()
     assert captured.out == expected
-    assert "3 characters of the prompt were changed" in captured.err
+    assert "3 characters of the prompt changed" in captured.err
     monkeypatch.setenv("CHARLOOM_UNKNOWN", "replace")
     assert main([*command, "--prompt", "thé “cat”"]) == 0
     assert capsys.readouterr().out == expected

@@ -117,7 +117,7 @@ def test_sweep_begun_again_goes_on_with_the_runs_there_are(store, capsys):
     again.find_earlier()
     again.run()
     again.finish()
-    assert "going on with 3 runs that exist already" in capsys.readouterr().out
+    assert "continuing with 3 existing runs" in capsys.readouterr().out
     assert sorted(stand.runs) == [f"my-trial-{number}" for number in range(1, 6)]
     assert {name: stand.runs[name]["settings"] for name in before} == before
     assert {run["state"] for run in stand.runs.values()} <= {"finished", "stopped"}
@@ -142,7 +142,7 @@ def test_killed_sweep_goes_on_with_its_runs(store):
     assert 0 < step < 3000
     done = subprocess.run([*command, "--keep-all"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert "going on with 1 runs that exist already" in done.stdout
+    assert "continuing with 1 existing run\n" in done.stdout
     assert names(store) == ["my-trial-1", "my-trial-2", "my-trial-3"]
     assert store.get("my-trial-1").spec == spec
     assert store.get("my-trial-1").standing.state == "finished"

@@ -247,7 +247,7 @@ def test_job_that_would_wait_past_its_deadline_is_refused(engines, decoder):
     wait_until(lambda: engine.stats().blocks > 3, "the engine gets there")
     hurried = Job(decoder, [text(5)], seconds=0.5)
     with pytest.raises(
-        OverloadedError, match=r"what waits already takes about .* longer than the 0.5 s"
+        OverloadedError, match=r"the texts already waiting take about .* longer than the 0.5 s"
     ) as error:
         engine.submit(hurried)
     assert hurried.submitted is None

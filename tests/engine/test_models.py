@@ -268,7 +268,7 @@ def test_run_that_cannot_be_read_does_not_stop_the_refresh(trained: RunStore, mo
         models.refresh()
     assert models.current.id == "classic@70"
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "run gru cannot be looked at"
+        "run gru cannot be read"
     ]
 
 

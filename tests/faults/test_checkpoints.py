@@ -55,8 +55,8 @@ def flipped(checkpoint: Checkpoint, data: bytes) -> bytes:
 
 
 BAD = {
-    "torn": Bad(lambda _, data: data[: len(data) // 2], "is torn or damaged"),
-    "truncated by one byte": Bad(lambda _, data: data[:-1], "is torn or damaged"),
+    "torn": Bad(lambda _, data: data[: len(data) // 2], "is truncated or damaged"),
+    "truncated by one byte": Bad(lambda _, data: data[:-1], "is truncated or damaged"),
     "one byte": Bad(lambda _, data: b"\n", "is not a safetensors file"),
     "one bit flipped": Bad(flipped, "does not match its own checksum"),
     "wrong shape": Bad(wrong_shape, r"U has shape .*, its configuration says"),
@@ -68,7 +68,8 @@ BAD = {
     ),
     "foreign": Bad(lambda _, data: b"\x80\x04pickle" * 99, "is not a safetensors file"),
     "another program's": Bad(
-        lambda _, data: save_tensors({"w": np.zeros(3)}), "is a safetensors file, but not a checkpoint"
+        lambda _, data: save_tensors({"w": np.zeros(3)}),
+        "is a safetensors file, but not a Charloom checkpoint",
     ),
 }
 
@@ -172,5 +173,5 @@ def test_checkpoint_with_another_vocabulary_is_not_continued(trained: RunStore):
     with worker_process(trained) as worker:
         wait_until(lambda: run.status.state == "finished", "the run is finished again")
         _, log = stop(worker)
-    assert "is of another run: its settings or its text differ" in log
+    assert "belongs to another run: its settings or its text differ" in log
     assert load(run.checkpoint_path(60)).vocabulary.characters == characters

@@ -120,7 +120,7 @@ def test_run_is_taken_over_on_a_volume_that_cannot_exchange_names(store: RunStor
             assert in_training_by(run, first), "a run whose host is alive was taken over"
             first.process.kill()
             wait_until(lambda: finished(run), "the run is finished")
-            assert "goes on from step" in others[0].log + others[1].log
+            assert "continues from step" in others[0].log + others[1].log
     assert outcome(run) == undisturbed(LONG)
 
 
@@ -153,7 +153,7 @@ def test_host_frozen_between_look_and_change_changes_nothing(store: RunStore, co
         with ended(second):
             wait_for_training(run, second, run.status.step + 500)
             first.signal(signal.SIGCONT)
-            wait_until(lambda: "nothing more of it is written here" in first.log, "the first notices")
+            wait_until(lambda: "this worker writes nothing more of it" in first.log, "the first notices")
             if kind != "append":  # the very change that it was frozen in has failed; a line has gone nowhere
                 assert "another process has taken over run 'run'" in first.log
             wait_until(lambda: finished(run), "the run is finished")

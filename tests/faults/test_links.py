@@ -61,7 +61,7 @@ def test_a_server_reads_nothing_through_a_link(trained: RunStore, outside: Path,
 def test_link_in_place_of_a_checkpoint_is_refused(trained: RunStore, outside: Path):
     path = trained.get("classic").checkpoint_path(60)
     replace(path, outside / "run" / path.name)
-    with pytest.raises(CheckpointError, match="is a link, a folder or a device"):
+    with pytest.raises(CheckpointError, match="is a link, a directory or a device"):
         load(path)
 
 

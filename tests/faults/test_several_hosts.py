@@ -62,9 +62,9 @@ def test_one_worker_alone_puts_its_run_down_for_an_urgent_one(store: RunStore, c
         urgent = store.create("urgent", SHORT, TEXT, "small.txt")
         ask(store, urgent, None, 5)
         wait_until(lambda: finished(urgent), "the urgent run is finished")
-        wait_until(lambda: "goes on from step" in "".join(host.log for host in hosts), "the other goes on")
+        wait_until(lambda: "continues from step" in "".join(host.log for host in hosts), "the other goes on")
         wait_until(lambda: {run.status.state for run in runs} == {"training"}, "all are trained again")
-        assert "".join(host.log for host in hosts).count("goes on from step") == 1
+        assert "".join(host.log for host in hosts).count("continues from step") == 1
         assert len({run.status.host for run in runs}) == 3
 
 

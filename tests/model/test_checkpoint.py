@@ -113,7 +113,7 @@ def test_inconsistent_file_is_refused_with_the_reason(change, reason):
 
 
 def test_a_safetensors_file_of_another_program_is_refused():
-    with pytest.raises(CheckpointError, match="not a checkpoint of Charloom"):
+    with pytest.raises(CheckpointError, match="not a Charloom checkpoint"):
         decode(checkpoints.save_tensors({"x": np.zeros(3)}, {"format": "pt"}))
 
 

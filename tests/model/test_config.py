@@ -44,7 +44,7 @@ def test_setting_out_of_range_names_field_limit_and_value(field):
         ({"hidden": True}, "type int"),
         ({"learning_rate": float("nan")}, "finite"),
         ({"size": 3}, "is not a field"),
-        ({"steps": 0}, "give one of them"),
+        ({"steps": 0}, "set one of them"),
         ({"validation_fraction": 0}, "needs validation_fraction"),
     ],
 )

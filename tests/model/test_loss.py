@@ -51,5 +51,5 @@ def test_each_window_is_read_from_the_zero_state():
         logits, _ = network.forward(ids[start : start + 7, None], network.zero_state(1))
         losses.append(character_losses(logits, ids[start + 1 : start + 8, None]))
     assert windowed_loss(network, ids, 7) == pytest.approx(np.mean(losses), rel=1e-6)
-    with pytest.raises(TextError, match="5 characters hold no window of 5: 6 are needed"):
+    with pytest.raises(TextError, match="5 characters contain no window of 5: 6 are needed"):
         windowed_loss(network, ids[:5], 5)

@@ -194,7 +194,7 @@ def test_a_checkpoint_for_serving_cannot_be_resumed():
 
 
 def test_text_too_short_for_training_is_refused():
-    with pytest.raises(TextError, match="need at least"):
+    with pytest.raises(TextError, match="must have at least"):
         Training(GRU, VOCABULARY, IDS[:30])
 
 

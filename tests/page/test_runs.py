@@ -109,7 +109,7 @@ def test_waiting_run_shows_its_position_in_the_queue(opened, store: RunStore):
         page = opened(f"{client.base_url}#runs", expected=LOST)
         for place, name in enumerate(("first", "second", "third"), 1):
             expect(state(page, name)).to_have_text(f"number {place} in the queue, waits for a worker")
-        press(page, "Put first", "third")
+        press(page, "Move to front", "third")
         for place, name in enumerate(("third", "first", "second"), 1):
             expect(state(page, name)).to_have_text(f"number {place} in the queue, waits for a worker")
 

@@ -45,7 +45,7 @@ def test_curve_has_labels_with_units():
         "held-out loss",
         "checkpoint kept",
         "best: 2.400 at 8",
-        "guessing: ln K = 4.17",
+        "uniform: ln K = 4.17",
         "classic · 9 of 60 updates · training",
     ):
         assert text in shown
@@ -53,8 +53,8 @@ def test_curve_has_labels_with_units():
 
 def test_legend_names_only_existing_curves():
     shown = words(draw_loss_curve(dataclasses.replace(EMPTY, sequence_length=None), "svg", "light"))
-    assert "nothing trained yet" in shown
-    for text in ("summed", "best", "guessing", "held-out", "checkpoint kept"):
+    assert "no training yet" in shown
+    for text in ("summed", "best", "uniform", "held-out", "checkpoint kept"):
         assert text not in shown
 
 

@@ -163,7 +163,7 @@ def test_history_that_is_not_a_file_is_reported_as_a_fault(reader: Curves, run: 
     with pytest.raises(RunFileError, match=r"history\.jsonl of run 'new' cannot be read") as raised:
         reader.get(run)
     assert str(tmp_path) not in str(raised.value)
-    assert run.files().faults == ("history.jsonl is not a regular file: it is left out; remove it",)
+    assert run.files().faults == ("history.jsonl is not a regular file and is ignored: remove it",)
 
 
 def test_run_recreated_under_the_same_name_has_its_own_curve(reader: Curves, run: Run):

@@ -60,7 +60,7 @@ def test_invalid_numbers_in_a_record_are_refused(tmp_path: Path, kind: str, valu
         if (field, value) in (("priority", "-1"), ("characters_per_second", "1e308")):
             record.read(path)
             continue
-        with pytest.raises(RunFileError, match="is damaged or not of this project") as raised:
+        with pytest.raises(RunFileError, match="is damaged or was not written by Charloom") as raised:
             record.read(path)
         assert len(str(raised.value)) < 1000
         assert str(tmp_path) not in str(raised.value)

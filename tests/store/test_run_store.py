@@ -136,7 +136,9 @@ def test_latest_can_only_name_a_checkpoint_of_its_run(run: Run, file: str):
     latest = json.loads(Latest(newest=ENTRY).model_dump_json())
     latest["newest"]["file"] = file
     (run.path / "latest.json").write_text(json.dumps(latest))
-    with pytest.raises(RunFileError, match=r"latest\.json is damaged or not of this project: newest\.file"):
+    with pytest.raises(
+        RunFileError, match=r"latest\.json is damaged or was not written by Charloom: newest\.file"
+    ):
         run.latest()
 
 

@@ -64,15 +64,21 @@ def _inside(part: ast.expr) -> Iterator[tuple[int, str]]:
 
 
 def _not_shown(tree: ast.AST) -> Iterator[int]:
-    """Docstrings, except of decorated functions: they are shown in OpenAPI or as help texts."""
+    """Docstrings, except of routes and commands, which are shown in OpenAPI and as help texts."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            shown = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.decorator_list
+            shown = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_called(
+                node.decorator_list
+            )
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and not shown:
                 yield id(first.value)
         if isinstance(node, ast.AnnAssign | ast.arg) and isinstance(node.annotation, ast.Constant):
             yield id(node.annotation)
+
+
+def _is_called(decorators: list[ast.expr]) -> bool:
+    return any(isinstance(decorator, ast.Call) for decorator in decorators)
 
 
 def _script(source: str) -> Iterator[tuple[int, str]]:

@@ -74,7 +74,8 @@ def test_rollback_restores_last_good_checkpoint_at_half_rate(
     status, points = run.status, run.history()
     assert (status.state, status.rollbacks) == ("finished", [21])
     assert (
-        f"at step {noticed}: went back to step 21, with the learning rate divided by 2" in status.warnings[0]
+        f"at step {noticed}: rolled back to step 21, with the learning rate divided by 2"
+        in status.warnings[0]
     )
     assert status.warnings[0] in caplog.text
     steps = [point["step"] for point in points]
@@ -97,7 +98,7 @@ def test_run_that_keeps_exploding_fails_with_the_reason(tmp_path, monkeypatch):
     Worker(store, lambda: False).train(run)
     status = run.status
     assert status.state == "failed"
-    assert "became nan at step 27, though it went back 5 times" in (status.reason or "")
+    assert "became nan at step 27, although it was rolled back 5 times" in (status.reason or "")
     assert "smaller learning rate" in (status.reason or "")
     assert_readable(run)
 

@@ -130,7 +130,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_previous(tmp_path: Path, ca
     caplog.set_level("INFO")
     assert train(run)
     assert f"run run: checkpoint refused: {newest.name}: " in caplog.text
-    assert f"goes on from step {int(before.stem[5:])}" in caplog.text
+    assert f"continues from step {int(before.stem[5:])}" in caplog.text
     result = outcome(run)
     assert newest.with_suffix(".refused").exists()
     assert result == expected
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, caplog):
     newest = list(run.checkpoints().values())[-1]
     newest.write_bytes(list(other.checkpoints().values())[-1].read_bytes())
     assert train(run)
-    assert "is of another run" in caplog.text
+    assert "belongs to another run" in caplog.text
     assert outcome(run)["newest"] == outcome(undisturbed(tmp_path, CONFIGS["gru"]))["newest"]
 
 

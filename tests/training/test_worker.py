@@ -152,7 +152,7 @@ def test_started_run_is_trained_before_queued_ones(store: RunStore):
 @pytest.mark.parametrize(
     ("config", "text", "reason"),
     [
-        (classic_like(), "too short", "need at least"),
+        (classic_like(), "too short", "must have at least"),
         (
             gru_like(learning_rate=10.0, weight_decay=10.0, clip="none", steps=500),
             None,

@@ -40,7 +40,7 @@ def list_runs(services: Services) -> list[RunInfo]:
 
 
 def describe(services: Services, run: Run) -> RunInfo:
-    """One run as its answer. Reads the disk. Raises RunNotFoundError if it was deleted meanwhile."""
+    """One run as its answer. Reads the disk. Raises RunNotFoundError if it was deleted in the meantime."""
     control, latest, config = run.control, run.usable_latest(), run.config
     status = standing_of(services.runs, run)
     serving = services.models.current if services.models.ready else None

@@ -5,7 +5,7 @@ const LINES = [
 	{ name: "smooth_loss", label: "smooth", width: 2 },
 	{ name: "validation_loss", label: "held-out", width: 2, dash: [6, 4], points: true },
 ];
-const BASELINES = { uniform: "guessing", unigram: "single characters" };
+const BASELINES = { unigram: "single characters" };
 
 const isKnown = (value) => value !== undefined && value !== null;
 const linesOf = (curve) => LINES.filter((line) => curve.points.some((point) => isKnown(point[line.name])));

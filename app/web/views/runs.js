@@ -19,7 +19,7 @@ const ACTIONS = [
 	["Pause", (run) => ["queued", "training"].includes(run.state), (name) => change(name, "pause")],
 	["Resume", (run) => ["paused", "stopped", "failed"].includes(run.state), (name) => change(name, "resume")],
 	["Stop", (run) => ["queued", "training", "paused"].includes(run.state), (name) => change(name, "stop")],
-	["Put first", (run) => run.state === "queued" && placeOf(run).place > 1, (name) => putFirst(name)],
+	["Move to front", (run) => run.state === "queued" && placeOf(run).place > 1, (name) => putFirst(name)],
 	["Fork", (run) => run.newest, (name) => fork(name)],
 	["Export", (run) => run.newest, (name) => save(name)],
 	["Delete", () => true, (name) => askToDelete(name)],
@@ -70,7 +70,7 @@ function show(parts, run) {
 const rivals = (name) => lab.runs.filter((run) => run.name !== name && isBusy(run) && !groupOf(run));
 
 const putFirst = (name) =>
-	change(name, "go first", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });
+	change(name, "move to the front", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });
 
 async function change(name, action, body = { action }) {
 	say(`${name} is asked to ${action} …`);
