@@ -200,7 +200,10 @@ def one():
     os.kill(inspect(worker, ".State.Pid"), 9)
     until(lambda: inspect(worker, ".RestartCount") >= 1 and healthy("worker"), "the killed worker came back")
     until(lambda: step(port) > killed_at, f"it went on from step {killed_at}")
-    expect("goes on from step" in docker("logs", worker) + logs(worker), "its log says where it went on from")
+    expect(
+        "continues from step" in docker("logs", worker) + logs(worker),
+        "its log says where",
+    )
     with contextlib.suppress(urllib.error.HTTPError):  # thinned out by now, perhaps
         expect(ask(port, "/generate", same) == before, "the same checkpoint and seed give the same bytes")
     print(f"note  memory: server {memory(server)}, worker {memory(worker)} while it trains", flush=True)

@@ -19,7 +19,7 @@ from model.errors import ConfigError
 PREFIX = "CHARLOOM_"
 OTHERS = ("CHARLOOM_API_KEY",)  # of the command line, which is a client
 ALIASES = {"CHECKPOINTS": "STORE", "KEYS": "API_KEYS", "TEXT": "CORPUS", "ADDRESS": "HOST", "BIND": "HOST"}
-# what Kubernetes sets in every container beside a service that is named charloom
+# variables that Kubernetes sets in each container if a service is named charloom
 INJECTED = re.compile(r"CHARLOOM_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://")
 

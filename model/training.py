@@ -290,7 +290,7 @@ class Training:
         return decayed.reshape(-1)
 
     def _tensors(self) -> dict[str, np.ndarray]:
-        """What a resume needs beside the parameters of the network."""
+        """What a resume needs in addition to the parameters of the network."""
         tensors = {"state": self.state, "best": self.best}
         if len(self.members) > 1:
             tensors["members"] = self.parameters

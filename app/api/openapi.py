@@ -75,7 +75,7 @@ def complete_openapi(app: FastAPI, open_paths: Sequence[str], keys: bool) -> Non
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of a route's errors, besides those that any route may answer with."""
+    """The documentation of a route's errors, in addition to those of every route."""
     return {status: _error(*EXAMPLES[status]) for status in sorted({*statuses, *EVERYWHERE})}
 
 

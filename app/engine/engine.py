@@ -66,7 +66,7 @@ class Engine:
     ) -> None:
         self.room = max_rows + max_queue
         self.clock = clock
-        # under the lock: whoever submits, cancels or stops writes them
+        # guarded by the lock: written by submit, cancel and stop
         self._changed = threading.Condition()
         self._queue: deque[tuple[Job, Row]] = deque()
         self._cancelled: list[Job] = []

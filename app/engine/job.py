@@ -1,4 +1,4 @@
-"""A request's work in the engine: the rows it wants written, and how whoever waits for them hears of it."""
+"""A request's work in the engine: the rows it wants written, and how the waiting request is notified."""
 
 from __future__ import annotations
 

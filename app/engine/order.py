@@ -22,7 +22,7 @@ from model.sampling import RANGES, SamplingConfig
 SAMPLING = tuple(RANGES)  # fields of the same name in every interface that has them
 SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
 
-LOGPROB_BYTES = 50  # that one takes in an answer
+LOGPROB_BYTES = 50  # size of one log-probability in an answer
 
 Prompt = str | Sequence[int]
 

@@ -18,10 +18,10 @@ MOST_EPOCHS = 1_000_000
 
 
 class Options(NamedTuple):
-    """What was asked besides the fields of a configuration, which are `overrides`.
+    """The options of a request, in addition to the fields of a configuration, which are `overrides`.
 
     `epochs`, passes through the text that is trained on, is another way to say `steps`. `apart` trains each
-    member of the ensemble as a run of its own.
+    member of the ensemble as a separate run.
     """
 
     name: str | None

@@ -109,7 +109,7 @@ def draw_gradcheck(
     theme: Theme,
     shape: Shape = "wide",
 ) -> bytes:
-    """Relative error of every parameter on a log scale, beside its bar and the assignment's own figure."""
+    """Relative error of every parameter on a log scale, with its limit and the figure of the assignment."""
     palette = PALETTES[theme]
     wide = shape == "wide"
     figure, axes = _figure(palette, 9.0 if wide else 4.8, 1.9 + 0.42 * len(names))

@@ -20,7 +20,11 @@ from app.server.accept import accepts_page
 from app.server.problems import Problem, printable
 
 TGI_PATHS = ("/", "/generate_stream")
-VLLM_PATHS = ("/tokenize", "/detokenize", "/tokenizer_info")  # beside OpenAI's routes, in the same shape
+VLLM_PATHS = (
+    "/tokenize",
+    "/detokenize",
+    "/tokenizer_info",
+)  # errors as in OpenAI's routes
 TGI_TYPES = {401: "unauthorized", 404: "not_found", 413: "validation", 422: "validation", 429: "overloaded"}
 OPENAI_CODES = {"unauthorized": "invalid_api_key", "rate_limited": "rate_limit_exceeded"}
 

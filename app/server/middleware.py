@@ -24,10 +24,10 @@ from app.server.problems import Problem, problem_of
 
 REQUEST_ID = "x-request-id"
 ID_HEADER = REQUEST_ID.encode()
-UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, for ever
+UNLOGGED = ("/healthz", "/readyz", "/metrics")  # requested every few seconds, indefinitely
 UPLOADS = re.compile(r"/runs|/runs/check|/runs/import|/runs/[^/]+/fork|/v1/files")
 WRITING = ("/generate",)  # a GET of these writes a text
-ENVELOPE = 100_000  # bytes that a form may have besides its texts
+ENVELOPE = 100_000  # maximum bytes of a form in addition to its texts
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

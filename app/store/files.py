@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their name, flushed to disk, then renamed."""
+"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_folder(path: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Give the files in `folder`, whoever made them, the permissions of new ones."""
+    """Give the files in `folder`, regardless of their creator, the permissions of new files."""
     for path in folder.iterdir():
         if is_regular(path):
             path.chmod(inherited(folder) & 0o660)

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often a run is written down besides its own cadence of steps, and how many checkpoints stay.
+    """How often a run is saved, in addition to its own interval of steps, and how many checkpoints are kept.
 
     Attributes:
         checkpoint_seconds: longest time without a checkpoint; a run begins with one a second, so that one can

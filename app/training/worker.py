@@ -161,7 +161,7 @@ class Worker:
 
     @contextmanager
     def _taking(self, run: Run) -> Iterator[Run]:
-        """The run, held in this block: already so, if it is why another was put down."""
+        """Hold the run in this block; it is held already if another was interrupted for it."""
         if self._next is None:
             with self.store.holding(run.name) as held:
                 yield held

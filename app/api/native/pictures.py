@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import Response
 
-# an SVG opened by itself needs its own styles, and nothing else
+# an SVG opened as a page needs only its own styles
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 

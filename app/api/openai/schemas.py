@@ -17,7 +17,7 @@ DEFAULT_ONLY = "Not supported; only the default is accepted."
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells besides its text."""
+    """What a stream reports in addition to its text."""
 
     model_config = FORBIDDING
 
