@@ -60,7 +60,7 @@ def line(name: str, text: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes
 REFUSED = {
     "created": (changed("run.json", created=1.797e308), "created"),
     "no characters": (changed("run.json", characters=0), "characters"),
-    "too few characters": (changed("run.json", characters=3), "has 3 characters"),
+    "too few characters": (changed("run.json", characters=3), "Given: 3"),
     "other length": (changed("run.json", characters=3999), "corpus.txt is not the text"),
     "400 digits": (changed("run.json", position=10**400), "position"),
     "other text": (lambda members: members | {"corpus.txt": b"x" * 4000}, "corpus.txt is not the text"),
