@@ -132,13 +132,13 @@ class Helper:
         if self._pool is None:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, spawn, initializer=_prepare, initargs=(self._nice,))
-        loop = asyncio.get_running_loop()
+        loop, seconds = asyncio.get_running_loop(), self.seconds
         try:
-            async with asyncio.timeout(self.seconds):
+            async with asyncio.timeout(seconds):
                 return await loop.run_in_executor(self._pool, _call, work, arguments)
         except TimeoutError:
             self._end()
-            raise DeadlineError(f"the {self.what} took longer than {self.seconds:g} s") from None
+            raise DeadlineError(f"the {self.what} took longer than {seconds:g} s") from None
         except BrokenProcessPool:
             self._end()
             raise RenderError(f"the process of the {self.what} ended; try again") from None
