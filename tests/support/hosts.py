@@ -24,6 +24,7 @@ from tests.support.runs import LONGEST_WAIT
 
 CLONE_NEWUTS = 0x04000000
 LEASE = 1.0  # seconds: with it, a run is taken over soon
+UPDATE_SECONDS = 0.002  # at least, so that a run lasts long enough to be taken over on a fast machine, too
 
 
 def separate_hosts() -> ForkServerContext:
@@ -84,6 +85,14 @@ def ended(*hosts: Host) -> Iterator[None]:
             host.process.join(LONGEST_WAIT)
 
 
+class UnhurriedStop(Stop):
+    """Training asks it after each update."""
+
+    def __call__(self) -> bool:
+        time.sleep(UPDATE_SECONDS)
+        return super().__call__()
+
+
 def _work(root: str, name: str, lease: float, ahead: float, until_idle: bool, setup: str, log: str) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUTS):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -93,7 +102,7 @@ def _work(root: str, name: str, lease: float, ahead: float, until_idle: bool, se
         time.time = lambda: honest() + ahead
     exec(setup, {})
     logging.basicConfig(filename=log, level="INFO", format="%(message)s", force=True)
-    store, stop = RunStore(root, lease), Stop()
+    store, stop = RunStore(root, lease), UnhurriedStop()
     with stop_on_signals(stop):
         prepare(store)
         Worker(store, stop, until_idle=until_idle).run()

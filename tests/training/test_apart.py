@@ -190,17 +190,22 @@ def free_worker(store: RunStore) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, cwd=store.root.parent, stderr=subprocess.DEVNULL)
 
 
+def is_in_training(run: Run) -> bool:
+    status = run.status
+    return status.state == "training" and status.step > 10
+
+
 @pytest.mark.slow
 def test_two_workers_one_killed_give_the_bits_of_training_together(store):
-    config = gru_like(members=3, steps=400, sample_every=0, best_sample_length=0)
+    rarely = dict.fromkeys(("record_every", "validate_every", "checkpoint_every"), 100)
+    config = gru_like(members=3, steps=1500, sample_every=0, best_sample_length=0, **rarely)
     together = store.create("together", config, TEXT, "a.txt")
     train_run(together, lambda: False)
     group = queue_apart(store, config)
     with free_worker(store) as first, free_worker(store) as second:
         try:
             members = members_of(store, group)
-            wait_until(lambda: sum(one.status.step > 10 for one in members) >= 2, "both workers train")
-            assert sum(one.status.state == "training" for one in members) == 2
+            wait_until(lambda: sum(map(is_in_training, members)) == 2, "both workers train")
             first.kill()
             assert second.wait(LONGEST_WAIT) == 0
         finally:
