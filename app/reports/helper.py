@@ -87,7 +87,9 @@ class Helper:
             # a client that goes away must not end the task for the others who wait for it
             found: Result = await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():
+            caller = asyncio.current_task()
+            # where both end at the same time, the caller's own end must not be lost
+            if task.cancelled() and not (caller and caller.cancelling()):
                 raise DrainingError("the server is stopping; try again in a moment") from None
             raise
         return found
