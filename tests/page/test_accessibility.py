@@ -22,6 +22,7 @@ def test_axe_finds_nothing_serious_in_any_view(client, opened, viewport, scheme)
     text = {"name": "mine.txt", "mimeType": "text/plain", "buffer": b"the same line again\n" * 300}
     page.set_input_files("#teach-file", text)
     expect(page.locator("#teach-findings .warning").first).to_be_visible()
+    expect(page.locator("#turn-beginnings button").first).to_be_visible()
     page.fill("#turn-prompt", "the ")
     page.keyboard.press("Enter")
     expect(page.locator("#turn-made a")).to_be_visible()

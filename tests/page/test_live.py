@@ -91,6 +91,7 @@ def test_layout_does_not_shift_while_the_passage_changes(client, opened):
 def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
     page = opened(client.base_url)
     expect(page.locator("#turn-write")).to_be_enabled()
+    expect(page.locator("#turn-beginnings button").first).to_be_visible()  # one is written into the field, too
     page.fill("#turn-prompt", "the ")
     page.keyboard.press("Enter")
     expect(page.locator("#turn-made a")).to_be_visible()
@@ -113,6 +114,7 @@ def test_beginning_from_the_text_is_inserted_by_one_click(client, opened):
 def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     page = opened(client.base_url, expected="422")
     expect(page.locator("#turn-write")).to_be_enabled()
+    expect(page.locator("#turn-beginnings button").first).to_be_visible()
     page.fill("#turn-prompt", "the €")
     page.keyboard.press("Enter")
     expect(page.locator("#turn-made")).to_have_text("It has never seen “€” in its text. Leave that out.")

@@ -99,7 +99,7 @@ def test_missing_key_is_requested(opened, growing: RunStore):
         expect(page.locator("#key-why")).to_contain_text("right train")
         page.fill("#key-field", "not a key: ключ")
         page.keyboard.press("Enter")
-        expect(page.locator("#key-why")).to_contain_text("not known")
+        expect(page.locator("#key-why")).to_contain_text("unknown")
         page.fill("#key-field", "admin-secret")
         page.keyboard.press("Enter")
         expect(page.locator("#key")).to_be_hidden()

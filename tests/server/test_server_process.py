@@ -26,14 +26,14 @@ def test_restart_keeps_the_texts_and_finds_new_checkpoints(trained: RunStore):
 
 @pytest.mark.slow
 def test_short_requests_are_answered_during_a_long_text(trained: RunStore):
-    limits = {"max_length": 3_000_000, "deadline_seconds": 60, "grace_seconds": 1}
+    limits = {"max_length": 3_000_000, "deadline_seconds": 3600, "grace_seconds": 1}
     # in this order: the server is stopped with the long text in flight
     with ThreadPoolExecutor(1) as pool, server_process(trained.root, **limits) as client:
         long = pool.submit(client.post, "/generate", json={"length": 3_000_000})
         for _ in range(10):
             assert client.get("/healthz").status_code == 200
             assert client.post("/generate", json={"length": 5}).status_code == 200
-        assert not long.done()
+        assert not long.done(), long.result().text
     assert (long.result().status_code, long.result().json()["error"]["code"]) == (503, "shutting_down")
 
 
