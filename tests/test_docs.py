@@ -137,7 +137,7 @@ def pages(chosen: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", chosen, ids=[str(page.relative_to(ROOT)) for page in chosen])
 
 
-plain_pages = pages([page for page in PAGES if page != ROOT / "README.md"])
+plain_pages = pages(PAGES)
 
 
 @plain_pages
