@@ -91,7 +91,9 @@ def test_layout_does_not_shift_while_the_passage_changes(client, opened):
 def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
     page = opened(client.base_url)
     expect(page.locator("#turn-write")).to_be_enabled()
-    expect(page.locator("#turn-beginnings button").first).to_be_visible()  # one is written into the field, too
+    expect(
+        page.locator("#turn-beginnings button").first
+    ).to_be_visible()  # one is written into the field, too
     page.fill("#turn-prompt", "the ")
     page.keyboard.press("Enter")
     expect(page.locator("#turn-made a")).to_be_visible()
