@@ -27,6 +27,7 @@ INSTEAD = {
     r"\bguess(ing)?, ln K": "uniform",
     r"\bthe (best|newest|other) has not\b": "the best checkpoint does not have it",
     r"\b[a-z]+\(s\)": "counted(n, 'character')",
+    r'[a-z] "\s+"[a-z]': "one string: these quotes are shown",
 }
 
 

@@ -138,8 +138,10 @@ def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tup
     },
 )
 async def import_(request: Request, response: Response, services: ServicesDep) -> RunInfo:
-    """Import a zip written by an export, sent raw or as the file of a form. It becomes a run that can be "
-    "served."""
+    """Import a zip written by an export, sent raw or as the file of a form.
+
+    It becomes a run that can be served.
+    """
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         if len(upload.sources) != 1:
             raise InvalidRequestError("file", f"must be one exported run. Given: {len(upload.sources)} files")

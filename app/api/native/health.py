@@ -25,8 +25,7 @@ async def healthz() -> Health:
 @router.get("/health", summary="For the clients of vLLM and TGI", responses=errors(503))
 @router.get("/readyz", summary="Is a checkpoint loaded?", responses=errors(503))
 async def readyz(services: ServicesDep) -> Ready:
-    """200 with the checkpoint being served, or 503 with the reason, for example that the server is "
-    "stopping."""
+    """200 with the checkpoint being served, or 503 with the reason, such as that the server is stopping."""
     if services.engine.draining:
         raise DrainingError("the server is stopping")
     model = services.models.current

@@ -49,8 +49,10 @@ async def loss_curve(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """A browser gets a page that follows the training, an image request the picture, and any other client "
-    "the points."""
+    """A browser gets a page that follows the training, an image request the picture.
+
+    Any other client gets the points.
+    """
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     if kind == HTML:
         runs = await run_in_threadpool(list_runs, services)

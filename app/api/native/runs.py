@@ -53,8 +53,10 @@ async def one(name: str, services: ServicesDep) -> RunInfo:
     responses=errors(400, 403, 404, 409, 413, 422, 503),
 )
 async def change(name: str, body: RunChange, services: ServicesDep) -> RunInfo:
-    """Pause, resume, stop or prioritise a run. A run in training stays in state `training` until its worker "
-    "has acted."""
+    """Pause, resume, stop or prioritise a run.
+
+    A run in training stays in state `training` until its worker has acted.
+    """
     return await change_in_turn(services, partial(_change, services, name, body))
 
 

@@ -106,8 +106,10 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
     openapi_extra=documented({}),
 )
 async def check_text(request: Request, services: ServicesDep) -> TextChecked:
-    """The same upload as to `/runs`, without training: what was found in the text, and which run it would "
-    "start."""
+    """The same upload as to `/runs`, without training.
+
+    The answer has what was found in the text, and which run it would start.
+    """
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(check, services.runs, upload.options, upload.sources, services.limits)
         checked = await in_turn(services, work)
