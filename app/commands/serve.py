@@ -13,12 +13,12 @@ from app.commands.supervisor import Supervisor
 from app.intake.default_runs import queue_defaults
 from app.logs import configure_logging
 from app.main import build_server
-from app.server.cores import usable_cores
 from app.server.process import handles, listen, raise_descriptor_limit
 from app.server.processes import Processes
 from app.server.shared import shared_folder
 from app.settings import PREFIX, Settings
 from app.signals import interrupt, on_signals
+from app.store.capacity import whole_cores
 from app.store.run_store import RunStore
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def warn_if_open(host: str, settings: Settings) -> None:
 
 
 def process_count(settings: Settings) -> int:
-    return usable_cores() if settings.processes == "auto" else settings.processes
+    return whole_cores() if settings.processes == "auto" else settings.processes
 
 
 def with_level_for_people(settings: Settings) -> Settings:

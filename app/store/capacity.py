@@ -66,6 +66,16 @@ def of_this_process(root: Path = Path("/")) -> Capacity:
     for group in _groups(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, and of version 1
             memory += _numbers(group / name)[:1]
+    return Capacity(memory=min(memory), cores=max(1, math.ceil(_cores(root))))
+
+
+def whole_cores(root: Path = Path("/")) -> int:
+    """Cores that this process can keep busy, at least one: of half a core it has none. `root` as above."""
+    return max(1, int(_cores(root)))
+
+
+def _cores(root: Path) -> float:
+    """Those that the process may run on, and no more than the quotas of its control groups."""
     cores = [float(len(os.sched_getaffinity(0)))]
     for group in _groups(root, "cpu"):
         quota = _numbers(group / "cpu.max") or [
@@ -74,7 +84,7 @@ def of_this_process(root: Path = Path("/")) -> Capacity:
         ]
         if len(quota) == 2:
             cores.append(quota[0] / quota[1])
-    return Capacity(memory=min(memory), cores=max(1, math.ceil(min(cores))))
+    return min(cores)
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.server.cores import usable_cores
+from app.store.capacity import whole_cores
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -37,12 +37,11 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 )
 def test_cores_are_bounded_by_the_quota_of_the_container(tmp_path, monkeypatch, files, own, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    root = tree(tmp_path / "cgroup", files)
-    root.mkdir(exist_ok=True)
-    (tmp_path / "own").write_text(own)
-    assert usable_cores(root, tmp_path / "own") == cores
+    root = tree(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    tree(root, {"proc/self/cgroup": own})
+    assert whole_cores(root) == cores
 
 
 def test_cores_are_those_the_process_may_run_on(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 6})
-    assert usable_cores(tmp_path, tmp_path / "none") == 3
+    assert whole_cores(tmp_path) == 3
