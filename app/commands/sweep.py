@@ -26,6 +26,7 @@ from app.commands.supervisor import Supervisor
 from app.commands.terminal import cell, say
 from app.intake.findings import counted, printable_name
 from app.settings import load_settings
+from app.store.records import ENDED
 from app.store.run_store import default_name
 from model.config import PRESETS, RunConfig
 from model.errors import CharloomError
@@ -45,7 +46,6 @@ LOOK_SECONDS = 1.0
 MINUTES = 2.0  # of a trial, unless something else ends it
 FIRST_RUNG, FACTOR = 4, 3  # measurements of the held-out loss before a trial may end, and then times three
 POINTS = 20_000
-ENDED = ("finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)

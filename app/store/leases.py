@@ -27,6 +27,7 @@ from pydantic import Field
 
 from app.store.files import Identity, identity_of, inherited, make_folder
 from app.store.records import Record
+from app.store.temporaries import is_running
 from model.errors import CharloomError
 
 LEASE_SECONDS = 30.0
@@ -145,14 +146,19 @@ class Leases:
         found = set()
         for name in self.held():
             holder = self.holder(name)
-            if holder is not None and holder.pid != os.getpid() and _is_here(holder) and _is_alive(holder):
+            if (
+                holder is not None
+                and holder.pid != os.getpid()
+                and _is_here(holder)
+                and is_running(holder.pid)
+            ):
                 found.add(name)
         return found
 
     def abandoned(self, name: str) -> bool:
         """Whether it is certain now that nobody holds a run: there is no lease, or its process is gone."""
         holder = self.holder(name)
-        return holder is None or (_is_here(holder) and not _is_alive(holder))
+        return holder is None or (_is_here(holder) and not is_running(holder.pid))
 
     def path(self, name: str) -> Path:
         return self._root / FOLDER / f"{name}.lease"
@@ -176,14 +182,3 @@ def _move_aside(path: Path, expired: Identity) -> None:
 def _is_here(holder: Holder) -> bool:
     # behind a question mark is the process namespace of a container
     return holder.hostname.partition("?")[0] == socket.gethostname()
-
-
-def _is_alive(holder: Holder) -> bool:
-    """For a process of this machine."""
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -84,10 +84,11 @@ def _start(pid: int) -> int | None:
         # the name of the program, in parentheses, may hold anything
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
-        return None if Path("/proc/self/stat").exists() or not _exists(pid) else 0
+        return None if Path("/proc/self/stat").exists() or not is_running(pid) else 0
 
 
-def _exists(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether this machine has such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

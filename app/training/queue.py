@@ -70,8 +70,8 @@ class Queue:
         for run in self._waiting:
             if run.control.priority <= priority:
                 return None
-            waits = time.monotonic() - self._since[run.name] >= seconds and run.standing.state == "queued"
-            if waits and self.ready(run) and self._fits(run):
+            overdue = time.monotonic() - self._since[run.name] >= seconds and run.standing.state == "queued"
+            if overdue and self.ready(run) and self._fits(run):
                 return run
         return None
 
