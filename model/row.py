@@ -15,7 +15,7 @@ from model.vocabulary import Vocabulary
 
 
 def _arrays(places: int, alternatives: int) -> tuple[Array, NDArray[np.int32], NDArray[np.int32], Array]:
-    """What is told of each place: log-probability and rank; ids and log-probabilities of the likeliest."""
+    """Of each position: log-probability and rank; ids and log-probabilities of the most likely."""
     shape = places, alternatives
     return (
         np.empty(places, np.float32),

@@ -1,4 +1,4 @@
-"""Answers that are made once for everyone who asks for them."""
+"""Answers that are computed once, for all clients that request them."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Run:
             try:
                 return kind.read(self.path / name)
             except FileNotFoundError:
-                return None  # kept too: while there is no file, `lstat` is enough to know it
+                return None  # cached as well: while the file is missing, one `lstat` shows it
 
         record = self._records.get(name, f"{self._folder}/{name}", read)
         if record is None:
