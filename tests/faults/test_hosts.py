@@ -15,13 +15,10 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
 from model.config import RunConfig
-from tests.support.hosts import LEASE, Host, ended, separate_hosts
-from tests.support.runs import classic_like, outcome, small_text, wait_until
+from tests.support.hosts import LEASE, LONG, SHORT, Host, ended, finished, separate_hosts
+from tests.support.runs import outcome, small_text, wait_until
 
 TEXT = small_text(2000)
-# some seconds of training, a checkpoint every few milliseconds
-LONG = classic_like(steps=3000, hidden=24, checkpoint_every=50, record_every=10, sample_every=0)
-SHORT = classic_like(steps=60, sample_every=0)
 
 
 @pytest.fixture
@@ -58,10 +55,6 @@ def in_training_by(run: Run, host: Host) -> bool:
 
 def wait_for_training(run: Run, host: Host, step: int = 0) -> None:
     wait_until(lambda: in_training_by(run, host) and run.status.step > step, f"{host.name} trains {run.name}")
-
-
-def finished(run: Run) -> bool:
-    return run.status.state == "finished"
 
 
 @pytest.mark.slow

@@ -12,14 +12,12 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.queue import Queue
 from app.training.trainer import train_run
-from tests.support.hosts import Host, ended, separate_hosts
+from tests.support.hosts import LONG, SHORT, Host, ended, finished, separate_hosts
 from tests.support.runs import LONGEST_WAIT, classic_like, gru_like, outcome, small_text, wait_until
 from tests.support.servers import server_process
 
 TEXT = small_text(2000)
 ENDLESS = classic_like(steps=1_000_000, sample_every=0, checkpoint_every=1000, record_every=100)
-SHORT = classic_like(steps=60, sample_every=0)
-LONG = classic_like(steps=3000, hidden=24, checkpoint_every=50, record_every=10, sample_every=0)
 PLAIN = {"content-type": "text/plain"}
 
 
@@ -31,10 +29,6 @@ def context():
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "store")
-
-
-def finished(run: Run) -> bool:
-    return run.status.state == "finished"
 
 
 def undisturbed(folder: Path, run: Run) -> dict:

@@ -18,13 +18,18 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 import pytest
 
 from app.signals import Stop, stop_on_signals
+from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.worker import Worker, prepare
-from tests.support.runs import LONGEST_WAIT
+from tests.support.runs import LONGEST_WAIT, classic_like
 
 CLONE_NEWUTS = 0x04000000
 LEASE = 1.0  # seconds: with it, a run is taken over soon
 UPDATE_SECONDS = 0.002  # at least, so that a run lasts long enough to be taken over on a fast machine, too
+
+# some seconds of training, a checkpoint every few milliseconds
+LONG = classic_like(steps=3000, hidden=24, checkpoint_every=50, record_every=10, sample_every=0)
+SHORT = classic_like(steps=60, sample_every=0)
 
 
 def separate_hosts() -> ForkServerContext:
@@ -71,6 +76,10 @@ class Host:
         """Wait for its end, which must be an orderly one."""
         self.process.join(LONGEST_WAIT)
         assert self.process.exitcode == 0, self.log
+
+
+def finished(run: Run) -> bool:
+    return run.status.state == "finished"
 
 
 @contextlib.contextmanager
