@@ -21,6 +21,7 @@ from model.config import SETTINGS, RunConfig
 from model.generation import generate
 from model.sampling import SamplingConfig
 from tests.support.runs import at_work, outcome, small_text, wait_until, worker_process
+from tests.support.settings import without_settings
 
 SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sample-every 10"
 
@@ -29,9 +30,7 @@ SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sam
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with a text, no settings from outside, and a store that does not exist yet."""
     monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("CHARLOOM_"):
-            monkeypatch.delenv(name)
+    without_settings(monkeypatch)
     (tmp_path / "My Text.txt").write_text(small_text(), "utf-8")
     yield tmp_path
     for handler in logging.getLogger().handlers[:]:  # the command's own, to a console that is gone

@@ -1,7 +1,6 @@
 """`charloom runs …`: the same on the local store and through a server."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from app.cli import main
 from app.store.run_store import RunStore
 from app.training.worker import Worker
 from tests.support.runs import small_text, stop, wait_until, worker_process
+from tests.support.settings import without_settings
 
 SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 40 --sample-every 20"
 
@@ -22,9 +22,7 @@ SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 40
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("CHARLOOM_"):
-            monkeypatch.delenv(name)
+    without_settings(monkeypatch)
     (tmp_path / "my text.txt").write_text(small_text(6000), "utf-8")
     return RunStore("checkpoints")
 

@@ -1,6 +1,5 @@
 """`charloom sweep`: the unpromising trials end early, the best run stays, a killed sweep goes on."""
 
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from app.commands.sweep import FIRST_RUNG, Search, Sweep
 from app.store.run_store import RunStore
 from model.errors import ConfigError
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until, worker_process
+from tests.support.settings import without_settings
 
 SETTINGS = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "steps": 60}
 QUIET = {"validate-every": 5, "sample-every": 0, "best-sample-length": 0, "record-every": 5}
@@ -28,9 +28,7 @@ RATES = "--set=learning_rate=1e-6,6e-3"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("CHARLOOM_"):
-            monkeypatch.delenv(name)
+    without_settings(monkeypatch)
     monkeypatch.setattr(sweep, "LOOK_SECONDS", 0.1)
     (tmp_path / "my.txt").write_text(small_text(4000), "utf-8")
     return RunStore("checkpoints")

@@ -1,7 +1,6 @@
 """The names of new runs, and of what they are made of."""
 
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from app.store.run_store import RunStore, default_name, name_from
 from app.store.space import Budget, Limits
 from app.training.trainer import train_run
 from tests.support.runs import gru_like, small_text
+from tests.support.settings import without_settings
 
 SMALL = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1, "steps": 4}
 
@@ -68,8 +68,7 @@ def test_a_bad_name_of_a_new_run_is_an_invalid_request(name):
 @pytest.fixture
 def latin1_file(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for variable in [name for name in os.environ if name.startswith("CHARLOOM_")]:
-        monkeypatch.delenv(variable)
+    without_settings(monkeypatch)
     path = Path("caf\udce9.txt")  # the bytes of café in Latin-1
     path.write_text(small_text(), "utf-8")
     return path

@@ -1,0 +1,14 @@
+"""The environment of a test of the program's settings."""
+
+import os
+
+import pytest
+
+from app.settings import PREFIX
+
+
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes the program's variables from the environment, for the duration of the test."""
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
