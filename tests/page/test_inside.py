@@ -84,5 +84,5 @@ def test_r_is_explained_on_focus(client, opened):
         "addEventListener('scroll', () => requestAnimationFrame(() => (window.hasScrolled = true)))"
     )
     term.focus()
-    page.wait_for_function("window.hasScrolled")
+    page.wait_for_function("() => window.hasScrolled")
     expect(page.get_by_role("tooltip")).to_contain_text("Correlation, measured on the second half")
