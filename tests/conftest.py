@@ -1,4 +1,4 @@
-"""A store with two small finished runs, the application over it, and the real server process."""
+"""A store with two small finished runs, and the application over it."""
 
 import contextlib
 import shutil
@@ -15,14 +15,14 @@ from tests.support.browser import browser, opened  # noqa: F401 - fixtures
 from tests.support.runs import classic_like, gru_like, small_text
 from tests.support.servers import application
 
-# no test asserts a time, and a machine at work on something else is slow
+# no deadline for an example: no property is about time, and a busy machine is slow
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
 def trained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two finished runs, `classic` and then `gru`; not to be changed."""
+    """Two finished runs, `classic` and then `gru`; tests must not change them."""
     store = RunStore(tmp_path_factory.mktemp("trained") / "checkpoints")
     for name, config in (("classic", classic_like()), ("gru", gru_like())):
         train_run(store.create(name, config, small_text(), "small.txt"), lambda: False)
@@ -31,20 +31,20 @@ def trained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(trained_root: Path, tmp_path: Path) -> RunStore:
-    """A copy of the two runs, for tests that change it."""
+    """A copy of the two runs, for tests that change the store."""
     shutil.copytree(trained_root, tmp_path / "checkpoints")
     return RunStore(tmp_path / "checkpoints")
 
 
 @pytest.fixture(scope="session")
 def client(trained_root: Path) -> Iterator[httpx.Client]:
-    """The application over the two finished runs; not for tests that change them."""
+    """The application over the two finished runs; not for tests that change the store."""
     with application(trained_root) as client:
         yield client
 
 
 @pytest.fixture
 def serving() -> Iterator[Callable[..., httpx.Client]]:
-    """Makes applications of their own: `serving(root, max_prompt=3)`."""
+    """Starts further applications: `serving(root, max_prompt=3)`."""
     with contextlib.ExitStack() as stack:
         yield lambda root, **changes: stack.enter_context(application(root, **changes))

@@ -21,7 +21,7 @@ from app.server.processes import ServerProcess
 from app.server.shared import Shared
 from app.settings import Settings
 from app.store.run_store import RunStore
-from tests.api.test_metrics import NAMES, scrape
+from tests.support.metrics import NAMES, scrape
 from tests.support.processes import Process, children, each, supervisor, wait_for_processes
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 from tests.support.servers import server_process

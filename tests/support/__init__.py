@@ -1,1 +1,1 @@
-"""What several tests use: small runs and networks, servers, browsers."""
+"""Helpers shared by the tests: small runs and networks, servers, browsers."""

@@ -1,4 +1,4 @@
-"""Chromium, and the fixture that opens pages of the laboratory in it."""
+"""Chromium, and a fixture that opens pages in it."""
 
 import os
 import re
@@ -11,15 +11,15 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from tests.support.runs import LONGEST_WAIT
 
-# taken out of the environment, where the program under test would call them unknown settings
+# removed from the environment, or the program under test would report them as unknown settings
 NAMED = os.environ.pop("CHARLOOM_TEST_BROWSER", None)
 NEEDED = os.environ.pop("CHARLOOM_TEST_NEEDS_BROWSER", None) is not None
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-# names of other sites, which lead here as after DNS rebinding
+# *.example resolves to this machine, as after DNS rebinding
 FLAGS += ["--host-resolver-rules=MAP *.example 127.0.0.1"]
-# for pages that are still open when the server of their test ends: it refuses what is new, then it is gone
+# errors of a page that is still open when its server stops: requests are refused, then connections fail
 LOST = r"net::ERR_|503 \(Service Unavailable\)"
 HINT = "no Chromium: `apt install chromium`, or name one with CHARLOOM_TEST_BROWSER=/path/to/chrome"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
@@ -40,22 +40,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages; at the end none may have logged an error, or have asked another host."""
+    """Open pages. Fails the test if one of them logs an error or sends a request to another host."""
     contexts, complaints, hosts = [], [], set()
 
     def open_page(url: object, expected: str | None = None, **options: object) -> Page:
-        """`expected` is a pattern of the errors that the browser itself logs of requests that must fail."""
+        """`expected` matches the errors that the browser logs for requests that are meant to fail."""
         context = browser.new_context(**({"viewport": WIDE} | options))
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(1000 * LONGEST_WAIT)
         page.on("pageerror", lambda error: complaints.append(str(error)))
 
-        def heard(message: ConsoleMessage) -> None:
+        def note_error(message: ConsoleMessage) -> None:
             if message.type == "error" and not (expected and re.search(expected, message.text)):
                 complaints.append(f"{message.text} ({message.location.get('url')})")
 
-        page.on("console", heard)
+        page.on("console", note_error)
         page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
         page.goto(str(url))
         return page
@@ -69,13 +69,13 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 def go(page: Page, view: str) -> None:
-    """Opens a view by the navigation."""
+    """Open a view through the navigation."""
     page.click(f"header [data-view={view}]")
     expect(page.locator(f"#{view}")).to_be_visible()
 
 
 def write(page: Page, prompt: str, **fields: str) -> str:
-    """Fills in the form of Write, writes, and gives the text once it is whole."""
+    """Fill in the Write form, submit it and return the complete text."""
     go(page, "write")
     page.fill("#write-prompt", prompt)
     for name, value in fields.items():

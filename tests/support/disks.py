@@ -1,4 +1,4 @@
-"""Small file systems in memory, to be filled or made read-only."""
+"""Small file systems in memory, which tests fill or make read-only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SIZE = 8 << 20
 
 @contextlib.contextmanager
 def mounted(folder: Path, size: int = SIZE) -> Iterator[Path]:
-    """A file system of its own. Skips the test, by name, where none may be mounted."""
+    """A separate file system at `folder`. Skips the test where mounting is not permitted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "charloom-test", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT)
     if done.returncode:
-        pytest.skip(f"cannot mount a small file system here (it takes root): {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a small file system here (only root can): {done.stderr.strip()}")
     try:
         yield folder
     finally:
-        wait_until(lambda: unmounted(folder), "no helper of a server that has ended holds the file system")
+        wait_until(lambda: unmounted(folder), "no process uses the file system any more")
 
 
 def unmounted(folder: Path) -> bool:
@@ -39,7 +39,7 @@ def remount(folder: Path, option: str) -> None:
 
 
 def fill(folder: Path, leave: int = 0) -> Path:
-    """Takes the free space but for `leave` bytes, also what was freed since the last time."""
+    """Use up all free space except `leave` bytes, including what was freed since the last call."""
     path = folder / "filler"
     with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
         while True:

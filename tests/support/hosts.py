@@ -1,5 +1,5 @@
-"""Workers as if on several machines: each process has a host name of its own, so that none can look after
-another's process and all depend on the leases alone."""
+"""Workers as if on several machines: each process has its own host name, so that no worker can check whether
+another's process is alive and all rely on the leases alone."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from app.training.worker import Worker, prepare
 from tests.support.runs import LONGEST_WAIT, classic_like
 
 CLONE_NEWUTS = 0x04000000
-LEASE = 1.0  # seconds: with it, a run is taken over soon
-UPDATE_SECONDS = 0.002  # at least, so that a run lasts long enough to be taken over on a fast machine, too
+LEASE = 1.0  # seconds; short, so that a run is taken over soon
+UPDATE_SECONDS = 0.002  # minimum, so that a run lasts until it is taken over on a fast machine as well
 
-# some seconds of training, a checkpoint every few milliseconds
+# several seconds of training, with a checkpoint every few milliseconds
 LONG = classic_like(steps=3000, hidden=24, checkpoint_every=50, record_every=10, sample_every=0)
 SHORT = classic_like(steps=60, sample_every=0)
 
 
 def separate_hosts() -> ForkServerContext:
-    """What starts processes that may have host names of their own. Skips the test where that takes rights."""
+    """A context whose processes can set a host name. Skips the test where that is not permitted."""
     done = subprocess.run(["unshare", "--uts", "true"], capture_output=True, timeout=LONGEST_WAIT)
     if done.returncode:
-        pytest.skip(f"cannot give a process a host name of its own (it takes root): {done.stderr!r}")
+        pytest.skip(f"cannot give a process its own host name (only root can): {done.stderr!r}")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.hosts"])
     return context
 
 
 class Host:
-    """A worker of `store` on a machine of that name, its clock so many seconds ahead; with a log."""
+    """A worker of `store` on a machine called `name` whose clock is `ahead` seconds fast; it keeps a log."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Host:
         return self.log_path.read_text() if self.log_path.exists() else ""
 
     def join(self) -> None:
-        """Wait for its end, which must be an orderly one."""
+        """Wait for the worker to end, and check that it ended with exit code 0."""
         self.process.join(LONGEST_WAIT)
         assert self.process.exitcode == 0, self.log
 
@@ -84,7 +84,7 @@ def finished(run: Run) -> bool:
 
 @contextlib.contextmanager
 def ended(*hosts: Host) -> Iterator[None]:
-    """Kills the hosts at the end of the block, the frozen ones too."""
+    """Kill the hosts at the end of the block, including suspended ones."""
     try:
         yield
     finally:
@@ -94,8 +94,8 @@ def ended(*hosts: Host) -> Iterator[None]:
             host.process.join(LONGEST_WAIT)
 
 
-class UnhurriedStop(Stop):
-    """Training asks it after each update."""
+class SlowStop(Stop):
+    """Takes UPDATE_SECONDS to answer; training calls it after each update."""
 
     def __call__(self) -> bool:
         time.sleep(UPDATE_SECONDS)
@@ -111,7 +111,7 @@ def _work(root: str, name: str, lease: float, ahead: float, until_idle: bool, se
         time.time = lambda: honest() + ahead
     exec(setup, {})
     logging.basicConfig(filename=log, level="INFO", format="%(message)s", force=True)
-    store, stop = RunStore(root, lease), UnhurriedStop()
+    store, stop = RunStore(root, lease), SlowStop()
     with stop_on_signals(stop):
         prepare(store)
         Worker(store, stop, until_idle=until_idle).run()

@@ -1,4 +1,4 @@
-"""Training that is killed at a chosen moment."""
+"""Training that is killed at a chosen point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.checkpoint import load
 Check = Callable[[], None]
 Replacing = Callable[[Claim, Path], AbstractContextManager[Path]]
 
-# a status at every step, so that its writing is a moment to be killed at too
+# a status at every step, so that a kill can also happen while it is written
 EVERY_STEP = Cadence(status_seconds=0.0)
 
 
@@ -33,11 +33,11 @@ def train(run: Run, should_stop: Callable[[], bool] = never) -> bool:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
+    """Simulates SIGKILL: nothing may catch it."""
 
 
 class Killer:
-    """Ends the program at its n-th change to a run, before it or with half of its bytes written."""
+    """Ends the program at its n-th change to a run: before the change, or with half of its bytes written."""
 
     def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
         self.changes, self.at = 0, at
@@ -73,13 +73,13 @@ class Killer:
 
 
 def left_over(folder: Path) -> Path:
-    """A name as an unfinished file has it whose process is gone."""
+    """The path of an unfinished file whose process no longer exists."""
     beginning, start, random = temporary_in(folder).name.rsplit("-", 2)
     return folder / f"{beginning}-{int(start) - 1}-{random}"
 
 
 def assert_readable(run: Run) -> None:
-    """What a reader needs: latest.json is not there yet, or names whole files."""
+    """Check what a reader relies on: latest.json is missing, or names complete files."""
     latest = run.latest()
     for entry in (latest.newest, latest.best) if latest else ():
         assert entry is None or load(run.path / entry.file).digest == entry.digest

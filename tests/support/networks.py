@@ -1,4 +1,4 @@
-"""Networks with random weights, and requests of all kinds to them."""
+"""Networks with random weights, and varied requests to them."""
 
 import random
 import string
@@ -24,13 +24,13 @@ def random_network(
 
 
 def in_blocks(decoder: Decoder) -> Decoder:
-    """The same decoder, as where a BLAS gives other bytes at other widths."""
+    """The decoder as it works with a BLAS whose results depend on the width of a product."""
     decoder.multiply_in_blocks(4)
     return decoder
 
 
 def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
-    """The keywords of a Row: prompts, lengths, settings, stop strings of all kinds, by number."""
+    """Keyword arguments of a Row; prompt, length, settings and stop strings vary with the number."""
     rng = random.Random(number)
     letters = VOCABULARY.characters
     settings = {
@@ -57,6 +57,6 @@ def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
 
 
 def outcome(row: Row) -> tuple[object, ...]:
-    """All that a row has come to."""
-    told = row.prompt_logprobs.tolist(), row.logprobs_of.tolist(), row.ranks.tolist()
-    return row.text, row.ids, row.finish_reason, *told, row.likeliest(0, row.told)
+    """Everything that a row has produced."""
+    scores = row.prompt_logprobs.tolist(), row.logprobs_of.tolist(), row.ranks.tolist()
+    return row.text, row.ids, row.finish_reason, *scores, row.likeliest(0, row.told)

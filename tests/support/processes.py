@@ -1,4 +1,4 @@
-"""A server of several processes: which there are, and a connection to a chosen one."""
+"""The processes of a server, and connections to a chosen one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import httpx
 
-from tests.api.test_metrics import scrape
+from tests.support.metrics import scrape
 from tests.support.runs import LONGEST_WAIT, wait_until
 
 MOST_CONNECTIONS = 500
 
 
 def children(pid: int, program: bytes = b"multiprocessing.spawn") -> set[int]:
-    """The processes that `pid` has started by multiprocessing, and that run."""
+    """The running processes that `pid` has started through multiprocessing."""
     found = set()
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -28,12 +28,12 @@ def children(pid: int, program: bytes = b"multiprocessing.spawn") -> set[int]:
 
 
 def supervisor(pid: int) -> int:
-    """The process that has started `pid`."""
+    """The process that started `pid`."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def wait_for_processes(client: httpx.Client, count: int = 2, loads: int = 2) -> list[int]:
-    """The server processes, once each of them answers: `loads` is how many have read a checkpoint so far."""
+    """The server processes once they all answer; `loads` is how many have loaded a checkpoint by then."""
 
     def all_serve() -> bool:
         with (
@@ -48,7 +48,7 @@ def wait_for_processes(client: httpx.Client, count: int = 2, loads: int = 2) -> 
 
 
 def has_accepted(pid: int, port: int) -> bool:
-    """Whether the process has the connection that comes from the port `port` of this machine."""
+    """Whether the process has accepted the connection from local port `port`."""
     sockets = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
@@ -62,17 +62,17 @@ def has_accepted(pid: int, port: int) -> bool:
 
 
 class Process:
-    """One server process of those behind the address of `client`: each request is sent to that one."""
+    """One of the server processes behind the address of `client`; every request goes to that process."""
 
     def __init__(self, client: httpx.Client, pid: int) -> None:
         self.base_url, self.headers, self.pid = client.base_url, client.headers.copy(), pid
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[httpx.Client]:
-        """A client with a connection to it, which it uses for its next request."""
+        """A client that is connected to the process and uses that connection for its next request."""
         with contextlib.ExitStack() as stack:
             for _ in range(MOST_CONNECTIONS):
-                # the system chooses the process; the connections that others got stay open meanwhile
+                # the kernel chooses the process; connections to the other processes stay open meanwhile
                 limits = httpx.Limits(max_connections=1, keepalive_expiry=None)
                 client = httpx.Client(
                     base_url=self.base_url, headers=self.headers, timeout=LONGEST_WAIT, limits=limits
@@ -85,7 +85,7 @@ class Process:
                 if found:
                     yield client
                     return
-        raise AssertionError(f"process {self.pid} took none of {MOST_CONNECTIONS} connections")
+        raise AssertionError(f"process {self.pid} accepted none of {MOST_CONNECTIONS} connections")
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self.connected() as client:
@@ -104,5 +104,5 @@ class Process:
 
 
 def each(client: httpx.Client, loads: int = 2) -> list[Process]:
-    """The first, second, … of the server processes, once all of them serve."""
+    """The server processes in order, once all of them answer."""
     return [Process(client, pid) for pid in wait_for_processes(client, loads=loads)]

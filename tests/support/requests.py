@@ -1,4 +1,4 @@
-"""Random requests, and the texts that they must give."""
+"""Random requests, and the texts that they must return."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLING = {
 
 
 def any_request(rng: random.Random) -> dict[str, Any]:
-    """A request of any kind: models, lengths, prompts, ways of sampling, stop strings."""
+    """A request with a random model, length, prompt, sampling settings and stop strings."""
     request: dict[str, Any] = {
         "prompt": rng.choice(("", "the ", "a cat sat", "dog\n" * 9)),
         "length": rng.choice((1, 7, 60, 200, 333)),
@@ -38,7 +38,7 @@ def any_request(rng: random.Random) -> dict[str, Any]:
 
 
 def alone(request: dict[str, Any], checkpoints: dict[str, Checkpoint]) -> str:
-    """What the network writes by itself, outside any server."""
+    """What the network writes for the request outside any server."""
     checkpoint = checkpoints[request["model"]]
     sampling = SamplingConfig(**{name: request[name] for name in SAMPLING if name in request})
     stop = request.get("stop", ())

@@ -1,4 +1,4 @@
-"""Runs small enough to train within a test, and the real worker process that trains them."""
+"""Runs that are small enough to train within a test, and real worker processes that train them."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ LONGEST_WAIT = 60.0  # seconds; bounds every wait for another process
 
 
 def small_text(length: int = 4000) -> str:
-    """A text with something to learn: words of a few letters, the same every time."""
+    """A text that can be learned: short words, the same on every call."""
     rng = random.Random(1)
     words = ("the", "cat", "sat", "on", "a", "mat\n", "naïve", "dog", "ran")
     return " ".join(rng.choice(words) for _ in range(length))[:length]
@@ -44,7 +44,7 @@ def gru_like(**changes: Any) -> RunConfig:
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """All that a run leaves behind, except for wall-clock times."""
+    """Everything that a run leaves behind, except wall-clock times."""
     latest = run.latest()
     assert latest is not None
     assert latest.best is not None
@@ -57,8 +57,8 @@ def outcome(run: Run) -> dict[str, Any]:
         "newest": (newest.step, newest.parameters.tobytes()),
         "resume": {name: np.asarray(tensor).tobytes() for name, tensor in newest.tensors.items()},
         "best": (best.step, latest.best.loss, best.parameters.tobytes()),
-        # which steps are kept besides the sampled ones depends on when it was stopped
-        # and the folder of its worker's claim may be there for a moment after the last status
+        # which unsampled steps are kept depends on when the run was stopped,
+        # and the directory of its worker's claim may exist for a moment after the last status
         "files": sorted(
             entry.name
             for entry in os.scandir(run.path)
@@ -69,7 +69,7 @@ def outcome(run: Run) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def worker_process(store: RunStore) -> Iterator[subprocess.Popen[str]]:
-    """The real worker on `store`; killed at the end of the block if it is still there."""
+    """A real worker process on `store`; killed at the end of the block if it still runs."""
     environment = os.environ | {"CHARLOOM_STORE": str(store.root), "CHARLOOM_CORPUS": "none.txt"}
     command = [sys.executable, "-P", "-m", "app.worker"]
     process = subprocess.Popen(
@@ -83,7 +83,7 @@ def worker_process(store: RunStore) -> Iterator[subprocess.Popen[str]]:
 
 
 def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
-    """Exit code and log of a worker that is sent a signal."""
+    """Send the worker a signal; return its exit code and log."""
     process.send_signal(number)
     _, log = process.communicate(timeout=LONGEST_WAIT)
     return process.returncode, log
@@ -113,7 +113,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def held_by_another(store: RunStore, name: str) -> Iterator[None]:
-    """A process of this machine that holds a run; killed at the end of the block, without releasing it."""
+    """Another process of this machine that holds a run; killed at the end of the block, not releasing it."""
     command = [sys.executable, "-c", HOLD, str(store.root), name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -125,7 +125,7 @@ def held_by_another(store: RunStore, name: str) -> Iterator[None]:
 
 
 def at_work(store: RunStore) -> bool:
-    """Whether a worker has begun to look for runs."""
+    """Whether a worker has started to look for runs."""
     return store.leases.info() is not None
 
 
@@ -133,7 +133,7 @@ def at_work(store: RunStore) -> bool:
 def patient_worker(
     store: RunStore, retry_seconds: float = 0.1, setup: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """A worker process that tries again at once after a full disk; `setup` is Python that it runs first."""
+    """A worker process that retries soon after a full disk; `setup` is Python code that it runs first."""
     program = f"""
 {setup}
 import logging, sys

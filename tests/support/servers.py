@@ -19,8 +19,8 @@ from tests.support.runs import LONGEST_WAIT, wait_until
 
 @contextlib.contextmanager
 def application(root: Path, **changes: object) -> Iterator[httpx.Client]:
-    """The application over a store, in a thread of this process: quick to notice new checkpoints."""
-    # here, so that the model's tests do not wait for it
+    """The application over a store, in a thread of this process. It polls often for new checkpoints."""
+    # imported here, so that the tests of model/ do not wait for it
     from app.main import build_server
 
     quick = {"poll_seconds": 0.02, "access_log": False, "grace_seconds": 0} | changes
@@ -49,9 +49,10 @@ def server_process(
     descriptors: int | None = None,
     **settings: object,
 ) -> Iterator[httpx.Client]:
-    """The real server over the store at `root`, without a worker; stopped at the end of the block.
+    """A real server process over the store at `root`, without a worker; stopped at the end of the block.
 
-    `at` is its port, 0 any free one; its log goes to the file `log`; `descriptors` bounds its open files.
+    `at` is its port (0: any free port), `log` the file that its log is written to, and `descriptors` the
+    maximum number of its open files.
     """
     with socket.create_server(("127.0.0.1", at)) as free:
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The environment of a test of the program's settings."""
+"""The environment variables that the program reads its settings from."""
 
 import os
 
@@ -8,7 +8,7 @@ from app.settings import PREFIX
 
 
 def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removes the program's variables from the environment, for the duration of the test."""
+    """Remove the program's variables from the environment for the duration of the test."""
     for name in os.environ:
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)

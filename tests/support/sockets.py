@@ -1,4 +1,4 @@
-"""Raw connections to a server, and what they cost its process."""
+"""Raw connections to a server, and the resources that its process uses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def descriptors(client: httpx.Client) -> int:
 
 
 def memory(client: httpx.Client) -> int:
-    """Resident bytes of the server."""
+    """Resident memory of the server, in bytes."""
     with open(f"/proc/{client.process.pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4096
 
 
 def rest(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
+    """Everything that the server sends until it closes the connection."""
     data = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := connection.recv(1 << 16):

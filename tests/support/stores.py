@@ -1,4 +1,4 @@
-"""Stores in states that tests start from."""
+"""Stores in the states that tests start from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refreshed(store: RunStore) -> ModelStore:
 
 
 def announce(run: Run, step: int, data: bytes, time: float = 2e9) -> None:
-    """What a worker does with a new checkpoint, with any bytes in its file."""
+    """Announce a checkpoint as a worker does, with `data` as the content of its file."""
     whole = load(run.checkpoint_path(0))
     whole.step = step
     encode(whole)
