@@ -41,7 +41,7 @@ def test_each_character_is_an_input_at_most_once_per_epoch(size):
     batches = Batches(ids, steps, streams)
     seen = np.concatenate([batches.window(n).inputs.ravel() for n in range(batches.windows_per_epoch)])
     assert len(np.unique(seen)) == len(seen)
-    assert len(seen) > len(ids) - 1 - (steps + 1) * streams  # and few are left out
+    assert len(seen) > len(ids) - 1 - (steps + 1) * streams  # few are left out
 
 
 def test_one_stream_reads_windows_as_the_assignment_does():

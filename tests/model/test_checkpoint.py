@@ -46,7 +46,7 @@ def test_decode_reverses_encode_to_the_bit(step, cell, characters):
     assert copy.digest == original.digest != ""
 
 
-def test_equal_checkpoints_have_equal_bytes_and_others_differ():
+def test_checkpoints_have_equal_bytes_only_if_they_are_equal():
     assert encode(make()) == encode(make())
     first, second = make(), make()
     second.parameters[0] = np.nextafter(second.parameters[0], np.float32(9))
@@ -81,13 +81,13 @@ def test_truncated_file_is_refused(data):
 
 
 @given(st.binary(max_size=200))
-def test_file_of_another_kind_is_refused(data):
+def test_arbitrary_bytes_are_refused(data):
     with pytest.raises(CheckpointError):
         decode(data)
 
 
 def forge(change: Callable[[dict[str, Any]], object]) -> bytes:
-    """A file whose checksum is right but whose description says something else."""
+    """A file with changed metadata and a checksum that matches the change."""
     whole = encode(make())
     described = json.loads(checkpoints._metadata(whole, "").partition(" ")[2])
     change(described)
@@ -112,7 +112,7 @@ def test_inconsistent_file_is_refused_with_the_reason(change, reason):
         decode(forge(change))
 
 
-def test_a_safetensors_file_of_another_program_is_refused():
+def test_safetensors_file_of_another_program_is_refused():
     with pytest.raises(CheckpointError, match="not a Charloom checkpoint"):
         decode(checkpoints.save_tensors({"x": np.zeros(3)}, {"format": "pt"}))
 
@@ -121,14 +121,14 @@ def test_forged_file_without_changes_is_accepted():
     assert decode(forge(lambda d: None)).step == 7
 
 
-def test_values_that_are_not_finite_are_refused():
+def test_checkpoint_with_non_finite_values_is_refused():
     broken = make()
     broken.parameters[3] = np.nan
     with pytest.raises(CheckpointError, match=r"layer0\.U holds values that are not finite"):
         decode(encode(broken))
 
 
-def test_load_of_unreadable_file_is_refused_with_the_reason(tmp_path):
+def test_unreadable_file_is_refused_with_the_reason(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         load(tmp_path / "absent.safetensors")
     path = tmp_path / "x.safetensors"

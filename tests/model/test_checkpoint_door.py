@@ -1,4 +1,4 @@
-"""Descriptions with a right checksum and wrong content: each is refused, none raises anything else."""
+"""Checkpoints with a valid checksum and invalid metadata: each raises CheckpointError and nothing else."""
 
 import json
 import struct
@@ -28,13 +28,13 @@ def checkpoint(**progress: object) -> Checkpoint:
 
 
 def forged(text: str) -> bytes:
-    """A file that says `text` of itself, with the checksum that this has."""
+    """A checkpoint whose metadata is `text`, with a matching checksum."""
     tensors = checkpoints.load_tensors(encode(checkpoint()))
     return checkpoints.save_tensors(tensors, {"charloom": f"{checkpoints._digest(text, tensors)} {text}"})
 
 
 def described(path: tuple[str, ...], value: str) -> str:
-    """The description with the JSON text `value` at a place in it."""
+    """The metadata with the JSON text `value` in the place of the field at `path`."""
     whole = json.loads(checkpoints._metadata(encode(checkpoint()), "").partition(" ")[2])
     target = whole
     for part in path[:-1]:
@@ -76,7 +76,7 @@ PLACES = [
     ("progress", "rollbacks"),
     ("progress", "random_state"),
 ]
-LEGAL = {  # what is in range at these places
+LEGAL = {  # values that are valid in these places
     ("progress",): ("{}",),
     ("text_sha256",): ('"x"', '"zzzzzzzzz"'),
     ("progress", "loss"): ("null", "-1"),
@@ -89,7 +89,7 @@ LEGAL = {  # what is in range at these places
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: value[:9])
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
-def test_invalid_values_in_a_description_are_refused(place: tuple[str, ...], value: str):
+def test_invalid_value_in_the_metadata_is_refused(place: tuple[str, ...], value: str):
     data = forged(described(place, value))
     if value in LEGAL.get(place, ()):
         assert decode(data).digest
@@ -100,12 +100,12 @@ def test_invalid_values_in_a_description_are_refused(place: tuple[str, ...], val
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", '"x"', DEEP, "{}", '{"version": 1}'])
-def test_description_of_other_json_is_refused(text: str):
+def test_metadata_that_is_other_json_is_refused(text: str):
     with pytest.raises(CheckpointError):
         decode(forged(text))
 
 
-def test_weights_of_another_type_are_refused():
+def test_weights_of_another_dtype_are_refused():
     tensors = {
         name: tensor.astype(np.float64)
         for name, tensor in checkpoints.load_tensors(encode(checkpoint())).items()
@@ -116,7 +116,7 @@ def test_weights_of_another_type_are_refused():
         decode(data)
 
 
-def test_a_large_header_is_refused_before_it_is_parsed():
+def test_large_header_is_refused_before_it_is_parsed():
     header = b'{"__metadata__":' + b"[]," * 9_000_000
     data = struct.pack("<Q", len(header)) + header
     tracemalloc.start()
@@ -144,12 +144,12 @@ def test_vocabulary_over_the_limit_is_refused():
         Vocabulary(map(chr, range(32, 33 + MOST_CHARACTERS)))
 
 
-def test_checkpoint_that_could_not_be_read_is_not_written():
+def test_checkpoint_that_could_not_be_read_back_is_not_written():
     with pytest.raises(ValueError, match="JSON"):
         encode(checkpoint(loss=float("inf")))
 
 
-def test_checkpoint_error_does_not_name_the_folder(tmp_path: Path):
+def test_checkpoint_error_does_not_name_the_directory(tmp_path: Path):
     path = tmp_path / "step-000000007.safetensors"
     path.write_bytes(b"x")
     with pytest.raises(CheckpointError) as raised:

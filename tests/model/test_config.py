@@ -6,7 +6,7 @@ from model.config import PRESETS, SETTINGS, RunConfig
 from model.errors import ConfigError
 
 
-def test_classic_preset_has_the_assignments_settings():
+def test_classic_preset_has_the_settings_of_the_assignment():
     classic = PRESETS["classic"]
     assert (classic.cell, classic.hidden, classic.layers) == ("elman", 100, 1)
     assert (classic.sequence_length, classic.streams, classic.reduction) == (25, 1, "sum")
@@ -20,13 +20,13 @@ def test_classic_preset_has_the_assignments_settings():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_unchanged_after_json_round_trip(name):
+def test_preset_is_unchanged_by_a_json_round_trip(name):
     assert RunConfig.from_dict(PRESETS[name].to_dict()) == PRESETS[name]
     assert PRESETS[name].preset == name
 
 
 @pytest.mark.parametrize("field", [name for name, known in SETTINGS.items() if known.kind is not str])
-def test_setting_out_of_range_names_field_limit_and_value(field):
+def test_setting_out_of_range_is_refused_with_limit_and_value(field):
     low, high = SETTINGS[field].low, SETTINGS[field].high
     assert math.isfinite(low)
     assert math.isfinite(high)
@@ -53,6 +53,6 @@ def test_invalid_run_settings_are_refused(change, message):
         RunConfig().replace(**change)
 
 
-def test_command_line_text_is_converted_to_the_fields_type():
+def test_text_value_is_converted_to_the_type_of_its_field():
     config = RunConfig().replace(hidden="64", learning_rate="1e-3", cell="lstm")
     assert (config.hidden, config.learning_rate, config.cell) == (64, 0.001, "lstm")

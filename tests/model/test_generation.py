@@ -1,8 +1,8 @@
-"""Generation: what the network says, the same bytes in any company, stop strings, log-probabilities."""
+"""Generation: exact texts in any batch, stop strings, log-probabilities."""
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -24,7 +24,7 @@ from tests.support.networks import VOCABULARY, in_blocks, mixed_request, outcome
 
 
 @pytest.fixture(autouse=True)
-def one_blas_thread():
+def one_blas_thread() -> Iterator[None]:
     with threadpool_limits(1, "blas"):
         yield
 
@@ -45,7 +45,7 @@ def alone(decoder: Decoder, request: dict[str, Any]) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_decoder_steps_equal_network_steps(cell, layers):
+def test_decoder_step_equals_the_step_of_the_network(cell, layers):
     decoder, rows = Decoder(random_network(cell, layers), widest=5), 5
     network = decoder.network.astype(np.float64)
     ids = np.random.default_rng(1).integers(len(VOCABULARY), size=(30, rows))
@@ -62,15 +62,15 @@ def test_decoder_steps_equal_network_steps(cell, layers):
         step_one(int(line[0]))
         np.testing.assert_allclose(lanes.logits[:rows], expected, atol=1e-5)
         np.testing.assert_allclose(lanes.states[:, :, :rows], state, atol=1e-5)
-        state = lanes.states[:, :, :rows].astype(np.float64)  # or rounding would add up over the steps
+        state = lanes.states[:, :, :rows].astype(np.float64)  # otherwise rounding errors would accumulate
         np.testing.assert_array_equal(one.logits[0], lanes.logits[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("laid_out", [lambda decoder: decoder, in_blocks], ids=["as found", "in blocks"])
-def test_rows_write_the_same_bytes_in_any_batch(cell, laid_out):
-    """Alone, in turns of any length, joining and leaving at any time, in one batch after the other."""
+def test_row_writes_the_same_bytes_in_any_batch(cell, laid_out):
+    """Whether alone or with others that join and leave at any time, in blocks of any length."""
     decoder = laid_out(Decoder(random_network(cell, layers=2), widest=16))
     requests = [mixed_request(number, longest=PAGE + 60) for number in range(60)]
     expected = [alone(decoder, request) for request in requests]
@@ -99,7 +99,7 @@ def test_block_size_does_not_change_the_text(block):
         )
 
 
-def test_steps_are_whole_blocks_where_widths_differ():
+def test_steps_are_whole_blocks_if_the_blas_depends_on_width():
     decoder = in_blocks(Decoder(random_network("gru"), widest=8))
     widths = []
     batch = Batch(decoder)
@@ -118,14 +118,14 @@ def test_steps_are_whole_blocks_where_widths_differ():
 
 @pytest.mark.parametrize(("fault", "block"), [("a width", 8), ("a place", 1), ("one row", 8)])
 def test_blas_that_breaks_exactness_is_detected(fault, block, monkeypatch):
-    """Products are then made of so many rows that all lanes are alike: the first number that passes."""
+    """The decoder then uses the smallest number of rows for a product at which all lanes agree."""
     stepper, single_row = Lanes.stepper, Lanes.single_row
 
     def spoil(memory: Lanes, lanes: int | slice) -> None:
         memory.logits[lanes] = np.nextafter(memory.logits[lanes], np.float32(9))
 
     def faulty(memory: Lanes, lanes: int) -> Callable[[Array], None]:
-        step, rows = stepper(memory, lanes), memory.decoder.block or lanes  # of each product
+        step, rows = stepper(memory, lanes), memory.decoder.block or lanes  # rows of each product
 
         def stepped(ids: Array) -> None:
             step(ids)
@@ -147,13 +147,13 @@ def test_blas_that_breaks_exactness_is_detected(fault, block, monkeypatch):
     assert Decoder(random_network(), widest=20).block == block
 
 
-def test_batch_of_one_row_finishes_it():
+def test_batch_of_width_one_finishes_its_row():
     network = random_network()
     row = Row(VOCABULARY, "the", 50, seed=1)
     assert len(finish(Decoder(network, widest=1), row).text) == 50
 
 
-def test_full_batch_refuses_rows_until_one_leaves():
+def test_full_batch_refuses_a_row_until_one_leaves():
     batch = Batch(Decoder(random_network(), widest=2))
     rows = [Row(VOCABULARY, "a", 10, seed=seed) for seed in range(3)]
     batch.join(rows[0])
@@ -167,7 +167,7 @@ def test_full_batch_refuses_rows_until_one_leaves():
 
 
 @pytest.mark.parametrize("company", [0, 1])
-def test_row_leaving_in_its_prompt_does_not_affect_the_next(company):
+def test_row_removed_during_its_prompt_does_not_affect_the_next(company):
     decoder = Decoder(random_network(), widest=2)
     batch, long = Batch(decoder), Row(VOCABULARY, "a" * 50, 10)
     batch.join(long)
@@ -182,7 +182,7 @@ def test_row_leaving_in_its_prompt_does_not_affect_the_next(company):
     assert row.text == generate(decoder.network, VOCABULARY, "b", 60, seed=1).text
 
 
-def test_row_moved_in_its_prompt_does_not_affect_the_next():
+def test_row_moved_during_its_prompt_does_not_affect_the_next():
     decoder = Decoder(random_network(), widest=2)
     batch, first = Batch(decoder), Row(VOCABULARY, "a", 10)
     batch.join(first)
@@ -197,7 +197,7 @@ def test_row_moved_in_its_prompt_does_not_affect_the_next():
     assert row.text == generate(decoder.network, VOCABULARY, "b", 60, seed=1).text
 
 
-def test_prompt_counts_once_for_the_repetition_penalty_only():
+def test_only_the_repetition_penalty_counts_the_prompt():
     settings = {"repetition_penalty": 1.4, "frequency_penalty": 0.3, "presence_penalty": 0.2}
     network, prompt = random_network(), "the cat sat on the mat"
     row = Row(VOCABULARY, prompt, 60, SamplingConfig(temperature=0, **settings))
@@ -219,7 +219,7 @@ def test_prompt_counts_once_for_the_repetition_penalty_only():
 
 @pytest.mark.parametrize("length", [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE])
 @pytest.mark.parametrize("prompt_length", [1, 2, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 3])
-def test_prompt_and_text_ending_at_any_page_offset_are_exact(length, prompt_length):
+def test_text_is_exact_at_every_page_offset(length, prompt_length):
     decoder = Decoder(random_network(hidden=8), widest=2)
     prompt = "the cat sat, " * 50
     row = finish(decoder, Row(VOCABULARY, prompt[:prompt_length], length, seed=1))
@@ -257,7 +257,7 @@ def test_unknown_characters_are_refused_with_their_positions():
 
 
 @pytest.mark.parametrize(("field", "value"), [("length", -1), ("stop", [""])])
-def test_impossible_requests_are_refused(field, value):
+def test_invalid_row_settings_are_refused(field, value):
     with pytest.raises(ConfigError) as error:
         Row(VOCABULARY, "a", **{"length": 5, field: value})
     assert error.value.field == field
@@ -277,7 +277,7 @@ STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3)
 
 @hypothesis.given(STOPS, st.integers(0, 5), st.lists(st.integers(1, 9), min_size=1, max_size=20))
 @hypothesis.settings(max_examples=60)
-def test_stop_string_ends_the_text_and_is_never_released(stops, seed, blocks):
+def test_stop_string_ends_the_text_and_is_never_returned(stops, seed, blocks):
     vocabulary = Vocabulary(" ab")
     decoder = Decoder(random_network(hidden=6, vocabulary=vocabulary), widest=2)
     whole = finish(decoder, Row(vocabulary, "a", 60, seed=seed)).text
@@ -306,7 +306,7 @@ def test_first_complete_stop_string_ends_the_text(sizes):
     assert (row.text, row.finish_reason) == ("abc", "stop")
 
 
-def test_only_a_possible_start_of_a_stop_string_is_held_back():
+def test_only_a_possible_start_of_a_stop_string_is_withheld():
     row = Row(VOCABULARY, "a", 100, stop=["the end", "then"])
     released = []
     for part in ("xx t", "he", " ", "e", "x", "th", "en"):
@@ -316,7 +316,7 @@ def test_only_a_possible_start_of_a_stop_string_is_held_back():
     assert (row.text, row.finish_reason) == ("xx the ex", "stop")
 
 
-def test_held_back_text_is_released_at_the_end():
+def test_withheld_text_is_returned_at_the_end():
     row = Row(VOCABULARY, "a", 4, stop=["the"])
     row.read = 4
     row.accept(VOCABULARY.encode("xxth"))
@@ -351,7 +351,7 @@ def test_log_probabilities_end_with_the_stop_string():
         assert row.told == len(row.prompt_logprobs) + len(row.ids)
 
 
-def test_text_of_length_zero_only_reads_the_prompt():
+def test_row_of_length_zero_only_reads_the_prompt():
     network = random_network()
     row = finish(Decoder(network, widest=2), Row(VOCABULARY, "the cat", 0, logprobs=2))
     assert (row.text, row.ids, row.finish_reason) == ("", [], "length")
@@ -359,7 +359,7 @@ def test_text_of_length_zero_only_reads_the_prompt():
     assert Row(VOCABULARY, "a", 0).finish_reason == "length"
 
 
-def test_reported_logits_are_kept_for_few_characters_at_a_time(monkeypatch):
+def test_logits_are_kept_for_few_characters_at_a_time(monkeypatch):
     decoder = Decoder(random_network(), widest=2)
     request = {"prompt": "the cat", "length": 50, "logprobs": 2}
     expected = alone(decoder, request)

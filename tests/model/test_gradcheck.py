@@ -1,4 +1,4 @@
-"""The gradient check, and a check of the check: planted wrong terms are caught, the right ones pass."""
+"""The gradient check: correct gradients pass, and gradients with a planted fault are detected."""
 
 from typing import Any
 
@@ -61,10 +61,10 @@ def test_parameters_pass_centred_differences(cell):
 
 
 @pytest.mark.slow
-def test_assignment_network_has_a_tenth_of_the_reported_error():
-    """All 23,000-odd parameters would take seconds; an even spread of each tensor is the same check.
+def test_assignment_network_has_a_tenth_of_the_published_error():
+    """An even sample of each tensor stands in for all 23,667 parameters, which would take several seconds.
 
-    `charloom gradcheck` and the service compare them all.
+    `charloom gradcheck` and the service compare all of them.
     """
     problem = assignment_problem(VOCABULARY, IDS)
     results = {result.name: result for result in check(problem, "centred", elements=300)}
@@ -75,7 +75,7 @@ def test_assignment_network_has_a_tenth_of_the_reported_error():
         assert results[name].passed
 
 
-def test_assignment_problem_has_the_assignments_sizes():
+def test_assignment_problem_has_the_sizes_of_the_assignment():
     problem = assignment_problem(VOCABULARY, IDS)
     assert problem.inputs.shape == (25, 1)
     assert problem.network.config == NetworkConfig(len(VOCABULARY), 100, 1, "elman")
@@ -84,7 +84,7 @@ def test_assignment_problem_has_the_assignments_sizes():
     np.testing.assert_array_equal(problem.targets[:-1], problem.inputs[1:])
 
 
-def test_excess_loss_is_the_cross_entropy_less_ln_k():
+def test_excess_loss_is_the_cross_entropy_minus_ln_k():
     problem = make("gru", 2)
     tape = problem.network.tape(*problem.inputs.shape)
     excess = excess_losses(problem.network, problem, problem.state, tape)
@@ -94,7 +94,7 @@ def test_excess_loss_is_the_cross_entropy_less_ln_k():
 
 
 class Wrong:
-    """A cell with one planted fault, otherwise the real one."""
+    """A real cell with one planted fault."""
 
     def __init__(self, cell: Cell, fault: tuple[str, int, float]) -> None:
         self._cell, self._fault = cell, fault
@@ -131,14 +131,14 @@ FAULTS = [
 
 @pytest.mark.parametrize(("cell", "fault"), FAULTS)
 @pytest.mark.parametrize("size", [0.0, 1e-6])
-def test_only_a_planted_fault_of_a_millionth_is_caught(monkeypatch, cell, fault, size):
+def test_planted_fault_of_one_millionth_is_detected(monkeypatch, cell, fault, size):
     wrong = Wrong(CELLS[cell], (*fault, size))
     monkeypatch.setitem(CELLS, cell, wrong)
     worst = max(result.relative_error for result in check(make(cell, 2), "complex-step"))
     assert (worst > 1e-10) == bool(size), worst
 
 
-def test_a_fault_in_the_weight_algebra_is_caught(monkeypatch):
+def test_fault_in_the_weight_gradients_is_detected(monkeypatch):
     whole = recurrent._weight_gradients
 
     def slightly_off(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
@@ -150,14 +150,14 @@ def test_a_fault_in_the_weight_algebra_is_caught(monkeypatch):
     assert failed == {"layer0.W"}
 
 
-def test_a_trained_network_can_be_checked():
+def test_trained_network_can_be_checked():
     config = RunConfig(hidden=8, sequence_length=10)
     network = make_problem(config, VOCABULARY, IDS).network.astype(np.float32)
     problem = problem_for(network, IDS, 10, 4)
     assert all(result.passed for result in check(problem, "complex-step", elements=20))
 
 
-def test_gradients_of_unused_parameters_are_zero_on_both_sides():
+def test_gradients_of_unused_parameters_are_zero():
     problem = make_problem(PRESETS["classic"].replace(hidden=4), VOCABULARY, IDS)
     unused = np.setdiff1d(np.arange(len(VOCABULARY)), problem.inputs)
     assert unused.size
@@ -165,7 +165,7 @@ def test_gradients_of_unused_parameters_are_zero_on_both_sides():
     assert not Network(problem.network.config, gradient).parameters["layer0.U"][unused].any()
 
 
-def test_impossible_gradient_checks_are_refused():
+def test_invalid_gradient_checks_are_refused():
     with pytest.raises(ConfigError, match="centred, complex-step"):
         next(check(make("gru", 1), "guess"))
     with pytest.raises(TextError, match="needs 1001 characters"):

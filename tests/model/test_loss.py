@@ -18,7 +18,7 @@ def test_log_softmax_of_large_logits_sums_to_one():
     np.testing.assert_allclose(np.exp(log_softmax(logits)).sum(axis=-1), 1, rtol=1e-12)
 
 
-def test_loss_is_the_mean_of_characters_in_every_reduction():
+def test_loss_is_the_mean_over_characters_for_every_reduction():
     for reduction in ("sum", "mean"):
         logits, targets = make()
         expected = character_losses(logits, targets).mean()

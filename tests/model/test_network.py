@@ -1,4 +1,4 @@
-"""The battery that every cell has to pass, at one and at several layers."""
+"""Tests that every cell must pass, with one layer and with several."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def gradients(network: Network, inputs: Array, targets: Array, state: Array) -> 
 
 @every_cell
 @every_depth
-def test_twelve_steps_equal_three_times_four_with_carried_state(cell, layers):
+def test_sequence_equals_its_parts_with_carried_state(cell, layers):
     network = make(cell, layers)
     inputs, state = make_inputs(network)
     whole = network.forward(inputs, state)[0].copy()
@@ -66,7 +66,7 @@ def test_reused_tape_gives_the_gradients_of_a_new_one(cell, layers):
 
 
 @every_cell
-def test_pass_does_not_change_parameters_state_or_inputs(cell):
+def test_passes_do_not_change_parameters_state_or_inputs(cell):
     network = make(cell, 2)
     inputs, state = make_inputs(network)
     before = network.flat.copy(), inputs.copy(), state.copy()
@@ -87,7 +87,7 @@ def test_rows_of_a_batch_are_independent(cell):
 
 @every_cell
 def test_gradient_is_linear_in_the_upstream_gradient(cell):
-    """With a random upstream gradient, as a loss never gives it."""
+    """Uses random upstream gradients, which no loss would produce."""
     network = make(cell, 2)
     inputs, state = make_inputs(network)
     rng = np.random.default_rng(5)
@@ -120,7 +120,7 @@ def test_float32_network_computes_in_float32(cell):
     assert logits.dtype == network.backward(logits, tape).flat.dtype == tape.final_state.dtype == np.float32
 
 
-def test_a_complex_state_in_a_real_network_is_refused():
+def test_complex_state_in_a_real_network_is_refused():
     network = make("elman")
     inputs, state = make_inputs(network)
     with pytest.raises(ConfigError, match="astype"):
@@ -138,7 +138,7 @@ def test_parameters_are_views_of_the_flat_array(cell, layers):
     assert len(network.parameters) == 3 * layers + 2
 
 
-def test_a_flat_array_of_another_size_is_refused():
+def test_flat_array_of_another_size_is_refused():
     with pytest.raises(ConfigError, match="Given: 7"):
         named_views(NetworkConfig(5, 6, 1, "gru"), np.zeros(7))
 
@@ -146,13 +146,13 @@ def test_a_flat_array_of_another_size_is_refused():
 @pytest.mark.parametrize(
     ("field", "value"), [("cell", "gpt"), ("hidden", 0), ("layers", 0), ("vocabulary", 0)]
 )
-def test_impossible_sizes_are_refused(field, value):
+def test_invalid_network_sizes_are_refused(field, value):
     sizes = {"vocabulary": 5, "hidden": 6, "layers": 1, "cell": "gru"} | {field: value}
     with pytest.raises(ConfigError, match=field):
         NetworkConfig(**sizes)
 
 
-def test_assignment_initialisation_draws_small_normal_weights():
+def test_normal_initialisation_gives_small_weights_and_no_bias():
     config = NetworkConfig(80, 100, 1, "elman")
     network = Network.initialise(config, PRESETS["classic"], np.random.default_rng(0), np.float64)
     for name, values in network.parameters.items():
@@ -163,7 +163,7 @@ def test_assignment_initialisation_draws_small_normal_weights():
             assert abs(values.mean()) < 0.0005
 
 
-def test_uniform_initialisation_opens_the_forget_gates():
+def test_uniform_initialisation_sets_forget_biases_to_one():
     config = NetworkConfig(20, 64, 2, "lstm")
     network = Network.initialise(config, RunConfig(cell="lstm"), np.random.default_rng(0))
     for layer in (0, 1):

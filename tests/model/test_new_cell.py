@@ -1,4 +1,4 @@
-"""A cell that is added in one place, to CELLS, and then has to pass what every cell has to pass."""
+"""A new cell is added in one place, CELLS, and passes the tests that every cell must pass."""
 
 import numpy as np
 import pytest
@@ -47,11 +47,11 @@ class Leaky:
 
 
 @pytest.fixture(autouse=True)
-def leaky(monkeypatch):
+def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CELLS, "leaky", Leaky())
 
 
-def test_new_cell_is_known_to_a_configuration():
+def test_new_cell_is_accepted_by_the_configuration():
     assert RunConfig(cell="leaky").cell == "leaky"
     with pytest.raises(ConfigError, match="elman, gru, lstm, leaky"):
         RunConfig(cell="gpt")
@@ -59,10 +59,10 @@ def test_new_cell_is_known_to_a_configuration():
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_new_cell_passes_the_network_tests(layers):
-    test_network.test_twelve_steps_equal_three_times_four_with_carried_state("leaky", layers)
+    test_network.test_sequence_equals_its_parts_with_carried_state("leaky", layers)
     test_network.test_reused_tape_gives_the_gradients_of_a_new_one("leaky", layers)
     for test in (
-        test_network.test_pass_does_not_change_parameters_state_or_inputs,
+        test_network.test_passes_do_not_change_parameters_state_or_inputs,
         test_network.test_rows_of_a_batch_are_independent,
         test_network.test_gradient_is_linear_in_the_upstream_gradient,
         test_network.test_single_steps_equal_the_sequence,
@@ -72,18 +72,18 @@ def test_new_cell_passes_the_network_tests(layers):
 
 
 @pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 0), (3, 4)])
-def test_new_cell_has_the_right_gradients(layers, embedding):
+def test_new_cell_has_correct_gradients(layers, embedding):
     test_gradcheck.test_parameters_and_initial_state_pass_complex_step("leaky", layers, embedding)
 
 
-def test_wrong_gradient_of_a_new_cell_is_caught(monkeypatch):
+def test_wrong_gradient_of_a_new_cell_is_detected(monkeypatch):
     monkeypatch.setitem(CELLS, "leaky", test_gradcheck.Wrong(Leaky(), ("derivative", 0, 1e-6)))
     assert not all(result.passed for result in check(test_gradcheck.make("leaky", 2), "complex-step"))
 
 
 @pytest.mark.slow
 def test_new_cell_writes_the_same_bytes_in_any_batch():
-    test_generation.test_rows_write_the_same_bytes_in_any_batch("leaky", lambda decoder: decoder)
+    test_generation.test_row_writes_the_same_bytes_in_any_batch("leaky", lambda decoder: decoder)
 
 
 def test_new_cell_trains_and_resumes_to_the_bit():

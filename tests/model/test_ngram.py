@@ -1,4 +1,4 @@
-"""n-grams with Witten-Bell smoothing against a brute-force one, and what they must reach."""
+"""n-grams with Witten-Bell smoothing against a direct implementation, and baselines made of them."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from model.ngram import baselines, ngram_losses
 
 
 def by_brute_force(ids: list[int], trained: int, characters: int, order: int) -> float:
-    """The same by its definition, one character at a time."""
+    """The mean loss by the definition, one character at a time."""
     counts: Counter[tuple[int, ...]] = Counter()
     for length in range(1, order + 1):
         counts.update(tuple(ids[i : i + length]) for i in range(trained - length + 1))
@@ -45,7 +45,7 @@ def test_ngram_probabilities_sum_to_one():
     assert sum(p) == pytest.approx(1)
 
 
-def test_baselines_learn_repetition_without_held_out_text():
+def test_baselines_reach_the_known_losses_of_simple_texts():
     ids = np.tile(np.arange(6, dtype=np.int32), 500)
     found = baselines(ids, 6, 0.1)
     assert found["uniform"] == pytest.approx(math.log(6))
@@ -56,7 +56,7 @@ def test_baselines_learn_repetition_without_held_out_text():
     assert baselines(unlike, 2, 0.1)["5-gram"] > math.log(2)
 
 
-def test_ngrams_of_thousands_of_characters_do_not_overflow():
+def test_ngrams_of_a_large_vocabulary_do_not_overflow():
     ids = np.random.default_rng(0).integers(0, 100_000, 5000).astype(np.int32)
     assert math.isfinite(baselines(ids, 100_000, 0.1)["5-gram"])
 

@@ -1,4 +1,4 @@
-"""Gradients of one-hot rows: by a product, and by a sum for each character."""
+"""Gradients of one-hot inputs, by a matrix product and by a sum for each character."""
 
 import tracemalloc
 
@@ -23,16 +23,16 @@ def case() -> tuple[Array, Array, Array]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_character_gets_the_sum_of_its_rows_only(way):
+def test_each_character_gets_the_sum_of_its_own_rows(way):
     ids, gradient, expected = case()
-    out = np.full_like(expected, 7.0)  # what stood there before
+    out = np.full_like(expected, 7.0)  # previous content, which must be overwritten
     way(ids.ravel(), gradient, out)
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
     assert not out[-2:].any()
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_gradient_of_one_character_fills_its_row_only(way):
+def test_gradient_of_one_character_fills_only_its_row(way):
     out = np.empty((3, 2))
     way(np.array([1]), np.array([[2.0, 3.0]]), out)
     assert out.tolist() == [[0, 0], [2, 3], [0, 0]]
@@ -47,7 +47,7 @@ def test_faster_method_is_chosen_by_the_number_of_steps(monkeypatch, steps, take
     assert called == [taken]
 
 
-def test_gradient_for_thousands_of_characters_uses_little_memory():
+def test_gradient_of_a_large_vocabulary_uses_little_memory():
     ids = np.arange(2000, dtype=np.int32).reshape(200, 10) * 10
     gradient = np.ones((2000, 8), np.float32)
     out = np.empty((20_000, 8), np.float32)
@@ -55,6 +55,6 @@ def test_gradient_for_thousands_of_characters_uses_little_memory():
     one_hot_gradient(ids, gradient, out)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 2e6  # bytes; a product would form 20,000 columns for each of 2,000 rows, 160 MB
+    assert most < 2e6  # bytes; a product would need 2,000 rows of 20,000 columns, 160 MB
     assert out.sum() == gradient.sum()
     assert not out[1::10].any()

@@ -61,7 +61,7 @@ def test_adam_equals_its_equation(name):
     np.testing.assert_allclose(run(config, GRADIENTS, decayed)[0], expected, rtol=1e-12)
 
 
-def test_muon_equals_its_equation_in_matrices_and_adamw_elsewhere():
+def test_muon_updates_matrices_and_adamw_the_other_parameters():
     config = RunConfig(optimizer="muon", muon_momentum=0.9, muon_scale=0.3, weight_decay=0.4)
     decayed = np.array([1.0, 0.0] * 4)
     expected = run(config.replace(optimizer="adamw"), GRADIENTS, decayed)[0]
@@ -78,7 +78,7 @@ def test_muon_equals_its_equation_in_matrices_and_adamw_elsewhere():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_one_of_many_parameters_is_updated(name):
+def test_every_parameter_is_updated(name):
     size = 3 * SPAN + 5
     rng = np.random.default_rng(1)
     gradient, parameters = rng.normal(size=size), np.zeros(size)
@@ -90,7 +90,7 @@ def test_every_one_of_many_parameters_is_updated(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_optimizer_restored_from_its_tensors_continues_exactly(name):
+def test_restored_optimizer_continues_exactly(name):
     config = RunConfig(optimizer=name)
     parameters, optimizer = run(config, GRADIENTS[:3])
     other = make_optimizer(config, np.ones(8), MATRICES)
@@ -125,7 +125,7 @@ def test_constant_schedule_keeps_the_rate():
     assert {learning_rate(PRESETS["classic"], x) for x in (0, 0.3, 1)} == {0.1}
 
 
-def test_cosine_schedule_warms_up_peaks_and_ends_at_its_floor():
+def test_cosine_schedule_warms_up_and_decays_to_its_floor():
     config = RunConfig(learning_rate=2.0, warmup=0.1, final_learning_rate=0.05)
     assert learning_rate(config, 0.05) == pytest.approx(1.0)
     assert learning_rate(config, 0.1) == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""Newton-Schulz iterations, and which blocks of the gradient they are made for."""
+"""Newton-Schulz iterations, and the blocks of the gradient that they are applied to."""
 
 import tracemalloc
 
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def plain(matrix: Array, iterations: int) -> Array:
-    """The iteration as it is published."""
+    """The published iteration."""
     a, b, c = QUINTIC
     y = matrix / (np.linalg.norm(matrix) + 1e-7)
     for _ in range(iterations):
@@ -38,7 +38,7 @@ def test_newton_schulz_equals_the_published_iteration(shape, iterations):
     np.testing.assert_allclose(matrix, expected, rtol=1e-12, atol=1e-13)
 
 
-def test_newton_schulz_in_single_precision_is_close_to_double():
+def test_newton_schulz_in_float32_is_close_to_float64():
     matrix = RNG.normal(size=(256, 256))
     single = matrix.astype(np.float32)
     NewtonSchulz((256, 256), 3, single.dtype)(single)
@@ -53,13 +53,13 @@ def test_result_is_near_the_nearest_orthogonal_matrix(dtype):
     NewtonSchulz((64, 64), 3, result.dtype)(result)
     values = np.linalg.svd(result, compute_uv=False)
     assert 0.65 < values.min() < values.max() < 1.21
-    # which matrix it is, not only that it is orthogonal: R^T O Q is diagonal, with these values on it
+    # it is the nearest one and not just any: R^T O Q is diagonal, with these values on the diagonal
     between = left.T @ result @ right.T
     np.testing.assert_allclose(between, np.diag(np.diag(between)), atol=1e-5)
     assert np.diag(between).min() > 0.65
 
 
-def test_generic_matrix_has_most_singular_values_near_one():
+def test_singular_values_of_a_random_matrix_approach_one():
     matrix = RNG.normal(size=(256, 256)).astype(np.float32)
     NewtonSchulz((256, 256), 5, matrix.dtype)(matrix)
     values = np.linalg.svd(matrix, compute_uv=False)
@@ -73,7 +73,7 @@ def test_zeros_stay_zeros():
     assert not matrix.any()
 
 
-def test_newton_schulz_allocates_no_array():
+def test_newton_schulz_allocates_no_arrays():
     matrix = RNG.normal(size=(128, 3, 128)).astype(np.float32)[:, 1]
     newton_schulz = NewtonSchulz((128, 128), 3, matrix.dtype)
     newton_schulz(matrix)
@@ -92,9 +92,7 @@ def is_dense(name: str, embedding: int) -> bool:
 @pytest.mark.parametrize(
     ("layers", "embedding", "members", "processes"), [(1, 0, 1, 1), (3, 4, 2, 5), (2, 9, 3, 1)]
 )
-def test_each_gates_block_is_orthogonalised_once_and_nothing_else(
-    cell, layers, embedding, members, processes
-):
+def test_only_gate_blocks_are_orthogonalised_once_each(cell, layers, embedding, members, processes):
     hidden, gates = 6, CELLS[cell].gates
     config = RunConfig(cell=cell, hidden=hidden, layers=layers, members=members, optimizer="muon")
     network = NetworkConfig(5, hidden, layers, cell, embedding)
@@ -111,7 +109,7 @@ def test_each_gates_block_is_orthogonalised_once_and_nothing_else(
 
 
 @pytest.mark.parametrize("embedding", [0, 4])
-def test_dense_matrices_lie_where_their_views_do(embedding):
+def test_dense_matrices_are_where_their_views_are(embedding):
     network = NetworkConfig(5, 3, 2, "gru", embedding)
     flat = np.zeros((2, network.size()))
     for row in flat:
@@ -124,7 +122,7 @@ def test_dense_matrices_lie_where_their_views_do(embedding):
     np.testing.assert_array_equal(marked, flat.reshape(-1))
 
 
-def test_two_processes_share_the_work_of_a_pair_equally():
+def test_two_processes_share_the_work_equally():
     config, network = PRESETS["gru-pair-muon"], NetworkConfig(65, 256, 1, "gru", 128)
     gradients = np.zeros((2, network.size()), np.float32)
     for first in range(2):

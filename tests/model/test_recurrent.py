@@ -1,4 +1,4 @@
-"""Products in blocks, at the sizes at which there are blocks, and where buffers begin."""
+"""Matrix products in blocks, and the alignment of buffers."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,14 @@ from model.recurrent import LayerWeights
         (1, 256, 4, 64, 1, 1, 0),  # a vector
         (3, 5, 4, 6, 1, 1, 1),  # no whole block
         (16, 256, 4, 256, 1, 1, 4),  # an LSTM's step of 16 rows
-        (16, 1024, 1, 256, PIECES[-1], 2, 4),  # and back
+        (16, 1024, 1, 256, PIECES[-1], 2, 4),  # its backward step
         (32, 1024, 1, 256, PIECES[-1], 4, 4),
         (256, 1024, 1, 256, PIECES[-1], 1, 1),  # no block is small enough
     ],
 )
-def test_product_in_blocks_equals_the_product(rows, inner, gates, width, most_pieces, pieces, blocks, dtype):
+def test_blocked_product_equals_the_plain_product(
+    rows, inner, gates, width, most_pieces, pieces, blocks, dtype
+):
     rng = np.random.default_rng(0)
     x, matrix = (
         rng.normal(size=(rows, inner)).astype(dtype),
@@ -42,18 +44,18 @@ def test_product_in_blocks_equals_the_product(rows, inner, gates, width, most_pi
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
-def test_product_with_a_transpose_equals_the_product(rows):
+def test_blocked_product_with_a_transpose_equals_the_plain_one(rows):
     rng = np.random.default_rng(0)
     x, matrix = rng.normal(size=(rows, 512)), rng.normal(size=(64, 512))
     product = BlockedProduct(rows, 512, 1, 64, np.float64, PIECES[-1], upright=False)
-    for factor in (1, 2):  # its memory is used again
+    for factor in (1, 2):  # the second time with reused memory
         multiply, operand, target = product.operands((factor * matrix).T)
         multiply(product.operand(x if rows > 1 else x[0]), operand, target)
         out = product.out.sum(axis=0).reshape(rows, 64)
         np.testing.assert_allclose(out, factor * (x @ matrix.T), rtol=1e-12, atol=1e-12)
 
 
-def test_blocks_are_too_small_to_be_copied():
+def test_blocks_are_small_enough_to_avoid_a_copy():
     for rows in (2, 16, 32):
         product = BlockedProduct(rows, 1024, 1, 512, np.float32, PIECES[-1])
         *_, inner, width = product._blocks.shape
@@ -62,7 +64,7 @@ def test_blocks_are_too_small_to_be_copied():
 
 @pytest.mark.parametrize("characters", [5, 50])  # fewer than the window's ids, and more
 @pytest.mark.parametrize("cell", CELLS)
-def test_ids_are_one_hot_rows(cell, characters):
+def test_ids_are_equivalent_to_one_hot_rows(cell, characters):
     rng = np.random.default_rng(0)
     width = CELLS[cell].gates * 4
     weights = LayerWeights(*(rng.normal(size=shape) for shape in ((characters, width), (4, width), (width,))))
@@ -86,7 +88,7 @@ def test_buffers_are_aligned_to_a_cache_line(shape, dtype):
     assert [buffers.whole_lines(count, np.float32) for count in (1, 16, 17)] == [16, 16, 32]
 
 
-def test_rows_of_a_skewed_matrix_are_padded_by_a_cache_line():
+def test_rows_of_a_skewed_matrix_are_padded():
     matrix = buffers.skewed((5, 1024), np.float32)
     assert (matrix.shape, matrix.dtype) == ((5, 1024), np.float32)
     assert matrix.ctypes.data % buffers.LINE == 0

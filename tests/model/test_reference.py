@@ -1,4 +1,4 @@
-"""model/reference.py against its own complex-step derivatives, and the fast code against it."""
+"""model/reference.py against complex-step derivatives, and the fast code against model/reference.py."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def problem(cell: str, layers: int, embedding: int) -> tuple[Network, Array, Arr
 
 
 def row_states(state: Array, row: int) -> list[list[Array]]:
-    """One row of a state (L, S, B, H) as the reference has it: a list of vectors for each layer."""
+    """One row of a state (L, S, B, H) in the form of the reference: a list of vectors for each layer."""
     return [list(layer[:, row]) for layer in state]
 
 
@@ -83,7 +83,7 @@ def test_reference_gradients_equal_complex_step(cell, layers, embedding):
     step = reference.CELLS[cell]
     _, gradients, _, dstates = reference.loss_and_gradients(network.parameters, step, inputs, targets, states)
     analytic = np.concatenate([gradients[name].ravel() for name in network.parameters])
-    for k in range(0, network.flat.size, 7):  # 7 shares no factor with a width, so every column has its turn
+    for k in range(0, network.flat.size, 7):  # 7 is coprime to every width, so every column is covered
         flat = network.flat.astype(np.complex128)
         flat[k] += 1e-30j
         loss, *_ = reference.loss_and_gradients(
@@ -99,12 +99,12 @@ def test_reference_gradients_equal_complex_step(cell, layers, embedding):
 
 
 def code_lines(text: str) -> list[str]:
-    """The lines of a passage of Python without indentation, blank lines and comments of their own line."""
+    """The lines of Python code without indentation, blank lines and comment lines."""
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def test_backprop_md_quotes_reference_whole_and_in_order():
+def test_backprop_md_quotes_the_whole_reference_in_order():
     source = (MODEL / "reference.py").read_text(encoding="utf-8")
     document = (MODEL.parent / "docs" / "backprop.md").read_text(encoding="utf-8")
     quoted = "\n".join(re.findall(r"```python\n(.*?)```", document, re.DOTALL))

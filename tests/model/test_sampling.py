@@ -1,4 +1,4 @@
-"""Sampling against a naive reference, and what may not matter to it: neighbours, places, widths."""
+"""Sampling against a naive reference, independent of neighbours, lanes and batch widths."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def run(
     written: Sequence[int] = (),
     block: int = ANY,
 ) -> tuple[Array, Array, Array]:
-    """Weights, cumulative weights and choices of one pick for B rows; `written` is counted before."""
+    """Weights, cumulative weights and choices of one step for B rows, after the characters `written`."""
     logits = np.asarray(logits, np.float32)
     rows = len(logits)
     sampler = Sampler(logits.shape[1], rows, block)
@@ -67,7 +67,7 @@ def run(
 def adjusted(
     logits: Sequence[float], sampling: SamplingConfig, prompt: Sequence[int], written: Sequence[int]
 ) -> list[float]:
-    """Logits after penalties and bias, the plain way, in double precision."""
+    """Logits after penalties and bias, computed naively in double precision."""
     logits = list(logits)
     for i in range(K):
         if i in prompt or i in written:
@@ -81,7 +81,7 @@ def adjusted(
 
 
 def probabilities(logits: Sequence[float], sampling: SamplingConfig) -> list[float]:
-    """What is left after temperature and filters, the plain way."""
+    """Probabilities after temperature and filters, computed naively."""
     weights = [math.exp((logit - max(logits)) / sampling.temperature) for logit in logits]
     ranked = sorted(range(K), key=lambda i: (-logits[i], i))
     if sampling.top_k > 0:
@@ -106,8 +106,8 @@ def typical(kept: list[int], weights: Sequence[float], typical_p: float) -> list
     entropy = sum(weights[i] / total * surprise[i] for i in kept)
     distance = {i: abs(surprise[i] - entropy) for i in kept}
     gaps = [abs(distance[i] - distance[j]) for i in kept for j in kept if weights[i] != weights[j]]
-    hypothesis.assume(all(gap > 1e-4 for gap in gaps))  # else rounding decides who is more typical
-    # ranked by likelihood before, so that of equals the likelier one counts as more typical
+    hypothesis.assume(all(gap > 1e-4 for gap in gaps))  # or rounding decides which is more typical
+    # `kept` is sorted by likelihood, so of two equally typical characters the likelier comes first
     reached, chosen = 0.0, []
     for i in sorted(kept, key=lambda i: (round(distance[i], 9), kept.index(i))):
         if chosen and reached >= typical_p * total:
@@ -121,10 +121,12 @@ IDS = st.lists(st.integers(0, K - 1), max_size=4)
 
 
 @hypothesis.given(LOGITS, CONFIGS, IDS, IDS, st.floats(0, float(HIGHEST_UNIFORM), width=32))
-def test_sampler_chooses_as_the_reference_does(logits, sampling, prompt, written, uniform):
+def test_sampler_chooses_like_the_reference(logits, sampling, prompt, written, uniform):
     expected = adjusted(logits, sampling, prompt, written)
     gaps = {abs(x - y) for x in expected for y in expected}
-    hypothesis.assume(all(gap == 0 or gap > 1e-4 for gap in gaps))  # else rounding decides who is likelier
+    hypothesis.assume(
+        all(gap == 0 or gap > 1e-4 for gap in gaps)
+    )  # or rounding decides which is likelier
     if sampling.temperature == 0:
         chosen = run([logits], [sampling], [0], [prompt], written)[2]
         assert chosen == expected.index(max(expected))
@@ -146,10 +148,10 @@ def test_sampler_chooses_as_the_reference_does(logits, sampling, prompt, written
         ({"top_p": 0.751}, {0, 1, 2}),
         ({"min_p": 0.5}, {0, 1, 2}),
         ({"min_p": 0.51}, {0}),
-        ({"top_k": 2, "top_p": 0.6}, {0}),  # of what top-k leaves: 2/3 of it are reached at once
+        ({"top_k": 2, "top_p": 0.6}, {0}),  # of the characters that top-k keeps, the first alone has 2/3
         ({"top_k": 1, "top_p": 0.01, "min_p": 1.0}, {0}),
         ({"top_p": 0}, {0}),
-        ({"top_k": 2, "typical_p": 0.6}, {0}),  # of what top-k leaves, 2/3 and 1/3
+        ({"top_k": 2, "typical_p": 0.6}, {0}),  # of the characters that top-k keeps, which have 2/3 and 1/3
         ({"top_k": 2, "typical_p": 0.7}, {0, 1}),
     ],
 )
@@ -181,14 +183,14 @@ def test_greedy_chooses_the_first_of_equal_maxima():
     assert run(logits, [greedy] * 3, uniforms)[2].tolist() == [1, 0, 2]
 
 
-def test_lowest_and_highest_uniform_choose_a_possible_character():
+def test_lowest_and_highest_uniform_choose_a_kept_character():
     settings = [SamplingConfig(top_k=2)] * 2
     logits = [[-5, 0, 1, -5, -5, -5, -5]] * 2
     assert run(logits, settings, [0, HIGHEST_UNIFORM])[2].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_frequencies_fit_the_distribution(temperature):
+def test_sampled_frequencies_fit_the_distribution(temperature):
     """Chi-square with K - 1 = 6 degrees of freedom: 22.46 is exceeded once in a thousand samples."""
     logits, rows, times = np.array([1.0, 0.5, 0.0, -0.5, 2.0, 1.5, -1.0]), 64, 400
     sampling = SamplingConfig(temperature=temperature)
@@ -226,7 +228,7 @@ def test_choice_does_not_depend_on_neighbours_or_lane(characters):
 
 @pytest.mark.parametrize("characters", [1, K, 65, WIDEST_TRIANGLE + 1])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_single_row_chooses_as_the_batch_does(characters, temperature):
+def test_single_row_chooses_like_the_batch(characters, temperature):
     rng = np.random.default_rng(0)
     sampling = SamplingConfig(temperature=temperature)
     sampler = Sampler(characters, 2)
@@ -258,7 +260,7 @@ def test_nan_logits_choose_the_first_character():
     assert one(0.5) == 0
 
 
-def test_a_moved_row_keeps_its_settings_and_counts():
+def test_moved_row_keeps_its_settings_and_counts():
     sampler = Sampler(K, 3)
     sampler.put(0, SamplingConfig(), np.array([1]))
     sampler.put(2, SamplingConfig(presence_penalty=2.0, temperature=0.0), np.array([1]))
@@ -306,7 +308,7 @@ def test_each_seed_and_choice_has_its_own_random_stream():
         ("logit_bias", ((0, math.nan),)),
     ],
 )
-def test_settings_out_of_range_are_refused_with_the_value(field, value):
+def test_sampling_setting_out_of_range_is_refused_with_the_value(field, value):
     with pytest.raises(ConfigError) as error:
         SamplingConfig(**{field: value})
     assert error.value.field == field
@@ -315,6 +317,6 @@ def test_settings_out_of_range_are_refused_with_the_value(field, value):
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**32 - 1, 2**32, 2**40 + 3, 2**63 - 1, 2**64 + 5, -1, -(2**63)])
 @pytest.mark.parametrize("choice", [0, 1, 15])
-def test_random_stream_is_numpys_own_for_seed_and_choice(seed: int, choice: int):
+def test_random_stream_equals_the_one_of_numpy(seed: int, choice: int):
     stream = np.random.Generator(np.random.PCG64([seed % 2**64 if seed < 0 else seed, choice]))
     assert np.array_equal(random_stream(seed, choice).integers(2**32, size=8), stream.integers(2**32, size=8))

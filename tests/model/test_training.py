@@ -35,7 +35,7 @@ def resume(checkpoint: Checkpoint) -> Training:
 
 
 @pytest.mark.parametrize("config", [CLASSIC, GRU], ids=["classic", "gru"])
-def test_training_yields_step_zero_and_then_every_update(config):
+def test_training_yields_step_zero_and_every_update(config):
     events = list(train(start(config)))
     assert [event.step for event in events] == list(range(31))
     assert events[0].loss is None
@@ -44,7 +44,7 @@ def test_training_yields_step_zero_and_then_every_update(config):
     assert [event.step for event in events if event.record] == list(range(0, 31, 5))
 
 
-def test_samples_are_written_at_start_at_intervals_and_from_best():
+def test_samples_are_written_at_intervals_and_from_the_best():
     samples = [sample for event in train(start(CLASSIC)) for sample in event.samples]
     assert [(s.step, s.kind, len(s.text)) for s in samples] == [
         (0, "sample", 20),
@@ -55,7 +55,7 @@ def test_samples_are_written_at_start_at_intervals_and_from_best():
     ]
 
 
-def test_a_sample_is_what_the_network_of_that_step_writes():
+def test_sample_is_the_text_of_the_network_at_that_step():
     training = start(GRU)
     event = next(train(training))
     assert (
@@ -118,7 +118,7 @@ def test_classic_run_equals_reference_with_adagrad():
     np.testing.assert_allclose(training.network.parameters["layer0.W"], p["layer0.W"], atol=2e-3)
 
 
-def test_state_is_carried_and_reset_at_each_epoch():
+def test_state_is_carried_within_an_epoch_and_then_reset():
     config = CLASSIC.replace(steps=200)
     training = start(config)
     per_epoch = training.batches.windows_per_epoch
@@ -154,7 +154,7 @@ def test_best_model_is_the_one_with_the_lowest_loss():
     assert streaming_loss(best.network(), training.held_out) == training.best_loss
 
 
-def test_best_by_smooth_loss_keeps_parameters_before_the_update():
+def test_best_by_smooth_loss_has_parameters_before_the_update():
     training = start(CLASSIC)
     flats = {}
     smooth = {}
@@ -175,7 +175,7 @@ def test_run_limited_by_time_ends_on_time():
     assert events[-1].learning_rate < events[5].learning_rate
 
 
-def test_loss_that_is_not_a_number_is_reported():
+def test_loss_that_is_nan_is_reported():
     training = start(GRU)
     training.network.flat[:] = np.nan
     with pytest.raises(DivergedError, match="at step 0"):
@@ -188,7 +188,7 @@ def test_network_learns_the_text():
     assert events[-1].validation_loss < 1.0 < events[0].validation_loss
 
 
-def test_a_checkpoint_for_serving_cannot_be_resumed():
+def test_checkpoint_for_serving_cannot_be_resumed():
     with pytest.raises(CheckpointError, match="to resume from"):
         resume(start(GRU).best_checkpoint())
 
@@ -199,11 +199,11 @@ def test_text_too_short_for_training_is_refused():
 
 
 @pytest.mark.parametrize("length", [2, 3, 100, 5000])
-def test_streaming_loss_is_the_mean_of_the_characters(length):
+def test_streaming_loss_is_the_mean_over_characters(length):
     network = start(GRU).network
     ids = np.resize(IDS, length)
     loss = streaming_loss(network, ids)
-    if length <= 100:  # one stream: the whole text in one go, up to what does not fill a window
+    if length <= 100:  # one stream: the whole text at once, except an incomplete window at its end
         covered = (length - 1) // min(64, length - 1) * min(64, length - 1)
         logits, _ = network.forward(ids[:covered, None], network.zero_state(1))
         expected = character_losses(logits, ids[1 : covered + 1, None]).mean()

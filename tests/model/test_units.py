@@ -1,4 +1,4 @@
-"""Hidden units along a text: their values are the reference's, and some follow what a reader can name."""
+"""Hidden units along a text: their values equal the reference, and some follow a feature of the text."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.support.networks import VOCABULARY, random_network
 
 
 def reference_units(network: Network, ids: Array) -> Array:
-    """(T, L, H), by model/reference.py, a character at a time."""
+    """Activations (T, L, H) by model/reference.py, one character at a time."""
     states = [list(layer[:, 0]) for layer in network.zero_state(1)]
     outputs = []
     for character in ids:
@@ -25,7 +25,7 @@ def reference_units(network: Network, ids: Array) -> Array:
 
 @pytest.mark.parametrize(("cell", "layers"), [("elman", 1), ("gru", 2), ("lstm", 2)])
 def test_units_across_windows_equal_reference(monkeypatch, cell, layers):
-    monkeypatch.setattr(units, "WINDOW", 7)  # several windows, and a shorter one at the end
+    monkeypatch.setattr(units, "WINDOW", 7)  # several windows, the last one shorter
     network = random_network(cell, layers, hidden=5)
     ids = VOCABULARY.encode("the cat, the dog\nand the mat!")
     found = units.activations(network, ids)
@@ -44,21 +44,21 @@ def test_features_mark_the_expected_characters():
     assert np.flatnonzero(found["vowels"]).tolist() == [0, 14]
 
 
-def test_unit_that_follows_a_feature_is_found():
+def test_units_that_follow_a_feature_are_found():
     text = "the (quick brown) fox\njumps (over)\n" * 8
     rng = np.random.default_rng(0)
     values = rng.normal(0, 0.3, (len(text), 2, 6))
     named = units.features(text)
     values[:, 1, 4] = -named["inside brackets"]
     values[:, 0, 2] = named["position in the line"] / 40 + rng.normal(0, 0.01, len(text))
-    values[:, 0, 0] = 0  # one that says nothing at all
+    values[:, 0, 0] = 0  # a constant unit
     found = {follower.feature: follower for follower in units.followers(values, text)}
     brackets, line = found["inside brackets"], found["position in the line"]
     assert (brackets.layer, brackets.unit) == (1, 4)
     assert brackets.correlation == pytest.approx(-1)
     assert (line.layer, line.unit) == (0, 2)
     assert line.correlation > 0.9
-    assert "inside quotation marks" not in found  # there is none
+    assert "inside quotation marks" not in found  # the text has none
     assert units.followers(values[:1], "a") == []
 
 
@@ -69,7 +69,7 @@ def test_unit_that_agrees_by_chance_is_not_a_follower():
     assert units.followers(noise, text) == []
     noise[:, 0, 7] = units.features(text)["capital letters"]
     assert [follower.unit for follower in units.followers(noise, text)] == [7]
-    noise[len(text) // 2 :, 0, 7] *= -1  # not so in the second passage
+    noise[len(text) // 2 :, 0, 7] *= -1  # reversed in the second half
     assert units.followers(noise, text) == []
 
 

@@ -17,7 +17,7 @@ def test_decode_reverses_encode(text):
 
 
 @given(st.text(min_size=1), st.text())
-def test_unknown_returns_exactly_the_characters_outside(text, other):
+def test_unknown_returns_exactly_the_unknown_characters(text, other):
     vocabulary = Vocabulary.from_text(text)
     expected = [(i, character) for i, character in enumerate(other) if character not in text]
     assert vocabulary.unknown(other) == expected
@@ -38,7 +38,7 @@ def test_characters_beyond_the_basic_plane_are_one_id_each():
     assert vocabulary.unknown("a😁") == [(1, "😁")]
 
 
-def test_a_lone_surrogate_is_an_unknown_character():
+def test_lone_surrogate_is_an_unknown_character():
     assert Vocabulary.from_text("abc").unknown("a\ud800") == [(1, "\ud800")]
 
 
