@@ -124,9 +124,7 @@ IDS = st.lists(st.integers(0, K - 1), max_size=4)
 def test_sampler_chooses_like_the_reference(logits, sampling, prompt, written, uniform):
     expected = adjusted(logits, sampling, prompt, written)
     gaps = {abs(x - y) for x in expected for y in expected}
-    hypothesis.assume(
-        all(gap == 0 or gap > 1e-4 for gap in gaps)
-    )  # or rounding decides which is likelier
+    hypothesis.assume(all(gap == 0 or gap > 1e-4 for gap in gaps))  # or rounding decides which is likelier
     if sampling.temperature == 0:
         chosen = run([logits], [sampling], [0], [prompt], written)[2]
         assert chosen == expected.index(max(expected))
