@@ -14,7 +14,7 @@ MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def machine(root: Path, group: str, files: dict[str, str]) -> Path:
-    """A folder with a /proc/self/cgroup and control files."""
+    """A directory with a /proc/self/cgroup and the files of control groups."""
     for name, content in {"proc/self/cgroup": group, **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
@@ -27,7 +27,7 @@ def machine(root: Path, group: str, files: dict[str, str]) -> Path:
         ("", {}, (MEMORY, CORES)),
         ("0::/\n", {"memory.max": "max\n", "cpu.max": "max 100000\n"}, (MEMORY, CORES)),
         ("0::/\n", {"memory.max": "1048576\n", "cpu.max": "50000 100000\n"}, (1 << 20, 1)),
-        # the limit of an outer group counts too
+        # the limit of an outer group also applies
         ("0::/a/b\n", {"a/memory.max": "1048576\n", "a/b/memory.max": "2097152\n"}, (1 << 20, CORES)),
         (
             "4:memory:/a\n3:cpu,cpuacct:/a\n",
@@ -40,26 +40,26 @@ def machine(root: Path, group: str, files: dict[str, str]) -> Path:
             (1 << 20, 1),
         ),
         ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, (MEMORY, CORES)),
-        # a container of version 1 that sees its own group as the top
+        # a container with cgroup version 1 that sees its own group as the root
         ("4:memory:/docker/1\n", {"memory/memory.limit_in_bytes": "1048576\n"}, (1 << 20, CORES)),
     ],
 )
-def test_limits_of_the_control_groups_are_found(tmp_path: Path, group, files, expected):
+def test_memory_and_cores_are_limited_by_control_groups(tmp_path: Path, group, files, expected):
     root = machine(tmp_path, group, {f"sys/fs/cgroup/{name}": content for name, content in files.items()})
     found = of_this_process(root)
     assert (found.memory, found.cores) == expected
 
 
-def test_kernel_is_that_of_the_blas_that_numpy_multiplies_with():
+def test_kernel_is_that_of_the_blas_in_use():
     environment = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
     program = "import numpy; from app.store.capacity import kernel; print(kernel())"
     command = [sys.executable, "-P", "-c", program]
-    told = subprocess.check_output(command, env=environment, text=True, timeout=60).strip()
+    reported = subprocess.check_output(command, env=environment, text=True, timeout=60).strip()
     expected = "openblas-nehalem" if platform.machine() == "x86_64" else kernel()
-    assert told == expected
+    assert reported == expected
 
 
-def test_worker_publishes_what_it_has(tmp_path: Path):
+def test_capacity_of_workers_is_the_published_one(tmp_path: Path):
     store = RunStore(tmp_path / "store")
     assert of_workers(store) == of_this_process()
     store.make_root()

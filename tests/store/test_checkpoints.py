@@ -1,4 +1,4 @@
-"""`run`, `run@step` and `run@best`."""
+"""Model names: `run`, `run@step` and `run@best`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How many processes `auto` is: the cores of the machine, or what a container's quota leaves of them."""
+"""The number of processes for `auto`: the cores of the machine, limited by the quota of a container."""
 
 import os
 from pathlib import Path
@@ -35,13 +35,13 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ),
     ],
 )
-def test_cores_are_bounded_by_the_quota_of_the_container(tmp_path, monkeypatch, files, own, cores):
+def test_cores_are_limited_by_the_quota_of_the_container(tmp_path, monkeypatch, files, own, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     root = tree(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
     tree(root, {"proc/self/cgroup": own})
     assert whole_cores(root) == cores
 
 
-def test_cores_are_those_the_process_may_run_on(tmp_path, monkeypatch):
+def test_cores_are_those_of_the_process_affinity(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 6})
     assert whole_cores(tmp_path) == 3

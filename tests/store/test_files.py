@@ -10,7 +10,7 @@ from app.store.files import is_regular, read_regular, replacing, write_atomic
 
 
 @given(first=st.binary(max_size=2000), second=st.binary(max_size=2000))
-def test_last_written_bytes_are_read(tmp_path_factory, first, second):
+def test_file_has_the_last_written_bytes(tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("files") / "file"
     write_atomic(path, first)
     write_atomic(path, second)
@@ -18,7 +18,7 @@ def test_last_written_bytes_are_read(tmp_path_factory, first, second):
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_a_failed_write_leaves_the_old_bytes_and_no_temporary(tmp_path: Path, monkeypatch):
+def test_failed_write_leaves_the_old_bytes_and_no_temporary(tmp_path: Path, monkeypatch):
     path = tmp_path / "file"
     write_atomic(path, b"old")
 
@@ -32,7 +32,7 @@ def test_a_failed_write_leaves_the_old_bytes_and_no_temporary(tmp_path: Path, mo
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_write_syncs_content_then_renames_then_syncs_the_folder(tmp_path: Path, monkeypatch):
+def test_write_syncs_the_content_renames_and_syncs_the_folder(tmp_path: Path, monkeypatch):
     events = []
     real_fsync, real_replace = os.fsync, Path.replace
 

@@ -44,7 +44,7 @@ BAD_POINTS = {
 
 
 @given(records, st.data())
-def test_truncated_last_line_loses_only_that_line(written, data):
+def test_truncated_last_line_is_the_only_one_lost(written, data):
     lines = [history.encode(record) for record in written]
     whole = b"".join(lines)
     cut = data.draw(st.integers(0, len(whole)))
@@ -58,7 +58,7 @@ def test_truncated_last_line_loses_only_that_line(written, data):
     [(SAMPLES, line) for line in BAD.values()] + [(POINTS, line) for line in BAD_POINTS.values()],
     ids=[*BAD, *BAD_POINTS],
 )
-def test_bad_line_loses_only_that_line(tmp_path: Path, kind: history.Lines, bad: bytes):
+def test_bad_line_is_the_only_one_lost(tmp_path: Path, kind: history.Lines, bad: bytes):
     path = tmp_path / "lines.jsonl"
     other = GOOD.replace(b"5", b"6")
     path.write_bytes(b"\n".join((GOOD, bad, other, b"")))
@@ -80,7 +80,7 @@ def test_file_with_a_bad_line_is_refused_with_the_line_number(tmp_path: Path, ba
     ) as raised:
         SAMPLES.check(path)
     assert len(str(raised.value)) < 500
-    path.write_bytes(GOOD + b"\n" + GOOD[:10])  # torn: copied while it was written
+    path.write_bytes(GOOD + b"\n" + GOOD[:10])  # torn, as when copied during a write
     SAMPLES.check(path)
 
 
@@ -111,7 +111,7 @@ def test_newest_records_are_read_without_parsing_earlier_ones(tmp_path: Path, mo
     assert SAMPLES.newest(tmp_path / "none", 0, 3) == []
 
 
-def test_file_that_is_cut_back_keeps_its_earlier_bytes(tmp_path: Path):
+def test_truncated_history_keeps_its_earlier_bytes(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     lines = [b'{"step": 0, "loss":  1.5000, "later": [1]}\n', b'{"loss": 2, "step": 5}\n', b'{"step": 6}\n']
     path.write_bytes(b"".join(lines))

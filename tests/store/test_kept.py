@@ -1,4 +1,4 @@
-"""A checkpoint that somebody has a link to stays reproducible, within bounds, whatever the training does."""
+"""A checkpoint that is kept for a shared link stays available while training goes on, up to a limit."""
 
 import itertools
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def train(run: Run, should_stop: Callable[[], bool] = lambda: False) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Stopped at step 30, which no cadence keeps."""
+    """A run stopped at step 30, a step that training does not retain on its own."""
     config = gru_like(sample_every=50, checkpoint_every=500)
     run = RunStore(tmp_path / "checkpoints").create("run", config, small_text(), "small.txt")
     train(run, stop_at(30))
@@ -43,13 +43,13 @@ def unlimited(run: Run) -> Budget:
     return Budget(RunStore(run.path.parent), 0)
 
 
-def test_step_not_kept_is_removed_and_the_nearest_is_named(run: Run):
+def test_step_that_is_not_kept_is_removed_and_the_nearest_named(run: Run):
     train(run)
     with pytest.raises(ModelNotFoundError, match="the nearest to 30 is run@50"):
         find_checkpoint(run, 30)
 
 
-def test_kept_step_gives_the_same_text_after_training(run: Run, serving):
+def test_kept_checkpoint_writes_the_same_text_after_training(run: Run, serving):
     client = serving(run.path.parent)
     newest = client.get("/runs/run").json()["newest"]["step"]
     assert newest == 30
@@ -68,13 +68,13 @@ def test_kept_step_gives_the_same_text_after_training(run: Run, serving):
 def test_kept_checkpoint_is_not_resumed_from_or_removed(run: Run):
     keep(run, 30, unlimited(run))
     run.checkpoint_path(30).unlink()
-    assert max(run.checkpoints()) == 0  # where the run goes on
+    assert max(run.checkpoints()) == 0  # training continues from here
     train(run)
     assert run.status.state == "finished"
     assert load(run.kept_path(30)).step == 30
 
 
-def test_kept_step_is_preferred_to_a_later_one_of_that_number(run: Run):
+def test_kept_checkpoint_is_preferred_to_a_new_one_of_its_step(run: Run):
     keep(run, 30, unlimited(run))
     run.checkpoint_path(30).unlink()
     run.checkpoint_path(0).rename(run.checkpoint_path(30))
@@ -98,7 +98,7 @@ def test_best_checkpoint_is_kept_by_its_step(run: Run):
     assert ModelStore(RunStore(run.path.parent)).get(f"run@{best}").step == best
 
 
-def test_kept_checkpoints_over_the_limit_drop_the_earliest_kept(run: Run, monkeypatch):
+def test_earliest_kept_checkpoint_is_dropped_over_the_limit(run: Run, monkeypatch):
     monkeypatch.setattr(kept, "MOST", 2)
     budget = unlimited(run)
     assert [keep(run, 30, budget) for _ in range(3)] == [1, 1, 1]
@@ -120,7 +120,7 @@ def test_kept_checkpoint_is_copied_without_hard_links(run: Run, monkeypatch):
     assert not list(run.path.glob(".tmp-*"))
 
 
-def test_kept_checkpoints_are_removed_last_to_make_room(run: Run):
+def test_kept_checkpoints_are_the_last_to_be_removed(run: Run):
     keep(run, 0, unlimited(run))
     store = RunStore(run.path.parent)
     size = run.checkpoint_path(0).stat().st_size

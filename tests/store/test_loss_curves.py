@@ -19,12 +19,13 @@ from tests.support.runs import classic_like, small_text
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path: Path) -> Run:
     return RunStore(tmp_path).create("new", classic_like(), small_text(), "small.txt")
 
 
 @pytest.fixture
-def reader(run: Run, monkeypatch) -> Curves:
+def reader(run: Run, monkeypatch: pytest.MonkeyPatch) -> Curves:
+    """Reads the file on every call."""
     monkeypatch.setattr(curves, "FRESH_SECONDS", -1.0)
     return Curves()
 
@@ -33,12 +34,12 @@ def steps(curve: Curve) -> list[int]:
     return [point["step"] for point in curve.points]
 
 
-def test_a_run_without_history_has_no_points(reader: Curves, run: Run):
+def test_run_without_history_has_no_points(reader: Curves, run: Run):
     curve = reader.get(run)
     assert (curve.points, curve.checkpoints, curve.best, curve.baselines) == ([], [], None, {})
 
 
-def test_appended_lines_are_read_once_each(reader: Curves, run: Run, monkeypatch):
+def test_each_appended_line_is_read_once(reader: Curves, run: Run, monkeypatch):
     read: list[bytes] = []
     decode = history.POINTS.decode
     monkeypatch.setattr(history.POINTS, "decode", lambda data: (read.append(data), decode(data))[1])
@@ -49,12 +50,13 @@ def test_appended_lines_are_read_once_each(reader: Curves, run: Run, monkeypatch
     assert [data.count(b"\n") for data in read] == [2, 1]
 
 
-def test_the_last_points_come_with_the_state_that_says_the_run_has_ended(run: Run):
+def test_end_of_a_run_is_read_with_its_last_points(run: Run, monkeypatch):
+    monkeypatch.setattr(curves, "FRESH_SECONDS", 1000.0)
     reader = Curves()
     history.append(run.history_path, [record(0)])
     assert steps(reader.get(run)) == [0]
     history.append(run.history_path, [record(1)])
-    assert steps(reader.get(run)) == [0]  # it was read less than a second ago
+    assert steps(reader.get(run)) == [0]  # still cached
     run.write_status(run.status.model_copy(update={"state": "finished"}))
     assert steps(reader.get(run)) == [0, 1]
 
@@ -68,7 +70,7 @@ def test_incomplete_line_is_read_once_complete(reader: Curves, run: Run):
     assert steps(reader.get(run)) == [0, 1]
 
 
-def test_curve_cut_back_by_a_resumed_run_is_reread(reader: Curves, run: Run):
+def test_curve_truncated_by_a_resumed_run_is_read_again(reader: Curves, run: Run):
     history.append(run.history_path, [record(step, loss=1.0) for step in range(10)])
     assert steps(reader.get(run))[-1] == 9
     replacement = run.path / "replacement"
@@ -77,14 +79,17 @@ def test_curve_cut_back_by_a_resumed_run_is_reread(reader: Curves, run: Run):
     assert {point["loss"] for point in reader.get(run).points} == {2.0}
 
 
-def test_curve_is_cached_briefly(run: Run):
+def test_curve_is_cached_for_a_limited_time(run: Run, monkeypatch):
+    monkeypatch.setattr(curves, "FRESH_SECONDS", 1000.0)
     reader = Curves()
     first = reader.get(run)
     history.append(run.history_path, [record(0)])
     assert reader.get(run) is first
+    monkeypatch.setattr(curves, "FRESH_SECONDS", -1.0)
+    assert steps(reader.get(run)) == [0]
 
 
-def test_finished_run_has_baseline_best_and_checkpoints(trained_root):
+def test_finished_run_has_baselines_best_and_checkpoints(trained_root):
     store = RunStore(trained_root)
     reader = Curves()
     classic, gru = reader.get(store.get("classic")), reader.get(store.get("gru"))
@@ -122,7 +127,7 @@ def test_extremes_skip_missing_values():
     assert extremes(np.full(4, np.nan), 2) == [0, 3]
 
 
-def test_version_changes_with_the_shown_data(reader: Curves, run: Run):
+def test_version_changes_with_points_and_state(reader: Curves, run: Run):
     versions = [reader.get(run).version]
     history.append(run.history_path, [record(0)])
     versions.append(reader.get(run).version)
@@ -131,7 +136,7 @@ def test_version_changes_with_the_shown_data(reader: Curves, run: Run):
     assert len(set(versions)) == 3
 
 
-def test_very_many_points_are_thinned_in_memory(reader: Curves, run: Run, monkeypatch):
+def test_points_of_a_long_run_are_thinned_in_memory(reader: Curves, run: Run, monkeypatch):
     monkeypatch.setattr(curves, "KEPT_POINTS", 50)
     monkeypatch.setattr(curves, "PIECE", 1000)
     history.append(run.history_path, [record(step, loss=9.0 if step == 333 else 1.0) for step in range(1000)])
@@ -167,7 +172,7 @@ def test_history_that_is_not_a_file_is_reported_as_a_fault(reader: Curves, run: 
 
 
 def test_run_recreated_under_the_same_name_has_its_own_curve(reader: Curves, run: Run):
-    """Its file may have the inode of the old one, and be longer."""
+    """Its file may have the inode of the old file and be longer."""
     history.append(run.history_path, [record(step, loss=1.0) for step in range(10)])
     assert len(reader.get(run).points) == 10
     shutil.rmtree(run.path)

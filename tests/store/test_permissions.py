@@ -1,4 +1,4 @@
-"""Who may read a store: its owner alone, and a group if the store's folder is given to it."""
+"""Permissions of a store: for its owner only, or for a group if the store's directory belongs to one."""
 
 import io
 import os
@@ -26,14 +26,14 @@ SETTINGS = {"preset": "classic", "hidden": 4, "steps": 3, "sample_every": 0, "be
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o000], ids=oct)
-def umask(request) -> Iterator[None]:
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
     before = os.umask(request.param)
     yield
     os.umask(before)
 
 
 def used(root: Path) -> RunStore:
-    """A store in which everything was done that writes files."""
+    """A store after every operation that writes files."""
     store = RunStore(root)
     limits = Limits(1 << 20, 10, Budget(store, 0))
     run = new_run(store, SETTINGS | {"name": "run"}, [text()], limits).run
@@ -73,7 +73,7 @@ def test_store_in_a_group_folder_is_shared_with_the_group(tmp_path: Path, umask:
 
 
 AS_USER = """
-import encodings.utf_32_le, os, sys  # all that may be out of the user's reach
+import encodings.utf_32_le, os, sys  # the user may not be able to read the standard library
 from app.store.control import ask
 from app.store.run_store import RunStore
 from app.training.worker import Worker
@@ -97,14 +97,14 @@ SHOW = 'print(store.get("run").status.state, store.get("run").control.priority)'
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter; `tmp_path` is root's alone."""
+    """A directory that every user may enter; `tmp_path` is accessible to root only."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes two other users, which root alone can")
+@pytest.mark.skipif(os.geteuid() != 0, reason="switches to two other users, which only root can")
 def test_two_users_of_a_group_share_a_store(open_folder: Path):
     root = open_folder / "store"
     root.mkdir()

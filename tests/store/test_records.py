@@ -1,4 +1,4 @@
-"""Odd numbers and other JSON in records: what is written can be read again, the rest is refused."""
+"""Invalid numbers and other JSON in records are refused, when they are read and when they are written."""
 
 import json
 import math
@@ -84,7 +84,7 @@ def test_record_with_invalid_content_is_refused(tmp_path: Path, data: bytes):
         Status.read(tmp_path / "status.json")
 
 
-def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path):
+def test_record_that_could_not_be_read_back_is_not_written(tmp_path: Path):
     path = tmp_path / "status.json"
     Status(state="training").write(path)
     before = path.read_bytes()
@@ -95,7 +95,7 @@ def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path):
 
 
 def test_time_in_the_far_future_does_not_affect_later_runs(trained: RunStore):
-    """A store that an earlier version let one import spoil."""
+    """Earlier versions accepted an import with such a time."""
     for name, at in (("classic", MAX_TIME), ("gru", 1.797e308)):
         path = trained.root / name / "latest.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"newest": ENTRY | {"time": at}}))
@@ -109,7 +109,7 @@ def test_time_in_the_far_future_does_not_affect_later_runs(trained: RunStore):
     assert RunStore(trained.root).get("other").spec == other.spec
 
 
-def test_imported_checkpoint_is_default_only_if_it_is_alone(trained: RunStore):
+def test_imported_checkpoint_is_default_only_as_the_only_one(trained: RunStore):
     newest = trained.get("classic").latest().newest
     changed = newest.model_copy(update={"time": time.time() + 1e6, "imported": True})
     trained.get("classic").write_latest(Latest(newest=changed))
@@ -121,8 +121,8 @@ def test_imported_checkpoint_is_default_only_if_it_is_alone(trained: RunStore):
 
 
 @pytest.mark.parametrize("ahead", [-86_400.0, 0.0, 86_400.0], ids=["behind", "equal", "ahead"])
-def test_a_resume_does_not_depend_on_the_clocks(tmp_path: Path, monkeypatch, ahead: float):
-    """The worker's clock is ahead of the server's, or behind it."""
+def test_resume_does_not_depend_on_the_clocks(tmp_path: Path, monkeypatch, ahead: float):
+    """The clock of the worker may be ahead of that of the server, or behind it."""
     run = RunStore(tmp_path).create("run", classic_like(), small_text(), "small.txt")
     run.write_status(Status(state="failed", heartbeat=time.time() + ahead))
     assert ask(RunStore(tmp_path), run, "train", None).state == "queued"
@@ -131,11 +131,11 @@ def test_a_resume_does_not_depend_on_the_clocks(tmp_path: Path, monkeypatch, ahe
     assert ask(RunStore(tmp_path), run, "train", None).state == "queued"
 
 
-def test_resume_requested_by_an_earlier_version_is_obeyed():
+def test_resume_requested_by_an_earlier_version_is_applied():
     status = Status(state="failed", heartbeat=10.0)
     assert Control(wanted="train", asked=11.0).applied_to(status).state == "queued"
     assert Control(wanted="train", asked=9.0).applied_to(status).state == "failed"
 
 
-def test_entry_of_an_earlier_version_is_not_imported():
+def test_entry_of_an_earlier_version_counts_as_not_imported():
     assert not CheckpointEntry.model_validate(ENTRY).imported

@@ -1,4 +1,4 @@
-"""How often a store of 500 runs is looked at: the disk of a network answers some thousand looks a second."""
+"""File operations per second on a store of 500 runs; a network file system handles a few thousand."""
 
 import builtins
 import json
@@ -26,14 +26,14 @@ RUNS = 500
 GROUPS = 15  # of eight members each
 COUNTED = ("stat", "lstat", "scandir", "listdir", "open", "utime", "access", "readlink", "mkdir", "rename")
 POLLS_A_SECOND = 2  # of a worker
-MORE = 1.2  # than the average: one reading of all more, or less, falls into the time that is counted
+TOLERANCE = 1.2  # times the average rate: the counted time may contain one more reading of all runs
 
 
 class Clock:
-    """A monotonic clock that a test sets forward; and how often the disk was looked at meanwhile."""
+    """A monotonic clock that a test advances, with a count of the file operations."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now, self.looks = time.monotonic(), 0
+        self.now, self.operations = time.monotonic(), 0
         patch.setattr(time, "monotonic", lambda: self.now)
         for module, names in ((os, COUNTED), (builtins, ("open",))):
             for name in names:
@@ -41,18 +41,18 @@ class Clock:
 
     def counting(self, call: Callable[..., object]) -> Callable[..., object]:
         def counted(*arguments: object, **options: object) -> object:
-            self.looks += 1
+            self.operations += 1
             return call(*arguments, **options)
 
         return counted
 
-    def rate(self, look: Callable[[], object], times_a_second: float, seconds: int) -> float:
-        """Looks at the disk a second while `look` is called so often for so long."""
-        before = self.looks
-        for _ in range(int(seconds * times_a_second)):
-            look()
-            self.now += 1 / times_a_second
-        return (self.looks - before) / seconds
+    def rate(self, poll: Callable[[], object], polls_a_second: float, seconds: int) -> float:
+        """File operations per second while `poll` is called at the given rate."""
+        before = self.operations
+        for _ in range(int(seconds * polls_a_second)):
+            poll()
+            self.now += 1 / polls_a_second
+        return (self.operations - before) / seconds
 
 
 def corpus(folder: Path) -> None:
@@ -81,16 +81,16 @@ def store(five_hundred: RunStore) -> RunStore:
 
 
 @pytest.mark.slow
-def test_idle_worker_looks_at_most_a_hundred_times_a_second(store: RunStore, monkeypatch):
+def test_idle_worker_makes_at_most_100_file_operations_a_second(store: RunStore, monkeypatch):
     worker = Worker(store, lambda: False)
     assert worker.next_run() is None
     clock = Clock(monkeypatch)
-    clock.rate(worker.next_run, POLLS_A_SECOND, 3)  # the news that there is a store at all
-    assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= MORE * IDLE_RATE + POLLS_A_SECOND
+    clock.rate(worker.next_run, POLLS_A_SECOND, 3)  # the store is new to the worker
+    assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= TOLERANCE * IDLE_RATE + POLLS_A_SECOND
 
 
 @pytest.mark.slow
-def test_waiting_groups_take_no_look_of_their_own(tmp_path, monkeypatch):
+def test_waiting_groups_add_no_file_operations(tmp_path, monkeypatch):
     store, config = RunStore(tmp_path / "groups"), classic_like(members=8)
     for number in range(GROUPS):
         text = Text("a.txt", "0" * 64, 100)
@@ -99,11 +99,11 @@ def test_waiting_groups_take_no_look_of_their_own(tmp_path, monkeypatch):
     assert worker.next_run().name == "g0.1"
     clock = Clock(monkeypatch)
     clock.rate(worker.next_run, POLLS_A_SECOND, 3)
-    assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= MORE * IDLE_RATE + POLLS_A_SECOND
+    assert 0 < clock.rate(worker.next_run, POLLS_A_SECOND, 60) <= TOLERANCE * IDLE_RATE + POLLS_A_SECOND
 
 
 @pytest.mark.slow
-def test_idle_worker_next_to_a_held_run_looks_little_more(store: RunStore, monkeypatch):
+def test_held_run_adds_few_file_operations_to_an_idle_worker(store: RunStore, monkeypatch):
     worker = Worker(store, lambda: False)
     run = store.get("run-007")
     before = run.status
@@ -116,37 +116,37 @@ def test_idle_worker_next_to_a_held_run_looks_little_more(store: RunStore, monke
                 worker.train(found)
 
         try:
-            clock.rate(try_next, POLLS_A_SECOND, 4)  # the news of the lease's folder
-            # within the 30 seconds of the lease: by this clock its holder is silent
+            clock.rate(try_next, POLLS_A_SECOND, 4)  # the directory of the leases is new
+            # less than the 30 seconds of a lease, whose holder never renews it by this clock
             assert 0 < clock.rate(try_next, POLLS_A_SECOND, 25) <= 1.6 * IDLE_RATE + 10
         finally:
             run.write_status(before)
 
 
 @pytest.mark.slow
-def test_store_that_changes_all_the_time_is_read_at_a_bounded_rate(store: RunStore, monkeypatch):
+def test_constantly_changing_store_is_read_at_a_limited_rate(store: RunStore, monkeypatch):
     worker = Worker(store, lambda: False)
     clock = Clock(monkeypatch)
 
-    def look_at_a_busy_store() -> None:
+    def poll_a_changing_store() -> None:
         store.announce()
         worker.next_run()
 
-    assert clock.rate(look_at_a_busy_store, POLLS_A_SECOND, 30) <= MORE * BUSY_RATE
+    assert clock.rate(poll_a_changing_store, POLLS_A_SECOND, 30) <= TOLERANCE * BUSY_RATE
 
 
 @pytest.mark.slow
-def test_idle_server_looks_at_most_a_hundred_times_a_second(store: RunStore, monkeypatch):
+def test_idle_server_makes_at_most_100_file_operations_a_second(store: RunStore, monkeypatch):
     models = ModelStore(store)
     models.look()
     assert models.ready
     clock = Clock(monkeypatch)
     clock.rate(models.look, 4, 3)
-    assert 0 < clock.rate(models.look, 4, 60) <= MORE * IDLE_RATE + 4
+    assert 0 < clock.rate(models.look, 4, 60) <= TOLERANCE * IDLE_RATE + 4
 
 
 @pytest.mark.slow
-def test_what_is_asked_of_one_of_many_runs_is_found_within_two_seconds(store: RunStore, monkeypatch):
+def test_request_for_one_of_500_runs_is_found_in_two_seconds(store: RunStore, monkeypatch):
     worker, models = Worker(store, lambda: False), ModelStore(store)
     assert worker.next_run() is None
     models.look()
@@ -164,7 +164,7 @@ def test_what_is_asked_of_one_of_many_runs_is_found_within_two_seconds(store: Ru
 
 
 @pytest.mark.slow
-def test_next_checkpoint_of_a_moving_run_is_found_at_the_next_look(store: RunStore, monkeypatch):
+def test_next_checkpoint_of_an_active_run_is_found_by_one_poll(store: RunStore, monkeypatch):
     models, run = ModelStore(store), store.get("run-321")
     models.look()
     announce(run, 10, b"", time=3e9)

@@ -1,4 +1,4 @@
-"""Unfinished files: those of a process that is gone are removed, those of a running one never."""
+"""Unfinished files are removed once their process has ended, and never while it runs."""
 
 import os
 import subprocess
@@ -51,23 +51,23 @@ def test_reused_process_id_does_not_keep_leftover_files(tmp_path: Path):
     assert remove_temporaries(tmp_path) == 1
 
 
-def test_temporaries_made_elsewhere_are_removed_once_old(tmp_path: Path, monkeypatch):
+def test_temporaries_of_another_host_are_removed_once_old(tmp_path: Path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(temporaries, "_place", lambda: "0123abcd")
         foreign = temporary_in(tmp_path)
-    (tmp_path / ".tmp-0123456789abcdef").touch()  # as earlier versions named them
+    (tmp_path / ".tmp-0123456789abcdef").touch()  # a name of earlier versions
     foreign.mkdir()
     (foreign / "content").touch()
     old = time.time() - ABANDONED_SECONDS - 10
     os.utime(foreign, (old, old))
-    assert remove_temporaries(tmp_path) == 0  # its content is new
+    assert remove_temporaries(tmp_path) == 0  # its content is recent
     for path in (foreign / "content", tmp_path / ".tmp-0123456789abcdef", foreign):
         os.utime(path, (old, old))
     assert remove_temporaries(tmp_path) == 2
     assert os.listdir(tmp_path) == []
 
 
-def test_worker_starting_a_run_keeps_a_request_being_written(tmp_path: Path):
+def test_request_being_written_survives_the_start_of_its_run(tmp_path: Path):
     store = RunStore(tmp_path)
     run = store.create("run", classic_like(steps=3), small_text(), "small.txt")
     with replacing(run.path / "control.json") as request:
@@ -76,7 +76,7 @@ def test_worker_starting_a_run_keeps_a_request_being_written(tmp_path: Path):
     assert run.control.wanted == "pause"
 
 
-def test_leftovers_of_the_whole_store_are_cleared(tmp_path: Path):
+def test_leftovers_are_removed_from_the_whole_store(tmp_path: Path):
     store = RunStore(tmp_path / "store")
     run = store.create("run", classic_like(), small_text(), "small.txt")
     (store.root / ".files").mkdir()
@@ -85,9 +85,8 @@ def test_leftovers_of_the_whole_store_are_cleared(tmp_path: Path):
     with held_by_another(store, "gone"):
         pass
     assert store.leases.holder("gone") is not None
-    with store.holding(
-        "run"
-    ):  # which has removed one: a folder in the run's may be an earlier holder's claim
+    # holding the run removes one: a directory in it may be the claim of an earlier holder
+    with store.holding("run"):
         assert store.clear_leftovers() == 6
         assert os.listdir(store.root / ".leases") == ["run.lease"]
     assert sorted(os.listdir(store.root)) == [
@@ -106,7 +105,7 @@ def test_leftovers_do_not_count_against_the_budget(tmp_path: Path):
     assert size_of(store.root) == used
 
 
-def test_a_deleted_run_leaves_no_lease(tmp_path: Path):
+def test_deleted_run_leaves_no_lease(tmp_path: Path):
     store = RunStore(tmp_path)
     store.create("run", classic_like(), small_text(), "small.txt")
     begin_deletion(store, "run", force=True)

@@ -1,4 +1,4 @@
-"""Stores of past formats, as the program of their time wrote them: served, and trained to their end."""
+"""Stores of earlier formats, written by the versions of that time, are served and trained to their end."""
 
 import json
 import shutil
@@ -19,18 +19,18 @@ FORMATS = sorted(GOLDEN.iterdir())
 
 
 @pytest.fixture(params=FORMATS, ids=lambda path: path.name)
-def golden(request, tmp_path: Path) -> tuple[RunStore, dict[str, dict[str, object]]]:
-    """A copy of a past store, and what its checkpoints wrote then."""
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[RunStore, dict[str, dict[str, object]]]:
+    """A copy of a store of an earlier format, and the texts that its checkpoints wrote then."""
     shutil.copytree(request.param / "checkpoints", tmp_path / "checkpoints")
     expected = json.loads((request.param / "expected.json").read_text(encoding="utf-8"))
     return RunStore(tmp_path / "checkpoints"), expected
 
 
-def test_there_is_a_store_of_each_format():
+def test_every_format_has_a_golden_store():
     assert [path.name for path in FORMATS] == [f"format-{n}" for n in range(1, max(FORMAT, VERSION) + 1)]
 
 
-def test_past_checkpoint_writes_the_same_text(golden):
+def test_checkpoint_of_an_earlier_format_writes_the_same_text(golden):
     store, expected = golden
     for name, then in expected.items():
         checkpoint = load(store.get(name).checkpoint_path(then["step"]))
@@ -40,7 +40,7 @@ def test_past_checkpoint_writes_the_same_text(golden):
             assert text == then[kind], (name, kind)
 
 
-def test_past_store_is_served_and_listed(golden, serving):
+def test_store_of_an_earlier_format_is_served_and_listed(golden, serving):
     store, expected = golden
     assert refreshed(store).current.id in {f"{name}@{then['step']}" for name, then in expected.items()}
     client = serving(store.root)
@@ -52,7 +52,7 @@ def test_past_store_is_served_and_listed(golden, serving):
 
 
 @pytest.mark.slow
-def test_stopped_run_of_a_past_store_resumes_and_finishes(golden):
+def test_stopped_run_of_an_earlier_format_resumes_and_finishes(golden):
     store, expected = golden
     unfinished = [run for run in store.list() if run.status.state == "queued"]
     assert unfinished
