@@ -1,4 +1,4 @@
-"""What an import refuses, by reason, with bounded memory; and what an exported run comes back as."""
+"""Imports refuse invalid archives with the reason and in bounded memory; exports are imported unchanged."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def limits(store: RunStore) -> Limits:
 
 @pytest.fixture
 def members(trained: RunStore, tmp_path: Path) -> dict[str, bytes]:
-    """The files of an export of `classic`, with its text."""
+    """The files of an export of `classic` that includes its text."""
     export(trained.get("classic"), None, True, tmp_path / "classic.zip")
     with zipfile.ZipFile(tmp_path / "classic.zip") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -41,7 +41,7 @@ def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -
     return content.getvalue()
 
 
-def taken(store: RunStore, data: bytes) -> None:
+def import_zip(store: RunStore, data: bytes) -> None:
     import_run(store, {"name": "again"}, io.BytesIO(data), limits(store))
 
 
@@ -84,7 +84,7 @@ REFUSED = {
 def test_modified_export_is_refused_with_the_reason(trained: RunStore, members, kind: str):
     change, reason = REFUSED[kind]
     with pytest.raises(InvalidRequestError, match=reason) as raised:
-        taken(trained, zipped(change(members)))
+        import_zip(trained, zipped(change(members)))
     assert len(str(raised.value)) < 1000
     assert str(trained.root) not in str(raised.value)
     assert ".tmp-" not in str(raised.value)
@@ -94,11 +94,11 @@ def test_modified_export_is_refused_with_the_reason(trained: RunStore, members, 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compression_methods_are_refused(trained: RunStore, members, compression: int):
     with pytest.raises(InvalidRequestError, match="neither stored nor deflated"):
-        taken(trained, zipped(members, compression))
+        import_zip(trained, zipped(members, compression))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "history.jsonl"])
-def test_damage_within_a_member_is_refused(trained: RunStore, members, name: str):
+def test_zip_with_a_damaged_member_is_refused(trained: RunStore, members, name: str):
     data = bytearray(zipped(members))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entry = archive.getinfo(name)
@@ -106,11 +106,11 @@ def test_damage_within_a_member_is_refused(trained: RunStore, members, name: str
         damaged = data.copy()
         damaged[offset] ^= 0xFF
         with pytest.raises(InvalidRequestError):
-            taken(trained, bytes(damaged))
+            import_zip(trained, bytes(damaged))
 
 
 def peak(work: Callable[[], object]) -> tuple[int, float]:
-    """Most bytes of Python objects at once, and seconds."""
+    """Peak memory of Python objects in bytes, and duration in seconds."""
     tracemalloc.start()
     began = time.monotonic()
     try:
@@ -121,7 +121,7 @@ def peak(work: Callable[[], object]) -> tuple[int, float]:
         tracemalloc.stop()
 
 
-def test_import_of_a_zip_bomb_uses_little_memory_and_time(trained: RunStore, members):
+def test_zip_bomb_is_refused_with_little_memory_and_time(trained: RunStore, members):
     header = b'{"__metadata__":' + b"[]," * 9_000_000
     attacks = {
         "lines": members | {"history.jsonl": b"{}\n" * 10_000_000},
@@ -132,13 +132,13 @@ def test_import_of_a_zip_bomb_uses_little_memory_and_time(trained: RunStore, mem
     for kind, files in attacks.items():
         data = zipped(files)
         assert len(data) < 2_000_000
-        memory, seconds = peak(lambda data=data: taken(trained, data))
+        memory, seconds = peak(lambda data=data: import_zip(trained, data))
         assert memory < 80_000_000, kind
         assert seconds < 20, kind
 
 
 @pytest.mark.slow
-def test_many_lines_are_checked_without_being_kept_in_memory(tmp_path: Path):
+def test_many_lines_are_checked_in_little_memory(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 1.5}\n' * 200_000)
     tracemalloc.start()
@@ -147,12 +147,12 @@ def test_many_lines_are_checked_without_being_kept_in_memory(tmp_path: Path):
     tracemalloc.stop()
 
 
-def test_export_is_reproducible_and_imports_completely(trained: RunStore, tmp_path: Path):
+def test_export_is_reproducible_and_imported_unchanged(trained: RunStore, tmp_path: Path):
     run = trained.get("classic")
     for name in ("one.zip", "two.zip"):
         export(run, None, True, tmp_path / name)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-    taken(trained, (tmp_path / "one.zip").read_bytes())
+    import_zip(trained, (tmp_path / "one.zip").read_bytes())
     again = trained.get("again")
     assert (again.history(), again.samples(), again.text()) == (run.history(), run.samples(), run.text())
     assert again.latest().newest.digest == run.latest().newest.digest
@@ -164,12 +164,12 @@ def test_export_omits_bad_lines(trained: RunStore, tmp_path: Path):
     with run.history_path.open("ab") as file:
         file.write(b'{"loss": 1.0}\n[]\n{"step": ')
     export(run, None, False, tmp_path / "run.zip")
-    taken(trained, (tmp_path / "run.zip").read_bytes())
+    import_zip(trained, (tmp_path / "run.zip").read_bytes())
     assert trained.get("again").history() == good
 
 
-def test_import_never_becomes_the_default_by_its_times(trained: RunStore, members):
-    taken(trained, zipped(changed("run.json", created=250_000_000_000.0)(members)))
+def test_import_with_future_times_does_not_become_the_default(trained: RunStore, members):
+    import_zip(trained, zipped(changed("run.json", created=250_000_000_000.0)(members)))
     assert refreshed(trained).current.run == "gru"
     assert trained.get("again").latest().newest.time <= time.time()
     assert trained.get("again").spec.created <= time.time()

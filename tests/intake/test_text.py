@@ -1,4 +1,4 @@
-"""One reader of texts: encodings, zips, kinds of files, and what is said about them."""
+"""Reading texts: encodings, zips, kinds of files, and the findings that are reported."""
 
 import codecs
 import contextlib
@@ -23,7 +23,7 @@ from app.store.files import Source
 from model.vocabulary import MOST_CHARACTERS
 from tests.support.runs import small_text
 
-# what a plain text may hold, but for a mark at its start, and carriage returns, which have tests of their own
+# excluded from plain texts: control characters and byte order marks, which have their own tests
 NOT_PLAIN = [*map(chr, range(32)), "\x7f", "\ufeff"]
 PLAIN = st.characters(exclude_categories=["Cs"], exclude_characters=NOT_PLAIN)
 LINES = st.lists(st.tuples(st.text(PLAIN, min_size=1), st.sampled_from(["\n", "\r\n", "\r"])), min_size=1)
@@ -112,12 +112,12 @@ def test_windows_quotes_are_suggested_as_cp1252_with_a_preview(tmp_path):
         ("cp437", "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, fand er sich in Öl. "),
     ],
 )
-def test_an_encoding_is_suggested(tmp_path, encoding, text):
+def test_likely_encoding_is_suggested(tmp_path, encoding, text):
     assert f"encoding={encoding} " in str(refusal(tmp_path, (text * 20).encode(encoding))["message"])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_bom_of_another_encoding_is_identified(tmp_path, encoding):
+def test_bom_of_another_encoding_is_reported(tmp_path, encoding):
     found = refusal(tmp_path, "\ufeffa text".encode(encoding))
     assert f"encoding={encoding[:6]}" in str(found["message"])
     assert found["position"] == 0
@@ -126,7 +126,7 @@ def test_bom_of_another_encoding_is_identified(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_utf16_without_a_bom_is_refused_with_the_byte_order(tmp_path, encoding):
+def test_utf16_without_a_bom_is_refused_with_its_byte_order(tmp_path, encoding):
     found = refusal(tmp_path, "hello".encode(f"{encoding}-le"), encoding=encoding)
     assert (found["code"], found["position"]) == ("wrong_encoding", 0)
     if encoding == "utf-16":
@@ -145,7 +145,7 @@ def text_encodings() -> list[str]:
     return sorted(set(found))
 
 
-def test_every_text_encoding_of_python_is_known():
+def test_every_text_encoding_of_python_is_accepted():
     known = text_encodings()
     assert len(known) > 90
     assert {"cp037", "cp1258", "mac-iceland", "utf-7", "hz", "koi8-t", "utf-8-sig"} <= set(known)
@@ -166,21 +166,21 @@ def test_any_bytes_in_any_encoding_are_read_or_refused(data):
                 text.encode("utf-8")
 
 
-def test_a_lone_surrogate_of_utf7_is_refused(tmp_path):
+def test_lone_surrogate_of_utf7_is_refused(tmp_path):
     found = refusal(tmp_path, b"some text +2AA- more", encoding="utf-7")
     assert "half of a surrogate pair" in str(found["message"])
 
 
 @pytest.mark.parametrize("data", [b"", UTF8_MARK, b"\x1a"])
-def test_an_empty_text_is_refused(tmp_path, data):
+def test_empty_text_is_refused(tmp_path, data):
     assert refusal(tmp_path, data)["code"] in ("empty", "not_text")
 
 
-def test_a_text_of_one_character_is_refused(tmp_path):
+def test_text_of_one_character_is_refused(tmp_path):
     assert refusal(tmp_path, b"a" * 5000)["code"] == "one_character"
 
 
-def test_more_characters_than_a_network_can_have_are_refused(tmp_path):
+def test_text_with_too_many_distinct_characters_is_refused(tmp_path):
     text = "".join(map(chr, range(0x10000, 0x10001 + MOST_CHARACTERS)))
     found = refusal(tmp_path, text.encode())
     assert found["code"] == "too_many_characters"
@@ -201,7 +201,7 @@ def test_file_of_end_of_file_marks_is_refused(tmp_path):
     assert refusal(tmp_path, b"the cat sat\n" + b"\x1a" * 10_000)["code"] == "binary"
 
 
-def test_encoding_other_than_the_one_declared_is_identified(tmp_path):
+def test_encoding_that_differs_from_the_declared_one_is_reported(tmp_path):
     wide = "A text without a mark.\n".encode("utf-16-le") * 20
     for declared in ("utf-16-be", "latin-1", "cp037"):
         found = refusal(tmp_path, wide, encoding=declared)
@@ -219,7 +219,7 @@ def test_encoding_other_than_the_one_declared_is_identified(tmp_path):
 @pytest.mark.parametrize(
     ("data", "count"), [(b"ab\x01c", "1 control character,"), (b"a\x01\x02", "2 control characters")]
 )
-def test_findings_count_in_singular_and_plural(tmp_path, data, count):
+def test_findings_use_singular_and_plural(tmp_path, data, count):
     assert count in next(
         each.message for each in read(tmp_path, data).findings if each.code == "control_characters"
     )
@@ -236,14 +236,14 @@ def test_few_control_characters_warn_and_many_are_refused(tmp_path):
     assert refusal(tmp_path, small_text().encode() + b"\0")["code"] == "binary"
 
 
-def test_c1_controls_are_a_warning_that_names_cp1252(tmp_path):
+def test_c1_control_characters_are_a_warning(tmp_path):
     for data in ("next line\u0085" * 40, "It\x92s a test\n" * 40):
         contents = read(tmp_path, data.encode())
         assert contents.text == data
         assert "c1_controls" in warnings(contents)
 
 
-def test_a_file_too_large_is_refused(tmp_path, monkeypatch):
+def test_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "LARGEST", 4)
     assert read(tmp_path, b"four").text == "four"
     with pytest.raises(TooLargeError, match="at most 4 bytes"):
@@ -265,7 +265,7 @@ def zipped(compression: int = zipfile.ZIP_DEFLATED, **files: bytes) -> bytes:
     return data.getvalue()
 
 
-def test_files_of_a_zip_are_read_in_order_of_their_names(tmp_path):
+def test_files_of_a_zip_are_joined_in_name_order(tmp_path):
     data = zipped(**{"b.txt": b"second", "a.txt": b"first", ".hidden": b"\0", "__MACOSX/a": b"\0"})
     assert read(tmp_path, data, "my.zip").text == "first\nsecond"
 
@@ -284,7 +284,7 @@ def test_damaged_zip_is_read_or_refused(tmp_path, compression):
             read(tmp_path, bytes(data), "my.zip")
 
 
-def test_a_member_with_a_wrong_checksum_is_refused_by_name(tmp_path):
+def test_zip_member_with_a_wrong_checksum_is_named(tmp_path):
     data = bytearray(zipped(zipfile.ZIP_STORED, **{"a.txt": b"hello world " * 5}))
     data[36:38] = b"em"
     found = refusal(tmp_path, bytes(data), "my.zip")
@@ -293,7 +293,7 @@ def test_a_member_with_a_wrong_checksum_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("kind", [KeyError, TypeError, AssertionError, RecursionError, UnicodeError, OSError])
 @pytest.mark.parametrize("place", ["ZipFile.__init__", "ZipFile.open", "ZipExtFile.read"])
-def test_whatever_a_zip_raises_is_a_refusal(tmp_path, monkeypatch, place, kind):
+def test_any_error_of_the_zip_reader_is_a_refusal(tmp_path, monkeypatch, place, kind):
     def fail(*_: object, **__: object) -> None:
         raise kind
 
@@ -302,7 +302,7 @@ def test_whatever_a_zip_raises_is_a_refusal(tmp_path, monkeypatch, place, kind):
     assert refusal(tmp_path, data, "my.zip")["code"] == "bad_zip"
 
 
-def test_error_of_the_disk_while_a_zip_is_read_is_no_refusal(tmp_path, monkeypatch):
+def test_disk_error_while_reading_a_zip_is_not_a_refusal(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -312,7 +312,7 @@ def test_error_of_the_disk_while_a_zip_is_read_is_no_refusal(tmp_path, monkeypat
         read(tmp_path, data, "my.zip")
 
 
-def test_a_zip_with_a_file_without_a_name_is_refused(tmp_path):
+def test_zip_with_a_file_without_a_name_is_refused(tmp_path):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("a.txt", "one")
@@ -321,7 +321,7 @@ def test_a_zip_with_a_file_without_a_name_is_refused(tmp_path):
         read(tmp_path, content.getvalue(), "a.zip")
 
 
-def test_zip_with_a_password_is_refused_as_such(tmp_path):
+def test_zip_with_a_password_is_refused(tmp_path):
     data = bytearray(zipped(**{"a.txt": b"hello world"}))
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(mark) + offset] |= 1
@@ -330,7 +330,7 @@ def test_zip_with_a_password_is_refused_as_such(tmp_path):
     )
 
 
-def test_a_zip_with_a_name_that_is_not_utf8_is_refused(tmp_path):
+def test_zip_with_a_name_that_is_not_utf8_is_refused(tmp_path):
     data = zipped(zipfile.ZIP_STORED, **{"é.txt": b"hello world " * 5})
     assert refusal(tmp_path, data.replace("é".encode(), b"\xff\xff"), "my.zip")["code"] == "bad_zip"
 
@@ -359,7 +359,7 @@ BINARIES = {
 
 @pytest.mark.parametrize("head", BINARIES)
 @pytest.mark.parametrize("in_zip", [False, True])
-def test_a_file_without_text_is_refused_by_its_kind(tmp_path, head, in_zip):
+def test_binary_file_is_refused_with_its_kind(tmp_path, head, in_zip):
     data = head + bytes(range(256)) * 10
     if in_zip:
         data = zipped(**{"inner.bin": data, "a.txt": b"a text"})
@@ -369,12 +369,12 @@ def test_a_file_without_text_is_refused_by_its_kind(tmp_path, head, in_zip):
     assert "latin-1" not in str(found["message"])
 
 
-def test_texts_that_begin_like_binaries_are_read(tmp_path):
+def test_text_that_begins_like_a_binary_is_read(tmp_path):
     for text in ("BM is short for something.\n", "MZ, ID3 and BZh are marks.\n", "ID3 tags\n"):
         assert read(tmp_path, text.encode()).text == text
 
 
-def test_other_zipped_documents_are_refused_by_kind(tmp_path):
+def test_unsupported_zipped_document_is_refused_with_its_kind(tmp_path):
     for name, kind in (
         ("Index/Document.iwa", "a document of Pages"),
         ("xl/workbook.xml", "an Excel workbook"),
@@ -392,7 +392,7 @@ def test_zip_that_unpacks_to_more_than_its_limit_is_refused(tmp_path, monkeypatc
     assert "at most 4,194,304 bytes unpacked" in str(refusal(tmp_path, data, "my.zip")["message"])
 
 
-def test_a_zip_whose_list_of_files_is_too_long_is_refused(tmp_path):
+def test_zip_with_a_too_large_directory_is_refused(tmp_path):
     data = zipped(zipfile.ZIP_STORED, **{f"{number:0>500}": b"" for number in range(9_000)})
     found = refusal(tmp_path, data, "my.zip")
     assert "the directory of the zip must have at most 4,194,304 bytes" in str(found["message"])
