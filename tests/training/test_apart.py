@@ -1,4 +1,4 @@
-"""Members of an ensemble trained apart, each as a run of its own, and merged."""
+"""Members of an ensemble are trained apart, each as its own run, and then merged."""
 
 import io
 import os
@@ -75,7 +75,7 @@ def newest(run: Run) -> Checkpoint:
     ],
     ids=["gru", "lstm-2-shards", "muon", "classic"],
 )
-def test_apart_gives_the_bits_of_training_together(store, config):
+def test_members_trained_apart_match_joint_training_to_the_bit(store, config):
     together = store.create("together", config, TEXT, "a.txt")
     train_run(together, lambda: False)
     group = queue_apart(store, config)
@@ -89,7 +89,7 @@ def test_apart_gives_the_bits_of_training_together(store, config):
     assert group.baselines() == together.baselines()
 
 
-def test_group_waits_for_all_members_then_is_merged(store):
+def test_group_is_merged_after_all_members_are_finished(store):
     group = queue_apart(store, gru_like(**SHORT), priority=5)
     members = members_of(store, group)
     assert [member.name for member in members] == ["g.1", "g.2", "g.3"]
@@ -109,7 +109,7 @@ def test_group_waits_for_all_members_then_is_merged(store):
     assert worker.next_run() is None
 
 
-def test_merge_that_was_interrupted_gives_the_same_when_repeated(store):
+def test_merge_repeated_after_an_interruption_is_identical(store):
     group = queue_apart(store, gru_like(**SHORT))
     train_all(store)
     before = newest(group).digest
@@ -122,22 +122,22 @@ def test_merge_that_was_interrupted_gives_the_same_when_repeated(store):
     assert newest(group).digest == before
 
 
-def test_group_reports_what_keeps_it_from_being_merged(store):
+def test_group_reports_why_it_cannot_be_merged(store):
     group = queue_apart(store, gru_like(**SHORT))
     first = store.get("g.1")
     first.write_status(first.status.model_copy(update={"state": "failed", "reason": "no text"}))
-    told = standing_of(store, group)
-    assert (told.state, told.reason) == ("queued", "its member g.1 failed: no text")
+    status = standing_of(store, group)
+    assert (status.state, status.reason) == ("queued", "its member g.1 failed: no text")
     train_all(store)
     assert standing_of(store, group).state == "failed"
     (store.root / "g.1").rename(store.root / "elsewhere")
-    told = standing_of(store, group)
-    assert told.state == "failed"
-    assert "its member g.1 was deleted" in str(told.reason)
+    status = standing_of(store, group)
+    assert status.state == "failed"
+    assert "its member g.1 was deleted" in str(status.reason)
     assert train_all(store) == []
 
 
-def test_nothing_is_left_of_a_group_that_cannot_be_queued(store):
+def test_group_that_cannot_be_queued_leaves_nothing(store):
     store.create("g.2", classic_like(), TEXT, "a.txt")
     with pytest.raises(RunExistsError, match=r"'g\.2'"):
         queue_apart(store, gru_like(**SHORT))
@@ -153,7 +153,7 @@ def test_nothing_is_left_of_a_group_that_cannot_be_queued(store):
     assert [run.name for run in store.list()] == ["g.2"]
 
 
-def test_what_is_asked_of_a_group_is_asked_of_its_members(
+def test_request_to_a_group_applies_to_its_members(
     store: RunStore, serving: Callable[..., httpx.Client]
 ) -> None:
     store.root.mkdir()
@@ -174,8 +174,8 @@ def test_what_is_asked_of_a_group_is_asked_of_its_members(
     assert store.get("g.2").control.priority == 7
     worker = Worker(store, lambda: False)
     worker.train(store.get("g.1"))
-    told = api.get("/runs/g").json()
-    assert (told["state"], told["parts"], told["group"]) == ("queued", ["g.1", "g.2", "g.3"], None)
+    shown = api.get("/runs/g").json()
+    assert (shown["state"], shown["parts"], shown["group"]) == ("queued", ["g.1", "g.2", "g.3"], None)
     assert api.get("/runs/g.2").json()["group"] == "g"
     api.patch("/runs/g", json={"action": "stop"})
     assert states() == ["stopped", "finished", "stopped", "stopped"]
@@ -196,7 +196,7 @@ def is_in_training(run: Run) -> bool:
 
 
 @pytest.mark.slow
-def test_two_workers_one_killed_give_the_bits_of_training_together(store):
+def test_members_match_joint_training_after_a_worker_is_killed(store):
     rarely = dict.fromkeys(("record_every", "validate_every", "checkpoint_every"), 50)
     config = gru_like(members=3, steps=1500, sample_every=0, best_sample_length=0, **rarely)
     together = store.create("together", config, TEXT, "a.txt")
@@ -207,7 +207,7 @@ def test_two_workers_one_killed_give_the_bits_of_training_together(store):
             members = members_of(store, group)
             wait_until(lambda: sum(map(is_in_training, members)) == 2, "both workers train")
             first.kill()
-            first.wait()  # a process that nobody has waited for counts as alive
+            first.wait()  # until it is waited for, a process counts as alive
             assert second.wait(LONGEST_WAIT) == 0
         finally:
             first.kill()
@@ -217,7 +217,7 @@ def test_two_workers_one_killed_give_the_bits_of_training_together(store):
 
 
 @pytest.mark.slow
-def test_train_apart_in_a_terminal_trains_all_and_merges(tmp_path, monkeypatch, capsys):
+def test_train_command_with_apart_trains_and_merges_all_members(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.txt").write_text(TEXT, "utf-8")
     settings = {"preset": "gru", "hidden": 8, "embedding": 0, "streams": 4, "steps": 10, "members": 2}

@@ -1,4 +1,4 @@
-"""An explosion is noticed wherever it happens: in the first updates, in the last ones, and in a short run."""
+"""An exploding loss is detected in the first updates, in the last ones and in short runs."""
 
 import math
 
@@ -13,7 +13,7 @@ from model.guards import BLOCK, HeldOutGuard, LossGuard
 from model.training import Training
 from tests.support.runs import gru_like, small_text
 
-EVEN = np.array([3.0])  # nats per character that the characters' frequencies alone give
+EVEN = np.array([3.0])  # nats per character that the frequencies of the characters alone give
 
 
 def note(guard: LossGuard, losses: list[float], begin: int = 0) -> None:
@@ -21,7 +21,7 @@ def note(guard: LossGuard, losses: list[float], begin: int = 0) -> None:
         guard.note(step, loss)
 
 
-def test_explosion_in_first_block_is_detected():
+def test_explosion_in_the_first_block_is_detected():
     with pytest.raises(DivergedError, match="at step 99"):
         note(LossGuard(EVEN), [3.5] * 10 + [48.0] * 90)
 
@@ -30,26 +30,26 @@ def test_slow_start_is_not_an_explosion():
     note(LossGuard(EVEN), [4.4] * 3 * BLOCK)
 
 
-def test_overshoot_of_first_updates_is_not_an_explosion():
-    """As AdaGrad's at a rate of 0.1 on a book: a run of 20 updates that ends there has not exploded."""
+def test_overshoot_of_the_first_updates_is_not_an_explosion():
+    """AdaGrad at a rate of 0.1 overshoots like this on a book; a run of 20 updates may end during it."""
     guard = LossGuard(EVEN)
     note(guard, [4.1] + [7.2] * 19)
     guard.end(20)
 
 
-def test_slow_start_on_nearly_one_character_is_not_an_explosion():
+def test_slow_start_on_a_predictable_text_is_not_an_explosion():
     note(LossGuard(np.array([0.1])), [0.69] * BLOCK)
 
 
 def test_second_block_is_also_compared_with_the_start():
-    """The first block may be worse than the start; it must not become the measure of all that follow."""
+    """The first block may be worse than the start, and must not become the only reference."""
     guard = LossGuard(EVEN)
     note(guard, [3.5] * 50 + [6.5] * 50)
     with pytest.raises(DivergedError, match="at step 199"):
         note(guard, [6.6] * BLOCK, BLOCK)
 
 
-def test_start_is_kept_across_a_resume():
+def test_start_of_the_loss_is_kept_across_a_resume():
     guard, resumed = LossGuard(EVEN), LossGuard(EVEN)
     note(guard, [3.5] * 40)
     resumed.restore(guard.progress())
@@ -57,13 +57,13 @@ def test_start_is_kept_across_a_resume():
         note(resumed, [48.0] * 60, 40)
 
 
-def test_progress_of_earlier_versions_keeps_its_earlier_rule():
+def test_progress_of_an_earlier_version_keeps_its_rule():
     guard = LossGuard(EVEN)
     guard.restore({"sum": 40 * 3.5, "best": None})
     note(guard, [48.0] * 60, 40)
 
 
-def test_unfinished_block_is_judged_at_the_end():
+def test_unfinished_block_is_checked_at_the_end():
     guard = LossGuard(EVEN)
     note(guard, [2.0] * BLOCK + [48.0] * 20)
     with pytest.raises(DivergedError, match=f"at step {BLOCK + 19}"):
@@ -94,7 +94,7 @@ def test_exploding_run_is_rolled_back_or_fails(tmp_path, steps):
 def test_explosion_is_not_reported_as_overfitting(tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "roll_back", None)
     monkeypatch.setattr("model.guards.BLOCK", 10_000)
-    monkeypatch.setattr("model.guards.LossGuard.end", lambda guard, step: None, raising=False)
+    monkeypatch.setattr("model.guards.LossGuard.end", lambda guard, step: None)
     config = gru_like(learning_rate=10.0, clip="none", weight_decay=0.3)
     run = RunStore(tmp_path).create("run", config, small_text(), "small.txt")
     assert train_run(run, lambda: False)

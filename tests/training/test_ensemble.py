@@ -1,4 +1,4 @@
-"""Several networks trained side by side, and the one that they make."""
+"""Several networks trained side by side, and the network that they are merged into."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def start(config: RunConfig) -> Training:
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("layers", "embedding", "count"), [(1, 0, 2), (2, 5, 3), (3, 0, 1), (1, 4, 1)])
-def test_merged_network_gives_the_mean_of_its_members_logits(cell, layers, embedding, count):
+def test_merged_network_has_the_mean_logits_of_its_members(cell, layers, embedding, count):
     config = gru_like(cell=cell, layers=layers, embedding=embedding, members=count, hidden=7)
     members = members_of(config)
     sizes = network_config(config, len(VOCABULARY))
@@ -71,7 +71,7 @@ def test_each_member_is_trained_independently(shards, optimizer):
     "changes",
     [{"shards": 1}, {"shards": 2, "cell": "lstm"}, {"shards": 1, "cell": "elman", "optimizer": "muon"}],
 )
-def test_training_in_processes_equals_training_in_turn(changes):
+def test_training_in_processes_equals_sequential_training(changes):
     config = gru_like(members=2, embedding=6, steps=20, **changes)
     expected = start(config)
     events = list(train(expected))
@@ -96,7 +96,7 @@ def test_resumed_ensemble_continues_to_the_bit(optimizer):
     assert encode(resumed.checkpoint()) == encode(whole.checkpoint())
 
 
-def test_served_network_is_merged_from_members_of_the_step():
+def test_served_network_is_merged_from_the_current_members():
     training = start(gru_like(members=2, steps=5))
     untrained = training.network.flat.copy()
     training.update()
@@ -108,7 +108,7 @@ def test_served_network_is_merged_from_members_of_the_step():
     np.testing.assert_array_equal(training.checkpoint().parameters, trained)
 
 
-def test_ensemble_without_members_serves_but_cannot_resume():
+def test_ensemble_without_member_weights_cannot_resume():
     checkpoint = start(gru_like(members=2)).checkpoint()
     del checkpoint.tensors["members"]
     served = decode(encode(checkpoint))

@@ -1,4 +1,4 @@
-"""Guard rails: a loss that explodes takes the run back; a held-out loss that rises is noticed."""
+"""Guards: a run whose loss explodes is rolled back; a rising held-out loss is reported as overfitting."""
 
 import math
 import random
@@ -28,11 +28,11 @@ from model.vocabulary import Vocabulary
 from tests.support.kills import Killed, Killer, assert_readable, train
 from tests.support.runs import classic_like, gru_like, outcome, small_text
 
-FAULT_AT = 27  # its checkpoints before: 0, 7, 14, 21
+FAULT_AT = 27  # after the checkpoints 0, 7, 14 and 21
 
 
 @pytest.fixture(autouse=True)
-def short_blocks(monkeypatch):
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.guards.BLOCK", 5)
 
 
@@ -41,7 +41,7 @@ def new_run(folder: Path, config: RunConfig, text: str | None = None) -> Run:
 
 
 def fault(monkeypatch: pytest.MonkeyPatch, times: int = 1, loss: float = math.nan) -> None:
-    """Pass `FAULT_AT` gives `loss` while the rate has been halved fewer than `times` times."""
+    """Make update `FAULT_AT` return `loss` until the learning rate has been halved `times` times."""
     whole = Training.update
 
     def update(training: Training) -> None:
@@ -65,7 +65,7 @@ def fault(monkeypatch: pytest.MonkeyPatch, times: int = 1, loss: float = math.na
 
 @pytest.mark.parametrize("config", [classic_like(), gru_like()], ids=["classic", "gru"])
 @pytest.mark.parametrize(("loss", "noticed"), [(math.nan, 27), (math.inf, 27), (1000.0, 29)])
-def test_rollback_restores_last_good_checkpoint_at_half_rate(
+def test_rollback_restores_the_last_checkpoint_at_half_the_rate(
     tmp_path, monkeypatch, caplog, config, loss, noticed
 ):
     fault(monkeypatch, loss=loss)
@@ -112,7 +112,7 @@ def test_run_that_keeps_exploding_fails_with_the_reason(tmp_path, monkeypatch):
     ],
     ids=["no random state", "no optimizer", "another text"],
 )
-def test_rollback_passes_over_a_checkpoint_that_cannot_be_resumed(tmp_path, monkeypatch, caplog, change):
+def test_rollback_skips_a_checkpoint_that_cannot_be_resumed(tmp_path, monkeypatch, caplog, change):
     fault(monkeypatch, loss=math.nan)
     run = new_run(tmp_path, classic_like())
     write = RunWriter._write
@@ -176,8 +176,8 @@ def test_rollback_step_does_not_depend_on_the_clock(tmp_path, monkeypatch):
     assert outcomes[0] == outcomes[1]
 
 
-def test_rollback_removes_everything_of_later_steps(tmp_path, monkeypatch):
-    """Also the best network: one of a step that no longer happened is not kept."""
+def test_rollback_removes_everything_from_later_steps(tmp_path, monkeypatch):
+    """This includes a best network of one of these steps."""
     fault(monkeypatch)
     run = new_run(tmp_path, classic_like())
     seen = []
@@ -193,7 +193,7 @@ def test_rollback_removes_everything_of_later_steps(tmp_path, monkeypatch):
     assert seen == [(21, 21, load(run.checkpoint_path(21)).progress["best_step"])]
 
 
-def test_checkpoint_without_guards_resumes(tmp_path):
+def test_checkpoint_without_guard_state_can_be_resumed(tmp_path):
     run = new_run(tmp_path, gru_like())
     steps = iter(range(100))
     train(run, lambda: next(steps) == 20)
@@ -206,9 +206,9 @@ def test_checkpoint_without_guards_resumes(tmp_path):
 
 
 @pytest.mark.slow
-def test_overfitting_is_logged_drawn_and_the_best_model_kept(tmp_path, caplog):
+def test_overfitting_is_logged_and_drawn_and_the_best_model_kept(tmp_path, caplog):
     rng = random.Random(0)
-    text = "".join(rng.choice("abcdefgh ") for _ in range(400))  # nothing to learn but by heart
+    text = "".join(rng.choice("abcdefgh ") for _ in range(400))  # can only be memorised
     config = gru_like(hidden=48, layers=1, streams=2, steps=300, learning_rate=0.02, validate_every=10)
     run = new_run(tmp_path, config, text)
     assert train(run)
@@ -235,7 +235,7 @@ def test_recurring_rise_of_held_out_loss_is_logged_once(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_run_that_learns_gives_no_warning(tmp_path):
+def test_run_that_learns_has_no_warnings(tmp_path):
     for name, config in (("classic", classic_like()), ("gru", gru_like(steps=200))):
         run = new_run(tmp_path / name, config)
         assert train(run)
@@ -261,10 +261,10 @@ def test_loss_that_starts_high_and_falls_is_not_an_explosion():
     ("held_out", "smooth", "overfitting"),
     [
         ([2.0, 1.5, 1.6, 1.7, 1.8], [2.0, 1.5, 1.4, 1.3, 1.2], True),
-        ([2.0, 1.5, 1.6, 1.7], [2.0, 1.5, 1.4, 1.3], False),  # too soon to say
-        ([2.0, 1.5, 1.505, 1.501, 1.505], [2.0, 1.5, 1.4, 1.3, 1.2], False),  # no rise to speak of
-        ([2.0, 1.5, 1.6, 1.7, 1.8], [2.0, 1.5, 1.6, 1.7, 1.8], False),  # nothing is learned by heart
-        ([2.0, 1.5, 1.6, 1.7, 1.8, 1.4], [2.0, 1.5, 1.4, 1.3, 1.2, 1.1], False),  # better again
+        ([2.0, 1.5, 1.6, 1.7], [2.0, 1.5, 1.4, 1.3], False),  # too early
+        ([2.0, 1.5, 1.505, 1.501, 1.505], [2.0, 1.5, 1.4, 1.3, 1.2], False),  # an insignificant rise
+        ([2.0, 1.5, 1.6, 1.7, 1.8], [2.0, 1.5, 1.6, 1.7, 1.8], False),  # nothing is memorised
+        ([2.0, 1.5, 1.6, 1.7, 1.8, 1.4], [2.0, 1.5, 1.4, 1.3, 1.2, 1.1], False),  # recovered
     ],
 )
 def test_overfitting_is_a_lasting_rise_while_training_loss_falls(held_out, smooth, overfitting):

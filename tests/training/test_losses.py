@@ -1,4 +1,4 @@
-"""The losses that are shown are those of the step they are shown with, and not biased by the first one."""
+"""Reported losses belong to the step they are reported with; the smooth loss is not biased by its start."""
 
 import json
 import shutil
@@ -87,7 +87,7 @@ def test_best_checkpoint_has_its_losses_after_a_resume():
     assert resumed.best_checkpoint().progress == run.best_checkpoint().progress
 
 
-def test_answer_by_the_best_model_has_the_losses_of_its_step(client, trained_root):
+def test_answer_of_the_best_model_has_the_losses_of_its_step(client, trained_root):
     run = RunStore(trained_root).get("classic")
     answer = client.post("/generate", json={"model": "classic@best", "length": 1}).json()
     assert answer["step"] < run.status.step
@@ -97,7 +97,7 @@ def test_answer_by_the_best_model_has_the_losses_of_its_step(client, trained_roo
     assert losses["best_loss"] == run.latest().best.loss
 
 
-def test_best_checkpoint_of_earlier_version_has_no_later_losses(tmp_path):
+def test_best_checkpoint_of_an_earlier_version_has_no_losses(tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "checkpoints")
     models = ModelStore(RunStore(tmp_path / "checkpoints"))
     best, newest = models.get("gru@best"), models.get("gru@24")
@@ -108,7 +108,7 @@ def test_best_checkpoint_of_earlier_version_has_no_later_losses(tmp_path):
 
 
 def earlier(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint as earlier versions wrote it: the running mean, biased, is all that there is."""
+    """A checkpoint as earlier versions wrote it, with the biased running mean only."""
     progress = checkpoint.progress
     progress["smooth_loss"] = progress["assignment_loss"]
     for name in ("assignment_loss", "first_loss", "best"):
@@ -116,7 +116,7 @@ def earlier(checkpoint: Checkpoint) -> Checkpoint:
     return decode(encode(checkpoint))
 
 
-def test_checkpoint_of_earlier_version_keeps_its_smoothing_rule():
+def test_checkpoint_of_an_earlier_version_keeps_its_smoothing():
     config = gru_like()
     run = training(config)
     for event in train(run):
@@ -131,7 +131,7 @@ def test_checkpoint_of_earlier_version_keeps_its_smoothing_rule():
     assert resumed.best_checkpoint().progress["loss"] is None
 
 
-def test_held_out_loss_has_its_step(tmp_path):
+def test_held_out_loss_is_reported_with_its_step(tmp_path):
     run = RunStore(tmp_path).create("run", gru_like(), TEXT, "small.txt")
     seen: dict[int, int | None] = {}
 
@@ -170,7 +170,7 @@ def test_imported_run_has_the_held_out_loss_with_its_step(client, serving, tmp_p
     assert json.dumps(imported)
 
 
-def test_resumed_run_has_the_result_of_an_uninterrupted_one(tmp_path):
+def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
     undisturbed = RunStore(tmp_path).create("a", classic_like(), TEXT, "small.txt")
     train_run(undisturbed, lambda: False)
     stopped: Run = RunStore(tmp_path).create("b", classic_like(), TEXT, "small.txt")

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole but cannot be resumed: put aside, and the run goes on from the one before."""
+"""Checkpoints that are valid but cannot be resumed are set aside; the run continues from the one before."""
 
 import shutil
 from collections.abc import Callable

@@ -37,7 +37,7 @@ def test_every_row_is_in_exactly_one_shard(streams, shards):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
-def test_gradients_of_shards_add_up_to_that_of_the_batch(reduction, cell):
+def test_gradients_of_shards_add_up_to_the_batch_gradient(reduction, cell):
     config = CONFIG.replace(cell=cell, reduction=reduction, layers=2)
     training = start(config)
     network = training.network.astype(np.float64)
@@ -52,7 +52,7 @@ def test_gradients_of_shards_add_up_to_that_of_the_batch(reduction, cell):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_in_processes_equals_training_in_turn(optimizer):
+def test_training_in_processes_equals_sequential_training(optimizer):
     config = CONFIG.replace(optimizer=optimizer)
     expected = start(config)
     events = list(train(expected))
@@ -66,7 +66,7 @@ def test_training_in_processes_equals_training_in_turn(optimizer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("members", "shards", "streams"), [(3, 5, 5), (16, 64, 64)])
-def test_more_parts_than_the_cores_can_use_share_processes(monkeypatch, members, shards, streams):
+def test_parts_beyond_the_number_of_cores_share_processes(monkeypatch, members, shards, streams):
     monkeypatch.setattr("app.training.processes.of_this_process", lambda: Capacity(memory=1 << 30, cores=1))
     config = CONFIG.replace(members=members, shards=shards, streams=streams, sequence_length=4, steps=3)
     expected = start(config)
@@ -86,7 +86,7 @@ def test_single_shard_starts_no_helper_process():
         assert isinstance(passes, InTurn)
 
 
-def test_helper_processes_end_with_context_or_trainer():
+def test_helper_processes_end_with_the_context():
     training = start(CONFIG)
     with running_passes(training.members, training.config) as passes:
         helpers = list(passes._helpers)

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run goes on: its curve and weights are bit-equal to those of one never killed."""
+"""A run killed at any moment resumes: its curve and weights are bit-equal to those of an undisturbed run."""
 
 import os
 import random
@@ -44,10 +44,10 @@ def undisturbed(folder: Path, config: RunConfig) -> Run:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "stride"), [("classic", 2), ("gru", 3), ("lstm", 10)])
-def test_worker_killed_at_every_disk_change_resumes_exactly(
+def test_worker_killed_at_every_disk_write_resumes_exactly(
     tmp_path: Path, monkeypatch, name: str, stride: int
 ):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the kernel survives a kill, and its cache too
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the page cache survives a killed process
     expected = outcome(undisturbed(tmp_path, CONFIGS[name]))
     for at in range(1, 1000, stride):
         run = new_run(tmp_path / str(at), CONFIGS[name])
@@ -90,7 +90,7 @@ def test_worker_process_killed_at_random_resumes_exactly(tmp_path: Path, name: s
 
 
 @pytest.mark.slow
-def test_sigterm_and_sigint_save_the_last_step_and_exit_with_0(tmp_path: Path):
+def test_sigterm_and_sigint_save_the_last_step_and_exit_0(tmp_path: Path):
     config = CONFIGS["classic"].replace(steps=100_000, checkpoint_every=100_000, sample_every=0)
     run = new_run(tmp_path / "store", config)
     last = 0
@@ -153,7 +153,7 @@ def test_damaged_best_checkpoint_is_rewritten(tmp_path: Path, damage: str):
     assert outcome(run) == expected
 
 
-def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, caplog):
+def test_checkpoint_of_another_run_is_not_continued(tmp_path: Path, caplog):
     run = half_trained(tmp_path / "one", CONFIGS["gru"])
     other = half_trained(tmp_path / "two", CONFIGS["gru"].replace(seed=1))
     newest = list(run.checkpoints().values())[-1]

@@ -46,7 +46,7 @@ def add(store: RunStore, name: str, config: RunConfig | None = None, text: str |
 
 
 def work(store: RunStore, retry_seconds: float = 10.0) -> list[str]:
-    """Let a worker do all it would do without waiting; the names of the runs in the order it took them."""
+    """Let a worker train everything that is due; return the names of the runs in order."""
     worker = Worker(store, lambda: False, retry_seconds=retry_seconds)
     taken = []
     for _ in range(20):
@@ -55,7 +55,7 @@ def work(store: RunStore, retry_seconds: float = 10.0) -> list[str]:
             return taken
         taken.append(run.name)
         worker.train(run)
-    raise AssertionError(f"the worker has no end: {taken}")
+    raise AssertionError(f"the worker does not finish: {taken}")
 
 
 def test_runs_are_trained_in_order_and_finished(store: RunStore):
@@ -106,13 +106,13 @@ def test_samples_at_every_step_become_rarer(store: RunStore, monkeypatch):
     def save_and_note(writer: RunWriter) -> None:
         written.append(writer.training.step)
         save(writer)
-        writer._save_due = math.inf  # not by the clock
+        writer._save_due = math.inf  # independent of the clock
 
     monkeypatch.setattr(RunWriter, "save", save_and_note)
     work(store)
     expected = [*range(9), *range(10, 17, 2), *range(20, 33, 4), 40]
     assert [sample["step"] for sample in run.samples()] == expected
-    # those of steps 0 to 4, then of every second, fourth, ... step; the last three stay as the newest
+    # steps 0 to 4, then every second, fourth, ... step; the last three are kept as the newest
     assert written == [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40]
     assert list(run.checkpoints()) == [0, 16, 24, 32, 40]
 
@@ -170,7 +170,7 @@ def test_failed_run_has_its_reason_and_the_next_is_trained(
     assert good.status.state == "finished"
 
 
-def test_network_with_non_finite_weights_is_not_saved(store: RunStore, monkeypatch):
+def test_network_with_non_finite_weights_is_not_written(store: RunStore, monkeypatch):
     run = add(store, "run")
 
     def overflow(training: Training) -> None:
@@ -192,7 +192,7 @@ def test_program_error_fails_the_run_and_is_logged(store: RunStore, monkeypatch,
 
 
 class FullDisk:
-    """A disk that has no space for checkpoints until some is freed."""
+    """A disk without space for checkpoints until some is freed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]) -> None:
         self.full, self.write = True, write
@@ -219,7 +219,7 @@ def test_full_disk_pauses_the_run_until_there_is_space(store: RunStore, monkeypa
     assert outcome(run) == outcome(expected)
 
 
-def test_unwritable_state_does_not_keep_the_worker_busy(store: RunStore, monkeypatch, caplog):
+def test_run_with_an_unwritable_state_does_not_block_the_queue(store: RunStore, monkeypatch, caplog):
     run, other = add(store, "run"), add(store, "other")
     write = Run.write_status
 
@@ -246,8 +246,8 @@ def test_waiting_worker_picks_up_a_new_run(store: RunStore):
 
 
 @pytest.mark.slow
-def test_run_whose_worker_is_killed_three_times_fails_and_the_next_is_trained(store: RunStore):
-    # an update takes longer than the test needs to see that one has begun
+def test_run_that_kills_three_workers_fails_and_the_next_runs(store: RunStore):
+    # an update takes longer than the test needs to notice that one has started
     slow = gru_like(hidden=1024, sequence_length=64, streams=64, validate_every=1000)
     fatal, other = add(store, "fatal", slow, small_text(20_000)), add(store, "other")
     for deaths in range(3):
@@ -264,11 +264,11 @@ def test_run_whose_worker_is_killed_three_times_fails_and_the_next_is_trained(st
     assert "the worker died 3 times in a row at step 0" in (fatal.status.reason or "")
 
 
-def test_deaths_are_counted_anew_after_progress_and_after_a_resume(store: RunStore):
+def test_death_count_restarts_after_progress_and_a_resume(store: RunStore):
     run = add(store, "run")
     work(store)
     dead = {"state": "training", "deaths": 2}
-    run.write_status(Status.model_validate(dead | {"died_at": 7}))  # its newest checkpoint is a later one
+    run.write_status(Status.model_validate(dead | {"died_at": 7}))  # before its newest checkpoint
     assert work(store) == ["run"]
     assert run.status.state == "finished"
     assert run.status.deaths == 1
@@ -314,7 +314,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def test_new_store_gets_the_default_runs_once(store: RunStore, corpus: Path):
     settings = Settings(store=store.root, corpus=corpus)
-    # each has its own store object, as the server and the worker have
+    # each thread has its own store object, like the server and the worker
     threads = [
         threading.Thread(target=queue_defaults, args=(RunStore(store.root), settings)) for _ in range(4)
     ]
@@ -337,7 +337,7 @@ def test_store_with_runs_gets_no_defaults_and_reports_the_text(store: RunStore, 
     assert "play.txt is ignored" in caplog.text
 
 
-def test_slow_store_takes_a_tenth_of_the_training_time_at_most(store, monkeypatch):
+def test_slow_store_takes_at_most_a_tenth_of_training_time(store, monkeypatch):
     worker, run = Worker(store, lambda: False), add(store, "small")
     worker._serving = True
     now = start = time.monotonic()
