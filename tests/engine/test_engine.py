@@ -1,4 +1,4 @@
-"""The engine: the same bytes under load, admission, cancelling, deadlines, draining, hot swaps."""
+"""The engine: identical texts under load, admission, cancellation, deadlines, draining, model swaps."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from model.row import Row
 from tests.support.networks import VOCABULARY, mixed_request, outcome, random_network
 from tests.support.runs import wait_until
 
-ENDLESS = 10_000_000  # characters; no test waits for them
+ENDLESS = 10_000_000  # characters; no test waits for such a text to end
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def decoder() -> Decoder:
 
 @pytest.fixture
 def engines() -> Iterator[Callable[..., Engine]]:
-    """Makes started engines and stops them."""
+    """Starts engines, and stops them after the test."""
     made = []
 
     def make(**settings: Any) -> Engine:
@@ -43,7 +43,7 @@ def engines() -> Iterator[Callable[..., Engine]]:
 
 
 class Clock:
-    """A clock that a test turns."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -57,7 +57,7 @@ def text(length: int = 50, seed: int = 0, prompt: str = "the ", **settings: Any)
 
 
 def submitted(engine: Engine, job: Job) -> threading.Event:
-    """Submits; the event is set at the job's end."""
+    """Submit a job; the event is set when the job ends."""
     end = threading.Event()
     job.listen(lambda: end.set() if job.ended is not None else None)
     engine.submit(job)
@@ -65,7 +65,7 @@ def submitted(engine: Engine, job: Job) -> threading.Event:
 
 
 async def read(chunks: AsyncIterator[list[Chunk]]) -> dict[int, str]:
-    """The texts of a stream by choice, after checking that chunks follow one another."""
+    """The texts of a stream by choice; checks that the chunks are consecutive."""
     texts, reasons = {}, {}
     async for several in chunks:
         assert len({chunk.choice for chunk in several}) == len(several)
@@ -80,8 +80,8 @@ async def read(chunks: AsyncIterator[list[Chunk]]) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_500_concurrent_requests_write_what_each_writes_alone(engines):
-    """Of all kinds, streamed and not, with one and several choices, on two models: not one byte differs."""
+def test_500_concurrent_rows_write_what_each_writes_alone(engines):
+    """Requests of all kinds, streamed or not, with one or several choices, on two models."""
     decoders = [Decoder(random_network(cell, seed=seed)) for seed, cell in enumerate(("elman", "lstm"))]
     engine = engines()
     requests = [mixed_request(number) for number in range(500)]
@@ -132,7 +132,7 @@ def test_engine_writes_what_generate_writes(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
-def test_stream_begins_before_the_text_is_finished(engines, decoder):
+def test_stream_starts_before_the_text_is_finished(engines, decoder):
     async def scenario(engine: Engine) -> None:
         row = text(ENDLESS)
         chunks = engine.stream(Job(decoder, [row], streamed=True))
@@ -140,7 +140,7 @@ def test_stream_begins_before_the_text_is_finished(engines, decoder):
         assert first[0].text == row.text[: len(first[0].text)]
         assert row.finish_reason is None
         await chunks.aclose()
-        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0, "the engine gets there")
+        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0, "no text is running")
 
     asyncio.run(scenario(engines()))
 
@@ -149,7 +149,7 @@ def test_chunks_that_are_not_read_are_merged_into_one(engines, decoder):
     async def scenario(engine: Engine) -> None:
         job = Job(decoder, [text(400, seed=1), text(300, seed=2)], streamed=True)
         chunks = engine.stream(job)
-        await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the engine gets there")
+        await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the job ends")
         (several,) = [chunk async for chunk in chunks]
         assert [(chunk.text, chunk.finish_reason) for chunk in several] == [
             (row.text, "length") for row in job.rows
@@ -163,11 +163,11 @@ def test_cancelled_task_ends_its_job(engines, decoder, streamed):
     async def scenario(engine: Engine) -> None:
         job = Job(decoder, [text(ENDLESS), text(ENDLESS, seed=1)], streamed=streamed)
         task = asyncio.create_task(read(engine.stream(job)) if streamed else engine.run(job))
-        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 2, "the engine gets there")
+        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 2, "both texts are running")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the engine gets there")
+        await asyncio.to_thread(wait_until, lambda: job.ended is not None, "the job ends")
         stats = engine.stats()
         assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
         assert [row.finish_reason for row in job.rows] == [None, None]
@@ -175,32 +175,32 @@ def test_cancelled_task_ends_its_job(engines, decoder, streamed):
     asyncio.run(scenario(engines()))
 
 
-def test_a_waiting_job_can_be_cancelled(engines, decoder):
+def test_waiting_job_can_be_cancelled(engines, decoder):
     engine = engines(max_rows=1)
     long, waiting = Job(decoder, [text(ENDLESS)]), Job(decoder, [text()])
     submitted(engine, long)
-    wait_until(lambda: engine.stats().running == 1, "the engine gets there")
+    wait_until(lambda: engine.stats().running == 1, "the text is running")
     end = submitted(engine, waiting)
     engine.cancel(waiting)
     assert end.wait(60)
     assert waiting.started is None
     assert engine.stats().waiting == 0
-    engine.cancel(waiting)  # once more does nothing
+    engine.cancel(waiting)  # cancelling again has no effect
     engine.cancel(long)
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_a_job_past_its_deadline_fails(engines, decoder, running):
+def test_job_past_its_deadline_fails(engines, decoder, running):
     clock = Clock()
     engine = engines(max_rows=1, clock=clock)
     jobs = [Job(decoder, [text(ENDLESS)], seconds=5 if running else None)]
     jobs.append(Job(decoder, [text(ENDLESS)], seconds=None if running else 5))
     ends = [submitted(engine, job) for job in jobs]
     late, end = (jobs[0], ends[0]) if running else (jobs[1], ends[1])
-    wait_until(lambda: engine.stats().running == 1, "the engine gets there")
+    wait_until(lambda: engine.stats().running == 1, "the text is running")
     clock.now += 4.9
     blocks = engine.stats().blocks
-    wait_until(lambda: engine.stats().blocks > blocks + 3, "the engine gets there")
+    wait_until(lambda: engine.stats().blocks > blocks + 3, "the engine makes progress")
     assert late.ended is None
     clock.now += 0.1
     assert end.wait(60)
@@ -219,12 +219,12 @@ def test_passed_deadline_raises_in_run_and_stream(engines, decoder):
 
 
 @pytest.mark.slow
-def test_full_queue_refuses_with_the_time_of_the_backlog(engines, decoder):
+def test_full_queue_refuses_with_the_duration_of_the_backlog(engines, decoder):
     engine = engines(max_rows=2, max_queue=3)
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(5)]
     for job in jobs:
         submitted(engine, job)
-    wait_until(lambda: engine.stats().blocks > 3, "the engine gets there")
+    wait_until(lambda: engine.stats().blocks > 3, "the engine makes progress")
     refused = Job(decoder, [text()])
     with pytest.raises(OverloadedError, match="5 of 5 places") as error:
         engine.submit(refused)
@@ -233,7 +233,7 @@ def test_full_queue_refuses_with_the_time_of_the_backlog(engines, decoder):
     assert error.value.retry_after == pytest.approx(stats.backlog / stats.rate, rel=0.5)
     assert (stats.running, stats.waiting) == (2, 3)
     engine.cancel(jobs[4])
-    wait_until(lambda: jobs[4].ended is not None, "the engine gets there")
+    wait_until(lambda: jobs[4].ended is not None, "the job ends")
     submitted(engine, refused)
     for job in [*jobs, refused]:
         engine.cancel(job)
@@ -244,7 +244,7 @@ def test_job_that_would_wait_past_its_deadline_is_refused(engines, decoder):
     jobs = [Job(decoder, [text(ENDLESS, seed=seed)]) for seed in range(2)]
     for job in jobs:
         submitted(engine, job)
-    wait_until(lambda: engine.stats().blocks > 3, "the engine gets there")
+    wait_until(lambda: engine.stats().blocks > 3, "the engine makes progress")
     hurried = Job(decoder, [text(5)], seconds=0.5)
     with pytest.raises(
         OverloadedError, match=r"the texts already waiting take about .* longer than the 0.5 s"
@@ -273,7 +273,7 @@ def test_text_too_long_for_its_deadline_is_refused_immediately(engines, decoder)
     assert engine.stats().running == engine.stats().waiting == 0
 
 
-def test_retry_advice_before_any_measurement_is_the_default(decoder):
+def test_retry_time_before_any_measurement_is_the_default(decoder):
     engine = Engine(max_rows=1, max_queue=0)  # not started
     engine.submit(Job(decoder, [text()]))
     with pytest.raises(OverloadedError) as error:
@@ -287,7 +287,7 @@ def test_each_row_holds_a_place_until_it_ends(engines, decoder):
     job = Job(decoder, [short, long, text(ENDLESS, seed=2)])
     submitted(engine, job)
     wait_until(
-        lambda: short.finish_reason is not None and engine.stats().running == 2, "the engine gets there"
+        lambda: short.finish_reason is not None and engine.stats().running == 2, "the short text ends"
     )
     with pytest.raises(OverloadedError, match="2 of 4"):
         engine.submit(Job(decoder, [text(), text(), text()]))
@@ -295,7 +295,7 @@ def test_each_row_holds_a_place_until_it_ends(engines, decoder):
     engine.cancel(job)
 
 
-def test_job_wider_than_the_engine_runs_when_it_is_idle(engines, decoder):
+def test_job_wider_than_the_engine_runs_when_the_engine_is_idle(engines, decoder):
     engine = engines(max_rows=2, max_queue=1)
     rows = [text(40, seed=seed) for seed in range(7)]
     assert submitted(engine, Job(decoder, rows)).wait(60)
@@ -310,7 +310,7 @@ def test_rows_join_in_order_of_arrival(engines, decoder):
     for number, job in enumerate(jobs):
         job.listen(lambda number=number: ended.append(number))
         engine.submit(job)
-    wait_until(lambda: len(ended) == 20, "the engine gets there")
+    wait_until(lambda: len(ended) == 20, "all jobs end")
     assert ended == list(range(20))
     assert sorted(jobs, key=lambda job: job.started) == jobs
     assert jobs[-1].queue_seconds > 0
@@ -324,7 +324,7 @@ def test_full_model_does_not_delay_another(engines, decoder):
     assert submitted(engine, Job(decoder, [text()])).wait(60)
     assert second.started is None
     engine.cancel(long)
-    wait_until(lambda: second.started is not None, "the engine gets there")
+    wait_until(lambda: second.started is not None, "the second job starts")
     engine.cancel(second)
 
 
@@ -346,7 +346,7 @@ def test_draining_finishes_what_fits_and_fails_the_rest(engines, decoder, stream
     async def scenario(engine: Engine) -> None:
         long = Job(decoder, [text(ENDLESS, seed=1)], streamed=streamed)
         task = asyncio.create_task(read(engine.stream(long)) if streamed else engine.run(long))
-        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1, "the engine gets there")
+        await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1, "the text is running")
         short = asyncio.create_task(engine.run(Job(decoder, [text(3)])))
         await asyncio.sleep(0)
         engine.drain(3600)
@@ -382,7 +382,7 @@ def test_text_of_length_zero_ends_immediately(engines, decoder):
     asyncio.run(scenario(engines()))
 
 
-def test_failing_batch_fails_only_its_own_jobs(engines, decoder, monkeypatch, caplog):
+def test_failing_batch_fails_only_its_jobs(engines, decoder, monkeypatch, caplog):
     engine, broken = engines(), Decoder(random_network(seed=3))
     advance = Batch.advance
 
@@ -402,7 +402,7 @@ def test_failing_batch_fails_only_its_own_jobs(engines, decoder, monkeypatch, ca
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
 
 
-def test_row_that_cannot_join_fails_only_its_own_job(engines, decoder, monkeypatch, caplog):
+def test_row_that_cannot_join_fails_only_its_job(engines, decoder, monkeypatch, caplog):
     engine, join = engines(max_rows=1), Batch.join
     misfit = text(seed=7)
 
@@ -424,7 +424,7 @@ def test_row_that_cannot_join_fails_only_its_own_job(engines, decoder, monkeypat
 
 @pytest.mark.slow
 def test_counters_balance_after_random_stops_and_cancellations(engines, decoder):
-    """Stops, cancelled and late jobs, waiting or running: not a place, not a character is lost."""
+    """With jobs that stop early, are cancelled or are too late, no place and no character stays counted."""
     engine, rng = engines(max_rows=6, max_queue=30), random.Random(0)
     jobs, refused = [], 0
     for number in range(150):
@@ -441,8 +441,8 @@ def test_counters_balance_after_random_stops_and_cancellations(engines, decoder)
             time.sleep(0.005)
         if jobs and rng.random() < 0.3:
             engine.cancel(rng.choice(jobs))
-    wait_until(lambda: all(job.ended is not None for job in jobs), "the engine gets there")
-    wait_until(lambda: engine.stats().running == 0, "the engine gets there")
+    wait_until(lambda: all(job.ended is not None for job in jobs), "all jobs end")
+    wait_until(lambda: engine.stats().running == 0, "no text is running")
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.backlog) == (0, 0, 0)
     assert jobs
@@ -456,5 +456,5 @@ def test_closed_event_loop_does_not_disturb_the_engine(engines, decoder):
     job.listen(lambda: None, loop)
     engine.submit(job)
     loop.close()
-    wait_until(lambda: job.ended is not None, "the engine gets there")
+    wait_until(lambda: job.ended is not None, "the job ends")
     assert submitted(engine, Job(decoder, [text()])).wait(60)

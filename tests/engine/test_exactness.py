@@ -1,4 +1,4 @@
-"""Same checkpoint, seed and request: the same bytes, whatever shares the batch, streamed or not."""
+"""Same checkpoint, seed and request give the same bytes, whatever shares the batch, streamed or not."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def test_500_concurrent_requests_give_the_bytes_of_each_alone(trained, processes
     checkpoints = {name: load(path) for name, path in paths.items()}
     expected = [alone(request, checkpoints) for request in requests]
     assert len(set(expected)) > REQUESTS / 3
-    for streams in (3, 1):  # of four; the second time after a restart
+    for streams in (3, 1):  # of every four requests; the second time after a restart
         with server_process(trained.root, processes=processes) as client, ThreadPoolExecutor(64) as pool:
             jobs = [
                 pool.submit(ask, client, request, at % 4 < streams) for at, request in enumerate(requests)

@@ -1,4 +1,4 @@
-"""A new checkpoint every tenth of a second under 64 clients: every text is its own checkpoint's."""
+"""With a new checkpoint every tenth of a second and 64 clients, every text is that of its checkpoint."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def test_most_recently_trained_run_is_served(trained: RunStore):
     assert models.current.id == "classic@70"
 
 
-def test_an_untrained_run_does_not_replace_a_trained_one(trained: RunStore):
+def test_untrained_run_does_not_replace_a_trained_one(trained: RunStore):
     models = refreshed(trained)
     new = trained.create("new", classic_like(), small_text(), "small.txt")
     train_run(new, lambda: True)
@@ -62,12 +62,12 @@ def foreign(run: Run) -> bytes:
 
 
 def another(run: Run) -> bytes:
-    """A whole checkpoint, but not the one that is announced."""
+    """A valid checkpoint, but not the announced one."""
     return next(iter(run.checkpoints().values())).read_bytes()
 
 
 @pytest.mark.parametrize("bad", [torn, foreign, another])
-def test_bad_checkpoint_is_refused_once_and_last_good_one_stays(trained: RunStore, caplog, bad):
+def test_bad_checkpoint_is_refused_once_and_the_last_good_stays(trained: RunStore, caplog, bad):
     models = refreshed(trained)
     good = models.current
     run = trained.get("gru")
@@ -116,7 +116,7 @@ def test_damaged_latest_json_is_refused_and_files_are_searched(trained: RunStore
     assert models.last_refusal.file == "latest.json"
 
 
-def test_weights_that_are_not_finite_are_refused(trained: RunStore):
+def test_checkpoint_with_non_finite_weights_is_refused(trained: RunStore):
     models = refreshed(trained)
     run = trained.get("gru")
     checkpoint = load(run.checkpoint_path(60))
@@ -125,6 +125,8 @@ def test_weights_that_are_not_finite_are_refused(trained: RunStore):
     announce(run, 70, data)
     models.refresh()
     assert models.current.id == "gru@60"
+    assert models.last_refusal is not None
+    assert "holds values that are not finite" in models.last_refusal.reason
 
 
 def test_deleted_run_is_served_until_another_is_available(trained: RunStore):
@@ -148,7 +150,7 @@ def test_deleted_run_is_served_until_another_is_available(trained: RunStore):
         ("gru@60", "gru@60"),
     ],
 )
-def test_a_model_is_found_by_name(trained: RunStore, name, model):
+def test_model_is_found_by_name(trained: RunStore, name, model):
     assert refreshed(trained).get(name).id == model
 
 
@@ -159,7 +161,7 @@ def test_best_model_is_found_by_name_and_by_step(trained: RunStore):
     assert latest.best is not None
     best = models.get("classic@best")
     assert (best.step, best.digest) == (latest.best.step, latest.best.digest)
-    same = models.get(best.id)  # from whichever file holds it
+    same = models.get(best.id)  # whichever file contains it
     assert all(
         np.array_equal(value, same.network.parameters[name])
         for name, value in best.network.parameters.items()
@@ -172,7 +174,7 @@ def test_step_is_loaded_from_its_own_file_even_if_best(trained: RunStore):
     path = run.checkpoint_path(latest.best.step)
     if not path.exists():
         checkpoint = load(run.path / latest.best.file)
-        checkpoint.progress["smooth_loss"] = 1.0  # as another file of the same weights
+        checkpoint.progress["smooth_loss"] = 1.0  # another file with the same weights
         path.write_bytes(encode(checkpoint))
     found = refreshed(trained).get(f"classic@{latest.best.step}")
     assert found.digest == load(path).digest != latest.best.digest
@@ -181,7 +183,7 @@ def test_step_is_loaded_from_its_own_file_even_if_best(trained: RunStore):
 @pytest.mark.parametrize(
     "name", ["", "nothing", "gru@", "gru@61", "gru@x", "@60", "../gru", "gru@-1", "gru@60@60", "GRU"]
 )
-def test_a_name_without_a_model_is_refused(trained: RunStore, name):
+def test_name_without_a_model_is_refused(trained: RunStore, name):
     with pytest.raises(ModelNotFoundError):
         refreshed(trained).get(name)
 
@@ -191,7 +193,7 @@ def test_missing_step_is_refused_with_the_available_steps(trained: RunStore):
         refreshed(trained).get("gru@33")
 
 
-def test_a_run_without_checkpoint_is_not_ready(trained: RunStore):
+def test_run_without_checkpoint_is_not_ready(trained: RunStore):
     trained.create("new", classic_like(), small_text(), "small.txt")
     with pytest.raises(NotReadyError, match="'new' has no checkpoint yet: it is queued"):
         refreshed(trained).get("new")
@@ -219,7 +221,7 @@ def test_model_larger_than_the_cache_is_served_but_not_kept(trained: RunStore):
     assert models.get("classic@0") is not models.get("classic@0")
 
 
-def test_a_loaded_model_cannot_be_changed(trained: RunStore):
+def test_loaded_model_cannot_be_changed(trained: RunStore):
     model = refreshed(trained).current
     with pytest.raises(ValueError, match="read-only"):
         model.network.parameters["c"][0] = 1

@@ -1,4 +1,4 @@
-"""What a model reads for characters that it has never seen."""
+"""Replacements for characters that a model does not know."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_known_text_is_unchanged():
 
 
 @pytest.mark.parametrize("how", ["refuse", "drop", "replace"])
-def test_line_ends_and_byte_order_marks_are_read_as_in_texts(how):
+def test_line_ends_and_byte_order_marks_are_normalised(how):
     assert readable("\ufeffa\r\nb\rc\n", ENGLISH, how) == ("a\nb\nc\n", 0)
     with_both = Vocabulary(sorted("\n\rab\ufeff"))
     assert readable("\ufeffa\r\nb", with_both, how) == ("\ufeffa\r\nb", 0)

@@ -1,9 +1,9 @@
-"""/gradcheck: a real check in a real process, once for all who ask, and bounded in time."""
+"""/gradcheck: real checks in a real process, shared by all clients and limited in time."""
 
 import asyncio
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -18,11 +18,11 @@ from tests.support.runs import small_text
 
 NAMES = ["layer0.W", "V", "layer0.U", "layer0.b", "c", "initial state"]  # in the assignment's order
 
-HIDDEN = 12  # units of the runs in the tests; fresh networks have others
+HIDDEN = 12  # units of the runs in the tests; fresh networks have another size
 
 
-def in_a_loop(scenario: Callable, root: Path) -> None:
-    """Runs `scenario(checks, models)` and ends their helper."""
+def in_a_loop(scenario: Callable[[GradientChecks, ModelStore], Awaitable[None]], root: Path) -> None:
+    """Run `scenario(checks, models)`, then end the helper process."""
 
     async def run() -> None:
         models = ModelStore(RunStore(root))
@@ -36,7 +36,7 @@ def in_a_loop(scenario: Callable, root: Path) -> None:
     asyncio.run(run())
 
 
-def test_assignments_network_is_within_its_tolerances(client: httpx.Client):
+def test_network_of_the_assignment_is_within_its_limits(client: httpx.Client):
     report = client.get("/gradcheck").json()
     assert (report["model"], report["method"], report["step_size"]) == ("assignment", "centred", 1e-5)
     assert (report["cell"], report["hidden"], report["layers"], report["sequence_length"]) == (
@@ -68,7 +68,7 @@ def test_assignments_network_is_within_its_tolerances(client: httpx.Client):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["classic", "gru@20"])
-def test_a_checkpoint_is_checked_by_complex_step(client: httpx.Client, model):
+def test_checkpoint_is_checked_by_complex_step(client: httpx.Client, model):
     report = client.get("/gradcheck", params={"model": model, "method": "complex-step"}).json()
     assert report["model"] == client.post("/generate", json={"model": model, "length": 1}).json()["model"]
     assert (report["hidden"], report["passed"]) == (HIDDEN, True)
@@ -108,14 +108,14 @@ def test_repeated_check_is_answered_from_the_cache(trained_root: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", [None, "gru"])
-def test_fresh_networks_need_neither_run_nor_text(serving, tmp_path: Path, cell):
+def test_fresh_network_needs_neither_run_nor_text(serving, tmp_path: Path, cell):
     client = serving(tmp_path / "empty")
     report = client.get("/gradcheck", params={"cell": cell} if cell else {}).json()
     assert (report["passed"], report["vocabulary"]) == (True, 67)
 
 
 @pytest.mark.slow
-def test_checkpoint_that_is_replaced_meanwhile_is_checked(trained: RunStore):
+def test_checkpoint_removed_before_its_check_is_checked(trained: RunStore):
     async def scenario(service: GradientChecks, models: ModelStore) -> None:
         model = models.get("gru@best")
         model.path.unlink()
@@ -147,7 +147,7 @@ def test_checks_are_cached_by_digest_and_named_as_requested(trained: RunStore):
     in_a_loop(scenario, trained.root)
 
 
-def test_long_sequences_are_checked_on_the_assignments_length(trained: RunStore):
+def test_long_sequences_are_checked_at_the_assignments_length(trained: RunStore):
     model = ModelStore(trained).get("gru")
     long = dataclasses.replace(model, config=model.config.replace(sequence_length=500))
     assert gradchecks.task_of(long, "centred").length == 25
@@ -166,7 +166,7 @@ def test_check_of_a_fresh_network_of_any_cell_passes(client: httpx.Client, cell,
     assert len(report["parameters"]) == 9
 
 
-def test_a_cell_and_a_model_are_not_checked_together(client: httpx.Client):
+def test_cell_together_with_a_model_is_refused(client: httpx.Client):
     answer = client.get("/gradcheck", params={"cell": "gru", "model": "gru"})
     assert answer.status_code == 422
     assert "together with model" in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""The pictures: readable for no points, ten, and a hundred thousand; the same bytes for the same content."""
+"""The pictures: readable with no points, ten and a hundred thousand; equal content gives equal bytes."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ from tests.support.curves import EMPTY, ONE, SMALL, long_curve
 
 
 def words(svg: bytes) -> str:
-    """All texts: matplotlib draws letters as shapes and leaves the words in comments."""
+    """All words: matplotlib draws letters as shapes and adds the words as comments."""
     parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
     tree = ET.fromstring(svg, parser)
     return "\n".join(node.text or "" for node in tree.iter(ET.Comment))
@@ -23,7 +23,7 @@ def words(svg: bytes) -> str:
 
 @pytest.mark.parametrize("curve", [EMPTY, ONE, SMALL, long_curve(100_000).thinned(3000)])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_curves_of_any_length_are_drawn(curve: Curve, theme):
+def test_curve_of_any_length_is_drawn(curve: Curve, theme):
     svg, png = draw_loss_curve(curve, "svg", theme), draw_loss_curve(curve, "png", theme)
     assert "loss (nats per character)" in words(svg)
     image = matplotlib.image.imread(io.BytesIO(png))
@@ -59,18 +59,18 @@ def test_legend_names_only_existing_curves():
 
 
 @pytest.mark.slow
-def test_the_same_content_gives_the_same_bytes():
+def test_same_content_gives_the_same_bytes():
     assert draw_loss_curve(SMALL, "svg", "light") == draw_loss_curve(SMALL, "svg", "light")
     assert draw_loss_curve(SMALL, "svg", "light") != draw_loss_curve(SMALL, "svg", "dark")
 
 
-def test_nothing_touches_pyplots_global_state():
+def test_drawing_does_not_import_pyplot():
     draw_loss_curve(SMALL, "png", "light")
     assert "matplotlib.pyplot" not in sys.modules
 
 
 @pytest.mark.parametrize("format", ["svg", "png"])
-def test_a_gradient_check_is_drawn_even_where_an_error_is_0(format):
+def test_gradient_check_with_a_zero_error_is_drawn(format):
     names, errors, limits = ["layer0.W", "V", "c"], [2e-10, 0.0, 1e-3], [2.5e-8, 1e-12, 1e-11]
     figures = [2.54e-7, None, None]
     picture = draw_gradcheck(names, errors, limits, figures, "title", format, "dark")

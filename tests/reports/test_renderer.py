@@ -1,4 +1,4 @@
-"""The helper process of pictures and gradient checks: one task once for all, bounded, replaced, ended."""
+"""The helper process for pictures and gradient checks: shared tasks, limits, replacement and shutdown."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from app.reports.renderer import Renderer
 from app.store.loss_curves import Curve
 from model.errors import ConfigError
 from tests.support.curves import ONE, SMALL
+from tests.support.runs import LONGEST_WAIT
 
 
 def helper(seconds: float = 60, *, waiting: int = 16, cached: int = 64) -> Helper:
@@ -21,7 +22,7 @@ def helper(seconds: float = 60, *, waiting: int = 16, cached: int = 64) -> Helpe
 
 
 def in_a_loop(scenario: Callable[[Helper], Awaitable[None]], **bounds: float) -> None:
-    """Runs `scenario(helper)` and closes the helper."""
+    """Run `scenario(helper)`, then close the helper."""
 
     async def run() -> None:
         made = helper(**bounds)
@@ -44,6 +45,13 @@ def refuse() -> None:
 def pids(helper: Helper) -> list[int]:
     assert helper._pool is not None
     return list(helper._pool._processes)
+
+
+async def until_busy(helper: Helper) -> None:
+    """Wait until a task has started, with the time limit of that moment."""
+    async with asyncio.timeout(LONGEST_WAIT):
+        while not helper._turn.locked():
+            await asyncio.sleep(0)
 
 
 def alive(pid: int) -> bool:
@@ -101,10 +109,9 @@ def test_task_over_the_time_limit_ends_and_later_ones_run():
         [pid] = pids(helper)
         helper.seconds = 0.2
         long = asyncio.create_task(helper.result(("b",), time.sleep, 1000))
-        await asyncio.sleep(0)
+        await until_busy(helper)
+        helper.seconds = 60  # for the next one, which starts in a new process
         behind = asyncio.create_task(helper.result(("c",), sum, [1, 2]))
-        await asyncio.sleep(0.1)
-        helper.seconds = 60  # for the one behind, which begins in a new process
         with pytest.raises(DeadlineError, match=r"the sum took longer than 0.2 s"):
             await long
         assert not alive(pid)
@@ -128,7 +135,7 @@ def test_stopping_ends_the_task_and_its_process():
         await helper.result(("a",), sum, [1])
         [pid] = pids(helper)
         waiting = asyncio.create_task(helper.result(("b",), time.sleep, 1000))
-        await asyncio.sleep(0.05)
+        await until_busy(helper)
         helper.stop()
         with pytest.raises(DrainingError):
             await waiting
@@ -149,7 +156,7 @@ def test_tasks_over_the_queue_limit_are_refused():
     in_a_loop(scenario, waiting=1)
 
 
-def test_number_of_cached_results_is_bounded():
+def test_number_of_cached_results_is_limited():
     async def scenario(helper: Helper) -> None:
         kept = await helper.result(("a",), list, "x")
         assert await helper.result(("a",), list, "x") is kept

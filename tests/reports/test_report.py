@@ -1,4 +1,4 @@
-"""The report of a run, and what is counted in its passages."""
+"""The report of a run, and the words counted in its passages."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def test_possibly_truncated_words_are_not_counted():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["classic", "gru"])
-def test_page_contains_the_whole_report(client: httpx.Client, run):
+def test_report_page_is_complete_and_self_contained(client: httpx.Client, run):
     answer = client.get("/report", params={"model": run})
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
@@ -55,7 +55,7 @@ def test_page_contains_the_whole_report(client: httpx.Client, run):
         ("text/html, text/markdown;q=0.5", "text/html"),
     ],
 )
-def test_report_form_follows_the_qualities_of_accept(client: httpx.Client, accept: str, kind: str):
+def test_report_format_follows_the_accept_header(client: httpx.Client, accept: str, kind: str):
     answer = client.get("/report", headers={"accept": accept})
     assert answer.headers["content-type"].startswith(kind)
     assert answer.headers["vary"] == "accept"
@@ -79,12 +79,12 @@ def test_generated_text_is_escaped_in_the_report(trained, serving):
     assert "&lt;script&gt;" in page
 
 
-def test_an_unknown_run_has_no_report(client: httpx.Client):
+def test_report_of_an_unknown_run_is_404(client: httpx.Client):
     assert client.get("/report", params={"model": "nobody"}).status_code == 404
 
 
 @pytest.mark.slow
-def test_the_command_writes_one_file(trained, tmp_path):
+def test_report_command_writes_one_file(trained, tmp_path):
     command = [sys.executable, "-P", "-m", "app.cli", "report", "classic", "--store", str(trained.root)]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "r.html")],

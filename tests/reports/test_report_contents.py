@@ -1,4 +1,4 @@
-"""What a report holds, of runs of every kind, and that its text does not wait for its gradients."""
+"""The contents of reports of all kinds of runs; the text does not wait for the gradient check."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ KNOWN_ONCE = "Ω"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run without a held-out part, on a text that holds a character once."""
+    """A finished run without a held-out part, on a text in which one character occurs once."""
     store = RunStore(tmp_path_factory.mktemp("reports") / "checkpoints")
     config = gru_like(validation_fraction=0.0, validate_every=0, best_by="smooth_loss", steps=40)
     run = store.create("whole", config, small_text() + KNOWN_ONCE, "small.txt")
@@ -47,7 +47,7 @@ def plain(page: str) -> str:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gradient is checked: each check takes seconds, and these tests are about the rest."""
+    """Gradient checks time out, as they take seconds and these tests are about the rest of the report."""
 
     async def refuse(checks: object, model: object, method: object, cell: str | None = None) -> NoReturn:
         await asyncio.sleep(0.5)
@@ -92,11 +92,11 @@ def test_report_counts_in_singular_and_plural(trained, serving, form):
     assert not re.search(r"\b1 [a-z]+s\b", text)
 
 
-def test_report_leaves_room_for_author_and_date(client: httpx.Client):
+def test_report_has_blanks_for_author_and_date(client: httpx.Client):
     assert client.get("/report", params={"model": "gru"}).text.count('class="blank"') == 2
 
 
-def test_gradients_have_the_assignments_names_and_order(client: httpx.Client):
+def test_gradients_have_the_names_and_order_of_the_assignment(client: httpx.Client):
     page = client.get("/report", params={"model": "classic"}).text
     rows = re.findall(r"<tr><td>([^<]+)</td>", page)
     assert rows == ["W", "V", "U", "b", "c", "initial state"]
@@ -134,7 +134,7 @@ def test_imported_run_without_its_text_has_a_report(client, serving, tmp_path):
 
 
 @pytest.mark.slow
-def test_waiting_run_has_a_report(trained, serving):
+def test_queued_run_has_a_report(trained, serving):
     trained.create("waiting", gru_like(), small_text(), "small.txt")
     answer = serving(trained.root).get("/report", params={"model": "waiting"})
     assert answer.status_code == 200
@@ -143,8 +143,8 @@ def test_waiting_run_has_a_report(trained, serving):
 
 
 @pytest.mark.slow
-def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, monkeypatch):
-    """Found, and then gone: the training has written a better one and removed it."""
+def test_report_is_complete_if_the_best_checkpoint_is_replaced(trained, serving, monkeypatch):
+    """The training writes a better one and removes the best checkpoint after it was found."""
     run = trained.get("gru")
     latest = run.latest()
     target = run.best_path(59)
@@ -164,7 +164,7 @@ def test_report_is_made_while_the_best_checkpoint_is_replaced(trained, serving, 
 
 
 @pytest.mark.slow
-def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving, monkeypatch):
+def test_report_does_not_wait_for_a_slow_gradient_check(trained, serving, monkeypatch):
     arrived, waited = threading.Event(), threading.Event()
 
     async def refuse(*_: object) -> NoReturn:
@@ -195,7 +195,7 @@ def test_report_is_complete_but_gradients_if_the_check_is_slow(trained, serving,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-def test_unread_reports_hold_a_bounded_number_of_places(trained, serving):
+def test_unread_reports_take_a_limited_number_of_places(trained, serving):
     client = serving(trained.root)
     downloads = client.app.state.services.downloads
     downloads.limit = 2
@@ -207,7 +207,7 @@ def test_unread_reports_hold_a_bounded_number_of_places(trained, serving):
         assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
 
 
-def test_many_samples_are_thinned(trained):
+def test_samples_of_a_long_run_are_thinned(trained):
     run = trained.get("gru")
     line = run.samples()[0]
     run.samples_path.write_bytes(b"".join(history.encode(line | {"step": step}) for step in range(1000)))
@@ -216,7 +216,7 @@ def test_many_samples_are_thinned(trained):
     assert 40 <= len(steps) <= 51
 
 
-def test_places_of_characters_that_occur_once_are_named():
+def test_passages_with_characters_that_occur_once_are_found():
     found = read("abcabcX", ["a", "Xa", "b", "XX"])
     assert found.places == {"X": [1, 3]}
     assert found.characters == 4
