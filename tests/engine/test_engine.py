@@ -286,9 +286,7 @@ def test_each_row_holds_a_place_until_it_ends(engines, decoder):
     short, long = text(20), text(ENDLESS)
     job = Job(decoder, [short, long, text(ENDLESS, seed=2)])
     submitted(engine, job)
-    wait_until(
-        lambda: short.finish_reason is not None and engine.stats().running == 2, "the short text ends"
-    )
+    wait_until(lambda: short.finish_reason is not None and engine.stats().running == 2, "the short text ends")
     with pytest.raises(OverloadedError, match="2 of 4"):
         engine.submit(Job(decoder, [text(), text(), text()]))
     submitted(engine, Job(decoder, [text(), text()])).wait(60)

@@ -1,4 +1,4 @@
-"""API keys, rate limits and CORS: who may ask, what for, and how often."""
+"""API keys, rights, rate limits and CORS."""
 
 import asyncio
 import hmac
@@ -71,7 +71,7 @@ def test_empty_list_of_keys_does_not_open_the_server(keys):
     ("right", "texts"),
     [("read", False), ("train", False), ("admin", True), ("texts", True), ("train+texts", True)],
 )
-def test_whole_texts_need_a_separate_right(serving, trained_root, right, texts):
+def test_export_of_a_text_needs_a_separate_right(serving, trained_root, right, texts):
     client = serving(trained_root, api_keys=f"ann:s3cret:{right},root:hunter2:admin")
     path = "/runs/gru/export"
     assert client.get(path, headers=ANN).status_code == 200
@@ -87,12 +87,12 @@ def test_only_requests_with_a_wrong_key_are_delayed(guarded, monkeypatch):
         began = time.monotonic()
         wrong = [pool.submit(guarded.get, "/runs", headers={"authorization": "Bearer x"}) for _ in range(8)]
         assert guarded.get("/runs", headers=ANN).status_code == 200
-        assert time.monotonic() - began < 0.5, "a right key waited too"
+        assert time.monotonic() - began < 0.5, "a request with a correct key was delayed"
         assert {one.result().status_code for one in wrong} == {401}
         assert time.monotonic() - began >= 0.5
 
 
-def test_page_that_asks_for_a_key_has_its_style(guarded):
+def test_page_that_asks_for_a_key_loads_its_styles(guarded):
     answer = guarded.get("/", headers={"accept": "text/html"})
     assert answer.status_code == 401
     assert "Try again, and give the key as the password" in answer.text
@@ -113,7 +113,7 @@ def test_every_route_but_health_needs_a_key(guarded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, {"authorization": "Bearer s3cre"}, {"authorization": "Basic ???"}])
-def test_unknown_key_is_401_in_the_shape_of_the_route(guarded, given):
+def test_unknown_key_is_401_in_the_error_format_of_the_route(guarded, given):
     native = guarded.post("/generate", json={}, headers=given)
     openai = guarded.post("/v1/completions", json={}, headers=given)
     tgi = guarded.post("/", json={"inputs": ""}, headers=given)
@@ -139,7 +139,7 @@ def test_key_with_any_character_is_accepted(serving, trained_root):
 
 
 @pytest.mark.slow
-def test_secrets_occur_in_no_answer_or_log(guarded):
+def test_secrets_are_in_no_answer_or_log(guarded):
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
@@ -154,10 +154,10 @@ def test_secrets_occur_in_no_answer_or_log(guarded):
     finally:
         logging.getLogger().removeHandler(handler)
         logging.getLogger("app.requests").setLevel(logging.NOTSET)
-    told = log.getvalue() + repr(Settings(api_keys=KEYS)) + "".join(answer.text for answer in answers)
+    text = log.getvalue() + repr(Settings(api_keys=KEYS)) + "".join(answer.text for answer in answers)
     assert "request" in log.getvalue()
     for secret in ("s3cret", "hunter2", "wr0ng"):
-        assert secret not in told
+        assert secret not in text
 
 
 def test_rate_limit_is_per_client_and_gives_a_retry_time(serving, trained_root):
@@ -175,7 +175,7 @@ def test_rate_limit_is_per_client_and_gives_a_retry_time(serving, trained_root):
     assert 'requests_rejected_total{reason="rate_limited"} 2.0' in client.get("/metrics", headers=ANN).text
 
 
-def test_rate_limit_counts_texts_and_not_requests(serving, trained_root):
+def test_rate_limit_counts_texts_instead_of_requests(serving, trained_root):
     client = serving(trained_root, rate_limit="20/hour")
 
     def status(path: str, **body: object) -> int:
@@ -225,7 +225,7 @@ def test_cors_is_off_unless_configured(client, serving, trained_root):
 
 
 def logged(client: httpx.Client, paths: Iterable[str]) -> str:
-    """What the access log says of a GET of each path."""
+    """The lines of the access log for a GET of each path."""
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter("%(message)s %(path)s", defaults={"path": ""}))
@@ -248,7 +248,7 @@ def test_health_checks_and_scrapes_are_not_in_the_access_log(serving, trained_ro
     assert logged(serving(trained_root, access_log=False), ["/runs"]) == ""
 
 
-def test_access_log_has_the_address_of_the_client(serving, trained_root, caplog):
+def test_access_log_has_the_client_address(serving, trained_root, caplog):
     caplog.set_level("DEBUG", "app.requests")
     forwarded = {"x-forwarded-for": "192.0.2.7"}
 
@@ -261,7 +261,7 @@ def test_access_log_has_the_address_of_the_client(serving, trained_root, caplog)
     wait_until(lambda: clients() == ["127.0.0.1", "192.0.2.7"], "the line is written")
 
 
-def test_time_of_a_refusal_does_not_depend_on_the_key(monkeypatch):
+def test_duration_of_a_refusal_does_not_depend_on_the_key(monkeypatch):
     compared = []
     honest = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or honest(a, b))
@@ -280,12 +280,12 @@ def test_traceback_in_the_log_contains_no_secret(serving, trained_root, monkeypa
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "division" not in answer.text
     assert "ZeroDivisionError" in caplog.text
-    for told in (caplog.text, client.get("/metrics", headers=BOB).text):
-        assert "hunter2" not in told
-        assert "s3cret" not in told
+    for text in (caplog.text, client.get("/metrics", headers=BOB).text):
+        assert "hunter2" not in text
+        assert "s3cret" not in text
 
 
-def test_parallel_guesses_of_one_address_are_bounded_before_they_are_compared(monkeypatch):
+def test_parallel_wrong_keys_of_one_address_are_limited(monkeypatch):
     monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 0.2)
     compared = []
     monkeypatch.setattr("app.server.auth._find", lambda keys, given: compared.append(given) or None)
@@ -313,4 +313,4 @@ def test_parallel_guesses_of_one_address_are_bounded_before_they_are_compared(mo
     assert statuses == {401: 17, 429: 44}
     assert len(compared) == 17
     asyncio.run(guess("192.0.2.1"))
-    assert statuses[401] == 18  # nothing is held against the address later
+    assert statuses[401] == 18  # the limit is on parallel attempts only

@@ -1,4 +1,4 @@
-"""What a connection may cost before its request is whole, and how unusual requests are read."""
+"""Limits of a connection before its request is complete, and unusual requests."""
 
 import contextlib
 import json
@@ -45,20 +45,20 @@ def open_server(trained_root: Path) -> Iterator[httpx.Client]:
     ],
     ids=["trailers", "one trailer", "one extension", "extensions"],
 )
-def test_bytes_outside_the_body_are_bounded(server: httpx.Client, key: bytes, begin: bytes, piece: bytes):
+def test_bytes_outside_the_body_are_limited(server: httpx.Client, key: bytes, begin: bytes, piece: bytes):
     before = memory(server)
     begin = begin.replace(b"\r\nHost", b"\r\nAuthorization: " + key + b"\r\nHost", 1)
     with connected(server) as connection, contextlib.suppress(OSError):
         connection.sendall(begin)
         for _ in range(2000):
             connection.sendall(piece)
-        raise AssertionError("it was all read")
+        raise AssertionError("everything was read")
     assert memory(server) < before + 10 * MEGABYTE
     assert server.get("/healthz").status_code == 200
 
 
 def test_parsing_stops_soon_after_the_limit(open_server: httpx.Client, monkeypatch):
-    """What comes with the same read is not parsed: it would hold up all other connections."""
+    """The rest of the same read is not parsed, as that would block all other connections."""
     parsed = []
     monkeypatch.setattr(BoundedHttp, "on_header", lambda self, name, value: parsed.append(len(name + value)))
     with connected(open_server) as connection, contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def test_parsing_stops_soon_after_the_limit(open_server: httpx.Client, monkeypat
     assert HEAD_LIMIT / 2 < 5 * len(parsed) <= HEAD_LIMIT + PIECE
 
 
-def test_trailer_is_not_a_header(server: httpx.Client):
+def test_trailer_does_not_count_as_a_header(server: httpx.Client):
     with connected(server) as connection:
         connection.sendall(CHUNKED + LENGTH_5 + b"Authorization: Bearer s3cret\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
@@ -109,7 +109,7 @@ def test_request_with_an_unsupported_upgrade_is_answered(open_server: httpx.Clie
         [request] if framing != "split" else [request[:40], request[40:-12], request[-12:-6], request[-6:]]
     )
     with connected(open_server) as connection:
-        for _ in range(2):  # the connection goes on
+        for _ in range(2):  # on the same connection
             for piece in pieces:
                 connection.sendall(piece)
                 time.sleep(0.02)
@@ -122,7 +122,7 @@ def test_request_with_an_unsupported_upgrade_is_answered(open_server: httpx.Clie
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_client_with_half_closed_connection_is_answered(open_server: httpx.Client):
+def test_client_with_a_half_closed_connection_is_answered(open_server: httpx.Client):
     body = b'{"length": 9000, "model": "gru"}'
     with connected(open_server) as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -151,7 +151,7 @@ def test_work_of_a_disconnected_client_is_cancelled(trained_root):
 
 @pytest.mark.slow
 def test_idle_connections_are_closed_for_new_ones(trained_root):
-    """At 512 descriptors; each of the 600 would hold one for `read_seconds`."""
+    """With 512 descriptors; each of 600 connections could hold one for `read_seconds`."""
     with (
         server_process(trained_root, descriptors=512, read_seconds=600, access_log=False) as client,
         contextlib.ExitStack() as stack,
@@ -164,7 +164,7 @@ def test_idle_connections_are_closed_for_new_ones(trained_root):
         for _ in range(30):
             assert httpx.get(f"{client.base_url}/healthz", timeout=LONGEST_WAIT).status_code == 200
         crowd[0].settimeout(LONGEST_WAIT)
-        assert rest(crowd[0]) == b"", "the one that was idle longest is closed first"
+        assert rest(crowd[0]) == b"", "the connection that was idle longest is not closed first"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Validation faults as sentences."""
+"""Validation errors are reported as sentences."""
 
 import pytest
 

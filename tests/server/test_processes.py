@@ -1,4 +1,4 @@
-"""`charloom serve --processes 2`: what is promised of one process holds for all of them together."""
+"""`charloom serve --processes 2`: the promises of one process hold for all processes together."""
 
 import asyncio
 import os
@@ -30,14 +30,14 @@ pytestmark = pytest.mark.slow
 
 TEXT = {"prompt": "the ", "length": 40, "seed": 7, "temperature": 0.8}
 LONG = {"max_length": 1_000_000, "deadline_seconds": 600}
-# more than is written in half a minute, or held between the server and a client that does not read
+# more than is written in half a minute, or buffered between the server and a client that does not read
 STREAM = {"length": 1_000_000, "n": 16, "stream": True}
 Pair = list[Process]
 
 
 @pytest.fixture(scope="module")
 def pair(trained_root: Path) -> Iterator[Pair]:
-    """Each of two processes over the finished runs; not for tests that change them."""
+    """The two processes of a server over the finished runs; not for tests that change the store."""
     with server_process(trained_root, processes=2) as client:
         yield each(client)
 
@@ -59,19 +59,19 @@ def test_each_process_writes_the_same_text(pair: Pair):
     assert {client.get("/readyz").json()["model"] for client in pair} == {"gru@60"}
 
 
-def test_gradient_check_asked_of_both_processes_runs_once(pair: Pair):
+def test_gradient_check_requested_from_both_processes_runs_once(pair: Pair):
     def helpers() -> set[int]:
         return {helper for client in pair for helper in children(client.pid)}
 
     before = helpers()
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda client: client.get("/gradcheck?cell=lstm").json(), pair)
-    assert first == second, "its seconds differ too if it was run twice"
+    assert first == second, "it ran twice, as its duration differs"
     assert len(helpers() - before) == 1, "each process started a helper"
     assert first["passed"] is True
 
 
-def test_picture_drawn_by_one_process_is_used_by_the_other(pair: Pair):
+def test_picture_drawn_by_one_process_is_reused_by_the_other(pair: Pair):
     pictures = [client.get("/loss-curve.svg?model=classic&theme=dark").content for client in pair]
     assert pictures[0] == pictures[1]
     [shared] = shared_folders(supervisor(pair[0].pid))
@@ -79,7 +79,7 @@ def test_picture_drawn_by_one_process_is_used_by_the_other(pair: Pair):
 
 
 def shared_folders(pid: int) -> list[Path]:
-    """Of the server whose supervisor that is: where its processes have files open."""
+    """The directories that the processes of supervisor `pid` share, found by their open files."""
     found = set()
     for child in children(pid):
         for path in Path(f"/proc/{child}/fd").iterdir():
@@ -116,11 +116,11 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_text_being_written_by_one_process_is_in_the_metrics_of_the_other(trained: RunStore):
+def test_running_text_is_in_the_metrics_of_the_other_process(trained: RunStore):
     with server_process(trained.root, processes=2, grace_seconds=0, **LONG) as client:
         pair = each(client)
         with pair[0].stream("POST", "/generate", json=STREAM) as answer:
-            lines = answer.iter_lines()  # kept: without it the connection is closed
+            lines = answer.iter_lines()  # a reference: without it the connection is closed
             next(lines)
 
             def shown() -> bool:
@@ -128,14 +128,14 @@ def test_text_being_written_by_one_process_is_in_the_metrics_of_the_other(traine
                 running, batch = values["num_requests_running", ""], values["batch_size", ""]
                 return running == batch == 16 and values["backlog_characters", ""] > 0
 
-            wait_until(shown, "the other one shows it")
-        wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 0, "its end is seen too")
+            wait_until(shown, "the other process reports it")
+        wait_until(lambda: scrape(pair[1])["num_requests_running", ""] == 0, "the other process sees its end")
         pids, before = [one.pid for one in pair], scrape(pair[1])["generation_tokens_total", ""]
         assert before > 0
         os.kill(pids[0], signal.SIGKILL)
         wait_for_processes(client, loads=3)
         after = scrape(pair[1])
-        assert after["generation_tokens_total", ""] >= before, "what a killed process has counted is lost"
+        assert after["generation_tokens_total", ""] >= before, "the counts of the killed process are lost"
         assert after["num_requests_running", ""] == 0
 
 
@@ -176,7 +176,7 @@ def test_changes_through_one_process_are_seen_by_the_other(trained: RunStore):
         assert first.get(f"/v1/files/{file}").status_code == 404
 
 
-def test_rate_limit_is_that_of_the_service(trained: RunStore):
+def test_rate_limit_is_shared_by_all_processes(trained: RunStore):
     settings = {"rate_limit": "5/hour", "api_keys": "ann:s3cret,bob:hunter2"}
     with server_process(trained.root, processes=2, **settings) as client:
         with_keys(client, "ann")
@@ -196,13 +196,13 @@ def with_keys(client: httpx.Client | Process, name: str) -> None:
     client.headers["authorization"] = f"Bearer {secret}"
 
 
-def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore):
+def test_places_are_shared_and_released_after_a_kill(trained: RunStore):
     settings = {"max_uploads": 1, "max_streams": 1, "grace_seconds": 0} | LONG
     with server_process(trained.root, processes=2, **settings) as client:
         first, second = each(client)
         short = {"length": 5, "stream": True}
         with first.stream("POST", "/generate", json=STREAM) as answer:
-            lines = answer.iter_lines()  # kept: without it the connection is closed
+            lines = answer.iter_lines()  # a reference: without it the connection is closed
             next(lines)
             refused = second.post("/generate", json=short)
             assert refused.status_code == 429
@@ -216,14 +216,14 @@ def test_places_are_those_of_the_service_and_free_after_a_kill(trained: RunStore
         port = client.base_url.port
         with socket.create_connection(("127.0.0.1", port)) as upload:
             upload.sendall(b"POST /runs HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nhalf")
-            wait_until(lambda: pair[0].post("/runs", content=b"x").status_code == 429, "it has its place")
+            wait_until(lambda: pair[0].post("/runs", content=b"x").status_code == 429, "its place is taken")
             answers = [one.post("/runs", content=b"x") for one in pair]
             assert [answer.status_code for answer in answers] == [429, 429]
             assert "1 of 1 uploads are in progress" in answers[0].text
 
 
 def streams_of(pair: Pair, length: int) -> tuple[list[threading.Thread], list[list[str]]]:
-    """A stream from each process in a thread of its own, all of them begun; their lines."""
+    """Started streams, one from each process in its own thread, and the lines received so far."""
     lines: list[list[str]] = [[] for _ in pair]
 
     def read(client: Process, into: list[str]) -> None:
@@ -239,7 +239,7 @@ def streams_of(pair: Pair, length: int) -> tuple[list[threading.Thread], list[li
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: all(lines), "both have begun")
+    wait_until(lambda: all(lines), "both streams have started")
     return threads, lines
 
 
@@ -250,12 +250,12 @@ def test_signal_drains_the_streams_of_all_processes(trained: RunStore, number: i
         pair = each(client)
         threads, lines = streams_of(pair, 60_000)
         [shared] = shared_folders(client.process.pid)
-        # or Ctrl-C in a terminal would reach them too, and be the second signal
+        # otherwise Ctrl-C in a terminal would also reach them, as a second signal
         assert all(os.getpgid(one.pid) == os.getsid(one.pid) == one.pid for one in pair)
         client.process.send_signal(number)
         for thread in threads:
             thread.join(LONGEST_WAIT)
-        assert all("event: done" in told for told in lines), [told[-4:] for told in lines]
+        assert all("event: done" in received for received in lines), [received[-4:] for received in lines]
         assert client.process.wait(LONGEST_WAIT) == 0
         assert not shared.exists()
         assert not any(alive(one.pid) for one in pair)
@@ -273,23 +273,23 @@ def test_second_interrupt_ends_all_processes_immediately(trained: RunStore):
         began = time.monotonic()
         client.process.send_signal(signal.SIGINT)
         time.sleep(1.5)
-        assert all(thread.is_alive() for thread in threads), "the grace was not given"
+        assert all(thread.is_alive() for thread in threads), "the grace period was not granted"
         client.process.send_signal(signal.SIGINT)
         assert client.process.wait(LONGEST_WAIT) == 0
-        assert time.monotonic() - began < 30, "it waited for the grace to pass"
-        for thread, told in zip(threads, lines, strict=True):
+        assert time.monotonic() - began < 30, "it waited for the end of the grace period"
+        for thread, received in zip(threads, lines, strict=True):
             thread.join(LONGEST_WAIT)
-            assert "event: error" in told or "connection lost" in told
+            assert "event: error" in received or "connection lost" in received
 
 
-def test_killed_process_loses_only_its_own_requests_and_is_replaced(trained: RunStore):
+def test_killed_process_loses_only_its_requests_and_is_replaced(trained: RunStore):
     with server_process(trained.root, processes=2) as client:
         pids = wait_for_processes(client)
         expected = client.post("/generate", json=TEXT).json()["text"]
         end, lost = threading.Event(), []
 
         def load(number: int) -> int:
-            """Requests on one kept connection at a time; how many were answered."""
+            """Send requests one after another on a kept connection; return how many were answered."""
             count = 0
             with httpx.Client(base_url=client.base_url, timeout=LONGEST_WAIT) as own:
                 while not end.is_set():
@@ -319,19 +319,19 @@ def test_killed_process_loses_only_its_own_requests_and_is_replaced(trained: Run
         assert len(lost) == len(set(lost)) <= 16, "a client lost more than the request in flight"
 
 
-def test_hanging_process_is_noticed_and_replaced(trained: RunStore, tmp_path: Path):
+def test_hanging_process_is_detected_and_replaced(trained: RunStore, tmp_path: Path):
     log = tmp_path / "log"
     with server_process(trained.root, processes=2, log=log, grace_seconds=1) as client:
         pids = wait_for_processes(client)
         began = time.monotonic()
         os.kill(pids[0], signal.SIGSTOP)
-        wait_until(lambda: pids[0] not in children(client.process.pid), "it is ended")
+        wait_until(lambda: pids[0] not in children(client.process.pid), "the process is ended")
         assert time.monotonic() - began < 30
         replaced = wait_for_processes(client, loads=3)
         assert pids[1] in replaced
         assert f"server process {pids[0]} did not answer for 5 s" in log.read_text()
         assert client.post("/generate", json=TEXT).status_code == 200
-        # one that hangs while all are to end does not keep the others
+        # a process that hangs during shutdown does not delay the others
         os.kill(replaced[0], signal.SIGSTOP)
         client.process.terminate()
         assert client.process.wait(LONGEST_WAIT) == 0
@@ -344,42 +344,42 @@ def test_processes_end_when_their_supervisor_is_killed(trained: RunStore):
         [shared] = shared_folders(client.process.pid)
         client.process.kill()
         try:
-            wait_until(lambda: not any(alive(pid) for pid in pids), "they end")
+            wait_until(lambda: not any(alive(pid) for pid in pids), "the processes end")
         finally:
             for pid in filter(alive, pids):
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not shared.exists(), "their folder is removed")
+        wait_until(lambda: not shared.exists(), "the shared directory is removed")
 
 
-def test_socket_that_other_processes_accept_from_stays_non_blocking():
-    """One that blocks for a moment holds up each event loop that calls `accept` just then."""
+def test_shared_listening_socket_stays_non_blocking():
+    """If it blocked for a moment, it would hold up every event loop that calls `accept` then."""
     with listen("127.0.0.1", 0) as listener:
         listener.setblocking(False)
-        copy = socket.socket(fileno=os.dup(listener.fileno()))  # as a process gets it
+        copy = socket.socket(fileno=os.dup(listener.fileno()))  # like the copy that a process gets
         for handle in handles(copy, 2):
             assert not os.get_blocking(listener.fileno())
             handle.close()
 
 
-def test_process_whose_event_loop_hangs_does_not_answer(trained_root: Path):
-    """A thread answers what the supervisor asks; that it runs is not enough."""
+def test_process_with_a_hanging_event_loop_does_not_answer(trained_root: Path):
+    """A thread answers the supervisor; it must not answer for an event loop that hangs."""
     settings = Settings(store=trained_root)
     process = ServerProcess(uvicorn.Config(""), [], build_server, settings, Shared(Path("none"), 0, 2))
     server = build_server(settings, lifespan=False)
-    server.loop, go_on = asyncio.new_event_loop(), threading.Event()
-    turning = threading.Thread(target=server.loop.run_forever)
-    turning.start()
+    server.loop, resume = asyncio.new_event_loop(), threading.Event()
+    running = threading.Thread(target=server.loop.run_forever)
+    running.start()
     try:
         server.serving.set()
         threading.Thread(target=process._answer, args=(server,), daemon=True).start()
         assert process.parent_conn.recv() is True
         assert process.ping(LONGEST_WAIT)
-        server.loop.call_soon_threadsafe(go_on.wait)
+        server.loop.call_soon_threadsafe(resume.wait)
         assert not process.ping(0.2)
-        go_on.set()
+        resume.set()
         assert process.parent_conn.poll(LONGEST_WAIT)
     finally:
-        go_on.set()
+        resume.set()
         server.loop.call_soon_threadsafe(server.loop.stop)
-        turning.join()
+        running.join()
         server.loop.close()

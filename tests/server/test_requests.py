@@ -1,4 +1,4 @@
-"""Requests as other clients send them: HEAD, compressed bodies, odd encodings and numbers."""
+"""Less common requests: HEAD, compressed bodies, other encodings, very large numbers."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from app.settings import Settings
 from app.streams import visible
 from tests.support.runs import small_text
 
-# of each route that can be asked for by GET, one that exists
+# values of path parameters for which every GET route has an answer
 VALUES = {"name": "gru", "file_id": "file-1", "job_id": "gru", "model": "gru", "fine_tuning_job_id": "gru"}
 
 
@@ -41,7 +41,7 @@ def test_head_generates_no_text(client: httpx.Client):
     assert f"charloom_generation_tokens_total {written}\n" in client.get("/metrics").text
 
 
-def test_head_of_a_stream_leaves_its_place_free(serving, trained_root):
+def test_head_of_a_stream_takes_no_place(serving, trained_root):
     client = serving(trained_root, max_streams=1)
     for _ in range(3):
         assert client.head("/runs/gru/events").status_code == 200
@@ -87,7 +87,7 @@ def test_number_of_many_digits_is_refused(client: httpx.Client, path: str, field
     assert answer.status_code in (400, 422), answer.text[:200]
 
 
-def test_watchers_of_runs_take_no_places_of_texts(serving, trained):
+def test_watching_a_run_takes_no_place_of_a_text(serving, trained):
     trained.get("gru").write_status(trained.get("gru").status.model_copy(update={"state": "queued"}))
     client = serving(trained.root, max_streams=1)
     with client.stream("GET", "/runs/gru/events") as watching:
@@ -122,14 +122,14 @@ def test_runs_are_counted_by_state(serving, trained):
     assert 'charloom_runs{state="training"} 0.0' in text
 
 
-def test_control_characters_reach_no_terminal():
+def test_control_characters_are_escaped_for_terminals_and_logs():
     assert visible("a\x1b[2Jb\u202ec\x9b\td") == "a\\x1b[2Jb\\u202ec\\x9b\td"
     path = "/a\x1b[2J\r\nforged line\x07"
     written = without_controls(None, "info", {"event": "request", "path": path, "status": 404})
     assert written == {"event": "request", "path": "/a\\x1b[2J\\r\\nforged line\\x07", "status": 404}
 
 
-def test_log_lines_hold_no_control_characters(capfd):
+def test_log_lines_contain_no_control_characters(capfd):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

@@ -1,4 +1,4 @@
-"""The real server process: what only a process can show."""
+"""The real server process: behaviour that only a separate process can show."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from tests.support.stores import announce
 
 
 @pytest.mark.slow
-def test_restart_keeps_the_texts_and_finds_new_checkpoints(trained: RunStore):
+def test_restarted_server_writes_the_same_text(trained: RunStore):
     request = {"prompt": "the ", "length": 300, "seed": 11, "temperature": 0.8, "model": "gru@60"}
     with server_process(trained.root) as client:
         assert client.get("/readyz").json()["model"] == "gru@60"
@@ -27,7 +27,7 @@ def test_restart_keeps_the_texts_and_finds_new_checkpoints(trained: RunStore):
 @pytest.mark.slow
 def test_short_requests_are_answered_during_a_long_text(trained: RunStore):
     limits = {"max_length": 3_000_000, "deadline_seconds": 3600, "grace_seconds": 1}
-    # in this order: the server is stopped with the long text in flight
+    # in this order, so that the server stops while the long text is in flight
     with ThreadPoolExecutor(1) as pool, server_process(trained.root, **limits) as client:
         long = pool.submit(client.post, "/generate", json={"length": 3_000_000})
         for _ in range(10):
@@ -47,9 +47,9 @@ def test_stopping_server_ends_its_streams_with_an_error_event(trained: RunStore)
         lines = answer.iter_lines()
         assert next(lines).startswith("data: ")
         client.process.terminate()
-        told = list(lines)
-    assert "event: error" in told
-    assert '"code":"shutting_down"' in told[told.index("event: error") + 1]
+        rest = list(lines)
+    assert "event: error" in rest
+    assert '"code":"shutting_down"' in rest[rest.index("event: error") + 1]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ LONG = {"max_length": 3_000_000, "grace_seconds": 60, "deadline_seconds": 60}
 
 
 def stream_begun(client: httpx.Client) -> tuple[threading.Thread, list[str]]:
-    """A long stream in a thread, and the lines that came of it; returns once some have come."""
+    """A long stream that has started in a thread, and the lines that it has received."""
     lines: list[str] = []
 
     def read() -> None:
@@ -33,19 +33,19 @@ def stream_begun(client: httpx.Client) -> tuple[threading.Thread, list[str]]:
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    wait_until(lambda: "num_requests_running 1.0" in client.get("/metrics").text, "the text is being written")
+    wait_until(lambda: "num_requests_running 1.0" in client.get("/metrics").text, "the text is written")
     return thread, lines
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_server_asked_to_stop_finishes_its_texts(trained: RunStore, number: int):
+def test_signalled_server_finishes_its_texts(trained: RunStore, number: int):
     with server_process(trained.root, grace_seconds=30, max_length=200_000) as client:
         found: list[httpx.Response] = []
         body = {"length": 100_000, "model": "gru"}
         ask = threading.Thread(target=lambda: found.append(client.post("/generate", json=body)))
         ask.start()
-        wait_until(lambda: "num_requests_running 1.0" in client.get("/metrics").text, "the text is begun")
+        wait_until(lambda: "num_requests_running 1.0" in client.get("/metrics").text, "the text is written")
         client.process.send_signal(number)
         ask.join(LONGEST_WAIT)
         assert found[0].status_code == 200
@@ -59,18 +59,18 @@ def test_second_interrupt_ends_the_server_immediately(trained: RunStore, tmp_pat
     with server_process(trained.root, log=log, **LONG) as client:
         thread, lines = stream_begun(client)
         client.process.send_signal(signal.SIGINT)
-        wait_until(lambda: client.process.poll() is None and draining(client), "it drains")
+        wait_until(lambda: client.process.poll() is None and draining(client), "the server is draining")
         began = time.monotonic()
         client.process.send_signal(signal.SIGINT)
         assert client.process.wait(LONGEST_WAIT) == 0
-        assert time.monotonic() - began < 20, "it waited for the grace to pass"
+        assert time.monotonic() - began < 20, "it waited for the end of the grace period"
         thread.join(LONGEST_WAIT)
         assert "event: error" in lines or "connection lost" in lines
         assert "Traceback" not in log.read_text()
 
 
 def draining(client: httpx.Client) -> bool:
-    """Whether it accepts no more connections; the one that is open answers nothing new either."""
+    """Whether the server refuses new requests or connections."""
     try:
         return httpx.get(client.base_url, timeout=LONGEST_WAIT).status_code == 503
     except httpx.TransportError:
@@ -119,7 +119,7 @@ def test_signal_handlers_are_restored_after_the_block():
 
 
 def test_ignored_hangup_stays_ignored():
-    """`nohup charloom serve` goes on after the terminal is gone."""
+    """`nohup charloom serve` keeps running after its terminal is closed."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     seen: list[int] = []
     try:

@@ -1,4 +1,4 @@
-"""A server stops within its grace, without a traceback, whatever its clients have not read yet."""
+"""A server with unread answers stops within its grace period and without a traceback."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ def test_unread_answer_ends_at_shutdown_without_a_traceback(trained: RunStore, t
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             connection.connect((client.base_url.host, client.base_url.port))
             connection.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
-            time.sleep(1.0)  # the answer is being made, or its first bytes are here
+            time.sleep(1.0)  # the answer is being prepared or partly sent
         assert client.process.returncode == 0  # type: ignore[attr-defined]
     text = log.read_text(encoding="utf-8")
     assert "Traceback" not in text, text

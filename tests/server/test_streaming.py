@@ -1,4 +1,4 @@
-"""Streams of the native route: the same bytes as without, bounded, and ended when nobody reads them."""
+"""Streams of the native route: the same bytes as a whole answer, limited in number, ended if not read."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def events(client: httpx.Client, **request: object) -> list[tuple[str, dict]]:
     return found
 
 
-def test_stream_has_the_same_text_and_ends_with_the_answer(client):
+def test_stream_has_the_same_text_and_ends_with_the_whole_answer(client):
     request = {"prompt": "the ", "length": 400, "seed": 4, "n": 3, "stop": ["\n"]}
     whole = client.post("/generate", json=request).json()
     *chunks, last = events(client, **request)
@@ -81,14 +81,14 @@ def test_client_disconnect_ends_the_work(serving, trained_root, path, body):
         pass
     wait_until(lambda: engine.stats().running == engine.stats().waiting == 0, "the work ends")
     assert engine.stats().characters < 3_000_000
-    wait_until(lambda: client.app.state.services.streams.taken == 0, "its place is free")
+    wait_until(lambda: client.app.state.services.streams.taken == 0, "the place is free")
 
 
-def test_streams_over_the_limit_are_refused_before_they_begin(serving, trained_root):
+def test_stream_over_the_limit_is_refused_before_it_starts(serving, trained_root):
     client = serving(trained_root, max_length=3_000_000, max_streams=1)
     body = {"length": 3_000_000, "stream": True}
     with client.stream("POST", "/generate", json=body) as first:
-        reading = first.iter_bytes()  # the client leaves when this is gone
+        reading = first.iter_bytes()  # a reference: without it the client disconnects
         next(reading)
         for path, more, shape in (
             ("/generate", body, lambda error: error["code"]),
@@ -99,12 +99,12 @@ def test_streams_over_the_limit_are_refused_before_they_begin(serving, trained_r
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
             assert shape(refused.json()["error"]) == "overloaded"
-    wait_until(lambda: client.app.state.services.streams.taken == 0, "its place is free")
+    wait_until(lambda: client.app.state.services.streams.taken == 0, "the place is free")
     assert client.post("/generate", json={"stream": True, "length": 5}).status_code == 200
 
 
 @pytest.mark.slow
-def test_error_in_a_stream_is_an_event_in_the_routes_shape(serving, trained_root):
+def test_error_in_a_stream_is_an_event_in_the_format_of_the_route(serving, trained_root):
     client = serving(trained_root, deadline_seconds=0.2, max_length=3_000_000)
     name, data = events(client, length=3_000_000)[-1]
     assert (name, data["error"]["code"]) == ("error", "deadline_exceeded")
@@ -116,7 +116,7 @@ def test_error_in_a_stream_is_an_event_in_the_routes_shape(serving, trained_root
     assert isinstance(json.loads(last.removeprefix("data: "))["error"], str)
 
 
-def test_unread_stream_is_cut_and_frees_its_place(caplog):
+def test_unread_stream_is_aborted_and_releases_its_place(caplog):
     async def events() -> AsyncIterator[bytes]:
         while True:
             yield b"data: {}\n\n"
@@ -126,7 +126,7 @@ def test_unread_stream_is_cut_and_frees_its_place(caplog):
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.body":
-            await asyncio.Event().wait()  # the buffers are full, and nobody takes anything
+            await asyncio.Event().wait()  # the buffers are full and are never read
 
     closed = []
     stream = EventStream(events(), lambda: closed.append(True), seconds=0.05)
@@ -146,14 +146,14 @@ async def _stream_of(pieces: AsyncIterator[bytes], closed: list[bool], gone: "as
         await asyncio.sleep(0)
 
     async def receive() -> Message:
-        raise AssertionError("nothing is to be received")
+        raise AssertionError("the stream must not receive")
 
     stream = EventStream(pieces, lambda: closed.append(True), seconds=30)
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], GONE: gone}
     await stream(scope, receive, send)
 
 
-def test_stream_of_a_client_that_goes_ends_without_an_error():
+def test_stream_of_a_disconnected_client_ends_without_an_error():
     async def scenario() -> tuple[list[bool], int]:
         gone, closed = asyncio.get_running_loop().create_future(), []
 
@@ -165,13 +165,13 @@ def test_stream_of_a_client_that_goes_ends_without_an_error():
         async with asyncio.timeout(30):
             await _stream_of(pieces(), closed, gone)
         task = asyncio.current_task()
-        await asyncio.sleep(0)  # the task that sent it can go on
+        await asyncio.sleep(0)  # the task itself is not cancelled
         return closed, task.cancelling() if task else -1
 
     assert asyncio.run(scenario()) == ([True], 0)
 
 
-def test_client_that_goes_after_the_last_piece_cancels_nothing():
+def test_disconnect_after_the_last_piece_cancels_nothing():
     async def scenario() -> list[bool]:
         gone, closed = asyncio.get_running_loop().create_future(), []
 
@@ -181,7 +181,7 @@ def test_client_that_goes_after_the_last_piece_cancels_nothing():
         class Late(EventStream):
             async def stream_response(self, send: Send) -> None:
                 await super().stream_response(send)
-                gone.set_result(None)  # its callbacks are scheduled, and run after the stream has ended
+                gone.set_result(None)  # the callbacks run after the stream has ended
 
         stream = Late(pieces(), lambda: closed.append(True), seconds=30)
         scope = {"type": "http", "method": "POST", "path": "/", "headers": [], GONE: gone}
@@ -222,8 +222,8 @@ def test_client_disconnect_after_a_long_body_ends_the_work(serving, trained_root
     head = "POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
-        time.sleep(0.1)  # the server waits for the body when it comes
+        time.sleep(0.1)  # the server is waiting for the body by then
         connection.sendall(body)
-        wait_until(lambda: engine.stats().running == 1, "the work begins")
+        wait_until(lambda: engine.stats().running == 1, "the work starts")
     wait_until(lambda: engine.stats().running == 0, "the work ends")
     assert engine.stats().characters < 3_000_000

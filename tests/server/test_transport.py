@@ -1,4 +1,4 @@
-"""The parts of an answer are sent together, and none is kept for longer than a moment."""
+"""The parts of an answer are sent together, and none is held back for longer than a moment."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ STREAM = b"HTTP/1.1 200 OK" + STREAM_HEAD
 
 
 class Sent(asyncio.Transport):
-    """What is written, a list; closing it closes the list."""
+    """A transport that records what is written to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Sent(asyncio.Transport):
         ([memoryview(b"body")], [b"body"]),
     ],
 )
-def test_what_is_written_in_one_turn_is_sent_together(writes: list[bytes], pieces: list[bytes]):
+def test_writes_of_one_loop_iteration_are_sent_together(writes: list[bytes], pieces: list[bytes]):
     async def write() -> list[bytes]:
         sent = Sent()
         transport = AnswerTransport(sent, asyncio.get_running_loop())
@@ -53,7 +53,7 @@ def test_what_is_written_in_one_turn_is_sent_together(writes: list[bytes], piece
     assert asyncio.run(write()) == pieces
 
 
-def test_head_without_a_body_is_sent_in_the_next_turn():
+def test_head_without_a_body_is_sent_in_the_next_iteration():
     async def write() -> list[list[bytes]]:
         sent = Sent()
         AnswerTransport(sent, asyncio.get_running_loop()).write(HEAD)
@@ -71,7 +71,7 @@ def test_head_of_a_stream_is_sent_with_the_first_piece():
         seen = []
         for data in (STREAM, b"first", b"second"):
             transport.write(data)
-            for _ in range(3):  # turns
+            for _ in range(3):  # iterations of the loop
                 await asyncio.sleep(0)
             seen.append(list(sent.pieces))
         return seen
@@ -118,7 +118,7 @@ def test_aborted_connection_gets_no_head():
     assert asyncio.run(write()) == []
 
 
-def test_answers_of_the_server_pass_through_it(client: httpx.Client, monkeypatch: pytest.MonkeyPatch):
+def test_server_writes_answers_through_the_transport(client: httpx.Client, monkeypatch: pytest.MonkeyPatch):
     written: list[bytes] = []
     write = AnswerTransport.write
 
@@ -131,7 +131,7 @@ def test_answers_of_the_server_pass_through_it(client: httpx.Client, monkeypatch
     assert [data[:5] for data in written] == [b"HTTP/", answer.content[:5]]
 
 
-def test_short_stream_leaves_in_few_pieces(client: httpx.Client, monkeypatch: pytest.MonkeyPatch):
+def test_end_of_a_stream_is_sent_with_its_last_event(client: httpx.Client, monkeypatch: pytest.MonkeyPatch):
     sent: list[bytes] = []
     send = AnswerTransport._send
 

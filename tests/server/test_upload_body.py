@@ -1,4 +1,4 @@
-"""Bodies of uploads that end too early."""
+"""Bodies of uploads that are cut short."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Forms that are urlencoded, and raw texts that curl declares as such."""
+"""URL-encoded forms, and raw texts that curl declares as such forms."""
 
 import tempfile
 from urllib.parse import urlencode
@@ -36,7 +36,7 @@ def test_form_is_decoded_to_the_encoded_fields(text, name):
     assert split(data) == ({"name": name, "steps": "5"}, text.encode())
 
 
-def test_escape_split_across_parts_is_decoded(monkeypatch):
+def test_escape_split_across_chunks_is_decoded(monkeypatch):
     data = urlencode({"text": "naïve café + 100 %"}).encode()
     for size in range(3, 12):
         monkeypatch.setattr(urlencoded, "PIECE", size)
