@@ -1,4 +1,4 @@
-"""/runs, /samples, health, the shape of errors, and what every answer carries."""
+"""/runs, /samples, health, the format of errors, and the headers of every answer."""
 
 import time
 
@@ -11,7 +11,7 @@ from tests.support.runs import classic_like, small_text, wait_until
 from tests.support.stores import announce
 
 
-def test_models_lists_every_run_with_its_state(client: httpx.Client):
+def test_run_list_has_every_run_with_its_state(client: httpx.Client):
     classic, gru = client.get("/runs").json()["runs"]
     assert (classic["name"], gru["name"]) == ("classic", "gru")
     assert (classic["serving"], gru["serving"]) == (None, "gru@60")
@@ -24,14 +24,14 @@ def test_models_lists_every_run_with_its_state(client: httpx.Client):
     assert (classic["stale"], classic["reason"]) == (False, None)
 
 
-def test_every_listed_checkpoint_can_generate(client: httpx.Client):
+def test_every_listed_checkpoint_can_be_used(client: httpx.Client):
     for run in client.get("/runs").json()["runs"]:
         for step in run["checkpoints"]:
             answer = client.post("/generate", json={"model": f"{run['name']}@{step}", "length": 3})
             assert answer.json()["step"] == step
 
 
-def test_a_run_whose_worker_is_silent_or_gone_is_stale(serving, trained: RunStore, monkeypatch):
+def test_run_whose_worker_is_silent_or_gone_is_stale(serving, trained: RunStore, monkeypatch):
     trained.create("new", classic_like(), small_text(), "small.txt")
     client = serving(trained.root)
 
@@ -40,7 +40,7 @@ def test_a_run_whose_worker_is_silent_or_gone_is_stale(serving, trained: RunStor
 
     with trained.holding("new") as held:
         held.write_status(Status(state="training", heartbeat=time.time() - 7200))
-        assert not stale()  # the clock of its worker may be two hours slow
+        assert not stale()  # the clock of the worker may be two hours slow
         monkeypatch.setattr("app.api.native.run_info.SILENT_SECONDS", 0.3)
         time.sleep(0.4)
         assert stale()
@@ -50,7 +50,7 @@ def test_a_run_whose_worker_is_silent_or_gone_is_stale(serving, trained: RunStor
     assert stale()
 
 
-def test_a_damaged_run_does_not_hide_the_others(serving, trained: RunStore):
+def test_damaged_run_does_not_hide_the_others(serving, trained: RunStore):
     run = trained.get("classic")
     (run.path / "latest.json").write_text("{")
     (run.path / "status.json").write_text("{")
@@ -61,7 +61,7 @@ def test_a_damaged_run_does_not_hide_the_others(serving, trained: RunStore):
     assert gru["newest"]["step"] == 60
 
 
-def test_samples_come_with_the_losses_of_their_step(client: httpx.Client, trained_root):
+def test_samples_have_the_losses_of_their_step(client: httpx.Client, trained_root):
     body = client.get("/samples", params={"model": "gru"}).json()
     assert body["run"] == "gru"
     assert [(sample["step"], sample["kind"]) for sample in body["samples"]] == [
@@ -123,7 +123,7 @@ def test_bad_checkpoint_leaves_the_last_good_one_in_service(serving, trained: Ru
         ("GET", "/gradcheck?method=guess", 422, "invalid_request"),
     ],
 )
-def test_every_error_has_the_same_shape(client: httpx.Client, method, path, status, code):
+def test_every_error_has_the_same_format(client: httpx.Client, method, path, status, code):
     response = client.request(method, path)
     assert response.status_code == status
     assert set(response.json()) == {"error"}
@@ -149,7 +149,7 @@ def test_internal_error_reveals_only_the_request_id(serving, trained_root, monke
     assert "a secret" in caplog.text
 
 
-def test_unreadable_store_is_answered_as_unavailable(serving, trained_root, monkeypatch):
+def test_unreadable_store_is_reported_as_unavailable(serving, trained_root, monkeypatch):
     client = serving(trained_root)
 
     def broken(*arguments: object) -> None:
@@ -178,7 +178,7 @@ def test_valid_request_id_is_kept(client: httpx.Client, given, kept):
     assert (echoed == given) is kept
 
 
-def test_the_openapi_document_describes_every_route(client: httpx.Client):
+def test_openapi_document_describes_every_route(client: httpx.Client):
     document = client.get("/openapi.json").json()
     for path, methods in document["paths"].items():
         for operation in methods.values():

@@ -1,4 +1,4 @@
-"""Input that nobody should send: a reason each time, no traceback, and no memory that stays."""
+"""Malformed input: a reason each time, no traceback, and no memory that stays allocated."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support.servers import server_process
 from tests.support.sockets import memory
 
-ANY_TEXT = st.text(st.characters(), max_size=200)  # all of Unicode, surrogates and controls too
+ANY_TEXT = st.text(st.characters(), max_size=200)  # all of Unicode, with surrogates and control characters
 MIXED = st.one_of(
     ANY_TEXT, st.text("the cat\n", max_size=200), st.text(st.characters(categories=["Cc", "Cs"]))
 )
@@ -33,7 +33,7 @@ def server(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def posted(server: httpx.Client) -> list[str]:
-    """The paths of all operations that take a body, without parameters of their own."""
+    """The paths of all POST operations without path parameters."""
     paths = server.get("/openapi.json").json()["paths"]
     found = [path for path, operations in paths.items() if "post" in operations and "{" not in path]
     assert {"/generate", "/score", "/v1/completions"} <= set(found)
@@ -41,7 +41,7 @@ def posted(server: httpx.Client) -> list[str]:
 
 
 def check(answer: httpx.Response) -> None:
-    """A text, or a reason: never a failure of the server, and nothing of its inside."""
+    """Check that the answer is a result or a reason, not a server error, and reveals no internals."""
     assert answer.status_code in (200, 400, 404, 405, 406, 413, 415, 422), answer.text
     assert "Traceback" not in answer.text
     assert 'File "' not in answer.text
@@ -109,12 +109,12 @@ def test_any_json_as_body_or_field_is_answered_or_refused(server, value):
     )
 )
 def test_any_header_is_answered_or_refused(server, headers):
-    """An answer, or a closed connection where the head is no HTTP; the server is there afterwards."""
+    """An answer, or a closed connection if the head is not valid HTTP; the server keeps running."""
     sent = [(name.encode(), value) for name, value in headers]
     try:
         with httpx.Client(base_url=server.base_url, timeout=10) as client:
             answer = client.post("/generate", content=b'{"length": 3}', headers=sent)
-    except (httpx.TransportError, h11.LocalProtocolError):  # such as a length that is not the body's
+    except (httpx.TransportError, h11.LocalProtocolError):  # for example, a wrong length of the body
         pass
     else:
         assert answer.status_code < 500, answer.text
@@ -139,7 +139,7 @@ def test_any_header_is_answered_or_refused(server, headers):
     ids=lambda body: body[:12],
 )
 def test_large_and_deep_bodies_leave_no_memory_behind(server, body):
-    check(server.post("/generate", content=body.encode(), headers=JSON))  # what is first takes its buffers
+    check(server.post("/generate", content=body.encode(), headers=JSON))  # buffers are allocated now
     before = memory(server)
     for _ in range(8):
         check(server.post("/generate", content=body.encode(), headers=JSON))
@@ -162,7 +162,7 @@ def test_any_path_and_query_are_answered_or_refused(server, parts, query):
         assert "root:" not in answer.text
 
 
-def test_no_path_returns_a_file_of_the_machine(server, trained_root):
+def test_no_path_returns_a_file_of_the_server(server, trained_root):
     secret = trained_root.parent / "secret.txt"
     secret.write_text("a secret")
     for path in ("/static/../../secret.txt", "/static/%2e%2e/%2e%2e/secret.txt", f"/{secret}", f"//{secret}"):

@@ -1,4 +1,4 @@
-"""Runs with something wrong in their folder: each shows as that run's problem, and no list fails for it."""
+"""Runs with a fault in their directory: the fault is reported for that run, and no list fails."""
 
 import json
 import os
@@ -127,10 +127,10 @@ def test_bad_file_affects_only_its_run(server, bad: Path, file: str, kind: str):
 def test_unusable_file_is_reported_as_a_warning_of_its_run(server, bad: Path):
     as_folder(bad / "samples.jsonl")
     as_content(b"{}")(bad / "latest.json")
-    told = server.get("/runs/bad").json()
-    assert told["samples"] == 0
-    assert told["warnings"][0] == "samples.jsonl is not a regular file and is ignored: remove it"
-    assert told["warnings"][1].startswith("bad/latest.json is damaged or was not written by Charloom")
+    shown = server.get("/runs/bad").json()
+    assert shown["samples"] == 0
+    assert shown["warnings"][0] == "samples.jsonl is not a regular file and is ignored: remove it"
+    assert shown["warnings"][1].startswith("bad/latest.json is damaged or was not written by Charloom")
 
 
 def test_bad_line_is_the_only_one_skipped(server, bad: Path):
@@ -145,7 +145,6 @@ def test_bad_line_is_the_only_one_skipped(server, bad: Path):
 
 
 def test_run_that_cannot_be_described_is_left_out_of_the_list(server, monkeypatch, caplog):
-
     from app.api.native import run_info
 
     original = run_info.describe

@@ -1,4 +1,4 @@
-"""Uploads that nobody should send, to every route for runs: a reason each time, and nothing left behind."""
+"""Malformed uploads to every route for runs: a reason each time, and nothing is left behind."""
 
 import contextlib
 import io
@@ -49,10 +49,10 @@ def server(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def nothing_is_left(server: httpx.Client) -> Iterator[None]:
     before = set(os.listdir(server.root))
     yield
-    wait_until(lambda: not temporaries(server), "what was half uploaded is removed")
+    wait_until(lambda: not temporaries(server), "incomplete uploads are removed")
     for name in set(os.listdir(server.root)) - before:
         if not name.startswith("."):
-            RunSpec.read(server.root / name / "run.json")  # what is there is a whole run
+            RunSpec.read(server.root / name / "run.json")  # every new run is complete
 
 
 def temporaries(server: httpx.Client) -> list[str]:
@@ -103,9 +103,9 @@ PATHS = ["/runs", "/runs/classic/fork", "/runs/import"]
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", FORMS)
-def test_a_broken_form_is_refused_or_read(server, path, name):
+def test_malformed_form_is_refused_or_read(server, path, name):
     answer = send(server, path, FORMS[name], FORM)
-    if path != "/runs/classic/fork":  # which needs no text
+    if path != "/runs/classic/fork":  # a fork needs no text
         assert answer.status_code in REFUSED, answer.text
 
 
@@ -171,12 +171,12 @@ def zips() -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", zips())
-def test_a_broken_zip_is_refused_with_the_reason(server, path, name):
+def test_malformed_zip_is_refused_with_the_reason(server, path, name):
     assert send(server, path, zips()[name], ZIP).status_code in REFUSED
 
 
 @pytest.mark.slow
-def test_file_name_in_a_zip_or_form_is_not_used_as_a_path(server):
+def test_file_name_in_a_zip_or_form_is_never_used_as_a_path(server):
     secret = server.root.parent / "written"
     names = ["../written", str(secret), "a/../../written", "..\\written", "run.json/../../written"]
     archive = zipped(zipfile.ZIP_STORED, **dict.fromkeys(names, TEXT))
@@ -204,7 +204,7 @@ def test_damaged_export_is_never_imported_as_another_model(server, seed, changes
     if cut:
         del data[rng.randrange(len(data)) :]
     answer = send(server, f"/runs/import?name=i-{seed}", bytes(data), ZIP)
-    if answer.status_code == 201:  # what was hit was no weight: the card, or the curve
+    if answer.status_code == 201:  # the damage hit no weights, but the card or the curve
         try:
             assert answer.json()["newest"]["digest"] == server.get("/runs/classic").json()["newest"]["digest"]
         finally:
@@ -234,7 +234,7 @@ OPTIONS = ["text", "name", "encoding", "licence", "priority", "preset", "steps",
 @QUICK
 @given(body=st.dictionaries(st.sampled_from(OPTIONS) | st.text(max_size=5), VALUES, max_size=4) | VALUES)
 def test_any_json_body_is_answered_or_refused(server, body):
-    """With a text too short to train on, so that nothing is queued."""
+    """Uses texts that are too short to train on, so that nothing is queued."""
     if isinstance(body, dict) and isinstance(body.get("text"), str):
         body["text"] = body["text"][:20]
     data = json.dumps(body).encode()
@@ -252,8 +252,8 @@ def test_any_json_body_is_answered_or_refused(server, body):
     cursor=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
 )
 def test_any_event_cursor_is_accepted(server, cursor):
-    for told in (cursor, f"{cursor}.1.1", "999999999999.999999999.999999999999", "-1.0.-1"):
-        headers = {"last-event-id": told.strip(" \t\xa0\x85").encode("latin-1")}
+    for sent in (cursor, f"{cursor}.1.1", "999999999999.999999999.999999999999", "-1.0.-1"):
+        headers = {"last-event-id": sent.strip(" \t\xa0\x85").encode("latin-1")}
         answer = server.get("/runs/classic/events", headers=headers)
         assert answer.status_code in (200, 204), answer.text
 
@@ -282,7 +282,7 @@ def test_stalled_upload_is_closed(server, path, kind):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", [PLAIN, FORM, ZIP, JSON])
-def test_upload_with_client_disconnect_leaves_nothing(server, path, kind):
+def test_upload_of_a_disconnected_client_leaves_nothing(server, path, kind):
     before, runs = descriptors(server), len(server.get("/runs").json()["runs"])
     for size in (0, 10, 5000):
         with connected(server) as connection:
@@ -318,7 +318,7 @@ def test_wrong_content_length_causes_no_server_error(server):
             connection.sendall(head("/runs?preset=classic", PLAIN, b"Content-Length: " + length) + TEXT)
             answers = rest(connection)
             assert b"HTTP/1.1 5" not in answers
-            assert b"HTTP/1.1 202" not in answers, "another text than was sent was queued"
+            assert b"HTTP/1.1 202" not in answers, "a text other than the one sent was queued"
     both = b"Content-Length: 6000\r\nTransfer-Encoding: chunked"
     with connected(server) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(head("/runs?preset=classic", PLAIN, both) + TEXT)

@@ -1,4 +1,4 @@
-"""Requests as clients send them with nothing configured: defaults, nulls and fields without effect."""
+"""Requests as clients send them by default: default values, nulls and fields without effect."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 CHAT = {"model": "gru", "messages": [{"role": "user", "content": "the "}], "max_tokens": 30, "seed": 8}
 COMPLETION = {"model": "gru", "prompt": "the ", "max_tokens": 30, "seed": 8}
 
-# of OpenAI's clients, and of those written for vLLM
+# sent by clients of OpenAI and of vLLM
 SHARED_DEFAULTS = [
     {"response_format": {"type": "text"}},
     {"store": False},
@@ -26,7 +26,7 @@ CHAT_DEFAULTS = [
     {"modalities": ["text"], "audio": None, "prediction": None, "web_search_options": None},
     {"reasoning_effort": "medium", "verbosity": "medium"},
     {"tools": [], "tool_choice": "none", "parallel_tool_calls": True},
-    {"tool_prompt": "Given the tools:", "guideline": None},  # of TGI's clients
+    {"tool_prompt": "Given the tools:", "guideline": None},  # sent by clients of TGI
     {"functions": [], "function_call": "auto"},
     {"logprobs": False, "top_logprobs": 0},
     {"echo": False, "add_generation_prompt": True, "continue_final_message": False, "documents": None},
@@ -76,7 +76,7 @@ def test_completion_suffix_is_refused_by_name(client):
     assert error["message"] == "suffix is not supported: leave it out. Given: 'b'"
 
 
-def test_top_p_zero_selects_the_likeliest_character(client):
+def test_top_p_of_zero_selects_the_likeliest_character(client):
     greedy = client.post("/generate", json={"prompt": "the ", "length": 30, "temperature": 0}).json()["text"]
     assert chat(client, top_p=0)["choices"][0]["message"]["content"] == greedy
     assert complete(client, top_p=0, temperature=1)["choices"][0]["text"] == greedy
@@ -97,12 +97,10 @@ def test_negative_seed_is_accepted_on_every_interface(client):
         assert client.post("/generate", json=tgi).json()["generated_text"] == text
 
 
-def test_completion_logprobs_up_to_20_are_accepted(client):
-    told = complete(client, logprobs=13)["choices"][0]["logprobs"]
-    assert {len(top) for top in told["top_logprobs"]} <= {
-        13,
-        14,
-    }  # one more where the character is not among them
+def test_completion_accepts_up_to_20_logprobs(client):
+    logprobs = complete(client, logprobs=13)["choices"][0]["logprobs"]
+    # one more if the character itself is not among them
+    assert {len(top) for top in logprobs["top_logprobs"]} <= {13, 14}
     assert client.post("/v1/completions", json=COMPLETION | {"logprobs": 20}).status_code == 200
     error = client.post("/v1/completions", json=COMPLETION | {"logprobs": 21}).json()["error"]
     assert error["message"] == "logprobs must be <= 20. Given: 21"
@@ -130,14 +128,14 @@ def test_continuous_usage_stats_are_accepted_with_a_stream(client, usage):
     ],
     ids=["prompt", "ids", "messages"],
 )
-def test_prompt_that_is_too_long_has_openai_s_code(client, path, body, param):
+def test_prompt_that_is_too_long_has_the_openai_error_code(client, path, body, param):
     error = client.post(path, json=body).json()["error"]
     assert (error["code"], error["param"]) == ("context_length_exceeded", param)
     assert "must have at most 10000 characters. Given: 10001" in error["message"]
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_chat_stream_separates_role_text_and_reason(client, n):
+def test_chat_stream_sends_role_text_and_reason_separately(client, n):
     request = CHAT | {"stream": True, "logprobs": True, "top_logprobs": 2, "n": n}
     with client.stream("POST", "/v1/chat/completions", json=request) as answer:
         chunks = [chunk["choices"][0] for chunk in events(answer)]
@@ -151,11 +149,11 @@ def test_chat_stream_separates_role_text_and_reason(client, n):
         assert {chunk["finish_reason"] for chunk in between} == {None}
         text = "".join(chunk["delta"]["content"] for chunk in between)
         assert text == whole[index]["message"]["content"]
-        told = [entry for chunk in between for entry in chunk["logprobs"]["content"]]
-        assert told == whole[index]["logprobs"]["content"]
+        entries = [entry for chunk in between for entry in chunk["logprobs"]["content"]]
+        assert entries == whole[index]["logprobs"]["content"]
 
 
-def test_chat_stream_without_any_text_has_role_and_reason(client):
+def test_chat_stream_without_text_has_role_and_reason(client):
     whole = chat(client)["choices"][0]["message"]["content"]
     with client.stream(
         "POST", "/v1/chat/completions", json=CHAT | {"stream": True, "stop": whole[0]}
@@ -168,7 +166,7 @@ def test_chat_stream_without_any_text_has_role_and_reason(client):
 @pytest.mark.parametrize(
     "fields", [{}, {"echo": True, "logprobs": 2}, {"echo": True, "max_tokens": 0}], ids=str
 )
-def test_completion_stream_ends_with_a_reason_without_text(client, fields):
+def test_completion_stream_ends_with_a_separate_reason(client, fields):
     with client.stream("POST", "/v1/completions", json=COMPLETION | {"stream": True} | fields) as answer:
         *texts, last = [chunk["choices"][0] for chunk in events(answer)]
     whole = complete(client, **fields)["choices"][0]
@@ -200,13 +198,13 @@ def complete(client: httpx.Client, **fields: object) -> dict[str, Any]:
 
 
 def anonymous(answer: httpx.Response) -> dict[str, Any]:
-    """A whole answer without what differs from one request to the next."""
+    """The answer without the fields that differ between equal requests."""
     assert answer.status_code == 200, answer.text
     return {name: value for name, value in answer.json().items() if name not in ("id", "created")}
 
 
 def events(answer: httpx.Response) -> list[dict[str, Any]]:
-    """The data of an OpenAI stream, which must end with [DONE]."""
+    """The events of an OpenAI stream, which must end with [DONE]."""
     *lines, done = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
     assert done == "[DONE]"
     return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""The real clients of other people's servers, driven against this one."""
+"""Real clients written for other servers, used with this one."""
 
 import json
 import warnings
@@ -12,7 +12,7 @@ import yaml
 from app.store.capacity import kernel
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of the clients' own code
+    warnings.simplefilter("ignore")  # in the code of the clients
     import llm
     import openai
     from huggingface_hub import InferenceClient
@@ -75,39 +75,40 @@ def test_openai_accepts_lists_of_prompts_and_of_ids(client, ai):
         assert [choice.text for choice in by_ids.choices] == [choice.text for choice in alone.choices]
 
 
-def test_openai_echo_and_logprobs_agree_with_the_score(client, ai):
+def test_openai_echo_and_logprobs_equal_the_score(client, ai):
     done = ai.completions.create(
         model="gru", prompt="the cat", max_tokens=12, seed=1, echo=True, logprobs=2, temperature=0.5
     )
     choice = done.choices[0]
-    told = choice.logprobs
+    logprobs = choice.logprobs
     assert choice.text.startswith("the cat")
-    assert "".join(told.tokens) == choice.text
-    assert told.text_offset == list(range(len(choice.text)))
-    assert told.token_logprobs[0] is None
-    assert told.top_logprobs[0] is None
-    assert all(token in top for token, top in zip(told.tokens[1:], told.top_logprobs[1:], strict=True))
+    assert "".join(logprobs.tokens) == choice.text
+    assert logprobs.text_offset == list(range(len(choice.text)))
+    assert logprobs.token_logprobs[0] is None
+    assert logprobs.top_logprobs[0] is None
+    pairs = zip(logprobs.tokens[1:], logprobs.top_logprobs[1:], strict=True)
+    assert all(token in top for token, top in pairs)
     scored = client.post("/score", json={"text": choice.text, "model": "gru", "top": 2}).json()["scores"][0]
-    assert scored["logprobs"] == told.token_logprobs
+    assert scored["logprobs"] == logprobs.token_logprobs
     only = ai.completions.create(
         model="gru", prompt=choice.text, max_tokens=0, echo=True, logprobs=0, temperature=0.5
     )
     assert only.choices[0].text == choice.text
-    assert only.choices[0].logprobs.token_logprobs == told.token_logprobs
+    assert only.choices[0].logprobs.token_logprobs == logprobs.token_logprobs
 
 
 def test_openai_stream_has_the_echo_and_logprobs_of_the_answer(ai):
     request = {"model": "gru", "prompt": "the cat", "max_tokens": 30, "seed": 1, "echo": True, "logprobs": 3}
     whole = ai.completions.create(**request).choices[0]
     names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-    text, told = "", {name: [] for name in names}
+    text, logprobs = "", {name: [] for name in names}
     for chunk in ai.completions.create(**request, stream=True):
         text += chunk.choices[0].text
-        if chunk.choices[0].text:  # the last event has the reason of the end alone
+        if chunk.choices[0].text:  # the last event has only the reason
             for name in names:
-                told[name] += getattr(chunk.choices[0].logprobs, name)
+                logprobs[name] += getattr(chunk.choices[0].logprobs, name)
     assert text == whole.text
-    assert told == {name: getattr(whole.logprobs, name) for name in names}
+    assert logprobs == {name: getattr(whole.logprobs, name) for name in names}
 
 
 def test_openai_best_of_returns_the_likeliest_text(ai):
@@ -138,7 +139,7 @@ def test_openai_without_max_tokens_uses_the_default_length(ai):
     assert len(ai.completions.create(model="gru", prompt="a ").choices[0].text) == 500
 
 
-def test_openai_raises_its_own_exceptions_for_errors(ai):
+def test_openai_client_raises_its_exceptions_for_errors(ai):
     with pytest.raises(openai.NotFoundError) as missing:
         ai.completions.create(model="gpt-9", prompt="a")
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
@@ -185,7 +186,7 @@ def test_huggingface_hub_generates_and_streams(client, tgi):
     assert tgi.text_generation("the ", return_full_text=True, **request) == "the " + same["text"]
 
 
-def test_huggingface_hub_gets_details(tgi):
+def test_huggingface_hub_returns_details(tgi):
     request = {"max_new_tokens": 25, "seed": 6, "details": True}
     whole = tgi.text_generation("the ", decoder_input_details=True, top_n_tokens=2, **request)
     assert (whole.details.finish_reason, whole.details.generated_tokens) == ("length", 25)
@@ -200,7 +201,7 @@ def test_huggingface_hub_gets_details(tgi):
     assert (events[-1].details.finish_reason, events[-1].details.seed) == ("length", 6)
 
 
-def test_tgi_stop_strings_never_leak_and_errors_are_its_own(client, tgi):
+def test_tgi_omits_stop_strings_and_has_its_error_format(client, tgi):
     whole = tgi.text_generation("the ", max_new_tokens=60, seed=9)
     for stop in (whole[20:23], whole[0]):
         ended = tgi.text_generation("the ", max_new_tokens=60, seed=9, stop=[stop])
@@ -259,7 +260,7 @@ def test_llm_completion_and_chat_return_text(client, monkeypatch, tmp_path):
         assert "".join(streamed) == native(client, model="gru", prompt="the ", seed=3)["text"]
 
 
-def test_an_error_within_an_openai_stream_ends_it_with_done(serving, trained_root):
+def test_error_in_an_openai_stream_ends_it_with_done(serving, trained_root):
     with serving(trained_root, deadline_seconds=0.2, max_length=3_000_000).stream(
         "POST", "/v1/completions", json={"prompt": "a", "max_tokens": 3_000_000, "stream": True}
     ) as answer:
@@ -284,9 +285,9 @@ def test_huggingface_hub_sends_typical_p(client, tgi):
     assert tgi.text_generation("the ", max_new_tokens=30, seed=6, typical_p=0.3) == expected
 
 
-def test_openai_stream_helper_gives_the_whole_answer(ai):
+def test_openai_stream_helper_returns_the_whole_answer(ai):
     messages = [{"role": "user", "content": "the cat "}]
-    # it raises at a finish reason of "length"
+    # ends by a stop string: the helper raises if the finish reason is "length"
     request = {"model": "gru", "messages": messages, "max_tokens": 2000, "seed": 8, "n": 2, "stop": "\n"}
     request |= {"logprobs": True, "top_logprobs": 2}
     whole = ai.chat.completions.create(**request)
@@ -298,7 +299,7 @@ def test_openai_stream_helper_gives_the_whole_answer(ai):
         assert choice.logprobs.content == expected.logprobs.content
 
 
-def test_openai_stream_ends_at_the_reason_without_losing_text(ai):
+def test_openai_stream_has_all_text_before_the_reason(ai):
     request = {"model": "gru", "prompt": "the ", "max_tokens": 60, "seed": 3}
     text = ""
     for chunk in ai.completions.create(**request, stream=True):

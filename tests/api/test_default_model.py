@@ -1,4 +1,4 @@
-"""Which model answers a request that names none, or names one only because its client must."""
+"""The model for requests that name none, or name one only because their client requires it."""
 
 import json
 import shutil
@@ -23,16 +23,16 @@ def answered_by(client: httpx.Client, **fields: object) -> str:
     ("model", "expected"),
     [("", "gru@60"), ("classic", "classic@60"), ("gru@40", "gru@40"), ("classic@0", "classic@0")],
 )
-def test_the_configured_model_answers_requests_without_one(serving, trained_root, model, expected):
+def test_configured_model_answers_requests_without_a_model(serving, trained_root, model, expected):
     client = serving(trained_root, model=model)
-    wait_until(lambda: client.get("/readyz").status_code == 200, "it is ready")
+    wait_until(lambda: client.get("/readyz").status_code == 200, "the server is ready")
     assert client.get("/readyz").json()["model"] == expected
     assert answered_by(client) == expected
     chat = client.post("/v1/chat/completions", json=CHAT).json()
     assert chat["model"] == expected
     assert client.get("/v1/models").json()["data"][0]["id"] == expected.partition("@")[0]
     assert client.get("/info").json()["model_id"] == expected
-    # other models are still there by name
+    # other models can still be requested by name
     assert [answered_by(client, model=name) for name in ("gru", "classic@0")] == ["gru@60", "classic@0"]
 
 
@@ -50,19 +50,19 @@ def test_configured_model_stays_the_default_after_other_runs(serving, trained):
     free = serving(trained.root)
     assert answered_by(client) == answered_by(free) == "gru@60"
     train_run(trained.create("dna", classic_like(), "GATTACA" * 300, "dna.txt"), lambda: False)
-    wait_until(lambda: answered_by(free) == "dna@60", "the newest run answers where none is configured")
+    wait_until(lambda: answered_by(free) == "dna@60", "the newest run answers if none is configured")
     assert answered_by(client) == "gru@60"
 
 
 @pytest.mark.slow
-def test_configured_model_without_a_checkpoint_is_named(serving, trained):
+def test_configured_model_without_a_checkpoint_is_reported(serving, trained):
     client = serving(trained.root, model="later")
     answer = client.post("/generate", json={"length": 5})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     assert "the default model is later (CHARLOOM_MODEL), which the store does not have" in answer.text
     assert answered_by(client, model="gru") == "gru@60"
     train_run(trained.create("later", classic_like(), small_text(), "small.txt"), lambda: False)
-    wait_until(lambda: client.get("/readyz").json().get("model") == "later@60", "it is there")
+    wait_until(lambda: client.get("/readyz").json().get("model") == "later@60", "the run is served")
     assert answered_by(client) == "later@60"
 
 
@@ -70,7 +70,7 @@ def test_deleted_configured_run_is_not_replaced_by_another(serving, trained):
     client = serving(trained.root, model="classic")
     assert answered_by(client) == "classic@60"
     shutil.rmtree(trained.get("classic").path)
-    wait_until(lambda: client.get("/readyz").status_code == 503, "it is deleted")
+    wait_until(lambda: client.get("/readyz").status_code == 503, "the deletion is noticed")
     assert "the default model is classic" in client.post("/generate", json={}).text
 
 
@@ -124,7 +124,7 @@ def test_tgi_answers_foreign_model_names_with_the_default(client, model):
     assert client.post("/generate_stream", json=body | {"model": model}).status_code == 200
 
 
-def test_run_named_like_a_placeholder_is_preferred(serving, trained):
+def test_run_named_like_a_placeholder_takes_precedence(serving, trained):
     train_run(trained.create("tgi", classic_like(), small_text(), "small.txt"), lambda: False)
     client = serving(trained.root, model="gru")
     assert client.post("/v1/chat/completions", json=CHAT | {"model": "tgi"}).json()["model"] == "tgi@60"

@@ -1,4 +1,4 @@
-"""Requests for texts reach their routes directly; what is not right gets FastAPI's own answer."""
+"""Valid requests for texts reach their routes directly; invalid ones get the answer of FastAPI."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +64,7 @@ def without_what_differs(answer: httpx.Response) -> tuple[int, dict[str, str], o
     return answer.status_code, headers, body
 
 
-def test_right_body_does_not_pass_through_fastapi(server: httpx.Client, monkeypatch: pytest.MonkeyPatch):
+def test_valid_body_bypasses_fastapi(server: httpx.Client, monkeypatch: pytest.MonkeyPatch):
     async def handle(self: APIRoute, *arguments: Any) -> NoReturn:
         raise AssertionError(self.path)
 
@@ -76,7 +76,7 @@ def test_right_body_does_not_pass_through_fastapi(server: httpx.Client, monkeypa
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions", "/"])
 @pytest.mark.parametrize("case", WRONG)
-def test_direct_answer_is_that_of_fastapi(
+def test_direct_answer_equals_that_of_fastapi(
     server: httpx.Client, monkeypatch: pytest.MonkeyPatch, path: str, case: str
 ):
     content, headers = WRONG[case]
@@ -87,7 +87,7 @@ def test_direct_answer_is_that_of_fastapi(
     assert direct.status_code != 500
 
 
-def test_body_in_pieces_is_read_whole(server: httpx.Client):
+def test_body_sent_in_pieces_is_read_completely(server: httpx.Client):
     pieces = iter([b'{"prompt": "the ", ', b'"length": 5, ', b'"seed": 3}'])
     answer = server.post("/generate", content=pieces, headers=JSON).json()
     assert answer == server.post("/generate", json=RIGHT["/generate"]).json()

@@ -1,4 +1,4 @@
-"""What has not changed is not sent again, and what another run shows is never taken for it."""
+"""Unchanged content is not sent again, and content of another run never counts as unchanged."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ EXPORT = "/runs/gru/export"
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [*CURVES, "/gradcheck.svg?model=classic@0", EXPORT])
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"a",W/"b", W/{}', "*"])
-def test_tag_matches_strong_weak_listed_or_as_a_star(client: httpx.Client, path, form):
+def test_etag_matches_strong_weak_listed_or_star(client: httpx.Client, path, form):
     first = client.get(path)
     again = client.get(path, headers={"if-none-match": form.format(first.headers["etag"])})
     assert (again.status_code, again.content) == (304, b"")
@@ -25,12 +25,12 @@ def test_tag_matches_strong_weak_listed_or_as_a_star(client: httpx.Client, path,
 
 @pytest.mark.parametrize("path", CURVES)
 @pytest.mark.parametrize("form", ['"other"', "{}x", "", "W/"])
-def test_other_tags_do_not_match(client: httpx.Client, path, form):
+def test_other_etags_do_not_match(client: httpx.Client, path, form):
     tag = form.format(client.get(path).headers["etag"].strip('"'))
     assert client.get(path, headers={"if-none-match": tag}).status_code == 200
 
 
-def test_svg_and_png_have_different_tags(client: httpx.Client):
+def test_svg_and_png_have_different_etags(client: httpx.Client):
     paths = ("/loss-curve", "/gradcheck?model=classic@0")
     for path in paths:
         answers = [client.get(path, headers={"accept": kind}) for kind in ("image/svg+xml", "image/png")]
@@ -41,14 +41,14 @@ def test_svg_and_png_have_different_tags(client: httpx.Client):
 
 
 @pytest.mark.parametrize("path", [*CURVES, "/export"])
-def test_successor_of_a_deleted_run_has_another_tag(trained: RunStore, serving, path):
-    """Its name, step, state, points and checkpoints are the same: only the run is another."""
+def test_recreated_run_has_another_etag(trained: RunStore, serving, path):
+    """Name, step, state, points and checkpoints are the same; only the run is a different one."""
     client = serving(trained.root)
     url = EXPORT if path == "/export" else f"{path}?model=gru"
     tag = client.get(url).headers["etag"]
     before, record = trained.get("gru").path, "run.json"
     copy = before.with_name(".tmp-copy")
-    shutil.copytree(before, copy)  # keeps the times of the files
+    shutil.copytree(before, copy)  # preserves the times of the files
     spec = RunSpec.read(copy / record)
     spec.model_copy(update={"created": spec.created + 1.0}).write(copy / record)
     times = (before / record).stat()
@@ -60,7 +60,7 @@ def test_successor_of_a_deleted_run_has_another_tag(trained: RunStore, serving, 
     assert answer.headers["etag"] != tag
 
 
-def test_export_keeps_its_tag_and_bytes_until_the_run_changes(trained: RunStore, serving):
+def test_export_keeps_its_etag_and_bytes_until_the_run_changes(trained: RunStore, serving):
     client = serving(trained.root)
     first, again = client.get(EXPORT), serving(trained.root).get(EXPORT)
     assert first.content == again.content

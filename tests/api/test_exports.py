@@ -1,4 +1,4 @@
-"""An export leaves nothing on the disk, and holds a place for a bounded time, whatever the client does."""
+"""An export leaves no file behind and takes a place for a limited time, whatever the client does."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("", 200),
     ],
 )
-def test_no_range_request_leaves_a_temporary_file(client: httpx.Client, temporary: Path, given, status):
+def test_range_request_leaves_no_temporary_file(client: httpx.Client, temporary: Path, given, status):
     answer = client.get(EXPORT, headers={"range": given} if given else {})
     assert answer.status_code == status
     assert list(temporary.iterdir()) == []
@@ -70,7 +70,7 @@ def open_files() -> set[str]:
 
 @pytest.fixture
 def large(trained: RunStore, serving: Callable[..., httpx.Client]) -> httpx.Client:
-    """Everything that can be asked of the run `gru` is large."""
+    """A server whose export, samples and uploaded file are large."""
     path = trained.get("gru").path
     line = b'{"step": %d, "kind": "sample", "text": "%s"}\n'
     samples = (line % (step, os.urandom(200_000).hex().encode()) for step in range(20))
@@ -88,7 +88,7 @@ def large(trained: RunStore, serving: Callable[..., httpx.Client]) -> httpx.Clie
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["export", "samples", "file"])
-def test_stalled_downloads_are_bounded_in_number_and_time(
+def test_stalled_downloads_are_limited_in_number_and_time(
     large: httpx.Client, temporary: Path, monkeypatch, kind
 ):
     for module in ("server.streaming", "api.native.archives", "api.openai.files"):
@@ -138,7 +138,7 @@ def test_exports_are_packed_one_at_a_time(trained, serving, monkeypatch):
     assert most == [1]
 
 
-def test_failed_export_leaves_no_file_and_frees_its_place(trained, serving, temporary: Path):
+def test_failed_export_leaves_no_file_and_releases_its_place(trained, serving, temporary: Path):
     client = serving(trained.root)
     assert client.get(EXPORT, params={"step": "7777"}).status_code == 404
     run = trained.get("gru")
@@ -171,7 +171,7 @@ def test_export_with_its_checkpoint_replaced_uses_the_new_one(trained, serving, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [EXPORT, "/report?model=gru", "/samples?model=gru"])
-def test_head_of_an_export_leaves_no_file_and_frees_its_place(trained, serving, temporary: Path, path):
+def test_head_request_leaves_no_file_and_releases_its_place(trained, serving, temporary: Path, path):
     client = serving(trained.root)
     assert client.head(path).status_code == 200
     services = client.app.state.services

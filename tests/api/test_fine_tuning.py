@@ -18,7 +18,7 @@ from model.checkpoint import load
 from tests.support.runs import small_text, stop, wait_until, worker_process
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of the client's own code
+    warnings.simplefilter("ignore")  # in the code of the client
     import openai
     from openai.types.fine_tuning import FineTuningJob
 
@@ -89,7 +89,7 @@ def test_uploaded_file_becomes_a_model_that_generates(ai, store):
 def test_files_are_listed_read_and_deleted(ai, store):
     ids = [uploaded(ai, f"{number} {TEXT}", f"{number}.txt") for number in range(3)]
     assert [file.id for file in ai.files.list()] == ids[::-1]
-    assert [file.id for file in ai.files.list(limit=2)] == ids[::-1]  # the client turns the page
+    assert [file.id for file in ai.files.list(limit=2)] == ids[::-1]  # the client requests the next page
     assert [file.id for file in ai.files.list(order="asc")] == ids
     assert list(ai.files.list(purpose="batch")) == []
     found = ai.files.retrieve(ids[1])
@@ -104,7 +104,7 @@ def test_files_are_listed_read_and_deleted(ai, store):
 
 
 @pytest.mark.slow
-def test_job_continues_from_a_step_of_a_run(ai, store):
+def test_job_continues_from_a_checkpoint_of_a_run(ai, store):
     file = uploaded(ai)
     first = job_on(ai, file, suffix="first", seed=3)
     train_all(store)
@@ -134,14 +134,14 @@ def test_job_is_paused_resumed_and_cancelled_during_training(ai, store):
         return str(ai.fine_tuning.jobs.retrieve(job.id).status)
 
     with worker_process(store) as worker:
-        wait_until(lambda: status() == "running", "it is trained")
-        wait_until(lambda: len(ai.fine_tuning.jobs.list_events(job.id).data) > 3, "events come")
+        wait_until(lambda: status() == "running", "the job is running")
+        wait_until(lambda: len(ai.fine_tuning.jobs.list_events(job.id).data) > 3, "there are events")
         ai.fine_tuning.jobs.pause(job.id)
-        wait_until(lambda: status() == "paused", "it is held")
+        wait_until(lambda: status() == "paused", "the job is paused")
         ai.fine_tuning.jobs.resume(job.id)
-        wait_until(lambda: status() == "running", "it goes on")
+        wait_until(lambda: status() == "running", "the job is running again")
         ai.fine_tuning.jobs.cancel(job.id)
-        wait_until(lambda: status() == "cancelled", "it ends")
+        wait_until(lambda: status() == "cancelled", "the job is cancelled")
         assert stop(worker)[0] == 0
     ended = ai.fine_tuning.jobs.retrieve(job.id)
     assert ended.fine_tuned_model == "book"
@@ -150,7 +150,7 @@ def test_job_is_paused_resumed_and_cancelled_during_training(ai, store):
 
 
 @pytest.mark.slow
-def test_events_of_a_job_are_listed_in_pages(ai, store):
+def test_events_of_a_job_are_paged(ai, store):
     job = job_on(ai, uploaded(ai))
     train_all(store)
     every = list(ai.fine_tuning.jobs.list_events(job.id, limit=3))
@@ -192,7 +192,7 @@ def test_json_lines_of_examples_are_read_as_a_text(ai, store, lines, text):
         ("[" * 50_000, "is not JSON"),
     ],
 )
-def test_invalid_line_of_examples_is_named(ai, store, line, reason):
+def test_invalid_line_of_examples_is_refused_with_its_number(ai, store, line, reason):
     file = uploaded(ai, '{"text": "a"}\n' * 700 + line, "examples.jsonl")
     with pytest.raises(openai.BadRequestError) as refused:
         job_on(ai, file)
@@ -209,7 +209,7 @@ def test_zip_of_texts_is_read_as_one_text(ai, store):
     assert store.get("mine").text() == "one " * 700 + "\n" + "two " * 700
 
 
-def test_refusals_of_jobs_have_openai_s_shape(ai, store):
+def test_refused_job_has_the_openai_error_format(ai, store):
     file = uploaded(ai)
     short = uploaded(ai, "short", "short.txt")
     broken = uploaded(ai, b"caf\xe9 " * 900, "latin.txt")
@@ -251,7 +251,7 @@ def test_refusals_of_jobs_have_openai_s_shape(ai, store):
     assert not [path for path in store.root.iterdir() if path.name.startswith(".tmp")]
 
 
-def test_files_are_bounded_and_links_are_not_followed(ai, store, serving, tmp_path):
+def test_files_are_limited_and_links_are_not_followed(ai, store, serving, tmp_path):
     file = uploaded(ai)
     secret = tmp_path / "secret.txt"
     secret.write_text("secret " * 900)

@@ -1,4 +1,4 @@
-"""POST and GET /generate: what is written, what is refused, and what happens under load."""
+"""POST and GET /generate: texts, refusals, and behaviour under load."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.runs import wait_until
 from tests.support.stores import announce
 
 
-def test_answer_contains_all_that_is_needed_to_repeat_it(client: httpx.Client):
+def test_answer_contains_everything_to_reproduce_it(client: httpx.Client):
     first = client.post("/generate", json={"prompt": "the cat", "length": 50, "temperature": 0.9}).json()
     assert len(first["text"]) == first["length"] == 50
     assert (first["prompt"], first["finish_reason"]) == ("the cat", "length")
@@ -32,10 +32,10 @@ def test_answer_contains_all_that_is_needed_to_repeat_it(client: httpx.Client):
 
 
 @pytest.mark.parametrize("more", [{}, {"n": 3}, {"unknown": "drop"}, {"stop": "a"}])
-def test_answer_is_what_its_schema_describes(client: httpx.Client, more: dict[str, object]):
+def test_answer_matches_its_schema(client: httpx.Client, more: dict[str, object]):
     answer = client.post("/generate", json={"prompt": "the cat", "length": 50, "seed": 2} | more).json()
     described = GenerateResponse.model_validate(answer, strict=True, extra="forbid")
-    assert json.dumps(described.model_dump(exclude_unset=True)) == json.dumps(answer)  # in its order, too
+    assert json.dumps(described.model_dump(exclude_unset=True)) == json.dumps(answer)  # in the same order
     assert ("choices" in answer, "changed_characters" in answer) == ("n" in more, "unknown" in more)
 
 
@@ -44,7 +44,7 @@ def test_texts_without_a_seed_differ(client: httpx.Client):
     assert len({answer["seed"] for answer in answers}) == len({answer["text"] for answer in answers}) == 3
 
 
-def test_text_over_http_is_that_of_the_model_alone(client: httpx.Client, trained_root):
+def test_text_over_http_equals_the_text_of_the_model_alone(client: httpx.Client, trained_root):
     checkpoint = load(RunStore(trained_root).get("gru").checkpoint_path(40))
     sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.8)
     alone = generate(checkpoint.network(), checkpoint.vocabulary, "the ", 80, sampling, seed=3)
@@ -54,7 +54,7 @@ def test_text_over_http_is_that_of_the_model_alone(client: httpx.Client, trained
     assert answer["digest"] == checkpoint.digest
 
 
-def test_query_parameters_give_the_same_text_as_a_body(client: httpx.Client):
+def test_query_parameters_return_the_same_text_as_a_body(client: httpx.Client):
     request = {"prompt": "a ", "length": 60, "temperature": 0.5, "seed": 9, "stop": ["o", "dog"]}
     assert client.get("/generate", params=request).json() == client.post("/generate", json=request).json()
 
@@ -65,7 +65,7 @@ def test_null_field_is_the_same_as_an_absent_one(client: httpx.Client):
     assert answer == client.post("/generate", json={"seed": 1, "length": 20}).json()
 
 
-def test_an_empty_prompt_starts_from_a_line_break(client: httpx.Client):
+def test_empty_prompt_starts_from_a_line_break(client: httpx.Client):
     empty = client.post("/generate", json={"seed": 5, "length": 30}).json()
     line_break = client.post("/generate", json={"seed": 5, "length": 30, "prompt": "\n"}).json()
     assert empty["prompt"] == ""
@@ -80,7 +80,7 @@ def test_text_ends_before_a_stop_string(client: httpx.Client):
     assert (ended["finish_reason"], ended["length"]) == ("stop", len(ended["text"]))
 
 
-def test_temperature_0_is_greedy_with_any_seed(client: httpx.Client):
+def test_temperature_0_gives_the_same_text_for_any_seed(client: httpx.Client):
     texts = {
         client.post("/generate", json={"temperature": 0, "seed": seed, "length": 60}).json()["text"]
         for seed in range(4)
@@ -88,7 +88,7 @@ def test_temperature_0_is_greedy_with_any_seed(client: httpx.Client):
     assert len(texts) == 1
 
 
-def test_unknown_characters_are_named_with_their_positions(client: httpx.Client):
+def test_unknown_characters_are_reported_with_their_positions(client: httpx.Client):
     content = json.dumps({"prompt": "a cöt €\ud800"})
     response = client.post("/generate", content=content, headers={"content-type": "application/json"})
     assert response.status_code == 422
@@ -205,13 +205,13 @@ def test_unknown_model_is_refused(client: httpx.Client, name, status, code):
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_named_model_generates_the_text(client: httpx.Client):
+def test_requested_model_generates_the_text(client: httpx.Client):
     for name, run in (("classic", "classic@60"), ("classic@20", "classic@20"), ("gru@best", "gru@")):
         answer = client.post("/generate", json={"model": name, "length": 5}).json()
         assert answer["model"].startswith(run)
 
 
-def test_generate_without_a_checkpoint_is_refused_for_now(serving, tmp_path):
+def test_generate_without_a_checkpoint_is_503_not_ready(serving, tmp_path):
     response = serving(tmp_path).post("/generate", json={})
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "not_ready"
@@ -224,11 +224,11 @@ def engine_is_idle(client: httpx.Client) -> bool:
     return stats.running == stats.waiting == 0
 
 
-LONG = 3_000_000  # characters: far more than are written while a test looks
+LONG = 3_000_000  # characters: far more than are written during a test
 
 
 @pytest.mark.slow
-def test_text_of_a_disconnected_client_is_ended(serving, trained_root):
+def test_text_of_a_disconnected_client_is_cancelled(serving, trained_root):
     client = serving(trained_root, max_length=LONG)
     with pytest.raises(httpx.ReadTimeout):
         client.post("/generate", json={"length": LONG}, timeout=0.3)
@@ -272,7 +272,7 @@ def test_text_in_progress_is_not_changed_by_a_new_checkpoint(serving, trained: R
 
 
 @pytest.mark.slow
-def test_same_request_gives_the_same_bytes_next_to_any_others(client: httpx.Client):
+def test_same_request_gives_the_same_text_among_concurrent_ones(client: httpx.Client):
     def ask(seed: int) -> str:
         return client.post(
             "/generate", json={"seed": seed % 8, "length": 50 + seed % 8, "top_p": 0.9}

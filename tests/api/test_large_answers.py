@@ -1,4 +1,4 @@
-"""Answers whose size is a product of what is asked for: bounded, made off the event loop, sent in pieces."""
+"""Answers whose size is a product of request fields: limited, built off the event loop, sent in parts."""
 
 import json
 import socket
@@ -74,9 +74,7 @@ REQUESTS = [
     ],
     ids=["chat", "completions", "tgi", "score"],
 )
-def test_a_product_over_the_budget_is_refused_with_its_figures(
-    serving, trained_root, path, body, field, asked
-):
+def test_request_over_the_budget_is_refused_with_its_figures(serving, trained_root, path, body, field, asked):
     client = serving(trained_root, max_logprobs=400_000)
     answer = client.post(path, json=body)
     assert answer.status_code in (400, 422)
@@ -96,18 +94,18 @@ def test_largest_allowed_request_exceeds_the_default_budget(client):
 @pytest.mark.parametrize(("path", "body"), REQUESTS, ids=[path for path, _ in REQUESTS])
 def test_answer_sent_in_parts_equals_the_whole_answer(client, monkeypatch, path, body):
     whole = client.post(path, json=body)
-    at_once = anonymous(whole.text)
+    expected = anonymous(whole.text)
     for large in (0, 10**9):
         monkeypatch.setattr(answering, "LARGE_BYTES", large)
         answer = client.post(path, json=body)
         assert answer.status_code == 200, answer.text
         assert ("content-length" in answer.headers) == (large > 0)
         assert answer.headers["content-type"] == "application/json"
-        assert anonymous(answer.text) == at_once
+        assert anonymous(answer.text) == expected
 
 
 def anonymous(text: str) -> str:
-    """An answer without what differs from one request to the next."""
+    """The answer without the fields that differ between equal requests."""
     answer = json.loads(text)
     if isinstance(answer, dict):
         answer.pop("id", None)
@@ -124,7 +122,7 @@ def test_large_answer_is_built_in_parts_off_the_event_loop(client, monkeypatch):
 
 
 def test_delayed_stream_is_sent_in_parts(client, monkeypatch):
-    """All that the engine has written while the stream was held up comes in one call for news."""
+    """Everything that the engine writes while the stream is delayed arrives at once."""
     calls = record_entries(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("app.engine.scheduler.CHUNK_SECONDS", 1000.0)
@@ -135,7 +133,7 @@ def test_delayed_stream_is_sent_in_parts(client, monkeypatch):
 
 
 def record_entries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """(characters, whether in the event loop) of each time that entries of a chat's answer are made."""
+    """For each time entries of a chat answer are built: (characters, whether in the event loop)."""
     calls, entries = [], chat._entries
 
     def recorded(row: Row, begin: int, end: int) -> list[dict[str, Any]]:
@@ -162,23 +160,23 @@ def unread(client: httpx.Client, body: object) -> socket.socket:
     return connection
 
 
-HUGE = LARGE | {"n": 2, "max_tokens": 10_000}  # 400,000 log-probabilities, some 25 MB
+HUGE = LARGE | {"n": 2, "max_tokens": 10_000}  # 400,000 log-probabilities, about 25 MB
 
 
 @pytest.mark.slow
-def test_unread_large_answer_is_cut_and_frees_its_place(serving, trained_root, monkeypatch):
+def test_unread_large_answer_is_aborted_and_releases_its_place(serving, trained_root, monkeypatch):
     monkeypatch.setattr(answering, "LEAST_SECONDS", 0.3)
     monkeypatch.setattr(answering, "LEAST_SPEED", 10**9)
     client = serving(trained_root)
     answers = client.app.state.services.answers
     with unread(client, HUGE):
         wait_until(lambda: answers.taken == 1, "the answer has its place")
-        wait_until(lambda: answers.taken == 0, "the answer was cut")
+        wait_until(lambda: answers.taken == 0, "the answer was aborted")
     assert client.post("/generate", json={"length": 5}).status_code == 200
 
 
 @pytest.mark.slow
-def test_only_large_answers_take_one_of_the_bounded_places(serving, trained_root, monkeypatch):
+def test_only_large_answers_take_a_limited_place(serving, trained_root, monkeypatch):
     monkeypatch.setattr("app.main.LARGE_ANSWERS", 1)
     client = serving(trained_root)
     answers = client.app.state.services.answers
@@ -188,12 +186,12 @@ def test_only_large_answers_take_one_of_the_bounded_places(serving, trained_root
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         small = CHAT | {"max_tokens": 20, "logprobs": True, "top_logprobs": 20}
         assert client.post("/v1/chat/completions", json=small).status_code == 200
-    wait_until(lambda: answers.taken == 0, "a client that goes away gives the place back")
+    wait_until(lambda: answers.taken == 0, "a disconnected client releases the place")
     assert client.post("/v1/chat/completions", json=LARGE).status_code == 200
-    wait_until(lambda: answers.taken == 0, "so does one that has read it all")
+    wait_until(lambda: answers.taken == 0, "a client that has read everything releases it")
 
 
-def test_a_large_request_that_is_refused_takes_no_place(client):
+def test_refused_large_request_takes_no_place(client):
     answers = client.app.state.services.answers
     taken = answers.taken
     assert client.post("/v1/chat/completions", json=LARGE | {"stop": ["a"] * 9}).status_code == 400
@@ -202,7 +200,7 @@ def test_a_large_request_that_is_refused_takes_no_place(client):
 
 
 @pytest.mark.parametrize("dumps", [ascii_json, utf8_json])
-def test_joined_parts_are_the_json_of_the_whole_value(dumps):
+def test_joined_parts_equal_the_json_of_the_whole_value(dumps):
     numbers = [float(n) / 7 for n in range(PART * 3 + 5)]
     lazy = Items(len(numbers), lambda begin, end: numbers[begin:end])
     value = {

@@ -1,4 +1,4 @@
-"""An integer of 400 digits in every field and parameter of the document: an answer, never a failure."""
+"""An integer of 400 digits in every documented field and parameter never causes a server error."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ NAMES = {"{name}": "gru", "{job_id}": "ftjob-gru", "{file_id}": "file-" + "0" * 
 
 
 def fields(document: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
-    """The names of the fields of a body, of all its kinds."""
+    """The names of the fields of a body in all its variants."""
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
@@ -28,7 +28,7 @@ def fields(document: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
 
 
 def requests(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Method, path and the rest of a request for each field and parameter."""
+    """Method, path and options of a request for each field and parameter."""
     for path, operations in document["paths"].items():
         place = path
         for name, value in NAMES.items():

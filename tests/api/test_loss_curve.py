@@ -1,4 +1,4 @@
-"""/loss-curve as points, as a picture and as a page."""
+"""/loss-curve as points, pictures and a page."""
 
 import httpx
 import pytest
@@ -42,7 +42,7 @@ def test_unknown_format_is_refused_with_the_known_ones(client: httpx.Client):
     assert "image/png" in response.json()["error"]["message"]
 
 
-def test_points_of_the_curve_are_the_history_of_the_run(client: httpx.Client, trained_root):
+def test_points_of_the_curve_equal_the_history_of_the_run(client: httpx.Client, trained_root):
     run = RunStore(trained_root).get("classic")
     body = client.get("/loss-curve?model=classic").json()
     records = run.history()
@@ -76,7 +76,7 @@ def test_unchanged_curve_is_answered_with_304(client: httpx.Client, path):
     assert other.status_code == 200
 
 
-def test_curve_in_another_theme_is_another_picture(client: httpx.Client):
+def test_theme_changes_the_picture_of_the_curve(client: httpx.Client):
     assert (
         client.get("/loss-curve.svg?theme=dark").content != client.get("/loss-curve.svg?theme=light").content
     )
@@ -98,7 +98,7 @@ def test_curve_grows_during_training(serving, trained: RunStore):
 
 
 @pytest.mark.slow
-def test_run_without_points_still_has_a_picture(serving, trained: RunStore):
+def test_run_without_points_has_a_picture(serving, trained: RunStore):
     trained.get("gru").history_path.unlink()
     client = serving(trained.root)
     assert client.get("/loss-curve.json").json()["points"] == []

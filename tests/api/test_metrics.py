@@ -1,4 +1,4 @@
-"""GET /metrics: the names that dashboards rely on, and that they count what happened."""
+"""GET /metrics: the names that dashboards rely on, and correct counts."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ with TestClient(create_app(load_settings(store=sys.argv[1]))) as client:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", ["true", "false"])
-def test_tracing_is_on_only_when_configured(trained_root, switch):
+def test_tracing_is_enabled_only_when_configured(trained_root, switch):
     environment = os.environ | {"CHARLOOM_TELEMETRY": switch}
     command = [sys.executable, "-W", "ignore", "-c", TRACED, str(trained_root)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The whole OpenAPI document against the application, with data that fits it and data that does not."""
+"""The whole OpenAPI document against the application, with valid and invalid data."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ LIMITS = {"deadline_seconds": 5, "max_length": 300, "default_length": 20, "max_b
 
 @pytest.fixture(scope="module")
 def operations(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[APIOperation]]:
-    """Of a copy of the store: some of the generated bodies become runs."""
+    """The operations of a server over a copy of the store, as some of the generated bodies become runs."""
     root = tmp_path_factory.mktemp("documented") / "checkpoints"
     shutil.copytree(trained_root, root)
     with application(root, **LIMITS) as client:
@@ -56,7 +56,7 @@ def test_every_answer_is_documented(operations, mode):
 
 
 def check(operation: APIOperation, mode: GenerationMode) -> None:
-    """Requests of one kind to one route: statuses, content types, headers and bodies as documented."""
+    """Check that statuses, content types, headers and bodies of a route are as documented."""
 
     @settings(
         max_examples=2 if operation.path.startswith(SLOW) else EXAMPLES,
@@ -69,17 +69,17 @@ def check(operation: APIOperation, mode: GenerationMode) -> None:
     @given(st.data())
     def requests(data: st.DataObject) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
-        # no schema can say which characters a model knows, and what the configured limits are
+        # a schema cannot express which characters a model knows, or the configured limits
         excluded = [positive_data_acceptance]
         if case.media_type == "application/x-www-form-urlencoded":
-            # curl declares this type for any data: what is no form of known fields is read as a plain text
+            # curl declares this type for any data: what is not a form of known fields is read as plain text
             excluded.append(negative_data_rejection)
         case.call_and_validate(excluded_checks=excluded, timeout=60)
 
     try:
         requests()
     except Unsatisfiable:
-        assert mode is GenerationMode.NEGATIVE, operation.path  # nothing to get wrong
+        assert mode is GenerationMode.NEGATIVE, operation.path  # no invalid request is possible
 
 
 def test_run_settings_are_documented_with_their_limits(client):
@@ -109,7 +109,7 @@ def test_document_marks_the_routes_that_need_a_key(serving, trained_root):
 
 
 def test_every_answer_of_the_document_has_a_schema_with_a_type(client):
-    """What has none becomes `unknown` in generated clients."""
+    """Without a schema it would be `unknown` in generated clients."""
     document = client.app.openapi()
     empty = [
         (path, status, kind)
@@ -122,7 +122,7 @@ def test_every_answer_of_the_document_has_a_schema_with_a_type(client):
     assert empty == []
 
 
-def test_document_passes_linters(client):
+def test_document_meets_the_rules_of_linters(client):
     document = client.app.openapi()
     assert document["servers"]
     assert document["info"]["license"]["name"] == "MIT"

@@ -1,4 +1,4 @@
-"""The pages as they leave the server: nothing inline, nothing from elsewhere, every file there and cached."""
+"""The pages as the server sends them: nothing inline, nothing from other hosts, every file cached."""
 
 import posixpath
 import re
@@ -24,7 +24,7 @@ BROWSER = {"accept": "text/html"}
 
 
 class Page(HTMLParser):
-    """What a page is made of."""
+    """The elements of a page, and the inline scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_elements_that_scripts_look_up_exist(client: httpx.Client):
 
 
 def imported(own: dict[str, Asset], name: str, found: Set[str] = frozenset()) -> Set[str]:
-    """A script and all that it imports."""
+    """A script and everything that it imports."""
     if name in found:
         return found
     found = {*found, name}
@@ -166,7 +166,7 @@ def test_own_assets_are_less_than_130_kb():
     assert sum(len(asset.content) for asset in Assets().own.values()) < 130_000
 
 
-def test_page_loads_less_than_60_kb_of_our_own(client: httpx.Client):
+def test_page_loads_less_than_60_kb_of_own_assets(client: httpx.Client):
     own = Assets().own
     found = page(client, "/")
     loaded = {url.split("/", 3)[3] for url in found.values("src") + found.values("href") if "/assets/" in url}
@@ -175,7 +175,7 @@ def test_page_loads_less_than_60_kb_of_our_own(client: httpx.Client):
     assert sum(len(own[name].compressed) for name in names) < 60_000
 
 
-def test_names_of_runs_are_escaped(client: httpx.Client):
+def test_name_of_a_run_is_escaped(client: httpx.Client):
     hostile = '"><script>alert(1)</script>'
     response = client.get("/gradcheck", params={"model": hostile}, headers=BROWSER)
     assert "<script>alert" not in response.text

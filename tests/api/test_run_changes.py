@@ -1,4 +1,4 @@
-"""Changes and deletions of runs that have to wait, or whose run vanishes meanwhile."""
+"""Changes and deletions of runs that have to wait, or whose run is removed in the meantime."""
 
 import shutil
 import time
@@ -14,8 +14,8 @@ from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 
-WAITING = 45  # more than there are threads for what blocks
-SOON = 5.0  # seconds; without the fix it takes as long as the wait
+WAITING = 45  # more than the threads for blocking calls
+SOON = 5.0  # seconds; a blocked request would take as long as the wait
 
 
 def timed(api: httpx.Client, path: str) -> float:
@@ -27,7 +27,7 @@ def timed(api: httpx.Client, path: str) -> float:
 def while_waiting(
     api: httpx.Client, ask: Callable[[int], httpx.Response], release: Callable[[], None]
 ) -> list[httpx.Response]:
-    """The answers to many requests that have to wait until `release`, while others are answered."""
+    """Send requests that wait until `release`, check that others are answered, and return the answers."""
     with ThreadPoolExecutor(WAITING) as pool:
         waiting = [pool.submit(ask, number) for number in range(WAITING)]
         try:
@@ -80,7 +80,7 @@ def test_deletion_of_a_run_in_training_is_refused(serving, trained: RunStore, mo
 
 
 @pytest.mark.slow
-def test_a_change_that_waits_too_long_is_refused_without_a_path(serving, trained: RunStore, monkeypatch):
+def test_change_that_waits_too_long_is_refused_without_a_path(serving, trained: RunStore, monkeypatch):
     monkeypatch.setattr("app.store.run_store.CHANGE_SECONDS", 0.1)
     api = serving(trained.root)
     with trained.changing():
@@ -100,9 +100,7 @@ def test_disk_write_error_is_reported_without_a_path(serving, trained: RunStore,
 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_a_run_that_vanishes_before_it_is_changed_is_404(
-    serving, trained: RunStore, monkeypatch, method: str
-):
+def test_run_removed_before_it_is_changed_is_404(serving, trained: RunStore, monkeypatch, method: str):
     standing = Run.standing
 
     def vanish(run: Run) -> Status:
@@ -119,7 +117,7 @@ def test_a_run_that_vanishes_before_it_is_changed_is_404(
 
 
 @pytest.mark.parametrize("path", ["/runs/classic", "/runs/classic/export", "/v1/models/classic@60"])
-def test_a_run_that_vanishes_before_it_is_shown_is_404(serving, trained: RunStore, monkeypatch, path: str):
+def test_run_removed_before_it_is_shown_is_404(serving, trained: RunStore, monkeypatch, path: str):
     checkpoints = Run.checkpoints
 
     def vanish(run: Run) -> dict[int, Path]:

@@ -1,4 +1,4 @@
-"""/runs/{name}/beginnings and /runs/{name}/passage; and how beginnings are found."""
+"""/runs/{name}/beginnings and /runs/{name}/passage, and how beginnings are found."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ PLAY = (
 )
 
 
-def test_beginnings_are_common_and_differ_in_their_first_word():
+def test_beginnings_are_frequent_and_differ_in_their_first_word():
     found = beginnings(PLAY)
     assert found[0] == "KING:\n"
     assert "My lord, " in found
@@ -32,7 +32,7 @@ def test_beginnings_are_common_and_differ_in_their_first_word():
         ("今天天气很好我们去公园玩吧他说不去所以我们留在家里看书写字。" * 9, ["今天天气很"]),
     ],
 )
-def test_beginnings_of_an_odd_text_are_still_in_it(text: str, expected: list[str]):
+def test_beginnings_of_an_unusual_text_occur_in_it(text: str, expected: list[str]):
     assert beginnings(text) == expected
 
 
@@ -47,7 +47,7 @@ def test_beginnings_of_a_run_can_be_continued(client):
 
 
 @pytest.mark.parametrize("step", [0, 60])
-def test_passage_is_the_text_of_a_named_request(client, step: int):
+def test_passage_is_the_text_of_its_documented_request(client, step: int):
     passage = client.get("/runs/gru/passage", params={"step": step}).json()
     prompt = client.get("/runs/gru/beginnings").json()["beginnings"][0]
     asked = {"model": f"gru@{step}", "prompt": prompt, "length": 380, "temperature": 0.6, "seed": 1, "n": 4}
@@ -60,7 +60,7 @@ def test_passage_is_the_text_of_a_named_request(client, step: int):
     assert any(word in known for word in whole) == (passage["real"] > 0)
 
 
-def test_passage_without_a_step_is_of_the_newest_checkpoint(client):
+def test_passage_without_a_step_is_from_the_newest_checkpoint(client):
     newest = client.get("/runs/gru/passage")
     assert newest.json()["model"] == "gru@60"
     again = client.get("/runs/gru/passage?step=60", headers={"if-none-match": newest.headers["etag"]})
@@ -69,7 +69,7 @@ def test_passage_without_a_step_is_of_the_newest_checkpoint(client):
     assert other.status_code == 200
 
 
-def test_passage_is_written_once_and_is_free_of_the_rate_limit(serving, trained):
+def test_passage_is_written_once_and_not_rate_limited(serving, trained):
     client = serving(trained.root, rate_limit="2/hour")
     answers = [client.get("/runs/gru/passage") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200] * 5
@@ -77,7 +77,7 @@ def test_passage_is_written_once_and_is_free_of_the_rate_limit(serving, trained)
     assert f"charloom_generation_tokens_total {float(4 * 380)}" in client.get("/metrics").text
 
 
-def test_answer_that_fails_is_made_again_and_others_wait_for_one():
+def test_failed_answer_is_retried_and_concurrent_calls_share_one():
     async def run() -> tuple[list[bytes], int]:
         made = 0
 

@@ -1,4 +1,4 @@
-"""Runs over HTTP: a text becomes a served model, and is steered on its way."""
+"""Runs over HTTP: a text becomes a served model, and its training is controlled."""
 
 import functools
 import io
@@ -91,7 +91,7 @@ def test_uploaded_text_becomes_a_served_model(api, store):
 
 
 @pytest.mark.slow
-def test_two_uploads_at_once_are_both_trained(api, store):
+def test_two_concurrent_uploads_are_both_trained(api, store):
     answers: list[httpx.Response] = []
     threads = [threading.Thread(target=lambda: answers.append(upload(api))) for _ in range(2)]
     for thread in threads:
@@ -106,7 +106,7 @@ def test_two_uploads_at_once_are_both_trained(api, store):
 
 
 @pytest.mark.parametrize("kind", ["files", "zip", "json"])
-def test_text_as_files_zip_or_json_is_the_same_text(api, store, kind):
+def test_files_zip_and_json_give_the_same_text(api, store, kind):
     if kind == "files":
         files = [("file", ("a.txt", b"one " * 500)), ("file", ("b.txt", b"two " * 500))]
         answer = api.post("/runs", files=files, data=SMALL | {"name": "mine"})
@@ -199,23 +199,23 @@ def test_worker_follows_pause_resume_stop_and_priority(api, store):
         assert api.patch("/runs/long", json={"action": action}).status_code == 200
 
     with worker_process(store) as worker:
-        wait_until(lambda: state() == "training", "it is trained")
+        wait_until(lambda: state() == "training", "the run is trained")
         ask("pause")
-        wait_until(lambda: state() == "paused", "it pauses")
+        wait_until(lambda: state() == "paused", "the run is paused")
         upload(api, name="other")
-        wait_until(lambda: api.get("/runs/other").json()["state"] == "finished", "others have their turn")
+        wait_until(lambda: api.get("/runs/other").json()["state"] == "finished", "the other run is trained")
         at = api.get("/runs/long").json()["step"]
         ask("resume")
-        wait_until(lambda: api.get("/runs/long").json()["step"] > at, "it goes on")
+        wait_until(lambda: api.get("/runs/long").json()["step"] > at, "the run continues")
         ask("stop")
-        wait_until(lambda: state() == "stopped", "it stops")
+        wait_until(lambda: state() == "stopped", "the run is stopped")
         assert api.patch("/runs/other", json={"action": "pause"}).status_code == 409
         assert api.patch("/runs/other", json={"priority": 7}).json()["priority"] == 7
         assert stop(worker)[0] == 0
 
 
 @pytest.mark.slow
-def test_two_workers_train_two_runs_at_once_and_a_third_takes_over(api, store):
+def test_two_workers_train_two_runs_and_a_third_takes_over(api, store):
     for name in ("first", "second"):
         upload(api, name=name, steps=1_000_000, sample_every=0, checkpoint_every=1000)
 
@@ -223,10 +223,10 @@ def test_two_workers_train_two_runs_at_once_and_a_third_takes_over(api, store):
         return [run["state"] for run in api.get("/runs").json()["runs"]]
 
     with worker_process(store) as one, worker_process(store) as two:
-        wait_until(lambda: states() == ["training", "training"], "both are trained")
+        wait_until(lambda: states() == ["training", "training"], "both runs are trained")
         with worker_process(store) as three:
             assert stop(one)[0] == 0
-            wait_until(lambda: states() == ["training", "training"], "the third takes the place")
+            wait_until(lambda: states() == ["training", "training"], "the third worker takes over")
             assert stop(three)[0] == 0
         assert stop(two)[0] == 0
 
@@ -243,8 +243,8 @@ def test_run_of_a_killed_worker_can_be_controlled_and_continues(api, store, stat
 
     with worker_process(store) as worker:
         if state != "queued":
-            wait_until(lambda: api.get("/runs/mine").json()["step"] > 0, "it is trained")
-        if state == "asked":  # and killed before it can have obeyed
+            wait_until(lambda: api.get("/runs/mine").json()["step"] > 0, "the run is trained")
+        if state == "asked":  # and the worker is killed before it can react
             worker.send_signal(signal.SIGSTOP)
             assert api.patch("/runs/mine", json={"action": asked}).status_code == 200
         worker.kill()
@@ -252,15 +252,15 @@ def test_run_of_a_killed_worker_can_be_controlled_and_continues(api, store, stat
     if state != "asked":
         assert api.patch("/runs/mine", json={"action": asked}).status_code == 200
     with worker_process(store) as worker:
-        wait_until(lambda: now() == ended, "the next worker obeys")
+        wait_until(lambda: now() == ended, "the next worker follows the request")
         step = api.get("/runs/mine").json()["step"]
         assert api.patch("/runs/mine", json={"action": "resume"}).status_code == 200
-        wait_until(lambda: api.get("/runs/mine").json()["step"] > step, "it goes on")
+        wait_until(lambda: api.get("/runs/mine").json()["step"] > step, "the run continues")
         assert stop(worker)[0] == 0
 
 
 @pytest.mark.slow
-def test_text_of_fifty_megabytes_is_read_in_parts(api, store):
+def test_text_of_50_megabytes_is_read_in_parts(api, store):
     text = (small_text(99_999) + "\n") * 500
     data = text.encode()
     assert len(data) > 50_000_000
@@ -281,7 +281,7 @@ def test_text_of_fifty_megabytes_is_read_in_parts(api, store):
 
 
 def peak_memory(work: Callable[[], object]) -> int:
-    """Most bytes that this process, which is the server's too, held for Python while `work` ran."""
+    """Peak memory of Python objects in this process, which is also the server, during `work`."""
     tracemalloc.start()
     try:
         work()
@@ -291,11 +291,11 @@ def peak_memory(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.slow
-def test_concurrent_uploads_are_bounded_and_the_rest_refused(store, serving):
+def test_concurrent_uploads_are_limited_and_the_rest_refused(store, serving):
     store.root.mkdir()
-    api = serving(store.root, max_uploads=5)  # of which one client can have four
+    api = serving(store.root, max_uploads=5)  # of which one client may use four
     data = ((small_text(9_999) + "\n") * 1200).encode()
-    begun = threading.Barrier(13)  # 12 clients have sent a part, and this test
+    begun = threading.Barrier(13)  # 12 clients that have sent a part, and this test
     statuses: list[int] = []
 
     def halves() -> Iterator[bytes]:
@@ -326,7 +326,7 @@ def test_concurrent_uploads_are_bounded_and_the_rest_refused(store, serving):
     together = peak_memory(crowd)
     assert sorted(statuses) == [202] * 4 + [429] * 8
     assert together < alone + len(data)
-    assert upload(api).status_code == 202  # the places are free again
+    assert upload(api).status_code == 202  # the places were released
     assert left_behind(store) == []
 
 
@@ -340,7 +340,7 @@ def test_store_over_its_byte_limit_removes_old_checkpoints(store, serving):
     worker.train(worker.next_run())
     run = store.get("mine")
     assert run.status.state == "finished", run.status.reason
-    assert size_of(store.root) <= limit + checkpoint_bytes  # curve and samples are not counted beforehand
+    assert size_of(store.root) <= limit + checkpoint_bytes  # curve and samples are not reserved in advance
     steps = list(run.checkpoints())
     assert 0 not in steps
     assert steps == list(range(steps[0], 201, 10))
@@ -380,7 +380,7 @@ def test_minutes_without_a_preset_choose_suitable_sizes(api, store):
     configs = [store.get(name).config for name in (shortly, longer)]
     assert [config.preset for config in configs] == ["planned", "planned"]
     assert configs[0].hidden < configs[1].hidden
-    assert configs[0].streams < 32  # there is too little text for more
+    assert configs[0].streams < 32  # the text is too short for more
 
 
 def test_run_with_higher_priority_is_trained_first(api, store):
@@ -428,7 +428,7 @@ def test_events_resumed_from_any_cursor_have_no_gap_or_repeat(api, store):
 
 
 @pytest.mark.slow
-def test_run_set_back_to_an_earlier_step_repeats_its_events(api, store, monkeypatch):
+def test_run_reset_to_an_earlier_step_repeats_its_events(api, store, monkeypatch):
     monkeypatch.setattr("app.store.loss_curves.FRESH_SECONDS", -1)
     upload(api, name="mine")
     train_all(store)
@@ -465,7 +465,7 @@ def test_fork_starts_from_the_weights_and_adds_new_characters(api, store):
 
 
 @pytest.mark.slow
-def test_an_exported_run_is_the_same_model_elsewhere(api, store):
+def test_exported_run_is_the_same_model_after_an_import(api, store):
     upload(api, name="mine", licence="public domain")
     train_all(store)
     exported = api.get("/runs/mine/export")
@@ -518,18 +518,18 @@ def test_text_is_inspected_without_being_trained(api, store):
     assert not left_behind(store)
 
 
-def test_a_urlencoded_form_is_read_as_a_form(api, store):
+def test_urlencoded_form_is_read_as_a_form(api, store):
     text = "the cat sat\n" * 400
     answer = api.post("/runs", data=SMALL | {"name": "mine", "text": text})
     assert answer.request.headers["content-type"] == "application/x-www-form-urlencoded"
     assert answer.status_code == 202, answer.text
     assert store.get("mine").text() == text
-    forked = api.post("/runs/check", data={"text": text, "steps": 7, "name": "x"})
-    assert forked.json()["name"] == "x"
+    checked = api.post("/runs/check", data={"text": text, "steps": 7, "name": "x"})
+    assert checked.json()["name"] == "x"
     assert api.post("/runs", data={"text": text, "foo": 1}).status_code == 422
 
 
-def test_raw_text_with_curls_form_type_is_read_as_text(api, store):
+def test_raw_text_with_the_form_type_of_curl_is_read_as_text(api, store):
     headers = {"content-type": "application/x-www-form-urlencoded"}
     raw = b"x = 1 & y = 2 + 3 %41\n" * 400
     assert api.post("/runs", content=raw, headers=headers, params=SMALL | {"name": "mine"}).is_success

@@ -1,4 +1,4 @@
-"""POST /score: the probability of every character, and who would rather have written a text."""
+"""POST /score: the probability of every character, and the model most likely to write a text."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_scores_of_several_models_are_compared(client):
     assert bits["gru@60"] < bits["gru@0"]
 
 
-def test_one_character_alone_has_no_score(client):
+def test_text_of_one_character_has_no_score(client):
     answer = client.post("/score", json={"text": "a"}).json()
     assert answer["scores"][0]["bits_per_character"] is None
     assert answer["scores"][0]["logprobs"] == [None]

@@ -1,4 +1,4 @@
-"""However long a run is, and however many look at it, an answer costs what is shown of it."""
+"""The cost of an answer depends on what it shows, not on the length of a run or the number of clients."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ JOB = "/v1/fine_tuning/jobs/ftjob-gru"
 
 @pytest.fixture
 def long(trained: RunStore) -> RunStore:
-    """The run `gru` with 20,000 points, of which every fifth has a held-out loss."""
+    """The run `gru` with 20,000 points, every fifth with a held-out loss."""
     run = trained.get("gru")
     line = run.history()[-1]
     points = (
@@ -66,7 +66,7 @@ def test_only_the_requested_checkpoint_of_a_long_run_is_built(long, serving, mon
 
 
 @pytest.mark.slow
-def test_held_out_loss_of_a_checkpoint_has_its_step(long, serving):
+def test_held_out_loss_of_a_checkpoint_is_listed_with_its_step(long, serving):
     long.get("gru").checkpoint_path(60).rename(long.get("gru").checkpoint_path(63))
     client = serving(long.root)
     [newest] = client.get(f"{JOB}/checkpoints", params={"limit": 1}).json()["data"]
@@ -75,7 +75,7 @@ def test_held_out_loss_of_a_checkpoint_has_its_step(long, serving):
 
 
 @pytest.mark.slow
-def test_event_pages_have_each_event_once_newest_first(long, serving):
+def test_event_pages_list_each_event_once_newest_first(long, serving):
     client = serving(long.root)
     seen: list[str] = []
     after = {"after": "ftevent-gru-130-point"}
@@ -126,7 +126,7 @@ def test_watcher_of_a_long_run_reads_only_new_points(long, serving):
     assert 0 < len(looked) < 200
 
 
-def test_result_is_cached_by_name_for_a_limited_time():
+def test_results_are_cached_by_name_for_a_limited_time():
     made: list[int] = []
 
     def make() -> int:
@@ -169,7 +169,7 @@ def test_end_of_a_text_is_whole_characters(trained: RunStore, text):
         assert run.text_end(count) == text[-count:]
 
 
-def test_activations_are_bounded_by_characters_times_units(client: httpx.Client, monkeypatch):
+def test_activations_are_limited_by_characters_times_units(client: httpx.Client, monkeypatch):
     monkeypatch.setattr("app.api.native.activations.LARGEST", 24 * 50)
     answer = client.post("/activations", json={"model": "gru", "text": "a" * 51})
     assert answer.status_code == 422

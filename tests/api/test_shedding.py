@@ -1,4 +1,4 @@
-"""A full server refuses texts at the connection: as the application would, and without it."""
+"""A full server refuses texts at the connection, exactly as the application would."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ def server(trained_root: Path) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def reached(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """The rows that the application asked a place for; it has none."""
+    """The jobs that reached the engine, which refuses all of them."""
     asked = []
 
     def submit(self: Engine, job: Job) -> NoReturn:
@@ -56,7 +56,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_what_differs(answer: httpx.Response) -> tuple[int, dict[str, str], object]:
-    """An answer but for its id, its date and the order of its headers."""
+    """The answer without its id, its date and the order of its headers."""
     fixed = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "date")}
     return answer.status_code, fixed, answer.json()
 
@@ -67,13 +67,13 @@ def test_early_refusal_equals_the_refusal_of_the_application(server, monkeypatch
     assert len(reached) == 1
     monkeypatch.setattr(Engine, "full", True)
     shed = server.post(path, json=body)
-    assert len(reached) == 1, "the application was asked"
+    assert len(reached) == 1, "the request reached the application"
     assert without_what_differs(shed) == without_what_differs(given)
     assert shed.status_code == 429
     assert len(shed.headers["x-request-id"]) == 32
 
 
-def test_get_request_is_refused_early_and_keeps_its_id(server, reached, full):
+def test_get_request_is_refused_early_with_its_request_id(server, reached, full):
     answer = server.get("/generate", params={"prompt": "a"}, headers={"x-request-id": "mine"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (429, "mine")
     assert not reached
@@ -103,8 +103,8 @@ def test_overload_is_not_revealed_without_a_key(trained_root, full):
             assert client.post(path, json=body).status_code == 401
 
 
-def test_refusal_does_not_reveal_whether_a_key_is_right(trained_root, full):
-    """Otherwise guesses sent to a full server would be answered without the bound on wrong keys."""
+def test_refusal_does_not_reveal_whether_a_key_is_correct(trained_root, full):
+    """Otherwise a full server would answer guesses without the limit on wrong keys."""
     with application(trained_root, api_keys="ann:s3cret") as client:
         given = ("s3cret", "wrong")
         right, wrong = (
@@ -147,7 +147,7 @@ def test_connection_is_kept_across_refusals_and_answers(server, monkeypatch):
 
 
 def test_pipelined_requests_are_answered_in_order(server, monkeypatch):
-    """The second comes while the first is being written, and the server is full by then."""
+    """The second request arrives while the first text is being written; the server is full by then."""
     looks = iter((False,))
     monkeypatch.setattr(Engine, "full", property(lambda self: next(looks, True)))
     ask = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -175,11 +175,11 @@ def test_body_of_a_refused_request_is_read_up_to_a_limit(server, full, kind):
                 connection.sendall(piece if kind == "announced" else b"10000\r\n" + piece + b"\r\n")
             except OSError:
                 return
-        raise AssertionError("it was all read")
+        raise AssertionError("the whole body was read")
 
 
 def test_many_connections_are_accepted_in_one_loop_iteration():
-    """One for each turn is all that libuv takes from a socket: too few when the turns are long."""
+    """libuv accepts one connection per socket and iteration, which is too few if iterations take long."""
 
     async def turns_until_all_are_accepted(count: int) -> int:
         loop, made, turns = asyncio.get_running_loop(), [], 0
@@ -201,7 +201,7 @@ def test_many_connections_are_accepted_in_one_loop_iteration():
         assert uvloop.run(turns_until_all_are_accepted(100)) < 20
 
 
-def test_retry_after_is_the_time_the_admitted_work_takes():
+def test_retry_time_is_one_second_before_any_measurement():
     engine = Engine(max_rows=1, max_queue=0)
     assert not engine.full
     error = engine.overload()

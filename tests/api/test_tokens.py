@@ -1,4 +1,4 @@
-"""The routes by which clients of vLLM and TGI learn about a server: tokenizer, health, limits."""
+"""Routes that clients of vLLM and TGI query: tokenizer, health, limits."""
 
 import pytest
 
@@ -6,24 +6,24 @@ from tests.support.servers import application
 
 
 @pytest.mark.parametrize("text", ["", "the cat", "naïve mat\n" * 2000])
-def test_text_tokenized_and_detokenized_is_unchanged(client, text):
+def test_detokenize_reverses_tokenize(client, text):
     vocabulary = client.app.state.services.models.current.vocabulary
-    told = client.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
-    assert told["tokens"] == vocabulary.encode(text).tolist()
-    assert (told["count"], told["max_model_len"], told["token_strs"]) == (len(text), 20_000, None)
-    assert client.post("/detokenize", json={"tokens": told["tokens"]}).json() == {"prompt": text}
+    found = client.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()
+    assert found["tokens"] == vocabulary.encode(text).tolist()
+    assert (found["count"], found["max_model_len"], found["token_strs"]) == (len(text), 20_000, None)
+    assert client.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": text}
 
 
 def test_tokenize_lists_characters_and_joins_messages(client):
     messages = [{"role": "system", "content": "the"}, {"role": "user", "content": "cat"}]
-    told = client.post(
+    found = client.post(
         "/tokenize", json={"messages": messages, "return_token_strs": True, "model": "tgi"}
     ).json()
-    assert told["token_strs"] == list("the\ncat")
-    assert told["tokens"] == client.post("/tokenize", json={"prompt": "the\ncat"}).json()["tokens"]
+    assert found["token_strs"] == list("the\ncat")
+    assert found["tokens"] == client.post("/tokenize", json={"prompt": "the\ncat"}).json()["tokens"]
 
 
-def test_tokens_agree_with_completions(client):
+def test_completion_of_token_ids_equals_that_of_the_text(client):
     tokens = client.post("/tokenize", json={"prompt": "the "}).json()["tokens"]
     request = {"max_tokens": 20, "seed": 3}
     by_text, by_ids = (
@@ -46,14 +46,14 @@ def test_tokens_agree_with_completions(client):
         ("/tokenizer_info?model=grue", None, "grue"),
     ],
 )
-def test_token_routes_refuse_in_openai_s_shape(client, path, body, message):
+def test_token_routes_have_the_openai_error_format(client, path, body, message):
     answer = client.get(path) if body is None else client.post(path, json=body)
     assert answer.status_code == (404 if "grue" in message else 400)
     assert message in answer.json()["error"]["message"]
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_tokenizer_info_has_what_clients_ask_for(client):
+def test_tokenizer_info_has_the_fields_that_clients_read(client):
     info = client.get("/tokenizer_info").json()
     assert (info["bos_token"], info["eos_token"], info["vocab_size"]) == ("\n", "\n", 16)
     start = client.post("/tokenize", json={"prompt": info["bos_token"]}).json()["tokens"]
@@ -62,16 +62,16 @@ def test_tokenizer_info_has_what_clients_ask_for(client):
         client.post("/v1/completions", json=request | {"prompt": prompt}).json()["choices"]
         for prompt in ("", start)
     )
-    assert empty == begun  # an empty prompt is what a client makes of bos_token
+    assert empty == begun  # clients send an empty prompt as bos_token
 
 
-def test_info_names_the_model_and_the_limits(client):
+def test_info_has_the_model_and_the_limits(client):
     info = client.get("/info").json()
     assert (info["model_id"], info["max_input_tokens"], info["max_best_of"]) == ("gru@60", 10_000, 16)
     assert len(info["model_sha"]) == 64
 
 
-def test_health_is_readiness_and_needs_no_key(client, tmp_path):
+def test_health_equals_readiness_and_needs_no_key(client, tmp_path):
     assert client.get("/health").json() == client.get("/readyz").json()
     with application(tmp_path / "empty", api_keys="ann:secret") as empty:
         assert empty.get("/health").status_code == 503
@@ -80,7 +80,7 @@ def test_health_is_readiness_and_needs_no_key(client, tmp_path):
 
 @pytest.mark.parametrize("digits", [20, 310, 4000])
 @pytest.mark.parametrize("sign", ["", "-"])
-def test_ids_of_any_number_of_digits_are_refused(client, digits, sign):
+def test_token_id_out_of_range_is_refused_at_any_length(client, digits, sign):
     number = sign + "9" * digits
     for path, body in (
         ("/detokenize", '{"tokens": [1, %s]}'),

@@ -1,4 +1,4 @@
-"""Characters that a model has never seen, on every interface; line ends and marks of prompts."""
+"""Unknown characters on every interface; line ends and byte order marks in prompts."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from app.training.trainer import train_run
 from tests.support.runs import classic_like
 from tests.support.servers import application
 
-PROMPT = "thé “cat”"  # the small text has neither of these, and no quotation mark at all
+PROMPT = "thé “cat”"  # the small text has no é and no quotation marks
 READ = {"drop": "th cat", "replace": "the cat"}
 CHANGED = 3
 
@@ -42,19 +42,19 @@ def chat(client: httpx.Client, *texts: str, **fields: object) -> httpx.Response:
 
 
 @pytest.mark.parametrize("how", ["drop", "replace"])
-def test_prompt_with_unknown_characters_is_read_changed(client, how):
+def test_unknown_characters_of_a_prompt_are_dropped_or_replaced(client, how):
     expected = native(client, READ[how]).json()
-    told = native(client, PROMPT, unknown=how).json()
-    assert (told["text"], told["prompt"], told["changed_characters"]) == (
+    answer = native(client, PROMPT, unknown=how).json()
+    assert (answer["text"], answer["prompt"], answer["changed_characters"]) == (
         expected["text"],
         READ[how],
         CHANGED,
     )
     link = client.get("/generate", params={"prompt": PROMPT, "length": 30, "seed": 8, "unknown": how}).json()
-    assert link == told
-    told = chat(client, PROMPT, unknown=how).json()
-    assert told["choices"][0]["message"]["content"] == expected["text"]
-    assert (told["changed_characters"], told["usage"]["prompt_tokens"]) == (CHANGED, len(READ[how]))
+    assert link == answer
+    answer = chat(client, PROMPT, unknown=how).json()
+    assert answer["choices"][0]["message"]["content"] == expected["text"]
+    assert (answer["changed_characters"], answer["usage"]["prompt_tokens"]) == (CHANGED, len(READ[how]))
     completion = {
         "prompt": [PROMPT, "a"],
         "max_tokens": 30,
@@ -63,13 +63,13 @@ def test_prompt_with_unknown_characters_is_read_changed(client, how):
         "echo": True,
         "logprobs": 0,
     }
-    told = client.post("/v1/completions", json=completion).json()
-    assert told["choices"][0]["text"] == READ[how] + expected["text"]
-    assert "".join(told["choices"][0]["logprobs"]["tokens"]) == READ[how] + expected["text"]
-    assert told["changed_characters"] == CHANGED
+    answer = client.post("/v1/completions", json=completion).json()
+    assert answer["choices"][0]["text"] == READ[how] + expected["text"]
+    assert "".join(answer["choices"][0]["logprobs"]["tokens"]) == READ[how] + expected["text"]
+    assert answer["changed_characters"] == CHANGED
     tgi = {"inputs": PROMPT, "parameters": {"max_new_tokens": 30, "seed": 8, "unknown": how}}
-    told = client.post("/generate", json=tgi).json()
-    assert told == {"generated_text": expected["text"], "changed_characters": CHANGED}
+    answer = client.post("/generate", json=tgi).json()
+    assert answer == {"generated_text": expected["text"], "changed_characters": CHANGED}
     tokens = client.post(
         "/tokenize", json={"prompt": PROMPT, "unknown": how, "return_token_strs": True}
     ).json()
@@ -90,15 +90,15 @@ def test_streams_report_the_number_of_changed_characters(client):
     assert (last["generated_text"], last["changed_characters"]) == (expected, CHANGED)
 
 
-def test_score_is_computed_on_the_text_each_model_reads(client):
+def test_score_uses_the_text_that_each_model_reads(client):
     text = {"text": "“cat” sat", "prompt": "thé "}
-    told = client.post(
+    scored = client.post(
         "/score", json=text | {"unknown": "replace", "models": ["gru", "classic"], "top": 2}
     ).json()
     plain = client.post(
         "/score", json={"text": "cat sat", "prompt": "the ", "models": ["gru", "classic"], "top": 2}
     )
-    for score, expected in zip(told["scores"], plain.json()["scores"], strict=True):
+    for score, expected in zip(scored["scores"], plain.json()["scores"], strict=True):
         assert (score.pop("text"), score.pop("changed_characters")) == ("cat sat", CHANGED)
         assert score == expected
     nothing = client.post("/score", json={"text": "€", "unknown": "drop"})
@@ -107,7 +107,7 @@ def test_score_is_computed_on_the_text_each_model_reads(client):
 
 
 @pytest.mark.parametrize("how", ["drop", "replace"])
-def test_activations_are_computed_on_the_changed_text(client, how):
+def test_activations_use_the_changed_text(client, how):
     body = {"text": PROMPT, "layer": 0, "unit": 0}
     refused = client.post("/activations", json=body)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "unknown_characters")
@@ -132,7 +132,7 @@ def test_default_mode_refuses_and_adds_no_fields_to_answers(client):
     assert not {"text", "changed_characters"} & scored.keys()
 
 
-def test_setting_applies_to_requests_without_a_mode(client, lenient):
+def test_configured_mode_applies_to_requests_without_one(client, lenient):
     expected = native(client, READ["replace"]).json()["text"]
     assert native(lenient, PROMPT).json()["text"] == expected
     assert chat(lenient, PROMPT).json()["choices"][0]["message"]["content"] == expected
@@ -156,7 +156,7 @@ def test_replacement_longer_than_the_limit_is_refused(serving, trained_root):
     assert error["message"] == "prompt must have at most 4 characters. Given: 6"
 
 
-def test_separator_of_chat_messages_never_fails_a_request(dna):
+def test_unknown_separator_of_chat_messages_is_not_an_error(dna):
     answer = chat(dna, "ACGT", "GATTACA", max_tokens=4)
     assert answer.status_code == 200
     assert (
@@ -167,7 +167,7 @@ def test_separator_of_chat_messages_never_fails_a_request(dna):
     assert tokens["count"] == 3
 
 
-def test_line_ends_and_order_marks_in_prompts_are_normalised(client):
+def test_line_ends_and_byte_order_marks_in_prompts_are_normalised(client):
     expected = native(client, "the\ncat ").json()["text"]
     for prompt in ("the\r\ncat ", "the\rcat ", "\ufeffthe\ncat "):
         assert native(client, prompt).json()["text"] == expected

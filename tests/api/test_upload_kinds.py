@@ -1,4 +1,4 @@
-"""Files of every kind as uploads: HTTP and the command line judge them alike, and none is a 500."""
+"""Uploads of all kinds of files: HTTP gives the verdict of the reader, and never a server error."""
 
 import io
 import random
@@ -50,7 +50,7 @@ FILES = {
 
 
 def judged(path: Path) -> tuple[int, list[str]]:
-    """Status and findings that the reader's own judgement of a file should have over HTTP."""
+    """The status and findings over HTTP that correspond to the verdict of the reader."""
     try:
         return 200, [finding.code for finding in read_text(path).findings]
     except UnusableTextError as error:
@@ -58,7 +58,7 @@ def judged(path: Path) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_file_is_accepted_alike_over_http_and_command_line(api, tmp_path, name):
+def test_upload_has_the_verdict_and_findings_of_the_reader(api, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(FILES[name])
     answer = api.post("/runs/check", files={"file": (name, FILES[name])})
