@@ -1,4 +1,4 @@
-"""A command configures logging for its process; here the next test must not inherit it."""
+"""A command configures logging for its process; the next test must not inherit that."""
 
 import logging
 from collections.abc import Iterator

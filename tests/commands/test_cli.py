@@ -28,12 +28,12 @@ SMALL = "--hidden 8 --streams 4 --shards 1 --sequence-length 10 --steps 30 --sam
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder with a text, no settings from outside, and a store that does not exist yet."""
+    """A working directory with a text, without settings in the environment, and without a store."""
     monkeypatch.chdir(tmp_path)
     without_settings(monkeypatch)
     (tmp_path / "My Text.txt").write_text(small_text(), "utf-8")
     yield tmp_path
-    for handler in logging.getLogger().handlers[:]:  # the command's own, to a console that is gone
+    for handler in logging.getLogger().handlers[:]:  # the handler of the command, whose console is closed
         if isinstance(handler, RichHandler):
             logging.getLogger().removeHandler(handler)
 
@@ -47,7 +47,7 @@ def test_every_field_of_a_run_is_an_option(capsys):
 
 
 @pytest.mark.slow
-def test_minutes_are_planned_and_the_same_command_continues(folder: Path, capsys):
+def test_training_for_minutes_is_planned_and_can_be_repeated(folder: Path, capsys):
     command = ["train", "My Text.txt", "--minutes", "0.05", "--hidden", "8", "--members", "2"]
     assert main(command) == 0
     out = capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_trained_run_can_generate_and_is_listed(folder: Path, capsys):
 
 
 @pytest.mark.slow
-def test_same_command_continues_and_leaves_a_finished_run(folder: Path, capsys, monkeypatch):
+def test_same_command_continues_a_run_and_keeps_a_finished_one(folder: Path, capsys, monkeypatch):
     command = ["train", "My Text.txt", *SMALL.split(), "--record-every", "1"]
     assert main([*command, "--name", "undisturbed"]) == 0
 
@@ -118,7 +118,7 @@ def test_other_settings_start_another_run_unless_named(folder: Path, capsys):
 
 
 @pytest.mark.slow
-def test_failed_run_is_retried_and_reports_the_reason(folder: Path, capsys):
+def test_failed_run_is_retried_and_its_reason_reported(folder: Path, capsys):
     command = [
         "train",
         "My Text.txt",
@@ -151,7 +151,7 @@ def test_warning_is_shown_as_a_sentence(folder: Path, capsys):
 
 
 @pytest.mark.slow
-def test_train_next_to_a_worker_ends_with_a_finished_run(folder: Path, capsys):
+def test_train_command_next_to_a_worker_finishes_the_run(folder: Path, capsys):
     store = RunStore("checkpoints")
     store.root.mkdir()
     with worker_process(store):
@@ -197,7 +197,7 @@ def test_train_next_to_a_worker_ends_with_a_finished_run(folder: Path, capsys):
         ("nonsense", "nonsense"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str, complaint: str):
+def test_invalid_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str, complaint: str):
     Path("text.txt").write_text(small_text())
     Path("empty.txt").touch()
     Path("short.txt").write_text("abc")
@@ -209,7 +209,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path, capfd, command: str
     assert RunStore("checkpoints").list() == []
 
 
-def test_store_of_an_earlier_versions_worker_is_refused(folder: Path, capfd):
+def test_store_held_by_a_worker_of_an_earlier_version_is_refused(folder: Path, capfd):
     store = RunStore("checkpoints")
     store.make_root()
     with FileLock(store.root / ".worker.lock"):
@@ -219,7 +219,7 @@ def test_store_of_an_earlier_versions_worker_is_refused(folder: Path, capfd):
 
 
 def test_gradcheck_of_a_cell_passes(folder: Path, capsys):
-    # 5 elements of a tensor may all be so small that a difference of losses is mostly rounding
+    # with 5 elements of a tensor, all may be so small that the difference of losses is mostly rounding
     command = "gradcheck --cell lstm --layers 2 --hidden 4 --elements 10"
     assert main(command.split()) == 0
     out = capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_gradcheck_of_a_cell_passes(folder: Path, capsys):
     assert "FAILED" not in out
 
 
-def test_gradcheck_of_the_assignment_shows_its_errors(folder: Path, capsys):
+def test_gradcheck_of_the_assignment_shows_its_published_errors(folder: Path, capsys):
     assert main(["gradcheck", "--elements", "3", "--method", "centred"]) == 0
     out = capsys.readouterr().out
     for figure in ("2.54e-07", "1.77e-08", "2.55e-09", "2.18e-09", "1.55e-10"):
@@ -235,13 +235,13 @@ def test_gradcheck_of_the_assignment_shows_its_errors(folder: Path, capsys):
     assert "…" not in out
 
 
-def test_a_failed_gradcheck_has_exit_code_1(folder: Path, capsys, monkeypatch):
+def test_failed_gradcheck_has_exit_code_1(folder: Path, capsys, monkeypatch):
     monkeypatch.setattr("model.gradcheck.LIMITS", {"centred": 0.0, "complex-step": 0.0})
     assert main(["gradcheck", "--hidden", "4", "--layers", "2", "--elements", "2"]) == 1
     assert "FAILED" in capsys.readouterr().out
 
 
-def test_no_arguments_prints_the_help(capsys):
+def test_command_without_arguments_prints_the_help(capsys):
     assert main([]) == 0
     assert "Usage: charloom" in capsys.readouterr().out
 
@@ -288,7 +288,7 @@ def test_version_is_printed(capsys):
     assert re.fullmatch(r"charloom \d+\.\d+\S*\n", capsys.readouterr().out)
 
 
-def test_help_of_train_lists_a_beginners_options_first(capsys):
+def test_help_of_train_lists_options_for_beginners_first(capsys):
     assert main(["train", "--help"]) == 0
     lines = capsys.readouterr().out
     places = [lines.index(word) for word in ("--minutes", "--preset", "--name", "Details of", "--hidden")]

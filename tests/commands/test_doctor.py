@@ -1,4 +1,4 @@
-"""`charloom doctor`: each fault that it looks for is found when it is there, and comes with what to do."""
+"""`charloom doctor`: every fault that it checks for is found, and reported with advice."""
 
 import dataclasses
 import os
@@ -23,12 +23,12 @@ def findings(store: Path, **changes: object) -> dict[str, Diagnosis]:
     return {finding.name: finding for finding in examine(Settings(store=store, port=0, **changes))}
 
 
-def test_good_store_is_reported_without_faults(trained_root, capsys):
+def test_healthy_store_is_reported_without_faults(trained_root, capsys):
     found = findings(trained_root)
     assert {finding.state for finding in found.values()} == {"ok"}, found
     assert found["checkpoints"].message == "gru@60 would be served"
     assert f"({kernel()})" in found["blas"].message
-    assert "no fault" not in found["gradients"].message
+    assert "correct for all" in found["gradients"].message
     assert main(["doctor", "--store", str(trained_root), "--port", "0"]) == 0
     assert capsys.readouterr().out.count("ok   ") == len(found) == 11
 
@@ -62,8 +62,8 @@ def test_state_of_the_worker_is_reported(trained: RunStore):
     here = {"state": "training", "host": socket.gethostname(), "process": os.getpid()}
     with trained.holding("gru") as held:
         held.write_status(run.status.model_copy(update=here | {"heartbeat": time.time()}))
-        told = f"gru is trained by process {os.getpid()} on {socket.gethostname()}"
-        assert findings(trained.root)["worker"].message == told
+        expected = f"gru is trained by process {os.getpid()} on {socket.gethostname()}"
+        assert findings(trained.root)["worker"].message == expected
         held.write_status(run.status.model_copy(update=here | {"heartbeat": 1.0}))
         assert findings(trained.root)["worker"].state == "fault"
     assert findings(trained.root)["worker"].message == "none trains, and gru wait for one"
@@ -104,7 +104,7 @@ def test_old_or_missing_versions_are_reported(trained_root, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("gradients", "check"), ("generation", "generate")])
-def test_wrong_computation_is_reported(trained_root, monkeypatch, name, wrong):
+def test_wrong_results_are_reported(trained_root, monkeypatch, name, wrong):
     honest, calls = getattr(doctor, wrong), iter(range(100))
 
     def check(*arguments: object, **options: object) -> object:
@@ -118,7 +118,7 @@ def test_wrong_computation_is_reported(trained_root, monkeypatch, name, wrong):
     assert findings(trained_root)[name].state == "fault"
 
 
-def test_failing_check_is_a_fault_and_the_others_continue(trained_root, monkeypatch):
+def test_check_that_raises_is_a_fault_and_the_others_continue(trained_root, monkeypatch):
     def broken(settings: Settings) -> Diagnosis:
         raise OSError("no disk at all")
 

@@ -1,4 +1,4 @@
-"""What `charloom serve` prints of the training for a person."""
+"""The progress of the training that `charloom serve` prints."""
 
 from pathlib import Path
 
@@ -37,19 +37,19 @@ def test_line_names_run_percent_loss_and_time_left(run: Run):
     )
 
 
-def test_time_left_is_not_guessed_from_the_first_updates(run: Run):
+def test_time_left_is_not_estimated_from_the_first_updates(run: Run):
     status = moved(run, seconds=0.1, heartbeat=100.0, expected_end=100_000.0)
     assert "left" not in line_of(run, status)
 
 
-def test_line_ends_with_the_last_words_in_plain_characters(run: Run):
+def test_last_words_of_a_sample_are_shown_without_controls(run: Run):
     run.samples_path.write_text(
         '{"step": 10, "kind": "sample", "text": "to be\\n\\u001b[2Jor not", "time": 1.0}\n', "utf-8"
     )
     assert last_words(run) == ["“…to be \\x1b[2Jor not”"]
 
 
-def test_only_runs_with_progress_are_reported_and_once(run: Run, capsys):
+def test_runs_are_reported_once_for_each_progress(run: Run, capsys):
     narrator = Narrator(RunStore(run.path.parent))
     assert not narrator.tell()
     moved(run)
@@ -58,7 +58,7 @@ def test_only_runs_with_progress_are_reported_and_once(run: Run, capsys):
     assert capsys.readouterr().err.count("notes  31%") == 1
 
 
-def test_final_message_names_saved_work_and_next_command(run: Run, capsys):
+def test_final_message_names_the_saved_step_and_how_to_continue(run: Run, capsys):
     narrator = Narrator(RunStore(run.path.parent))
     narrator.say_goodbye()
     assert capsys.readouterr().err == "Stopped.\n"

@@ -13,7 +13,7 @@ from tests.support.runs import classic_like, small_text
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=200), st.integers(1, 80), st.integers(1, 10))
-def test_chart_has_the_given_size_and_no_empty_column(values: list[float], width: int, rows: int):
+def test_chart_has_the_given_size_and_no_empty_columns(values: list[float], width: int, rows: int):
     lines = chart(values, width, rows)
     assert [len(line) for line in lines] == [min(width, len(values))] * rows
     assert all(column[-1] != " " for column in zip(*lines, strict=True))
@@ -37,7 +37,7 @@ def test_summary_omits_unknown_values():
     assert summary(Status(state="failed", reason="why")) == "failed, step 0, why"
 
 
-def test_progress_is_live_in_a_terminal_and_lines_in_a_pipe(tmp_path: Path):
+def test_progress_is_a_display_in_a_terminal_and_lines_in_a_pipe(tmp_path: Path):
     run = RunStore(tmp_path).create("my-run", classic_like(), small_text(), "small.txt")
     assert train_run(run, lambda: False)
     pipe, terminal = console(force_terminal=False), console(force_terminal=True)

@@ -1,4 +1,4 @@
-"""`charloom runs …`: the same on the local store and through a server."""
+"""`charloom runs …`: the same commands on the local store and through a server."""
 
 import json
 import re
@@ -53,13 +53,13 @@ def runs(*arguments: str) -> int:
 
 
 @pytest.mark.slow
-def test_run_is_started_controlled_watched_forked_and_removed(where, store, capsys):
+def test_run_is_added_controlled_watched_forked_and_removed(where, store, capsys):
     assert runs() == 0
     assert "There are no runs" in capsys.readouterr().out
     assert runs("add", "my text.txt", "--name", "mine", *SMALL.split()) == 0
-    said = capsys.readouterr().out
-    assert "warning: the text has 6,000 characters, which the network will memorise" in said
-    assert "run mine is queued: 6,000 characters" in said
+    output = capsys.readouterr().out
+    assert "warning: the text has 6,000 characters, which the network will memorise" in output
+    assert "run mine is queued: 6,000 characters" in output
     for action, state in (
         ("pause", "paused"),
         ("resume", "queued"),
@@ -85,12 +85,12 @@ def test_run_is_started_controlled_watched_forked_and_removed(where, store, caps
 
 
 @pytest.mark.slow
-def test_an_export_is_imported_again(where, store, capsys):
+def test_exported_run_can_be_imported(where, store, capsys):
     runs("add", "my text.txt", "--name", "mine", *SMALL.split())
     train_all(store)
     assert runs("export", "mine") == 0
     assert "mine-40.zip is written" in capsys.readouterr().out
-    assert runs("export", "mine") == 2  # never over a file that is there
+    assert runs("export", "mine") == 2  # an existing file is not overwritten
     assert runs("import", "mine-40.zip", "--name", "again") == 0
     assert store.get("again").checkpoints().keys() == {40}
 
@@ -108,9 +108,9 @@ def test_an_export_is_imported_again(where, store, capsys):
 )
 def test_refusal_is_reported_in_one_line(where, store, capsys, arguments, part):
     assert runs(*arguments) == 2
-    said = capsys.readouterr().err
-    assert part in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert part in output
+    assert output.count("\n") == 1
 
 
 def test_missing_server_or_address_is_reported(store, capsys):
@@ -127,28 +127,28 @@ def test_watch_shows_a_run_in_training(store, tmp_path):
     command = [sys.executable, "-P", "-m", "app.cli", "runs", "watch", "mine"]
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: "mine is queued" in watching.stdout.readline(), "the watcher is there")
+        wait_until(lambda: "mine is queued" in watching.stdout.readline(), "the watcher has started")
         with worker_process(store) as worker:
-            said, _ = watching.communicate(timeout=60)
+            output, _ = watching.communicate(timeout=60)
             assert stop(worker)[0] == 0
     finally:
         watching.kill()
     assert watching.returncode == 0
-    assert "mine is training" in said
-    assert re.search(r"step +3,900 +loss \d", said)
-    assert said.endswith("mine is finished\n")
+    assert "mine is training" in output
+    assert re.search(r"step +3,900 +loss \d", output)
+    assert output.endswith("mine is finished\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_url_before_or_after_a_command_reaches_the_server(place, store, serving, tmp_path, capsys):
+def test_url_option_before_or_after_a_command_is_used(place, store, serving, tmp_path, capsys):
     add = ["add", "my text.txt", "--name", "mine", *SMALL.split()]
     client = serving(tmp_path / "remote")
-    for door in ([], ["--url", str(client.base_url)]):
-        assert runs(*(door + add if place == "before" else add + door)) == 0
+    for options in ([], ["--url", str(client.base_url)]):
+        assert runs(*(options + add if place == "before" else add + options)) == 0
     remove = ["rm", "mine", "--force"]
-    door = ["--url", str(client.base_url)]
-    assert runs(*(door + remove if place == "before" else remove + door)) == 0
+    options = ["--url", str(client.base_url)]
+    assert runs(*(options + remove if place == "before" else remove + options)) == 0
     assert client.get("/runs").json()["runs"] == []
     assert [run.name for run in store.list()] == ["mine"]
 
@@ -161,7 +161,7 @@ def test_store_option_before_a_command_is_used(command, store, capsys):
     assert "mine" in capsys.readouterr().out
 
 
-def test_option_of_the_command_overrides_that_of_the_group(store, serving, tmp_path, monkeypatch, capsys):
+def test_option_after_the_command_overrides_the_one_before(store, serving, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CHARLOOM_URL", "http://127.0.0.1:1")
     client = serving(tmp_path / "remote")
     assert runs("--store", "elsewhere", "list", "--url", str(client.base_url)) == 0
@@ -170,13 +170,13 @@ def test_option_of_the_command_overrides_that_of_the_group(store, serving, tmp_p
     assert "127.0.0.1:1" in capsys.readouterr().err
 
 
-def test_url_and_store_together_are_refused(store, capsys):
+def test_url_together_with_a_store_is_refused(store, capsys):
     assert runs("--url", "http://127.0.0.1:1", "--store", "here", "list") == 2
     assert "give --url or --store, not both" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_merge_makes_one_run_of_two(where, store, capsys):
+def test_merge_command_makes_one_run_of_two(where, store, capsys):
     for seed in "12":
         assert runs("add", "my text.txt", *SMALL.split(), "--seed", seed) == 0
     train_all(store)

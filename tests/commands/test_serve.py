@@ -1,4 +1,4 @@
-"""`charloom serve`: the real server and the real worker, started and ended together."""
+"""`charloom serve` starts and stops the real server and the real worker together."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def test_dead_child_process_is_restarted(tmp_path: Path, monkeypatch, caplog):
     ("on_sigterm", "patience", "code"),
     [("lambda *_: sys.exit(0)", LONGEST_WAIT, 0), ("signal.SIG_IGN", 0.1, -signal.SIGKILL)],
 )
-def test_child_process_is_terminated_and_then_killed(
+def test_child_process_is_terminated_and_killed_if_it_hangs(
     tmp_path: Path, monkeypatch, on_sigterm: str, patience: float, code: int
 ):
     monkeypatch.setattr("app.commands.supervisor.LONGEST_STOP", patience)
@@ -64,7 +64,7 @@ def test_child_process_is_terminated_and_then_killed(
         ("::1", "", False),
     ],
 )
-def test_open_server_beyond_this_machine_is_warned_of(caplog, host: str, keys: str, warned: bool):
+def test_open_server_without_keys_is_warned_about(caplog, host: str, keys: str, warned: bool):
     warn_if_open(host, Settings(api_keys=keys))
     assert (f"anyone who reaches {host} can train, read and delete" in caplog.text) == warned
 
@@ -81,7 +81,7 @@ def test_serve_starts_and_stops_worker_and_server(tmp_path: Path, number: int):
         subprocess.Popen(command, stderr=stderr, cwd=tmp_path, env=environment) as server,
     ):
         try:
-            wait_until(lambda: address(log), "the server says where it is")
+            wait_until(lambda: address(log), "the server logs its address")
             wait_until(lambda: ready(address(log)), "the server has a model")
             request = {"prompt": "the", "length": 10}
             answer = httpx.post(f"{address(log)}/generate", json=request, timeout=LONGEST_WAIT)
@@ -92,9 +92,9 @@ def test_serve_starts_and_stops_worker_and_server(tmp_path: Path, number: int):
             server.send_signal(number)
             code = server.wait(LONGEST_WAIT)
     if number == signal.SIGKILL:
-        # it could not end its worker: that ends by itself
+        # the server could not stop its worker, which must stop on its own
         assert code == -signal.SIGKILL
-        wait_until(lambda: not store.leases.held(), "the worker has gone")
+        wait_until(lambda: not store.leases.held(), "the worker has ended")
     else:
         assert code == 0
         assert not store.leases.held()

@@ -1,4 +1,4 @@
-"""`charloom sweep`: the unpromising trials end early, the best run stays, a killed sweep goes on."""
+"""`charloom sweep`: unpromising trials end early, the best run is kept, a killed sweep continues."""
 
 import re
 import subprocess
@@ -38,8 +38,8 @@ def names(store: RunStore) -> list[str]:
     return sorted(run.name for run in store.list())
 
 
-class Stand:
-    """A server whose runs make a measurement at each look; their loss is their hidden units."""
+class FakeServer:
+    """A server whose runs make a measurement at each poll; the loss of a run is its hidden size."""
 
     LENGTH = 12  # measurements of a run
     EVERY = 5
@@ -77,7 +77,7 @@ class Stand:
         return httpx.Response(200, json=self.runs[name])
 
     def search(self, asked: Sweep) -> Search:
-        client = httpx.Client(transport=httpx.MockTransport(self.answer), base_url="http://stand")
+        client = httpx.Client(transport=httpx.MockTransport(self.answer), base_url="http://server")
         return Search(asked, search_space(asked.tried), client)
 
 
@@ -85,47 +85,47 @@ def asked(trials: int, keep_all: bool = False, parallel: int = 1) -> Sweep:
     return Sweep(Path("my.txt"), None, trials, parallel, {}, ("hidden=1..100",), keep_all, Path("a.png"))
 
 
-def test_unpromising_trials_end_early_at_equal_updates(store, capsys):
-    stand = Stand()
-    search = stand.search(asked(12))
+def test_unpromising_trials_end_early_at_the_same_step(store, capsys):
+    server = FakeServer()
+    search = server.search(asked(12))
     search.run()
-    measured = {run["settings"]["hidden"]: (run["state"], run["measured"]) for run in stand.runs.values()}
+    measured = {run["settings"]["hidden"]: (run["state"], run["measured"]) for run in server.runs.values()}
     stopped = [number for state, number in measured.values() if state == "stopped"]
-    # the first rung; the next is after 12 measurements, at the end
+    # at the first rung; the next would be after 12 measurements, at the end
     assert set(stopped) == {FIRST_RUNG}
     assert measured[min(measured)][0] == "finished"
     search.finish()
     assert Path("a.png").read_bytes().startswith(b"\x89PNG")
-    (best,) = stand.runs
-    assert stand.runs[best]["settings"]["hidden"] == min(measured)
-    assert len(stand.deleted) == 11
+    (best,) = server.runs
+    assert server.runs[best]["settings"]["hidden"] == min(measured)
+    assert len(server.deleted) == 11
     assert f"The best is {best}, with hidden {min(measured)}" in capsys.readouterr().out
 
 
-def test_sweep_begun_again_goes_on_with_the_runs_there_are(store, capsys):
-    stand = Stand()
-    first = stand.search(asked(3, parallel=3))
+def test_restarted_sweep_continues_with_its_existing_runs(store, capsys):
+    server = FakeServer()
+    first = server.search(asked(3, parallel=3))
     first._start()
     first._follow(first._start())
     last = first._start()
-    for _ in range(Stand.LENGTH):
+    for _ in range(FakeServer.LENGTH):
         first._follow(last)
-    before = {name: dict(run["settings"]) for name, run in stand.runs.items()}
-    again = stand.search(asked(5, keep_all=True, parallel=2))
+    before = {name: dict(run["settings"]) for name, run in server.runs.items()}
+    again = server.search(asked(5, keep_all=True, parallel=2))
     again.find_earlier()
     again.run()
     again.finish()
     assert "continuing with 3 existing runs" in capsys.readouterr().out
-    assert sorted(stand.runs) == [f"my-trial-{number}" for number in range(1, 6)]
-    assert {name: stand.runs[name]["settings"] for name in before} == before
-    assert {run["state"] for run in stand.runs.values()} <= {"finished", "stopped"}
+    assert sorted(server.runs) == [f"my-trial-{number}" for number in range(1, 6)]
+    assert {name: server.runs[name]["settings"] for name in before} == before
+    assert {run["state"] for run in server.runs.values()} <= {"finished", "stopped"}
     assert len(again.study.trials) == 5
     assert {trial.state.name for trial in again.study.trials} <= {"COMPLETE", "PRUNED"}
-    assert stand.deleted == []
+    assert server.deleted == []
 
 
 @pytest.mark.slow
-def test_killed_sweep_goes_on_with_its_runs(store):
+def test_killed_sweep_continues_with_its_runs(store):
     command = [sys.executable, "-P", "-m", "app.cli", "sweep", "my.txt", "--trials", "3", *SMALL]
     command = [one.replace("steps=60", "steps=3000") for one in command]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
@@ -147,7 +147,7 @@ def test_killed_sweep_goes_on_with_its_runs(store):
 
 
 @pytest.mark.slow
-def test_sweep_through_a_server_is_trained_by_its_workers(
+def test_sweep_through_a_server_uses_its_workers(
     store: RunStore, serving: Callable[..., httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.root.mkdir()
@@ -170,7 +170,7 @@ def test_ranges_and_choices_become_distributions():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (
             ["colour=red"],
@@ -185,8 +185,8 @@ def test_ranges_and_choices_become_distributions():
         (["hidden=8", "hidden=9"], "set has hidden twice"),
     ],
 )
-def test_what_cannot_be_tried_is_refused(given: list[str], said: str):
-    with pytest.raises(ConfigError, match=re.escape(said)):
+def test_invalid_search_space_is_refused_with_the_reason(given: list[str], message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         search_space(given)
 
 
@@ -200,7 +200,7 @@ def test_runs_of_another_sweep_are_refused(store, capsys):
     assert "my-trial-1 was trained on another text, my.txt: choose another --name" in capsys.readouterr().err
 
 
-def test_sweep_without_its_extra_says_what_to_install(store, capsys, monkeypatch):
+def test_sweep_without_its_extra_names_what_to_install(store, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("optuna", "app.commands.sweep"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)

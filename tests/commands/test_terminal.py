@@ -1,4 +1,4 @@
-"""What commands print: any terminal can show it, and nothing from outside controls the terminal."""
+"""Output of commands works in every terminal, and foreign text in it cannot control the terminal."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def charloom(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", NARROW, ids=["ascii", "cp1252", "C"])
-def test_command_survives_a_terminal_that_lacks_a_character(tmp_path: Path, environment: dict[str, str]):
+def test_command_works_in_a_terminal_with_a_limited_encoding(tmp_path: Path, environment: dict[str, str]):
     (tmp_path / "text.txt").write_text("é—ж\nmore of it\n" * 600, "utf-8")
     done = charloom(tmp_path, environment, "train", "text.txt", *SMALL.split())
     assert (done.returncode, done.stderr) == (0, b"")
@@ -50,7 +50,7 @@ def test_command_survives_a_terminal_that_lacks_a_character(tmp_path: Path, envi
 
 
 @pytest.mark.slow
-def test_training_survives_a_closed_output_pipe(tmp_path: Path):
+def test_training_continues_after_its_output_pipe_is_closed(tmp_path: Path):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     command = [sys.executable, "-P", "-m", "app.cli", "train", "text.txt", *SMALL.split()]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -68,18 +68,18 @@ def test_foreign_names_and_samples_do_not_control_the_terminal(tmp_path, monkeyp
     RunStore("checkpoints").create("mine", classic_like(), small_text(), HOSTILE)
     for command in (["runs"], ["runs", "show", "mine"], ["train", "no \x1b[2J such file"]):
         main(command)
-    said = capsys.readouterr()
-    for text in (said.out, said.err):
+    output = capsys.readouterr()
+    for text in (output.out, output.err):
         assert not set(text) & set("\x1b\x07\x9b\u202e"), text
-    assert "mine" in said.out
+    assert "mine" in output.out
 
 
-def test_control_characters_are_shown_as_escapes():
+def test_control_characters_are_escaped():
     assert visible("a\tb\nc") == "a\tb\nc"
     assert visible("\x1b[2J\x9b\x7f\u202e\udce9\r") == r"\x1b[2J\x9b\x7f\u202e\udce9\r"
 
 
-def test_path_with_line_ends_and_escapes_is_one_line_of_the_log():
+def test_path_with_line_ends_is_one_line_of_the_log():
     event = without_controls(
         None, "info", {"event": "GET /\x1b[31m\nforged", "exception": "a\nb", "status": 200}
     )

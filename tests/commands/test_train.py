@@ -1,4 +1,4 @@
-"""`charloom train` of runs that somebody paused or stopped."""
+"""`charloom train` with runs that are paused, stopped, resumed, deleted or queued elsewhere."""
 
 import io
 import shutil
@@ -36,7 +36,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("asked", "state"), [("pause", "paused"), ("stop", "stopped")])
-def test_train_of_a_paused_run_ends_and_names_the_command(store, monkeypatch, capsys, asked, state):
+def test_train_of_a_paused_run_ends_with_the_command_to_resume(store, monkeypatch, capsys, asked, state):
     def ask_while_it_trains(self: LineDisplay, status: Status) -> None:
         if status.state == "training" and status.step:
             ask(store, self.run, asked, None)
@@ -44,9 +44,9 @@ def test_train_of_a_paused_run_ends_and_names_the_command(store, monkeypatch, ca
     with monkeypatch.context() as patch:
         patch.setattr(LineDisplay, "show", ask_while_it_trains)
         assert main([*COMMAND, "--steps", "100000"]) == 2
-    said = capsys.readouterr().err
-    assert f"run text is {state}" in said
-    assert "charloom runs resume text" in said
+    error = capsys.readouterr().err
+    assert f"run text is {state}" in error
+    assert "charloom runs resume text" in error
     before = {path.name: path.stat().st_mtime_ns for path in store.get("text").path.iterdir()}
     assert main([*COMMAND, "--steps", "100000"]) == 2
     assert f"run text is {state}" in capsys.readouterr().err
@@ -69,7 +69,7 @@ def test_train_continues_a_resumed_run(store, capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_train_of_a_run_deleted_meanwhile_reports_it(store, monkeypatch, capsys):
+def test_train_of_a_deleted_run_reports_the_deletion(store, monkeypatch, capsys):
     def remove(self: LineDisplay, status: Status) -> None:
         if status.state == "training" and status.step:
             shutil.rmtree(self.run.path)
@@ -90,13 +90,13 @@ def test_train_and_an_upload_choose_the_same_settings(store, length, monkeypatch
     assert store.get("text").config == made.run.config
 
 
-def test_train_next_to_a_worker_plans_for_the_queue(store, monkeypatch, capsys):
+def test_train_next_to_a_busy_worker_plans_for_the_queue(store, monkeypatch, capsys):
     store.create("first", PRESETS["gru"].replace(minutes=5.0), small_text(), "first.txt")
     monkeypatch.setattr("app.commands.train.measure", lambda *_, **__: 40_000.0)
     monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
     with held_by_another(store, "first"):
         assert main(["train", "text.txt", "--minutes", "1", "--name", "second"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "The worker of this store first trains another run for about 5.0 minutes." in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "The worker of this store first trains another run for about 5.0 minutes." in output
     assert main(["train", "text.txt", "--minutes", "2", "--name", "third"]) == 0
     assert "first trains" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What `charloom doctor` finds of a volume that lacks something that several machines need."""
+"""`charloom doctor` reports a volume that lacks what several machines need."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ from app.commands.doctor import examine
 from app.settings import Settings
 
 
-def test_volume_of_a_usual_disk_has_no_faults_and_nothing_is_left(tmp_path: Path):
+def test_local_disk_has_no_faults_and_leaves_no_files(tmp_path: Path):
     assert volume.faults(tmp_path) == []
     assert os.listdir(tmp_path) == []
 
 
-def test_doctor_names_the_options_of_nfs(tmp_path: Path, monkeypatch):
+def test_doctor_names_the_mount_options_for_nfs(tmp_path: Path, monkeypatch):
     found = {finding.name: finding for finding in examine(Settings(store=tmp_path, port=0))}["volume"]
     assert found.state == "ok"
     assert "vers=4.1,actimeo=1" in found.message
@@ -23,14 +23,14 @@ def test_doctor_names_the_options_of_nfs(tmp_path: Path, monkeypatch):
     assert "actimeo=1" in found.advice
 
 
-def test_files_created_twice_are_a_fault(tmp_path: Path, monkeypatch):
+def test_non_exclusive_creation_is_a_fault(tmp_path: Path, monkeypatch):
     honest = os.open
     monkeypatch.setattr(os, "open", lambda path, flags, mode=0o777: honest(path, flags & ~os.O_EXCL, mode))
     assert volume.faults(tmp_path) == ["two processes both created the same file exclusively"]
 
 
-def test_names_that_cannot_be_exchanged_are_a_fault(tmp_path: Path, monkeypatch):
-    def copy(source: Path, target: Path) -> Path:  # as where a rename is a copy, which readers see
+def test_non_atomic_rename_is_a_fault(tmp_path: Path, monkeypatch):
+    def copy(source: Path, target: Path) -> Path:  # simulates a rename that is a copy, visible to readers
         target.write_bytes(source.read_bytes())
         source.unlink()
         return target
@@ -50,7 +50,7 @@ def test_lost_appends_are_a_fault(tmp_path: Path, monkeypatch):
     assert volume.faults(tmp_path) == ["appends of two writers overwrite each other"]
 
 
-def test_locks_of_one_machine_only_are_a_fault(tmp_path: Path, monkeypatch):
+def test_lock_without_mutual_exclusion_is_a_fault(tmp_path: Path, monkeypatch):
     class Nothing:
         def __init__(self, path: Path) -> None: ...
         def __enter__(self) -> None: ...
@@ -60,7 +60,7 @@ def test_locks_of_one_machine_only_are_a_fault(tmp_path: Path, monkeypatch):
     assert volume.faults(tmp_path) == ["a lock does not exclude another process"]
 
 
-def test_changes_that_others_see_late_are_a_fault(tmp_path: Path, monkeypatch):
+def test_changes_that_become_visible_late_are_a_fault(tmp_path: Path, monkeypatch):
     late = volume.WATCHER.replace(
         "for line", "import functools, io; old = functools.cache(lambda p: open(p).read())\nfor line"
     )
