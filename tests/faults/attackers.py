@@ -1,4 +1,4 @@
-"""The attacks of `tests.faults.attacks`: what each sends, and the answers that it expects."""
+"""The attacks of `tests.faults.attacks`: the requests that each sends, and the answers that it expects."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOGPROBS = {
     "top_logprobs": 20,
 }
 HUGE = LOGPROBS | {"n": 16, "max_tokens": 10_000}
-LARGEST = LOGPROBS | {"n": 16, "max_tokens": 1_400}  # that the default budget of log-probabilities allows
+LARGEST = LOGPROBS | {"n": 16, "max_tokens": 1_400}  # the largest that the default budget allows
 UNANSWERED, CLOSED = "no answer yet", "closed"
 
 
 @dataclass
 class Target:
-    """A server under attack until `end`, and how its answers began."""
+    """A server that is under attack until `end`, with a count of its answers by status."""
 
     port: int
     end: float
@@ -42,7 +42,7 @@ class Target:
         return self.end - time.monotonic()
 
     def connect(self, buffer: int = 0) -> socket.socket:
-        """A connection that waits for nothing longer than the attack takes."""
+        """A connection whose timeout is the rest of the attack."""
         connection = socket.socket()
         connection.settimeout(max(0.1, self.left()))
         if buffer:
@@ -51,7 +51,7 @@ class Target:
         return connection
 
     def outcome(self, connection: socket.socket, whole: bool = True) -> None:
-        """Count the status of the answer; read all of it if it is wanted `whole`."""
+        """Count the status of the answer, and read all of it if `whole`."""
         try:
             start = connection.recv(1 << 16)
             while start.startswith(b"HTTP/1.1 100 "):
@@ -65,19 +65,19 @@ class Target:
             self.count(CLOSED)
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> None:
-        """One request, its answer read to the end."""
+        """Send one request and read its whole answer."""
         content = b"" if body is None else json.dumps(body).encode()
         lines = {"host": "localhost", "connection": "close", "content-length": str(len(content))}
         lines |= {name.replace("_", "-"): value for name, value in headers.items()}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         request = f"{method} {path} HTTP/1.1\r\ncontent-type: application/json\r\n{head}\r\n"
         with self.connect() as connection:
-            with contextlib.suppress(OSError):  # refused before it was all read
+            with contextlib.suppress(OSError):  # refused before the whole body was read
                 connection.sendall(request.encode() + content)
             self.outcome(connection)
 
     def threads(self, count: int, work: Callable[[int], None]) -> None:
-        """Do `work(number)` again and again in `count` threads until the end."""
+        """Call `work(number)` repeatedly in `count` threads until the end."""
 
         def repeat(number: int) -> None:
             while self.left() > 0.1:
@@ -94,7 +94,7 @@ class Target:
 
 
 def trailers(target: Target) -> None:
-    """The trailer of a chunked request without an end, without and with a wrong key."""
+    """Chunked requests with an endless trailer, with and without a wrong key."""
 
     def attack(number: int) -> None:
         key = b"Authorization: Bearer wrong\r\n" if number % 2 else b""
@@ -104,14 +104,14 @@ def trailers(target: Target) -> None:
                 connection.sendall(head + b'c\r\n{"length":5}\r\n0\r\n')
                 for _ in range(2000):
                     connection.sendall(b"a:b\r\n" * 10_000)
-                target.count("all was read")
+                target.count("everything was read")
             target.outcome(connection)
 
     target.threads(8, attack)
 
 
 def other_sites(target: Target) -> None:
-    """What a page of another site, or of a name that points here, can send."""
+    """Requests that a page of another site, or of a rebound host name, can send."""
     evil = "https://evil.example"
     requests: tuple[tuple[str, str, dict[str, str]], ...] = (
         ("POST", "/runs", {"origin": evil}),
@@ -128,7 +128,7 @@ def other_sites(target: Target) -> None:
 
 
 def idle(target: Target) -> None:
-    """More connections than the server has descriptors, every second one with half a request."""
+    """More connections than the server has descriptors, every other one with half a request."""
     with contextlib.ExitStack() as stack:
         for number in range(1100):
             connection = stack.enter_context(target.connect())
@@ -138,7 +138,7 @@ def idle(target: Target) -> None:
 
 
 def large_chats(target: Target) -> None:
-    """The largest requests for log-probabilities, and the largest that are allowed."""
+    """Requests for log-probabilities: the largest possible, and the largest allowed."""
     turn = Counter[int]()
 
     def attack(number: int) -> None:
@@ -149,13 +149,13 @@ def large_chats(target: Target) -> None:
 
 
 def wrong_ranges(target: Target) -> None:
-    """Ranges that an export does not have."""
+    """Range requests beyond the end of an export."""
     headers = {"range": "bytes=999999999999-"}
     target.threads(4, lambda _: target.ask("GET", "/runs/gru/export", **headers))
 
 
 def unread_exports(target: Target) -> None:
-    """40 exports that are not read, while others ask for exports and the list of runs."""
+    """40 exports that are not read, while other clients request exports and the list of runs."""
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             connection = stack.enter_context(target.connect(buffer=2048))
@@ -168,13 +168,13 @@ def unread_exports(target: Target) -> None:
 
 
 def reports(target: Target) -> None:
-    """Reports of a run on a long text, each of them different."""
+    """Different reports of a run on a long text."""
     numbers = iter(range(10**9))
     target.threads(8, lambda _: target.ask("GET", f"/report?model=large&author={next(numbers)}"))
 
 
 def watchers(target: Target) -> None:
-    """All that may watch runs, and more, 30 of them from the beginning; texts are still streamed."""
+    """More watchers of runs than allowed, 30 of them from the first event; texts are still streamed."""
     with contextlib.ExitStack() as stack:
         for number in range(30 + 256):
             again = b"Last-Event-ID: 0\r\n" if number < 30 else b""
@@ -184,7 +184,7 @@ def watchers(target: Target) -> None:
 
 
 def slow_uploads(target: Target) -> None:
-    """Uploads at 16 kB/s in all places for them; texts are still written."""
+    """Uploads at 16 kB/s that take all places for uploads; texts are still written."""
     head = b"POST /runs?name=slow HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 
     def attack(number: int) -> None:
@@ -206,7 +206,7 @@ def slow_uploads(target: Target) -> None:
 
 
 def unread_answers(target: Target) -> None:
-    """The largest JSON that may be asked for, not read by any of the four clients."""
+    """The largest JSON answer that is allowed, requested by four clients that do not read it."""
     body = json.dumps(LARGEST).encode()
     with contextlib.ExitStack() as stack:
         for _ in range(4):

@@ -1,10 +1,10 @@
-"""Attacks on a real server, and what each costs it.
+"""Attacks on a real server, and what each of them costs the server.
 
     python -m tests.faults.attacks --seconds 10
 
-For each attack a server is started, attacked, and asked for `/healthz` every 100 ms. Prints a Markdown table.
-Exit code 1 if the server took more than 400 MB, the 99th percentile of the health answers was over 500 ms, or
-an answer was not one of those that the attack expects.
+Starts a server for each attack, attacks it and requests `/healthz` every 100 ms. Prints a Markdown table.
+The exit code is 1 if the server used more than 400 MB, if the 99th percentile of the health answers was over
+500 ms, or if an answer was not one that the attack expects.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ POINTS = 20_000
 
 
 def probe(port: int, begun: float, end: float, answers: Connection) -> None:
-    """Ask for the health every PROBE_SECONDS; send how long each answer took, infinity where there was none.
+    """Request the health every PROBE_SECONDS; send the duration of each answer, infinity if there was none.
 
-    Counted from when it was due, so a server that stands still fails all probes of that time.
+    Durations count from the time when a probe was due, so a server that stalls fails all probes of that time.
     """
     times, due = [], begun
     while due < end:
@@ -60,7 +60,7 @@ def probe(port: int, begun: float, end: float, answers: Connection) -> None:
 
 
 def helpers_memory(pid: int) -> float:
-    """Resident bytes of the processes that the server has started."""
+    """Resident memory of the processes that the server has started, in bytes."""
     total = 0
     for child in children(pid, b""):
         with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ def helpers_memory(pid: int) -> float:
 
 @dataclass
 class Result:
-    """What an attack has cost: bytes, the seconds that each health answer took, and what was answered."""
+    """The cost of an attack: memory in bytes, seconds of each health answer, and counts of the answers."""
 
     peak: float
     helpers: float
@@ -93,11 +93,11 @@ def run_attack(one: Attack, root: Path, seconds: float) -> Result:
     context = multiprocessing.get_context("spawn")
     with server_process(root, access_log=False, **one.settings) as client:
         receiver, sender = context.Pipe(duplex=False)
-        begun = time.monotonic() + 3.0  # until the probing process has started
+        begun = time.monotonic() + 3.0  # the probing process starts in this time
         target = Target(client.base_url.port or 0, begun + seconds)
         prober = context.Process(target=probe, args=(target.port, begun, target.end, sender))
         prober.start()
-        sender.close()  # so that a prober that fails ends the loop
+        sender.close()  # so that a failing prober ends the loop
         time.sleep(max(0.0, begun - time.monotonic()))
         attacking = threading.Thread(target=one.run, args=(target,))
         attacking.start()
@@ -112,7 +112,7 @@ def run_attack(one: Attack, root: Path, seconds: float) -> Result:
 
 
 def make_store(root: Path) -> None:
-    """Two trained runs, one with long samples; one of a long text; one that waits and has a long curve."""
+    """Two trained runs, one with long samples; a run on a long text; a queued run with a long curve."""
     store = RunStore(root)
     train_run(store.create("classic", classic_like(), small_text(), "small.txt"), lambda: False)
     gru = store.create("gru", gru_like(), small_text(), "small.txt")

@@ -1,10 +1,10 @@
-"""Mutations of what comes from outside: checkpoints, records, curves, zips and forms.
+"""Mutated input from outside: checkpoints, records, curves, zips and forms.
 
     python -m tests.faults.fuzz --seconds 600
 
-Each case is a golden file or request with some of it changed. It must be accepted or refused; any other
-exception is a finding, printed with the name of its case. `--case zip:17` runs that case again. Exit code 1
-with findings.
+Each case is a golden file or request with random changes. It must be accepted or refused; any other exception
+is a finding, which is printed with the name of its case. `--case zip:17` runs that case again. The exit code
+is 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _changed_once(rng: random.Random, value: Any) -> Any:
 
 
 def changed_bytes(rng: random.Random, data: bytes) -> bytes:
-    """`data` with some bytes flipped, cut, repeated or put in."""
+    """`data` with some bytes flipped, removed, repeated or inserted."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(changed) + 1)
@@ -137,7 +137,7 @@ def text_of(value: Any) -> str:
 
 
 class Fuzzer:
-    """The targets, and the places that they work in."""
+    """The targets, and the directories and files that they work on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -157,7 +157,7 @@ class Fuzzer:
         self.ids = self.vocabulary.encode(self.files["corpus.txt"].decode())
 
     def checkpoint(self, rng: random.Random) -> None:
-        """A description with a checksum that fits it, or a damaged file."""
+        """Changed metadata with a matching checksum, or a damaged file."""
         if rng.random() < 0.8:
             text = text_of(changed_json(rng, self.described))
             if rng.random() < 0.1:
@@ -173,7 +173,7 @@ class Fuzzer:
             self.resume(decoded)
 
     def resume(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """What the worker does with it, for an update and a checkpoint."""
+        """Resume it as the worker does, for one update and one checkpoint."""
         with resuming(checkpoint, self.folder / "step", self.vocabulary):
             training = Training.resume(checkpoint, self.ids)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -184,7 +184,7 @@ class Fuzzer:
         decode(checkpoints.encode(training.best_checkpoint()))
 
     def record(self, rng: random.Random) -> None:
-        """Each record of a run; what is accepted can be written and read again."""
+        """A record of a run; one that is accepted can be written and read again."""
         kind, name = rng.choice(
             (
                 (RunSpec, "run.json"),
@@ -211,7 +211,7 @@ class Fuzzer:
         assert kind.read(path) == record
 
     def lines(self, rng: random.Random) -> None:
-        """Curves and samples: read without any exception, and checked."""
+        """Curves and samples are read without any exception, and can be checked."""
         name, kind = rng.choice((("history.jsonl", POINTS), ("samples.jsonl", SAMPLES)))
         lines = self.files[name].splitlines()
         at = rng.randrange(len(lines))
@@ -226,7 +226,7 @@ class Fuzzer:
         kind.check(path)
 
     def run(self, rng: random.Random) -> None:
-        """A run with a changed file in a store: every list is made."""
+        """A run with a changed file in a store: every list is still complete."""
         name = rng.choice([name for name in self.files if name != "corpus.txt"])
         path = self.root / "elman" / name
         data = self.files[name]
@@ -248,7 +248,7 @@ class Fuzzer:
                 json.dumps(describe(services, run).model_dump(mode="json"), allow_nan=False).encode()
             assert len(jobs.described(runs)) == len(runs) or name == "run.json"
             for run in runs:
-                with contextlib.suppress(RunFileError):  # an answer about this run alone
+                with contextlib.suppress(RunFileError):  # an error about this run only
                     Curves().get(run).thinned(10)
         except CharloomError as error:
             raise AssertionError("a fault of one run must not end a list") from error
@@ -257,7 +257,7 @@ class Fuzzer:
             path.write_bytes(self.files[name])
 
     def zip(self, rng: random.Random) -> None:
-        """A changed export, taken in."""
+        """Import of a changed export."""
         if rng.random() < 0.5:
             data = changed_bytes(rng, self.exported)
         else:
@@ -272,11 +272,11 @@ class Fuzzer:
                 for member, part in members.items():
                     archive.writestr(member, part)
             data = content.getvalue()
-        run = import_run(self.store, {"name": "taken"}, io.BytesIO(data), self.limits)
+        run = import_run(self.store, {"name": "imported"}, io.BytesIO(data), self.limits)
         shutil.rmtree(run.path)
 
     def form(self, rng: random.Random) -> None:
-        """An upload of any kind, read and looked at."""
+        """Upload of any kind, received and checked."""
         part = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
         text = self.files["corpus.txt"][:500]
         small_zip = io.BytesIO()
@@ -338,7 +338,7 @@ def run_case(fuzzer: Fuzzer, target: str, number: int) -> str:
         getattr(fuzzer, target)(rng)
     except REFUSALS as error:
         if str(fuzzer.folder) in str(error):
-            return f"the message holds a path: {error}"
+            return f"the message contains a path: {error}"
         return "refused"
     except Exception:
         return traceback.format_exc()
@@ -350,7 +350,7 @@ def cases(targets: tuple[str, ...], first: int) -> Iterator[tuple[str, int]]:
 
 
 def fuzz(stop: Callable[[int], bool], first: int = 0) -> tuple[Counter[str], dict[str, str]]:
-    """How the cases ended, until `stop(count)`, and for each kind of finding the first traceback."""
+    """Counts of results until `stop(count)` is true, and the first traceback of each kind of finding."""
     counts: Counter[str] = Counter()
     findings: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -371,7 +371,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--case", help="one case again, such as zip:17")
+    parser.add_argument("--case", help="run one case again, such as zip:17")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if asked.case:

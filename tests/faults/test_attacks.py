@@ -1,4 +1,4 @@
-"""What `python -m tests.faults.attacks` finds fault with, and one second of one attack."""
+"""The limits that `python -m tests.faults.attacks` checks, and one second of one attack."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ def test_costs_over_a_limit_are_faults(
 
 
 @pytest.mark.slow
-def test_an_attack_is_answered_and_measured(trained_root):
+def test_attack_is_answered_and_measured(trained_root):
     one = next(one for one in ATTACKS if one.name == "requests of other sites")
     result = run_attack(one, trained_root, 1.0)
     assert set(result.seen) == {"403"}

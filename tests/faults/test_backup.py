@@ -1,4 +1,4 @@
-"""A store copied with tar while its worker writes is a whole store: served, and trained on."""
+"""A store copied with tar while its worker writes is complete: it can be served and trained further."""
 
 import subprocess
 from pathlib import Path
@@ -20,9 +20,9 @@ def test_backup_made_during_training_can_be_restored(tmp_path: Path):
     with worker_process(store):
         for backup in backups:
             before = run.latest()
-            wait_until(lambda before=before: run.latest() != before, "it goes on")
+            wait_until(lambda before=before: run.latest() != before, "the worker writes a checkpoint")
             backup.mkdir()
-            # files that come or go meanwhile are no error for tar but a word and exit code 1
+            # tar warns of files that appear or vanish during the copy, with exit code 1
             tar = f"tar -C '{store.root}' -cf - . | tar -C '{backup}' -xf -"
             subprocess.run(["sh", "-c", tar], check=True, capture_output=True, timeout=60)
     expected = RunStore(tmp_path / "undisturbed").create("run", config, small_text(), "small.txt")

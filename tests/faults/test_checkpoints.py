@@ -1,4 +1,4 @@
-"""Bad checkpoint files: each is refused by name and reason, and the last good one serves on."""
+"""Bad checkpoint files: each is refused with name and reason, and the last good one stays in service."""
 
 import json
 import logging
@@ -22,14 +22,14 @@ from tests.support.stores import announce, refreshed
 
 @dataclass
 class Bad:
-    """Makes the bytes of a bad checkpoint out of a good one's; `reason` is what must be said of it."""
+    """Makes a bad checkpoint from a good one; `reason` is the reason that must be reported."""
 
     make: Callable[[Checkpoint, bytes], bytes]
     reason: str
 
 
 def forged(checkpoint: Checkpoint, **changes: object) -> bytes:
-    """A checkpoint whose description says something else, with a checksum that fits."""
+    """A checkpoint with changed metadata and a matching checksum."""
     data = encode(checkpoint)
     described = json.loads(checkpoints._metadata(data, "").partition(" ")[2]) | changes
     tensors = checkpoints.load_tensors(data)
@@ -162,7 +162,7 @@ def test_worker_repairs_latest_json(trained: RunStore, fault):
 
 @pytest.mark.slow
 def test_checkpoint_with_another_vocabulary_is_not_continued(trained: RunStore):
-    """The worker, too, refuses a whole checkpoint that is not of its text, and trains from the one before."""
+    """The worker also refuses a valid checkpoint of another text, and continues from the one before."""
     run = trained.get("gru")
     run.write_status(run.status.model_copy(update={"state": "queued"}))
     checkpoint = load(run.checkpoint_path(60))

@@ -1,4 +1,4 @@
-"""A clock that is set forward and back while a worker trains and a server serves."""
+"""A clock that is set forward and back while a worker trains and a server answers."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from app.training.trainer import train_run
 from tests.support.runs import classic_like, outcome, patient_worker, small_text, stop, wait_until
 from tests.support.servers import server_process
 
-# what a process sees whose clock jumps a day forward and back every few milliseconds
+# makes the clock of a process jump by a day forward and back every few milliseconds
 JUMPS = (
     "import time\nhonest = time.time\ntime.time = lambda: honest() + 86_400 * (int(honest() * 100) % 3 - 1)"
 )
@@ -18,7 +18,7 @@ DAY_AHEAD = "import time\nhonest = time.time\ntime.time = lambda: honest() + 86_
 
 
 @pytest.mark.slow
-def test_clock_jumps_change_only_the_times_shown(tmp_path: Path):
+def test_clock_jumps_change_only_reported_times(tmp_path: Path):
     config = classic_like(steps=400, sample_every=0)
     undisturbed = RunStore(tmp_path / "undisturbed").create("run", config, small_text(), "small.txt")
     assert train_run(undisturbed, lambda: False)
@@ -31,11 +31,11 @@ def test_clock_jumps_change_only_the_times_shown(tmp_path: Path):
     assert outcome(run) == outcome(undisturbed)
     seconds = [point["seconds"] for point in run.history()]
     assert seconds == sorted(seconds)
-    assert 0 < seconds[-1] < 80_000  # of training, without the days that the clock jumped
+    assert 0 < seconds[-1] < 80_000  # seconds of training, without the jumps of the clock
 
 
 @pytest.mark.slow
-def test_newest_run_is_served_after_the_clock_was_set_back(tmp_path: Path):
+def test_newest_run_is_served_after_the_clock_is_set_back(tmp_path: Path):
     store = RunStore(tmp_path / "checkpoints")
     config = classic_like(steps=40, sample_every=0)
     for name, setup in (("first", DAY_AHEAD), ("second", "")):

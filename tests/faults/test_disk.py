@@ -1,4 +1,4 @@
-"""A disk that is full or read-only, for real: a small file system in memory, and real processes."""
+"""A disk that is really full or read-only: a small file system in memory, and real processes."""
 
 import logging
 import subprocess
@@ -42,21 +42,21 @@ def undisturbed(folder: Path, config: RunConfig = CONFIG) -> Run:
 
 
 @pytest.mark.slow
-def test_run_paused_by_a_full_disk_ends_as_if_undisturbed(tmp_path: Path):
+def test_run_paused_by_a_full_disk_ends_like_an_undisturbed_one(tmp_path: Path):
     expected = outcome(undisturbed(tmp_path / "undisturbed"))
     with mounted(tmp_path / "small") as disk:
         store = RunStore(disk / "checkpoints")
         run = store.create("run", CONFIG, small_text(), "small.txt")
         with server_process(store.root, poll_seconds=0.05) as client, patient_worker(store) as worker:
-            for _ in range(3):  # wherever it is: in a checkpoint, in the curve, in a status
+            for _ in range(3):  # at any write: of a checkpoint, the curve or a status
                 before = run.latest()
-                wait_until(lambda before=before: run.latest() != before, "the worker goes on")
+                wait_until(lambda before=before: run.latest() != before, "the worker continues")
                 assert run.status.state != "finished"
                 filler = fill(disk)
                 assert worker.stderr is not None
                 line = next(line for line in worker.stderr if "paused" in line)
                 assert "run run paused: No space left on device: free some space" in line
-                wait_until(lambda: client.get("/readyz").status_code == 200, "the first one is noticed")
+                wait_until(lambda: client.get("/readyz").status_code == 200, "a checkpoint is served")
                 assert client.post("/generate", json={"length": 20}).status_code == 200
                 filler.unlink()
             wait_until(lambda: run.status.state == "finished", "the run is finished")
@@ -68,7 +68,7 @@ def test_run_paused_by_a_full_disk_ends_as_if_undisturbed(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 4096, 16384, 65536])
-def test_checkpoint_stays_whole_if_the_next_one_does_not_fit(tmp_path: Path, leave: int, caplog):
+def test_checkpoint_stays_intact_if_the_next_one_does_not_fit(tmp_path: Path, leave: int, caplog):
     config = gru_like(steps=40, hidden=60, sample_every=0, checkpoint_every=5)
     expected = outcome(undisturbed(tmp_path / "undisturbed", config))
     with mounted(tmp_path / "small") as disk:
@@ -92,12 +92,12 @@ def test_checkpoint_stays_whole_if_the_next_one_does_not_fit(tmp_path: Path, lea
 
 
 @pytest.mark.slow
-def test_store_takes_four_fifths_of_its_volume_unless_told_otherwise(tmp_path: Path):
+def test_store_uses_four_fifths_of_its_volume_by_default(tmp_path: Path):
     config = gru_like(steps=100, hidden=24, embedding=0, checkpoint_every=5, sample_every=5)
     with mounted(tmp_path / "small", 2 << 20) as disk:
         store = RunStore(disk / "checkpoints")
         run = store.create("run", config, small_text(), "small.txt")
-        filler = fill(disk, leave=1 << 20)  # what others take removes nothing of the store
+        filler = fill(disk, leave=1 << 20)  # space used by others must not make the store remove anything
         Worker(store, lambda: False).train(run)
         assert run.status.state == "paused"
         assert 0 in run.checkpoints()
@@ -105,12 +105,12 @@ def test_store_takes_four_fifths_of_its_volume_unless_told_otherwise(tmp_path: P
         Worker(store, lambda: False).train(run)
         assert run.status.state == "finished"
         assert 0 not in run.checkpoints()
-        assert size_of(store.root) <= 0.85 * (2 << 20)  # curve and samples are not counted beforehand
+        assert size_of(store.root) <= 0.85 * (2 << 20)  # curve and samples are not reserved in advance
         assert Budget(store, 0).limit == 0
 
 
 @pytest.mark.slow
-def test_a_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_root: Path):
+def test_read_only_store_is_served_and_not_trained(tmp_path: Path, trained_root: Path):
     with mounted(tmp_path / "small") as disk:
         subprocess.run(["cp", "-r", str(trained_root), str(disk / "checkpoints")], check=True)
         store = RunStore(disk / "checkpoints")
@@ -145,14 +145,14 @@ def test_full_disk_refuses_uploads_and_still_serves_texts(tmp_path: Path):
                 return dict(client.get(f"/runs/{name}").json())
 
             assert upload("long", text, steps=1_000_000, checkpoint_every=100).status_code == 202
-            wait_until(lambda: now("long")["newest"], "it has a checkpoint")
-            wait_until(lambda: fill(disk) and now("long")["state"] == "paused", "the training waits")
-            for _ in range(20):  # others take what is freed, and the worker tries again meanwhile
+            wait_until(lambda: now("long")["newest"], "the run has a checkpoint")
+            wait_until(lambda: fill(disk) and now("long")["state"] == "paused", "the training is paused")
+            for _ in range(20):  # others use up what is freed, while the worker retries
                 fill(disk)
                 assert now("long")["state"] == "paused"
                 assert "No space left on device" in now("long")["reason"]
                 time.sleep(0.05)
-            fill(disk)  # also what the worker gave up to say so
+            fill(disk)  # including what the worker released to report it
             for answer in (
                 upload("more", text),
                 client.post("/runs/long/fork", params={"name": "more"}),
@@ -165,9 +165,9 @@ def test_full_disk_refuses_uploads_and_still_serves_texts(tmp_path: Path):
             (disk / "filler").unlink()
             assert upload("more", text, steps=40).status_code == 202
             step = now("long")["step"]
-            wait_until(lambda: now("long")["step"] > step, "the training goes on")
+            wait_until(lambda: now("long")["step"] > step, "the training continues")
             assert client.patch("/runs/long", json={"action": "stop"}).status_code == 200
-            wait_until(lambda: now("more")["state"] == "finished", "the next one has its turn")
+            wait_until(lambda: now("more")["state"] == "finished", "the next run is trained")
             code, log = stop(worker)
         assert code == 0, log
         assert "Traceback" not in log

@@ -1,4 +1,4 @@
-"""Some seconds of the fuzzer; `python -m tests.faults.fuzz --seconds 600` is ten minutes of it."""
+"""A few seconds of the fuzzer; `python -m tests.faults.fuzz --seconds 600` runs it for ten minutes."""
 
 import logging
 
@@ -18,6 +18,6 @@ def test_mutated_external_input_is_accepted_or_refused():
         logging.disable(logging.NOTSET)
     assert not findings, "\n".join(findings.values())
     assert counts.total() == CASES
-    for target in TARGETS:  # or it would test nothing
+    for target in TARGETS:  # otherwise the target tests nothing
         assert counts[f"{target} accepted"] > 0, counts
         assert counts[f"{target} refused"] > 0 or target == "run", counts

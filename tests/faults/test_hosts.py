@@ -1,10 +1,12 @@
-"""Several machines on one store: killed, frozen, cut off, with wrong clocks. No run is trained twice, none is
-lost, and each ends as one that nobody disturbed, to the bit."""
+"""Several machines on one store that are killed, suspended, disconnected or have wrong clocks. No run is
+trained twice, none is lost, and each ends bit-identical to an undisturbed one."""
 
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ TEXT = small_text(2000)
 
 
 @pytest.fixture
-def context():
+def context() -> ForkServerContext:
     return separate_hosts()
 
 
@@ -36,8 +38,8 @@ def add(store: RunStore, name: str, config: RunConfig = LONG) -> Run:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory):
-    """What a run of some settings comes to where one process trains it from its beginning to its end."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunConfig], dict[str, Any]]:
+    """The outcome of a run of given settings that one process trains from beginning to end."""
 
     @cache
     def of(config: RunConfig) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def wait_for_training(run: Run, host: Host, step: int = 0) -> None:
 
 
 @pytest.mark.slow
-def test_run_of_a_killed_host_is_taken_over_and_ends_exactly(store: RunStore, context, undisturbed):
+def test_run_of_a_killed_host_is_taken_over_exactly(store: RunStore, context, undisturbed):
     run = add(store, "run")
     first = Host(context, store, "first")
     with ended(first):
@@ -74,7 +76,7 @@ def test_run_of_a_killed_host_is_taken_over_and_ends_exactly(store: RunStore, co
 
 
 @pytest.mark.slow
-def test_frozen_host_that_wakes_writes_nothing_and_takes_another_run(store: RunStore, context, undisturbed):
+def test_suspended_host_writes_nothing_and_trains_another_run(store: RunStore, context, undisturbed):
     run = add(store, "run")
     first = Host(context, store, "first")
     with ended(first):
@@ -84,10 +86,10 @@ def test_frozen_host_that_wakes_writes_nothing_and_takes_another_run(store: RunS
         with ended(second):
             wait_for_training(run, second, run.status.step + 200)
             first.signal(signal.SIGCONT)
-            wait_until(lambda: "the lease of run 'run' was lost" in first.log, "the first notices")
+            wait_until(lambda: "the lease of run 'run' was lost" in first.log, "the first host notices")
             assert in_training_by(run, second)
             other = add(store, "other", SHORT)
-            wait_until(lambda: finished(other), "the first trains another run")
+            wait_until(lambda: finished(other), "the first host trains another run")
             assert other.status.host == "first"
             wait_until(lambda: finished(run), "the run is finished")
     assert run.status.host == "second"
@@ -97,12 +99,12 @@ def test_frozen_host_that_wakes_writes_nothing_and_takes_another_run(store: RunS
 
 NO_EXCHANGE = """
 import filelock._soft._exclusive._recovery as recovery
-recovery.exchange_names = lambda source, target: False  # as where NFS refuses to exchange two names
+recovery.exchange_names = lambda source, target: False  # as on NFS, which cannot exchange two names
 """
 
 
 @pytest.mark.slow
-def test_run_is_taken_over_on_a_volume_that_cannot_exchange_names(store: RunStore, context, undisturbed):
+def test_run_is_taken_over_on_a_volume_without_name_exchange(store: RunStore, context, undisturbed):
     run = add(store, "run", LONG)
     first = Host(context, store, "first")
     with ended(first):
@@ -137,29 +139,29 @@ Claim.check = check
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["replacing", "append", "remove"])
-def test_host_frozen_between_look_and_change_changes_nothing(store: RunStore, context, undisturbed, kind):
+def test_host_suspended_between_check_and_change_changes_nothing(store: RunStore, context, undisturbed, kind):
     run = add(store, "run")
     first = Host(context, store, "first", setup=FREEZE.format(kind=kind))
     with ended(first):
-        wait_until(lambda: frozen(first), "the first is frozen in the middle of a change")
+        wait_until(lambda: is_suspended(first), "the first host is suspended in the middle of a change")
         second = Host(context, store, "second")
         with ended(second):
             wait_for_training(run, second, run.status.step + 500)
             first.signal(signal.SIGCONT)
-            wait_until(lambda: "this worker writes nothing more of it" in first.log, "the first notices")
-            if kind != "append":  # the very change that it was frozen in has failed; a line has gone nowhere
+            wait_until(lambda: "this worker writes nothing more of it" in first.log, "the first host notices")
+            if kind != "append":  # the change itself fails; an appended line goes to a file that was replaced
                 assert "another process has taken over run 'run'" in first.log
             wait_until(lambda: finished(run), "the run is finished")
     assert outcome(run) == undisturbed(LONG)
 
 
-def frozen(host: Host) -> bool:
+def is_suspended(host: Host) -> bool:
     stat = Path(f"/proc/{host.process.pid}/stat").read_text()
     return stat.rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.slow
-def test_hosts_with_clocks_hours_apart_take_over_exactly(store: RunStore, context, undisturbed):
+def test_run_is_taken_over_exactly_with_clocks_hours_apart(store: RunStore, context, undisturbed):
     run = add(store, "run")
     first = Host(context, store, "first", ahead=-7200)
     with ended(first):

@@ -1,4 +1,4 @@
-"""Links in a store, which anybody who may write there can make: none is followed out of it."""
+"""Links in a store, which anyone with write access can create, are never followed out of the store."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def replace(path: Path, target: Path) -> None:
 
 @pytest.fixture
 def outside(trained: RunStore, tmp_path: Path) -> Path:
-    """A folder beside the store, with a file and a whole run."""
+    """A directory next to the store, with a file and a complete run."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "secret").write_text(SECRET)
@@ -39,14 +39,14 @@ def outside(trained: RunStore, tmp_path: Path) -> Path:
     "name",
     ["step-000000060.safetensors", "history.jsonl", "samples.jsonl", "corpus.txt", "run.json", "latest.json"],
 )
-def test_a_server_reads_nothing_through_a_link(trained: RunStore, outside: Path, serving, name: str):
+def test_server_reads_nothing_through_a_link(trained: RunStore, outside: Path, serving, name: str):
     run = trained.get("classic")
     source = outside / "run" / name if name.startswith(("step", "run", "latest")) else outside / "secret"
     replace(run.path / name, source)
     client = serving(trained.root)
     if name.startswith("step"):
         answer = client.post("/generate", json={"length": 5, "model": "classic"})
-        assert answer.json()["model"] != "classic@60"  # the one before
+        assert answer.json()["model"] != "classic@60"  # the previous one
     for path in ("/loss-curve", "/samples", "/runs"):
         answer = client.get(path, params={"model": "classic"}, headers={"accept": "application/json"})
         assert "the secret" not in answer.text, path
@@ -86,12 +86,12 @@ def aim(run: Run, outside: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("links", [dangle, aim])
-def test_a_worker_writes_nothing_through_a_link(trained: RunStore, outside: Path, links):
+def test_worker_writes_nothing_through_a_link(trained: RunStore, outside: Path, links):
     run = trained.get("gru")
     links(run, outside)
     before = {name: os.stat(outside / name).st_mtime_ns for name in os.listdir(outside)}
     with worker_process(trained) as worker:
-        wait_until(lambda: run.status.state in ("finished", "failed"), "the worker is through with the run")
+        wait_until(lambda: run.status.state in ("finished", "failed"), "the worker has finished with the run")
         code, log = stop(worker)
     assert (code, "Traceback" in log) == (0, False), log
     assert {name: os.stat(outside / name).st_mtime_ns for name in os.listdir(outside)} == before
@@ -106,10 +106,10 @@ def test_export_and_fork_read_nothing_through_a_link(trained: RunStore, outside:
     replace(run.path / name, outside / "run" / name if name.startswith("step") else outside / "secret")
     client = serving(trained.root)
     exported = client.get("/runs/classic/export", params={"text": True})
-    assert exported.status_code == 503, "a part of the run is missing, and nothing says so"
+    assert exported.status_code == 503, "a part of the run is missing without an error"
     assert "the secret" not in exported.text
     forked = client.post("/runs/classic/fork", params={"name": "forked"})
-    if name.endswith("jsonl"):  # of which a fork takes nothing
+    if name.endswith("jsonl"):  # a fork does not use these
         assert forked.status_code == 202
     else:
         assert forked.status_code == 503
@@ -150,7 +150,7 @@ def test_run_that_is_a_link_cannot_be_changed_or_replaced(trained: RunStore, out
 
 
 @pytest.mark.parametrize("name", [".queue.lock", ".leases/classic.lease", ".leases"])
-def test_a_lock_that_is_a_link_is_not_followed(trained: RunStore, outside: Path, serving, name: str):
+def test_lock_that_is_a_link_is_not_followed(trained: RunStore, outside: Path, serving, name: str):
     if "/" in name:
         (trained.root / name).parent.mkdir(exist_ok=True)
     replace(trained.root / name, outside if name == ".leases" else outside / "secret")

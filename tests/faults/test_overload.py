@@ -1,4 +1,4 @@
-"""Ten times what the server can hold: it answers for its health, sheds the rest, and tells the truth."""
+"""Ten times the capacity: the server stays healthy, refuses the excess, and gives usable retry times."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +12,12 @@ CAPACITY = 4 + 8  # texts
 
 
 @pytest.mark.slow
-def test_overload_is_refused_and_admitted_texts_are_whole(trained):
+def test_overload_is_refused_and_admitted_texts_are_complete(trained):
     with (
         server_process(trained.root, max_rows=4, max_queue=8) as client,
         ThreadPoolExecutor(10 * CAPACITY) as pool,
     ):
-        client.post("/generate", json={"length": 2000})  # the rate is known from here on
+        client.post("/generate", json={"length": 2000})  # makes the rate known
         asked = [
             pool.submit(
                 client.post, "/generate", json={"length": 9000, "seed": seed, "stream": seed % 2 == 0}
@@ -31,17 +31,17 @@ def test_overload_is_refused_and_admitted_texts_are_whole(trained):
         shed = [answer for answer in answers if answer.status_code == 429]
         assert len(written) + len(shed) == len(answers)
         assert len(written) >= CAPACITY
-        assert shed, "nothing was refused: the load was no overload"
+        assert shed, "nothing was refused: the load did not exceed the capacity"
         for answer in written:
             assert "event: error" not in answer.text
             assert '"finish_reason":"length"' in answer.text
         for answer in shed:
-            check_advice(answer)
+            check_retry_time(answer)
         again = client.post("/generate", json={"length": 9000})
         assert again.status_code == 200
 
 
-def check_advice(answer: httpx.Response) -> None:
+def check_retry_time(answer: httpx.Response) -> None:
     assert answer.json()["error"]["code"] == "overloaded"
     milliseconds = int(answer.headers["retry-after-ms"])
     assert int(answer.headers["retry-after"]) == max(1, -(-milliseconds // 1000))
@@ -56,12 +56,12 @@ def test_request_after_the_retry_time_is_admitted(trained):
         while refused is None and not filling[0].done():
             answer = client.post("/generate", json={"length": 10})
             refused = answer if answer.status_code == 429 else None
-        assert refused is not None, "it was never full"
+        assert refused is not None, "the server was never full"
         time.sleep(int(refused.headers["retry-after-ms"]) / 1000)
-        # the machine may have been slower than it was when the time was told, but not by much
+        # the machine may have become slower since the time was estimated, but not by much
         for _ in range(20):
             answer = client.post("/generate", json={"length": 10})
             if answer.status_code == 200:
                 return
             time.sleep(int(answer.headers["retry-after-ms"]) / 1000)
-        raise AssertionError("the advice never came true")
+        raise AssertionError("the request was never admitted")

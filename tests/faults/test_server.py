@@ -1,4 +1,4 @@
-"""The server killed with SIGKILL under load, and started again: nobody takes a cut text for a whole one."""
+"""A server killed with SIGKILL under load and restarted: no client takes a truncated text for a whole one."""
 
 import contextlib
 import os
@@ -57,7 +57,7 @@ def healthy(port: int) -> bool:
 
 
 def persistent(port: int, requests: list[dict[str, Any]], texts: list[str]) -> int:
-    """Collects the texts of a client that asks again when its connection breaks; how often it broke."""
+    """Collect the texts of a client that retries when its connection breaks; return how often it broke."""
     broken = 0
     end = time.monotonic() + LONGEST_WAIT
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONGEST_WAIT) as client:
@@ -68,7 +68,7 @@ def persistent(port: int, requests: list[dict[str, Any]], texts: list[str]) -> i
                     break
                 except httpx.TransportError as error:
                     broken += not isinstance(error, httpx.ConnectError)
-                    assert time.monotonic() < end, "the server never came back"
+                    assert time.monotonic() < end, "the server did not restart"
                     time.sleep(0.01)
     return broken
 
@@ -86,11 +86,11 @@ def test_server_killed_under_load_loses_only_requests_in_flight(trained: RunStor
         server = start()
         texts: list[list[str]] = [[] for _ in plans]
         jobs = [pool.submit(persistent, port, plan, own) for plan, own in zip(plans, texts, strict=True)]
-        wait_until(lambda: all(texts), "every client is being served")
+        wait_until(lambda: all(texts), "every client has a text")
         server.send_signal(signal.SIGKILL)
         server.wait(LONGEST_WAIT)
         start()
         broken = [job.result() for job in jobs]
-    assert sum(broken), "the kill broke no request: there was no load"
-    assert max(broken) <= 2  # the one in flight, and one on a connection kept open
+    assert sum(broken), "the kill broke no request, so there was no load"
+    assert max(broken) <= 2  # the request in flight, and one on a kept connection
     assert texts == expected

@@ -1,7 +1,9 @@
-"""Several workers and servers on one store: urgent runs, a volume out of reach, and requests meanwhile."""
+"""Several workers and servers on one store: urgent runs, a disconnected volume, concurrent requests."""
 
 import subprocess
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +24,7 @@ PLAIN = {"content-type": "text/plain"}
 
 
 @pytest.fixture
-def context():
+def context() -> ForkServerContext:
     return separate_hosts()
 
 
@@ -31,7 +33,7 @@ def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "store")
 
 
-def undisturbed(folder: Path, run: Run) -> dict:
+def undisturbed(folder: Path, run: Run) -> dict[str, Any]:
     again = RunStore(folder).create(run.name, run.config, run.text(), "small.txt")
     with threadpool_limits(1):
         assert train_run(again, lambda: False)
@@ -43,12 +45,12 @@ import time
 from app.training.trainer import RunWriter
 
 end = RunWriter.end
-RunWriter.end = lambda writer: time.sleep(2.0) or end(writer)  # as where the disk is slow
+RunWriter.end = lambda writer: time.sleep(2.0) or end(writer)  # simulates a slow disk
 """
 
 
 @pytest.mark.slow
-def test_one_worker_alone_puts_its_run_down_for_an_urgent_one(store: RunStore, context):
+def test_only_one_worker_interrupts_its_run_for_an_urgent_one(store: RunStore, context):
     runs = [store.create(f"run-{number}", ENDLESS, TEXT, "small.txt") for number in range(3)]
     hosts = [Host(context, store, f"host-{n}", lease=30.0, setup=SLOW_TO_STOP) for n in range(3)]
     with ended(*hosts):
@@ -56,8 +58,8 @@ def test_one_worker_alone_puts_its_run_down_for_an_urgent_one(store: RunStore, c
         urgent = store.create("urgent", SHORT, TEXT, "small.txt")
         ask(store, urgent, None, 5)
         wait_until(lambda: finished(urgent), "the urgent run is finished")
-        wait_until(lambda: "continues from step" in "".join(host.log for host in hosts), "the other goes on")
-        wait_until(lambda: {run.status.state for run in runs} == {"training"}, "all are trained again")
+        wait_until(lambda: "continues from step" in "".join(host.log for host in hosts), "the run continues")
+        wait_until(lambda: {run.status.state for run in runs} == {"training"}, "all runs are trained again")
         assert "".join(host.log for host in hosts).count("continues from step") == 1
         assert len({run.status.host for run in runs}) == 3
 
@@ -75,15 +77,15 @@ def in_mounts_of(host: Host, *command: str) -> None:
 
 
 @pytest.mark.slow
-def test_host_cut_off_from_the_volume_loses_its_run_and_comes_back(store: RunStore, context, tmp_path: Path):
+def test_disconnected_host_loses_its_run_and_rejoins_later(store: RunStore, context, tmp_path: Path):
     run = store.create("run", LONG, TEXT, "small.txt")
     first = Host(context, store, "first", setup=OWN_MOUNTS)
     with ended(first):
-        wait_until(lambda: run.status.step > 200, "the first trains")
+        wait_until(lambda: run.status.step > 200, "the first host trains the run")
         in_mounts_of(first, "mount", "-t", "tmpfs", "cut-off", str(store.root))
         second = Host(context, store, "second")
         with ended(second):
-            wait_until(lambda: run.status.host == "second", "the second takes over")
+            wait_until(lambda: run.status.host == "second", "the second host takes over")
             in_mounts_of(first, "umount", str(store.root))
             other = store.create("other", SHORT, TEXT, "small.txt")
             wait_until(lambda: finished(other) and finished(run), "both runs are finished")
@@ -93,7 +95,7 @@ def test_host_cut_off_from_the_volume_loses_its_run_and_comes_back(store: RunSto
 
 
 @pytest.mark.slow
-def test_two_servers_and_three_workers_lose_nothing(store: RunStore, context, tmp_path: Path):
+def test_two_servers_and_three_workers_lose_no_run(store: RunStore, context, tmp_path: Path):
     options = {"preset": "classic", "hidden": 8, "sequence_length": 10, "sample_every": 0, "steps": 1500}
     store.make_root()
     with server_process(store.root) as one, server_process(store.root) as other:
@@ -112,13 +114,13 @@ def test_two_servers_and_three_workers_lose_nothing(store: RunStore, context, tm
             upload(one, "unwanted", steps=1_000_000)
             assert other.patch("/runs/unwanted", json={"priority": 9}).status_code == 200
             wait_until(
-                lambda: one.get("/runs/unwanted").json()["host"] is not None, "the unwanted is trained"
+                lambda: one.get("/runs/unwanted").json()["host"] is not None, "the unwanted run is trained"
             )
             assert other.delete("/runs/unwanted").status_code == 200
             assert one.get("/runs/unwanted").status_code == 404
             hosts[0].process.kill()
             runs = [store.get(name) for name in names]
-            wait_until(lambda: all(finished(run) for run in runs), "all are finished")
+            wait_until(lambda: all(finished(run) for run in runs), "all runs are finished")
         for server, name in zip((other, one) * 3, names, strict=True):
             assert server.get(f"/runs/{name}").json()["state"] == "finished"
             body = {"model": name, "length": 20, "seed": 1}
@@ -128,7 +130,7 @@ def test_two_servers_and_three_workers_lose_nothing(store: RunStore, context, tm
         assert outcome(run) == undisturbed(tmp_path / "undisturbed", run)
 
 
-def test_run_with_more_parts_than_cores_is_left_to_others(store: RunStore):
+def test_run_with_more_parts_than_cores_is_left_to_other_workers(store: RunStore):
     store.create("large", gru_like(members=3), TEXT, "small.txt")
     small = store.create("small", SHORT, TEXT, "small.txt")
     strict, patient = Queue(store, 2, float("inf")), Queue(store, 2, 0.0)
