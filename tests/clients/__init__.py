@@ -1,1 +1,1 @@
-"""Other people's clients, each in a throwaway environment, against this server: `python -m tests.clients`."""
+"""Third-party clients, each in a temporary environment, against this server: `python -m tests.clients`."""

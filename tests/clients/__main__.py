@@ -1,10 +1,10 @@
-"""Run other people's clients against this server, and print what came as a table for docs/clients.md.
+"""Run third-party clients against this server, and print the results as a table for docs/clients.md.
 
-    python -m tests.clients            # all of them; guidellm brings PyTorch, some gigabytes
+    python -m tests.clients            # all of them; guidellm installs PyTorch, several gigabytes
     python -m tests.clients hub litellm
 
-Each client gets an environment of its own in a temporary folder, in its newest version. Its check is a
-program in `checks/` that is given the server's address and nothing else, and fails at what is unexpected.
+The newest version of each client is installed into its own environment in a temporary directory. Its check is
+a program in `checks/` that gets only the address of the server, and fails on any unexpected result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN = 300  # characters of an error in the table
 
 
 class Client(NamedTuple):
-    """A client: the program that checks it, what is installed, and the package whose version is shown."""
+    """A client: the program that checks it, and the packages to install; the first gives name and version."""
 
     check: str
     packages: tuple[str, ...]
@@ -63,7 +63,7 @@ CLIENTS = {
 
 
 def main(names: list[str]) -> int:
-    """Check the clients of these names, or all; how many did not work."""
+    """Check the named clients, or all; return the number of failures."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         store = RunStore(folder / "checkpoints")
@@ -84,9 +84,9 @@ def main(names: list[str]) -> int:
 
 
 def check(client: Client, folder: Path, url: str) -> str | None:
-    """What went wrong, in a line; None if nothing did."""
+    """The error in one line, or None."""
     folder.mkdir()
-    # what a client keeps, it keeps in its own folder
+    # a client stores its files in its own directory
     environment = os.environ | {"HOME": str(folder), "HF_HOME": str(folder)}
     if client.check.endswith(".mjs"):
         (folder / client.check).write_text((CHECKS / client.check).read_text())
@@ -109,7 +109,7 @@ def check(client: Client, folder: Path, url: str) -> str | None:
 
 
 def installed(client: Client, folder: Path) -> str:
-    """The version that was checked."""
+    """The installed version of the client."""
     if client.check.endswith(".mjs"):
         package = folder / "node_modules" / client.name / "package.json"
         return str(json.loads(package.read_text())["version"]) if package.exists() else "none"

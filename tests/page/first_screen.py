@@ -1,9 +1,9 @@
-"""How long a newcomer waits, and whether the page jumps: measured in Chromium, on a fresh store.
+"""How long a new user waits, and how much the layout shifts: measured in Chromium, on a fresh store.
 
     .venv/bin/python -m tests.page.first_screen [--corpus corpora/shakespeare.txt]
 
-Not a test: it asserts nothing, and prints seconds from the start of `charloom serve` to the first text on the
-screen, seconds from dropping a text of 200 kB to its first own passage, and the layout shift on both sizes.
+This is not a test. It prints the seconds from the start of `charloom serve` to the first text on the screen,
+the seconds from dropping a text of 200 kB to its first passage, and the layout shift at both window sizes.
 """
 
 import argparse
@@ -39,7 +39,7 @@ LEARNED = """(name) => document.getElementById("live-title").textContent.include
 
 @contextlib.contextmanager
 def served(store: Path, corpus: Path) -> Iterator[str]:
-    """`charloom serve` with its worker on a fresh store; gives its address at once."""
+    """`charloom serve` with its worker on a fresh store; yields the address before it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--store", str(store)]
@@ -57,7 +57,7 @@ def served(store: Path, corpus: Path) -> Iterator[str]:
 
 
 def opened(browser: Browser, address: str, viewport: dict[str, int]) -> Page:
-    """The page, as soon as something answers."""
+    """The page, opened as soon as the server answers."""
     page = browser.new_page(viewport=viewport)
     page.set_default_timeout(1000 * LONGEST)
     page.add_init_script(f"({SHIFTS})()")
@@ -102,7 +102,7 @@ def main() -> None:
         drop(page, corpus.read_text(encoding="utf-8")[-DROPPED:])
         page.click("#teach-start")
         page.wait_for_function(WRITTEN, arg="dropped.txt")
-        print(f"from dropping 200 kB to its first passage, of noise: {time.monotonic() - began:.1f} s")
+        print(f"from dropping 200 kB to its first passage, untrained: {time.monotonic() - began:.1f} s")
         page.wait_for_function(LEARNED, arg="dropped.txt")
         print(f"to its first passage after an update: {time.monotonic() - began:.1f} s")
         page.wait_for_timeout(10_000)

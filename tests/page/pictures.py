@@ -1,8 +1,8 @@
-"""The pictures of the page in README and docs, from a store that `make serve` has trained.
+"""Makes the pictures of the page in README and docs, from a store that `make serve` has trained.
 
     make pictures [ARGS="--store checkpoints"]
 
-It serves the store without a worker, opens the page in Chromium, and writes to docs/images/.
+Serves the store without a worker, opens the page in Chromium, and writes to docs/images/.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every view in a real browser: nothing serious is found by axe, on both sizes, light and dark."""
+"""Every view in a real browser: axe finds no serious fault, in wide and narrow windows, light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -16,7 +16,7 @@ def serious_faults(page: Page) -> list[tuple[str, list[str]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_in_any_view(client, opened, viewport, scheme):
+def test_axe_finds_no_serious_fault_in_any_view(client, opened, viewport, scheme):
     page = opened(client.base_url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
     expect(page.locator("#live-real-then")).not_to_be_empty()
     text = {"name": "mine.txt", "mimeType": "text/plain", "buffer": b"the same line again\n" * 300}
@@ -41,7 +41,7 @@ def test_axe_finds_nothing_serious_in_any_view(client, opened, viewport, scheme)
 
 
 @pytest.mark.slow
-def test_dialogs_return_the_focus_to_where_it_was(client, opened):
+def test_closed_dialog_returns_the_focus(client, opened):
     page = opened(f"{client.base_url}#runs")
     for dialog, action in (("#fork", "Fork gru"), ("#delete", "Delete gru")):
         page.get_by_role("button", name=action, exact=True).focus()

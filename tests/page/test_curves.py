@@ -1,41 +1,29 @@
-"""Curves in a real browser: they grow while a run trains, also after a restart of the server."""
+"""Curves in a real browser: they grow while a run trains, and continue after a restart of the server."""
 
 import contextlib
 import re
 import socket
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.store.run_store import RunStore
 from tests.support.browser import LOST
-from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.runs import worker_process
 from tests.support.servers import server_process
 
 
-@pytest.fixture
-def growing(tmp_path: Path) -> RunStore:
-    """A store with a run that takes longer than any test."""
-    store = RunStore(tmp_path / "checkpoints")
-    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
-    return store
-
-
 def steps(page: Page) -> int:
-    """Updates of the run that Curves shows."""
+    """The number of updates that Curves shows."""
     found = re.search(r"([\d,]+) of [\d,]+ updates", page.locator("#curves-now").text_content() or "")
     return int(found[1].replace(",", "")) if found else -1
 
 
 @pytest.mark.slow
-def test_curve_grows_while_the_worker_trains(opened, tmp_path):
-    store = RunStore(tmp_path / "checkpoints")
-    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
-    with server_process(store.root) as client:
+def test_curve_grows_while_the_worker_trains(opened, growing):
+    with server_process(growing.root) as client:
         page = opened(f"{client.base_url}#curves", expected=LOST)
         expect(page.locator("#curves-empty")).to_be_visible()
-        with worker_process(store):
+        with worker_process(growing):
             expect(page.locator("#curves-chart canvas")).to_be_visible()
             expect(page.locator("#curves-now")).to_contain_text("growing · learning")
             last = page.locator("#curves-legend td").nth(1)
@@ -69,11 +57,13 @@ def test_run_is_followed_by_events_instead_of_polling(opened, growing):
     with server_process(growing.root) as client, worker_process(growing):
         page = opened(f"{client.base_url}#curves", expected=LOST)
         expect(page.locator("#curves-chart canvas")).to_be_visible()
-        client.patch("/runs/growing", json={"action": "pause"})  # no more checkpoints, which are asked for
+        client.patch(
+            "/runs/growing", json={"action": "pause"}
+        )  # no more checkpoints, which the page requests
         expect(page.locator("#curves-now")).to_contain_text("growing · paused")
         client.patch("/runs/growing", json={"action": "resume"})
         expect(page.locator("#curves-now")).to_contain_text("growing · learning")
-        # frames of the stream alone move the numbers, also where nothing else is answered any more
+        # the event stream alone updates the numbers, even if no other request is answered
         page.route(re.compile(r"/runs$|/loss-curve|/samples"), lambda route: route.abort())
         step = steps(page)
         page.wait_for_function(
@@ -84,7 +74,7 @@ def test_run_is_followed_by_events_instead_of_polling(opened, growing):
 
 
 @pytest.mark.slow
-def test_legend_is_a_table_and_smoothing_has_no_bias(client, opened):
+def test_smoothed_loss_in_the_legend_has_no_bias(client, opened):
     page = opened(f"{client.base_url}#curves?run=classic")
     rows = page.locator("#curves-legend tr")
     expect(rows.first).to_contain_text("loss")

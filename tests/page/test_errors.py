@@ -1,4 +1,4 @@
-"""Errors in a real browser: a page in the design of the product, with a link back."""
+"""Errors in a real browser: a page in the design of the others, with a link back."""
 
 import pytest
 from playwright.sync_api import expect
@@ -40,7 +40,7 @@ def test_error_of_an_empty_store_shows_no_path(opened, tmp_path):
         expect(page.get_by_role("link", name="Start page")).to_be_visible()
 
 
-def test_error_for_a_program_is_json(client):
+def test_error_is_json_unless_html_is_accepted(client):
     for accept in ("application/json", "*/*", ""):
         answer = client.get("/nowhere", headers={"accept": accept})
         assert answer.json()["error"]["code"] == "not_found"

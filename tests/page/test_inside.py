@@ -1,4 +1,4 @@
-"""Inside in a real browser: a text as the network reads it."""
+"""Inside in a real browser: how the network reads a text."""
 
 import pytest
 from playwright.sync_api import expect
@@ -20,7 +20,7 @@ def test_text_is_shown_by_surprise_and_by_unit(client, opened):
     expect(page.locator("#inside-detail")).to_contain_text("“h”")
     expect(page.locator("#inside-detail .likely li")).to_have_count(5)
     page.get_by_text("A hidden unit").click()
-    expect(page.locator("#inside-none")).to_be_visible()  # 11 characters confirm nothing
+    expect(page.locator("#inside-none")).to_be_visible()  # 11 characters are too few to confirm a unit
     page.fill("#inside-prompt", "")
     page.click("#inside-form [type=submit]")
     expect(page.locator("#inside-none")).to_be_hidden()
@@ -30,7 +30,7 @@ def test_text_is_shown_by_surprise_and_by_unit(client, opened):
 
 
 @pytest.mark.slow
-def test_text_of_write_can_be_inspected(client, opened):
+def test_text_of_the_write_view_can_be_inspected(client, opened):
     page = opened(f"{client.base_url}#write")
     text = write(page, "the ", length="40")
     page.click("#write-inside")
@@ -51,7 +51,7 @@ def test_cell_is_shown_with_its_equations(client, opened):
 
 
 @pytest.mark.slow
-def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
+def test_unit_of_a_pair_is_chosen_by_network_and_number(serving, trained, opened):
     config = gru_like(members=2, steps=20, layers=1)
     train_run(trained.create("pair", config, small_text(), "small.txt"), lambda: False)
     client = serving(trained.root)
@@ -72,7 +72,7 @@ def test_unit_of_a_pair_is_entered_as_it_is_named(serving, trained, opened):
 
 
 @pytest.mark.slow
-def test_r_is_explained_on_focus(client, opened):
+def test_correlation_is_explained_on_focus(client, opened):
     page = opened(f"{client.base_url}#inside?run=gru", viewport={"width": 1280, "height": 400})
     page.get_by_text("A hidden unit").click()
     page.click("#inside-form [type=submit]")

@@ -1,4 +1,4 @@
-"""The page in a real browser with the keyboard alone, and on paper."""
+"""The page in a real browser, used with the keyboard alone, and printed."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -7,7 +7,7 @@ from app.store.run_store import RunStore
 from tests.support.browser import LOST, NARROW, WIDE
 from tests.support.servers import server_process
 
-# What is wrong with the ring of the focused element: "" if it is visible, and no box around it cuts it off.
+# A fault of the focus ring of the focused element; "" if it is visible and not cut off by a surrounding box.
 RING = """() => {
     const focused = document.activeElement;
     const ringed = focused.matches(".drop input") ? focused.closest(".drop") : focused;
@@ -29,7 +29,7 @@ RING = """() => {
 
 
 def press_until(page: Page, key: str, selector: str) -> None:
-    """Presses a key until an element has the focus; every element on the way has a ring."""
+    """Press a key until an element has the focus; every element on the way must have a focus ring."""
     for _ in range(60):
         page.keyboard.press(key)
         assert page.evaluate(RING) == ""
@@ -40,10 +40,10 @@ def press_until(page: Page, key: str, selector: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_live_is_used_with_the_keyboard_alone(opened, trained: RunStore, viewport):
+def test_live_can_be_used_with_the_keyboard_alone(opened, trained: RunStore, viewport):
     with server_process(trained.root) as client:
         page = opened(client.base_url, viewport=viewport, reduced_motion="reduce", expected=LOST)
-        page.on("filechooser", lambda _: None)  # or the first key may come before choosers are intercepted
+        page.on("filechooser", lambda _: None)  # or the first key may precede the interception
         expect(page.locator("#turn-beginnings button").first).to_be_visible()
         expect(page.locator("#live-text")).not_to_be_empty()
         page.keyboard.press("Tab")
@@ -77,7 +77,7 @@ def test_live_is_used_with_the_keyboard_alone(opened, trained: RunStore, viewpor
 
 
 @pytest.mark.slow
-def test_print_of_live_has_the_whole_passage_and_no_controls(client, opened):
+def test_printed_live_view_has_the_whole_passage_and_no_controls(client, opened):
     page = opened(client.base_url, reduced_motion="reduce", viewport=NARROW)
     expect(page.locator("#live-text")).not_to_be_empty()
     text = page.locator("#live-text")

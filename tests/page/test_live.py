@@ -1,4 +1,4 @@
-"""The first view in a real browser: a passage that is rewritten as a network learns, and your turn."""
+"""Live, the first view, in a real browser: a passage rewritten while a network learns, and a text field."""
 
 import re
 
@@ -20,7 +20,7 @@ SHIFTS = """() => {
 
 
 def passage(client: httpx.Client, model: str) -> str:
-    """What the view shows of a checkpoint: prompt and text."""
+    """The text that the view shows for a checkpoint: prompt and continuation."""
     prompt = client.get(f"/runs/{model.split('@')[0]}/beginnings").json()["beginnings"][0]
     asked = {"model": model, "prompt": prompt, "length": 380, "temperature": 0.6, "seed": 1}
     return prompt + client.post("/generate", json=asked).json()["text"]
@@ -42,7 +42,7 @@ def test_passage_is_written_by_the_newest_checkpoint(client, opened):
 
 
 @pytest.mark.slow
-def test_passage_is_replayed_from_noise_to_now(client, opened):
+def test_passage_is_replayed_from_the_untrained_network(client, opened):
     page = opened(client.base_url)
     expect(page.locator("#live-where")).to_contain_text("After update 0 ")
     assert shown(page) == passage(client, "gru@0")
@@ -52,7 +52,7 @@ def test_passage_is_replayed_from_noise_to_now(client, opened):
 
 
 @pytest.mark.slow
-def test_slider_goes_back_and_returns_to_now(client, opened):
+def test_slider_goes_to_the_start_and_back_to_the_newest_step(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-where")).to_contain_text("After update 60 ")
     page.focus("#live-at")
@@ -88,12 +88,11 @@ def test_layout_does_not_shift_while_the_passage_changes(client, opened):
 
 
 @pytest.mark.slow
-def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
+def test_enter_key_writes_a_text_and_its_link_reproduces_it(client, opened):
     page = opened(client.base_url)
     expect(page.locator("#turn-write")).to_be_enabled()
-    expect(
-        page.locator("#turn-beginnings button").first
-    ).to_be_visible()  # one is written into the field, too
+    # by then the first beginning has been written into the field
+    expect(page.locator("#turn-beginnings button").first).to_be_visible()
     page.fill("#turn-prompt", "the ")
     page.keyboard.press("Enter")
     expect(page.locator("#turn-made a")).to_be_visible()
@@ -105,7 +104,7 @@ def test_enter_writes_and_the_link_gives_the_same_text(client, opened):
 
 
 @pytest.mark.slow
-def test_beginning_from_the_text_is_inserted_by_one_click(client, opened):
+def test_click_on_a_beginning_continues_it(client, opened):
     page = opened(client.base_url)
     page.locator("#turn-beginnings button").first.click()
     expect(page.locator("#turn-made a")).to_be_visible()
@@ -113,7 +112,7 @@ def test_beginning_from_the_text_is_inserted_by_one_click(client, opened):
 
 
 @pytest.mark.slow
-def test_unseen_character_is_named_and_not_in_the_text(client, opened):
+def test_unknown_character_is_reported_without_a_text(client, opened):
     page = opened(client.base_url, expected="422")
     expect(page.locator("#turn-write")).to_be_enabled()
     expect(page.locator("#turn-beginnings button").first).to_be_visible()
@@ -122,7 +121,7 @@ def test_unseen_character_is_named_and_not_in_the_text(client, opened):
     expect(page.locator("#turn-made")).to_have_text("It has never seen “€” in its text. Leave that out.")
     assert page.locator("#turn-answer").text_content() == ""
     below = page.locator("#turn-made").bounding_box()["y"] - page.locator("#turn-prompt").bounding_box()["y"]
-    assert below < 160  # near the prompt that it is about
+    assert below < 160  # pixels: near the prompt
 
 
 @pytest.mark.slow
@@ -140,7 +139,7 @@ def test_chosen_run_is_kept_in_all_views_and_in_the_address(client, opened):
 
 
 @pytest.mark.slow
-def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
+def test_empty_store_shows_how_to_teach_a_text(opened, serving, tmp_path):
     page = opened(serving(RunStore(tmp_path).root).base_url)
     expect(page.locator("#live-title")).to_have_text("Teach a small neural network to write")
     expect(page.locator("#turn-write")).to_be_disabled()
@@ -153,7 +152,7 @@ def test_empty_store_shows_the_invitation_to_teach(opened, serving, tmp_path):
 
 
 @pytest.mark.slow
-def test_word_is_explained_on_focus(client, opened):
+def test_term_is_explained_on_focus(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-text")).not_to_be_empty()
     page.get_by_text("wavers between").focus()
@@ -163,7 +162,7 @@ def test_word_is_explained_on_focus(client, opened):
 
 
 @pytest.mark.slow
-def test_skip_link_is_the_first_stop_of_the_keyboard(client, opened):
+def test_skip_link_is_the_first_tab_stop(client, opened):
     page = opened(client.base_url, reduced_motion="reduce")
     expect(page.locator("#live-text")).not_to_be_empty()
     page.keyboard.press("Tab")
@@ -174,7 +173,7 @@ def test_skip_link_is_the_first_stop_of_the_keyboard(client, opened):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_long_name_of_a_run_fits(opened, tmp_path, viewport):
+def test_long_name_of_a_run_fits_the_window(opened, tmp_path, viewport):
     store = RunStore(tmp_path / "checkpoints")
     store.create("n" * 64, gru_like(), small_text(), f"{'t' * 60}.txt")
     with server_process(store.root) as client:
@@ -182,6 +181,6 @@ def test_long_name_of_a_run_fits(opened, tmp_path, viewport):
         expect(page.locator("#live-title")).to_contain_text("ttt")
         for view in ("live", "write", "travel", "curves", "inside", "proof", "runs"):
             go(page, view)
-            if view == "curves":  # drawn once the curve has come
+            if view == "curves":  # drawn once the curve has loaded
                 expect(page.locator("#curves-runs label")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], view

@@ -1,4 +1,4 @@
-"""What the page says, in a real browser, when something is wrong: no answer, no worker, a missing key."""
+"""Notices of the page in a real browser: no answer from the server, no worker, a missing key."""
 
 import contextlib
 import re
@@ -11,22 +11,14 @@ from playwright.sync_api import expect
 
 from app.store.run_store import RunStore
 from tests.support.browser import LOST, go, write
-from tests.support.runs import gru_like, small_text, worker_process
+from tests.support.runs import worker_process
 from tests.support.servers import server_process
 
 KEYS = "rita:read-secret,ada:admin-secret:admin"
 
 
-@pytest.fixture
-def growing(tmp_path: Path) -> RunStore:
-    """A store with a run that takes longer than any test."""
-    store = RunStore(tmp_path / "checkpoints")
-    store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
-    return store
-
-
 @pytest.mark.slow
-def test_page_survives_a_restart_of_its_server(opened, trained_root: Path):
+def test_page_works_again_after_a_restart_of_its_server(opened, trained_root: Path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with contextlib.ExitStack() as stack:
@@ -43,7 +35,7 @@ def test_page_survives_a_restart_of_its_server(opened, trained_root: Path):
 
 
 @pytest.mark.slow
-def test_view_first_opened_without_a_server_works(opened, trained_root: Path):
+def test_view_can_be_opened_first_while_the_server_is_down(opened, trained_root: Path):
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(server_process(trained_root))
         page = opened(client.base_url, expected=LOST, reduced_motion="reduce")
@@ -58,7 +50,7 @@ def test_view_first_opened_without_a_server_works(opened, trained_root: Path):
 
 
 @pytest.mark.slow
-def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunStore):
+def test_silent_worker_is_reported_and_texts_are_still_written(opened, growing: RunStore):
     with server_process(growing.root) as client:
         page = opened(client.base_url, expected=LOST)
         with worker_process(growing) as worker:
@@ -66,7 +58,7 @@ def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunSt
             expect(page.locator("#banner")).to_be_hidden()
             worker.kill()
         run = growing.get("growing")
-        # as it will be when the silence has lasted
+        # as after a minute of silence
         run.write_status(run.status.model_copy(update={"heartbeat": time.time() - 60}))
         expect(page.locator("#banner")).to_contain_text(
             "The worker that trained growing has stopped answering"
@@ -75,7 +67,7 @@ def test_silent_worker_is_named_and_text_is_still_written(opened, growing: RunSt
 
 
 @pytest.mark.slow
-def test_missing_worker_is_named_with_what_starts_one(opened, growing: RunStore):
+def test_missing_worker_is_reported_with_the_command_to_start_it(opened, growing: RunStore):
     with server_process(growing.root) as client:
         page = opened(client.base_url, expected=LOST)
         expect(page.locator("#live-title")).to_have_text("A network is about to read small.txt")
@@ -103,7 +95,7 @@ def test_missing_key_is_requested(opened, growing: RunStore):
         page.fill("#key-field", "admin-secret")
         page.keyboard.press("Enter")
         expect(page.locator("#key")).to_be_hidden()
-        # also the stream of events carries the key
+        # the request for events also has the key
         with page.expect_request(re.compile("/runs/.*/events")) as following:
             page.reload()
         assert following.value.headers["authorization"] == "Bearer admin-secret"

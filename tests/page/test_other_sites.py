@@ -1,4 +1,4 @@
-"""What pages of other sites can do to a server of this machine, in a real browser: nothing."""
+"""Pages of other sites, in a real browser, cannot use a server on this machine."""
 
 import http.server
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 from tests.support.runs import LONGEST_WAIT, small_text
 
 ADMIN = "bob:hunter2:admin"
-TEXT = small_text().replace("ï", "i")  # in no encoding but ASCII, or the server would refuse it for that
+TEXT = small_text().replace("ï", "i")  # ASCII, so that the encoding is never the reason of a refusal
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-def standing(client: httpx.Client) -> list[tuple[str, str]]:
+def states(client: httpx.Client) -> list[tuple[str, str]]:
     runs = client.get("/runs", headers={"authorization": "Bearer hunter2"}).json()["runs"]
     return [(run["name"], run["state"]) for run in runs]
 
@@ -57,13 +57,13 @@ def standing(client: httpx.Client) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "path", ["/runs?name=stolen", "/runs/gru/fork?name=stolen", "/v1/fine_tuning/jobs/ftjob-queued/cancel"]
 )
-# no fetch after a Basic login: Chromium does not send the password with what a page of another site fetches
+# no fetch after a Basic login: Chromium does not send the password with fetches from another site
 @pytest.mark.parametrize(
     ("way", "keys"),
     [("fetch", ""), ("form", ""), ("form", ADMIN)],
     ids=["fetch", "form", "form after a Basic login"],
 )
-def test_page_of_another_site_cannot_act(
+def test_page_of_another_site_changes_nothing(
     page: Page, evil: str, serving, trained_root, tmp_path, path: str, way: str, keys: str
 ):
     shutil.copytree(trained_root, tmp_path / "store")
@@ -71,12 +71,12 @@ def test_page_of_another_site_cannot_act(
     key = {"authorization": "Bearer hunter2"}
     queued = client.post("/runs?name=queued", content=TEXT, headers=key)
     assert queued.status_code == 202
-    before = standing(client)
-    page.goto(f"{client.base_url}/")  # the browser learns the password, where there is one
+    before = states(client)
+    page.goto(f"{client.base_url}/")  # the browser logs in, if a password is required
     page.goto(evil)
     target = f"{client.base_url}{path}"
     if way == "fetch":
-        # what comes of it is hidden from the page, and the browser may call it a failure
+        # the result is hidden from the page, and the browser may report it as a failure
         page.evaluate(
             """async ([url, text]) => {
                 const options = {method: "POST", mode: "no-cors", credentials: "include", body: text};
@@ -98,11 +98,11 @@ def test_page_of_another_site_cannot_act(
             [target, TEXT],
         )
         page.wait_for_url(f"{client.base_url}/**")
-    assert standing(client) == before
+    assert states(client) == before
 
 
 @pytest.mark.slow
-def test_page_under_a_rebound_name_reads_nothing(page: Page, serving, trained_root):
+def test_page_under_a_rebound_host_name_reads_nothing(page: Page, serving, trained_root):
     client = serving(trained_root)
     answer = page.goto(f"http://evil.example:{client.base_url.port}/runs")
     assert answer is not None

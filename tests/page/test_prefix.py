@@ -1,4 +1,4 @@
-"""The page and the routes below a path of a proxy."""
+"""The page and the routes below a path prefix of a proxy."""
 
 import re
 import shutil
@@ -43,7 +43,7 @@ http {{
 def behind_nginx(
     serving: Callable[..., httpx.Client], trained: RunStore, tmp_path: Path
 ) -> Iterator[Callable[[bool], str]]:
-    """The address of a server below /texts of nginx, which takes the prefix off or leaves it."""
+    """The address of a server below /texts of nginx, which strips the prefix or passes it on."""
     if shutil.which("nginx") is None:
         pytest.skip("no nginx: `apt install nginx-light`")
     processes = []
@@ -75,7 +75,7 @@ def behind_nginx(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stripped", [True, False], ids=["prefix taken off", "prefix left"])
+@pytest.mark.parametrize("stripped", [True, False], ids=["prefix stripped", "prefix passed on"])
 def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., Page], stripped: bool):
     url = behind_nginx(stripped)
     page = opened(f"{url}/#write")
@@ -107,7 +107,7 @@ def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., P
     assert all(path.startswith("/texts/") for path in re.findall(r"\]\((/[^)]*)\)", markdown))
 
 
-def test_links_of_pages_begin_with_the_prefix(serving, trained_root):
+def test_links_of_pages_start_with_the_prefix(serving, trained_root):
     client = serving(trained_root, root_path="/texts/")
     for path in ("/", "/texts/", "/texts", "/loss-curve", "/texts/docs"):
         html = client.get(path, headers={"accept": "text/html"}).text

@@ -7,16 +7,16 @@ from playwright.sync_api import expect
 
 
 @pytest.mark.slow
-def test_proof_is_run_for_a_cell(client, opened):
+def test_gradient_check_of_a_cell_is_run(client, opened):
     page = opened(f"{client.base_url}#proof")
     page.select_option("#proof-network", "cell=gru")
     page.click("#proof-form button")
     expect(page.locator("#proof-verdict")).to_contain_text("All 9 are right")
-    # set once the picture is here
+    # set once the picture has loaded
     expect(page.locator("#proof-picture")).to_have_attribute("src", re.compile("gradcheck.svg"))
 
 
-def test_proof_names_the_parameters_and_explains_the_limit(client, opened):
+def test_gradient_check_names_parameters_and_explains_the_limit(client, opened):
     page = opened(f"{client.base_url}#proof")
     page.select_option("#proof-network", "model=classic")
     page.click("#proof-form button")

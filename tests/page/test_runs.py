@@ -1,4 +1,4 @@
-"""Runs in a real browser: steered, forked, kept, deleted, imported."""
+"""Runs in a real browser: controlled, forked, exported, deleted and imported."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def state(page: Page, name: str) -> Locator:
 
 
 @pytest.mark.slow
-def test_run_is_paused_resumed_and_stopped(opened, store: RunStore):
+def test_run_is_paused_resumed_and_stopped_on_the_page(opened, store: RunStore):
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
         page = opened(f"{client.base_url}#runs", expected=LOST)
@@ -130,7 +130,7 @@ def test_every_waiting_run_shows_when_it_starts(opened, store: RunStore):
 
 
 @pytest.mark.slow
-def test_networks_of_the_chosen_run_alone_are_listed(client, opened):
+def test_only_networks_of_the_chosen_run_are_listed(client, opened):
     page = opened(f"{client.base_url}#write?run=classic")
     options = page.locator("#write-form [name=model] option")
     expect(options.first).to_have_text("newest (60)")
@@ -146,7 +146,7 @@ def test_networks_of_the_chosen_run_alone_are_listed(client, opened):
 
 
 @pytest.mark.slow
-def test_32_runs_fit_on_a_phone(opened, trained: RunStore):
+def test_32_runs_fit_a_narrow_window(opened, trained: RunStore):
     for index in range(30):
         trained.create(f"{index}-{'n' * 50}", gru_like(), small_text(), "small.txt")
     with server_process(trained.root) as client:

@@ -1,4 +1,4 @@
-"""Your own text in a real browser: looked at, taught, followed to its end, refused."""
+"""A text of the user in a real browser: inspected, trained, followed to its end, or refused."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ def text_file(text: str, name: str = "My Notes.txt") -> dict[str, object]:
     return {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
 
 
-def bring(page: Page, text: str, steps: str = "400000") -> None:
-    """Chooses a file with `text` for a small network."""
+def choose(page: Page, text: str, steps: str = "400000") -> None:
+    """Choose a file with `text`, and settings for a small network."""
     page.set_input_files("#teach-file", text_file(text))
     page.locator("#teach").get_by_text("Settings", exact=True).click()
     page.fill("#teach [name=hidden]", "8")
@@ -35,7 +35,7 @@ def bring(page: Page, text: str, steps: str = "400000") -> None:
 def test_text_is_inspected_before_it_is_trained(opened, store):
     with server_process(store.root) as client:
         page = opened(client.base_url, expected=LOST)
-        bring(page, "the same line again\n" * 300)
+        choose(page, "the same line again\n" * 300)
         expect(page.locator("#teach-summary")).to_contain_text("My Notes.txt: 6,000 characters")
         expect(page.locator("#teach-beginning")).to_contain_text("the same line again")
         expect(page.locator("#teach-findings .warning").first).to_be_visible()
@@ -50,7 +50,7 @@ def test_page_follows_the_training_of_its_text(opened, store):
     with server_process(store.root) as client, worker_process(store):
         page = opened(client.base_url, expected=LOST, reduced_motion="reduce")
         expect(page.locator("#live-title")).to_contain_text("is learning")
-        bring(page, small_text(), steps="300")
+        choose(page, small_text(), steps="300")
         expect(page.locator("#teach-first-text")).to_have_text("now, while other waits")
         expect(page.locator("#teach-expected")).to_contain_text("8 GRU units")
         page.click("#teach-start")

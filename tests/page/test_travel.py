@@ -1,4 +1,4 @@
-"""Travel in a real browser: a network at every age."""
+"""Travel in a real browser: a network at each of its checkpoints."""
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ def text_of(client: httpx.Client, model: str, prompt: str, seed: int) -> str:
 
 
 @pytest.mark.slow
-def test_slider_shows_each_sample_of_a_training(client, opened):
+def test_slider_shows_the_samples_of_a_run(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
     page.focus("#travel-at")
@@ -22,7 +22,7 @@ def test_slider_shows_each_sample_of_a_training(client, opened):
 
 
 @pytest.mark.slow
-def test_own_beginning_is_continued_at_every_step(client, opened):
+def test_own_prompt_is_continued_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     page.get_by_text("Your beginning, each time").click()
     page.fill("#travel-form [name=prompt]", "the ")
@@ -39,7 +39,7 @@ def test_own_beginning_is_continued_at_every_step(client, opened):
 
 
 @pytest.mark.slow
-def test_refusal_is_not_in_the_box_of_the_network(client, opened):
+def test_refusal_is_shown_outside_the_text_box(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic", expected="422")
     page.get_by_text("Your beginning, each time").click()
     expect(page.locator("#travel-text .prompt")).not_to_be_empty()
@@ -51,7 +51,7 @@ def test_refusal_is_not_in_the_box_of_the_network(client, opened):
 
 
 @pytest.mark.slow
-def test_click_on_the_curve_shows_the_sample_there(client, opened):
+def test_click_on_the_curve_shows_the_sample_of_that_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
     samples = client.get("/samples", params={"model": "classic"}).json()["samples"]
@@ -63,7 +63,7 @@ def test_click_on_the_curve_shows_the_sample_there(client, opened):
 
 
 @pytest.mark.slow
-def test_box_keeps_its_height_at_every_step(client, opened):
+def test_text_box_has_the_same_height_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
     expect(page.locator("#travel-step")).to_contain_text("after 60 updates")
     box = page.locator("#travel-text")

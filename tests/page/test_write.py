@@ -1,4 +1,4 @@
-"""Write in a real browser: text streams in, can be had again, and can be copied."""
+"""Write in a real browser: texts are streamed, and can be reproduced and copied."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='ha
 
 
 @pytest.mark.slow
-def test_streamed_text_and_its_link_have_the_same_bytes(client, opened):
+def test_link_of_a_streamed_text_reproduces_it(client, opened):
     page = opened(f"{client.base_url}#write")
     growing = """() => {
         const lengths = window.lengths = [];
@@ -45,7 +45,7 @@ def test_variants_are_shown_side_by_side(client, opened):
 
 
 @pytest.mark.slow
-def test_hostile_prompt_is_text_and_unseen_characters_are_named(client, opened):
+def test_hostile_prompt_is_escaped_and_its_characters_reported(client, opened):
     page = opened(f"{client.base_url}#write", expected="422")
     page.fill("#write-prompt", HOSTILE)
     page.click("#write-go")
@@ -62,7 +62,7 @@ def test_hostile_prompt_is_text_and_unseen_characters_are_named(client, opened):
 
 
 @pytest.mark.slow
-def test_prompt_that_is_too_long_can_be_cut_off(opened, serving, trained_root):
+def test_prompt_that_is_too_long_can_be_shortened(opened, serving, trained_root):
     page = opened(f"{serving(trained_root, max_prompt=40).base_url}#write")
     page.fill("#write-prompt", "the cat sat " * 5)
     expect(page.locator("#write-unknown")).to_contain_text("At most 40 characters can be read: 20 too many")
@@ -74,7 +74,7 @@ def test_prompt_that_is_too_long_can_be_cut_off(opened, serving, trained_root):
 
 
 @pytest.mark.slow
-def test_page_waits_for_a_busy_server_as_long_as_requested(opened, serving, trained_root):
+def test_page_waits_the_retry_time_of_a_busy_server(opened, serving, trained_root):
     client = serving(trained_root, rate_limit="1/5seconds")
     page = opened(f"{client.base_url}#write", expected="429")
     write(page, "the ", length="30")
@@ -85,18 +85,18 @@ def test_page_waits_for_a_busy_server_as_long_as_requested(opened, serving, trai
                 document.getElementById("write-made"), {childList: true});
         }"""
     )
-    for _ in range(3):  # a window of the limit may end between two texts, but not between each two of four
+    for _ in range(3):  # of four texts, at least two fall into the same window of the limit
         write(page, "the ", length="30")
-        if told := page.evaluate("window.told.filter(text => text.includes('busy'))"):
+        if busy := page.evaluate("window.told.filter(text => text.includes('busy'))"):
             break
-    waits = [int(re.search(r"in (\d+) s", text)[1]) for text in told]
+    waits = [int(re.search(r"in (\d+) s", text)[1]) for text in busy]
     assert waits
     assert waits[-1] == 1  # counted down
     assert max(waits) <= 5
 
 
 @pytest.mark.slow
-def test_text_to_copy_is_shown_and_selected_without_a_clipboard(trained, serving, opened):
+def test_text_to_copy_is_selected_without_a_clipboard(trained, serving, opened):
     page = opened(serving(trained.root).base_url)
     write(page, "the ", length="30", seed="5")
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -108,7 +108,7 @@ def test_text_to_copy_is_shown_and_selected_without_a_clipboard(trained, serving
 
 
 @pytest.mark.slow
-def test_copied_link_keeps_and_names_its_checkpoint(trained, serving, opened):
+def test_copied_link_keeps_its_checkpoint(trained, serving, opened):
     page = opened(serving(trained.root).base_url)
     write(page, "the ", length="30", seed="5")
     page.get_by_role("button", name="Copy link").click()
@@ -117,7 +117,7 @@ def test_copied_link_keeps_and_names_its_checkpoint(trained, serving, opened):
 
 
 @pytest.mark.slow
-def test_copied_link_of_a_removed_checkpoint_reports_it(trained, serving, opened):
+def test_copied_link_of_a_removed_checkpoint_is_reported(trained, serving, opened):
     page = opened(serving(trained.root).base_url, expected="404")
     write(page, "the ", length="30", seed="5")
     for path in trained.get("gru").path.glob("*-000000060.safetensors"):
@@ -127,7 +127,7 @@ def test_copied_link_of_a_removed_checkpoint_reports_it(trained, serving, opened
 
 
 @pytest.mark.slow
-def test_two_temperatures_are_compared_with_one_seed(client, opened):
+def test_two_temperatures_are_compared_with_the_same_seed(client, opened):
     page = opened(f"{client.base_url}#write")
     page.select_option("#write-form [name=against]", "temperature 0")
     write(page, "the ", length="40", seed="7")
@@ -139,7 +139,7 @@ def test_two_temperatures_are_compared_with_one_seed(client, opened):
 
 
 @pytest.mark.slow
-def test_python_to_copy_gives_every_variant(client, opened, tmp_path):
+def test_copied_python_code_prints_every_variant(client, opened, tmp_path):
     page = opened(f"{client.base_url}#write")
     write(page, "the ", length="40", seed="7", n="3")
     texts = page.locator("#write-texts .text").all_text_contents()
@@ -153,7 +153,7 @@ def test_python_to_copy_gives_every_variant(client, opened, tmp_path):
 
 
 @pytest.mark.slow
-def test_text_is_continued_from_where_it_ends(client, opened):
+def test_text_is_continued_at_its_end(client, opened):
     page = opened(f"{client.base_url}#write")
     text = write(page, "the ", length="40", seed="7")
     page.click("#write-on")

@@ -1,4 +1,4 @@
-"""huggingface_hub: a chat, a text, their streams, with the endpoint's URL and nothing else."""
+"""huggingface_hub: a chat, a text, their streams, with the URL of the endpoint only."""
 
 import sys
 

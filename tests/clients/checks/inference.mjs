@@ -1,4 +1,4 @@
-// @huggingface/inference: a chat, a text and their streams, with the endpoint's URL and nothing else.
+// @huggingface/inference: a chat, a text and their streams, with the URL of the endpoint only.
 import assert from "node:assert";
 import { InferenceClient } from "@huggingface/inference";
 
@@ -18,6 +18,6 @@ const text = await client.textGeneration({ inputs: "the cat", parameters });
 assert.equal(text.generated_text.length, 20);
 let written = "";
 for await (const part of client.textGenerationStream({ inputs: "the cat", parameters })) {
-  written += part.token?.text ?? part.choices[0].text; // it asks /v1/completions
+  written += part.token?.text ?? part.choices[0].text; // it calls /v1/completions
 }
 assert.equal(written, text.generated_text);

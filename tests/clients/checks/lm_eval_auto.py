@@ -1,4 +1,4 @@
-"""lm-eval: local-completions in its automatic mode, on a task of its own; its figure is that of /score."""
+"""lm-eval: local-completions in its automatic mode, on own tasks; its result equals that of /score."""
 
 import json
 import math
@@ -59,5 +59,5 @@ assert results["charloom_choice"]["acc,none"] == 1.0, results
 body = json.dumps({"text": TEXT, "prompt": "\n", "model": "gru"}).encode()
 request = urllib.request.Request(f"{url}/score", body, {"content-type": "application/json"})
 score = json.load(urllib.request.urlopen(request))["scores"][0]
-told = results["charloom_rolling"]["bits_per_byte,none"]
-assert math.isclose(told, score["bits_per_character"], rel_tol=1e-6), (told, score["bits_per_character"])
+bits = results["charloom_rolling"]["bits_per_byte,none"]
+assert math.isclose(bits, score["bits_per_character"], rel_tol=1e-6), (bits, score["bits_per_character"])
