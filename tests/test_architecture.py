@@ -1,4 +1,4 @@
-"""The rooms: the picture is the contract's, the page names each of them, and no file is too long to read."""
+"""The rooms: the picture matches the import contract, the page names every room, and no file is too long."""
 
 import importlib.util
 from pathlib import Path
@@ -24,14 +24,14 @@ def test_picture_of_the_rooms_matches_the_contract():
     assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.drawing(), "run: python docs/rooms.py"
 
 
-def test_every_room_is_in_the_architecture_page():
+def test_every_room_is_on_the_architecture_page():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = rooms_script()
     names = [module.replace(".", "/") for row in rooms.floors("app") for module in row]
     assert [name for name in names if f"`{name}/`" not in page and f"`{name}.py`" not in page] == []
 
 
-def test_every_room_has_a_sentence():
+def test_every_room_has_a_sentence_in_the_picture():
     rooms = rooms_script()
     named = [module for package in ("app", "app.api") for row in rooms.floors(package) for module in row]
     assert [module for module in named if not rooms.sentence(module).endswith(".")] == []

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares is what the program imports; the locks fit it and are what is installed."""
+"""pyproject.toml declares what the program imports; the locks match it and the installed versions."""
 
 import ast
 import hashlib
@@ -19,9 +19,9 @@ from app.api.assets import Assets
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements"
-# never imported: uvicorn and starlette load two of them, and pages load files of two
+# never imported: uvicorn and starlette load two of them, and pages load files of the other two
 NOT_IMPORTED = {"uvloop", "python-multipart", "fastapi-offline", "youplot"}
-SWEEP = {"optuna"}  # of the extra for `charloom sweep`, which the image has not
+SWEEP = {"optuna"}  # the extra for `charloom sweep`, which is not in the image
 # dist/uPlot.iife.min.js and dist/uPlot.min.css of uplot 1.6.31 on the npm registry
 UPLOT = {
     "uplot.iife.min.js": "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2",
@@ -30,7 +30,7 @@ UPLOT = {
 
 
 def declared() -> dict[str, Requirement]:
-    """The dependencies, and those of the extra that the image and the environment of `make` have."""
+    """The dependencies, with those of the extra that is installed in the image and by `make`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = project["optional-dependencies"]["documents"]
     requirements = map(Requirement, [*project["dependencies"], *extra])
@@ -48,11 +48,11 @@ def imported() -> set[str]:
                 modules.add(node.module.partition(".")[0])
     foreign = modules - sys.stdlib_module_names - {"app", "model"}
     owners = packages_distributions()
-    # pydantic's types are made with pydantic-core, which it pins itself
+    # pydantic pins pydantic-core itself
     return {canonicalize_name(owners[module][0]) for module in foreign} - {"pydantic-core"}
 
 
-def test_dependencies_are_what_the_program_imports():
+def test_declared_dependencies_are_those_imported():
     assert (set(declared()) | SWEEP) - NOT_IMPORTED == imported()
 
 

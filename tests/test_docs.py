@@ -21,7 +21,7 @@ PAGES = sorted(DOCS.glob("*.md")) + sorted(ROOT.glob("*.md"))
 LONGEST_LINE = 120
 CODE_BLOCK = re.compile(r"^ *```.*?^ *```$|^    .*?$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-# words at which a native reader stops; write "next to", "also", "report", "fixed", "occur" and the like
+# words that are not plain English; write "next to", "also", "report", "fixed", "occur" and the like
 REFUSED_WORDS = re.compile(
     r"\b(besides?|told|tells|whoever|mended|stands?|for ever|by heart|the way on|of then|anew"
     r"|as (?:it|they) comes?|is no (?:number|folder|file)|puts? (?:it|them) down|lets? go"
@@ -44,7 +44,7 @@ def test_documentation_has_examples():
 )
 def test_example_of_the_api_runs_unchanged(client, tmp_path, language, code):
     code = code.replace(SERVER, str(client.base_url).rstrip("/"))
-    # the network of the tests is too small to have seen an upper-case letter
+    # the text of the tests has no upper-case letters
     code = code.replace("The ", "the ").replace("The%20", "the%20")
     if language == "sh":
         command = ["sh", "-c", code.replace("curl -s", "curl --fail -s")]
@@ -67,7 +67,7 @@ def test_every_setting_is_in_the_table_of_operations():
 
 
 def test_every_metric_named_in_operations_exists(client):
-    """In the table of metrics without the prefix, in the alerts with it; each reason is counted."""
+    """The table of metrics omits the prefix, the alerts have it."""
     text = (DOCS / "operations.md").read_text(encoding="utf-8")
     assert client.post("/generate", json={"length": 5}).status_code == 200
     metrics = client.get("/metrics").text
@@ -100,7 +100,7 @@ def default_of(function: object, parameter: str) -> float:
         ("operations.md", f"one more second for every {SLOWEST // 1000} kB"),
     ],
 )
-def test_number_in_a_page_is_that_of_the_code(page: str, sentence: str):
+def test_number_on_a_page_matches_the_code(page: str, sentence: str):
     text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
     assert sentence in text, f"docs/{page} does not say {sentence!r}"
 
@@ -111,7 +111,7 @@ def test_presets_end_by_steps_as_documented():
 
 
 def without_code(text: str) -> str:
-    """The text with every character of a code block as a blank, so that lines keep their numbers."""
+    """The text with code blocks replaced by blanks, so that lines keep their numbers."""
     return CODE_BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block.group()), text)
 
 
@@ -141,7 +141,7 @@ plain_pages = pages(PAGES)
 
 
 @plain_pages
-def test_page_has_none_of_the_refused_words(page: Path):
+def test_page_has_no_refused_words(page: Path):
     lines = without_code(page.read_text(encoding="utf-8")).splitlines()
     found = [
         f"{page.name}:{number}: {word.group()}"

@@ -16,7 +16,7 @@ from app.store.records import Status
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A server that is well at /healthz and nowhere else."""
+    """The URL of a server that is healthy at /healthz only."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-def test_server_that_answers_is_healthy_with_any_proxy_set(url, monkeypatch):
+def test_server_that_answers_is_healthy_even_with_a_proxy_set(url, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert main(["server", url]) == HEALTHY
 
@@ -57,14 +57,14 @@ def test_server_with_an_error_or_no_answer_is_unhealthy(url, capsys):
         ("failed", SILENT_SECONDS * 2, HEALTHY),
     ],
 )
-def test_worker_is_unhealthy_only_if_a_run_in_training_is_silent(tmp_path, state, silence, code, capsys):
+def test_worker_is_unhealthy_only_if_its_run_in_training_is_silent(tmp_path, state, silence, code, capsys):
     written(tmp_path, "run", state=state, heartbeat=time.time() - silence)
     assert main(["worker", str(tmp_path)]) == code
     assert ("run run is in training" in capsys.readouterr().err) == (code == UNHEALTHY)
 
 
 def written(store: Path, name: str, **changes: object) -> None:
-    """The status and the lease of a run that this process says it trains, but for the changes."""
+    """Write the status and the lease of a run that this process trains, with changes to the status."""
     for folder in (store / name, store / ".leases"):
         folder.mkdir(exist_ok=True)
     (store / ".leases" / f"{name}.lease").touch()
@@ -90,6 +90,6 @@ def test_worker_with_a_damaged_record_is_healthy(tmp_path, damaged):
     assert main(["worker", str(tmp_path)]) == HEALTHY
 
 
-def test_other_arguments_are_a_usage_error(capsys):
+def test_missing_arguments_are_a_usage_error(capsys):
     assert main([]) == USAGE_ERROR
     assert "usage" in capsys.readouterr().err

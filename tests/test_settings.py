@@ -8,7 +8,7 @@ from app.settings import Settings, load_settings, unknown_variables
 from model.errors import ConfigError
 
 
-def test_environment_is_read_only_when_settings_are_built(monkeypatch):
+def test_environment_is_read_when_settings_are_loaded(monkeypatch):
     monkeypatch.setenv("CHARLOOM_PORT", "9000")
     monkeypatch.setenv("CHARLOOM_STORE", "/tmp/elsewhere")
     settings = load_settings()

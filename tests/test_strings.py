@@ -1,4 +1,4 @@
-"""The strings that a user can see are in plain English: none of them has a word of the list below."""
+"""The strings that a user can see are plain English: none of them contains a word of the list below."""
 
 import re
 
@@ -50,5 +50,5 @@ def test_visible_strings_avoid_the_word(pattern):
         ("model/errors.py", "characters that this model has never seen"),
     ],
 )
-def test_list_of_strings_has_those_of_every_kind_of_file(path, part):
+def test_strings_of_every_kind_of_file_are_collected(path, part):
     assert any(text.path == path and part in text.text for text in TEXTS)

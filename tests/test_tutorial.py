@@ -1,4 +1,4 @@
-"""The code of the tutorial, and the cell of CONTRIBUTING that it refers to, do what the pages say."""
+"""The code of the tutorial, and the cell in CONTRIBUTING that it refers to, work as described."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ RIGHT, WRONG = "da = dh * (1 - h**2)", "da = dh * (1 + h**2)"
 
 
 def lesson(folder: Path) -> dict[str, float]:
-    """The relative error of each gradient, as the tutorial's script prints it with the model of a folder."""
+    """The relative error of each gradient that the script of the tutorial prints for the model in `folder`."""
     [code] = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
     (folder / "lesson.py").write_text(code, encoding="utf-8")
     command = [sys.executable, "lesson.py"]
@@ -27,14 +27,14 @@ def lesson(folder: Path) -> dict[str, float]:
     return {name: float(error) for name, error in re.findall(r"^(\S+) +(\d\S*e\S+)$", done.stdout, re.M)}
 
 
-def test_lesson_finds_the_gradients_right(tmp_path):
+def test_script_of_the_tutorial_finds_correct_gradients(tmp_path):
     shutil.copytree(ROOT / "model", tmp_path / "model")
     errors = lesson(tmp_path)
     assert len(errors) == 5
     assert max(errors.values()) < 1e-12
 
 
-def test_lesson_finds_a_broken_sign(tmp_path):
+def test_script_of_the_tutorial_detects_a_wrong_sign(tmp_path):
     shutil.copytree(ROOT / "model", tmp_path / "model")
     reference = tmp_path / "model" / "reference.py"
     source = reference.read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def test_lesson_finds_a_broken_sign(tmp_path):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_cell_of_contributing_has_the_right_gradients(monkeypatch, layers):
+def test_cell_in_contributing_has_correct_gradients(monkeypatch, layers):
     [code] = re.findall(r"```python\n(class Leaky.*?)\nCELLS = ", CONTRIBUTING, re.DOTALL)
     names = dict(vars(model.cells))
     exec(code, names)

@@ -57,9 +57,7 @@ def test_run_is_followed_by_events_instead_of_polling(opened, growing):
     with server_process(growing.root) as client, worker_process(growing):
         page = opened(f"{client.base_url}#curves", expected=LOST)
         expect(page.locator("#curves-chart canvas")).to_be_visible()
-        client.patch(
-            "/runs/growing", json={"action": "pause"}
-        )  # no more checkpoints, which the page requests
+        client.patch("/runs/growing", json={"action": "pause"})  # no new checkpoints
         expect(page.locator("#curves-now")).to_contain_text("growing · paused")
         client.patch("/runs/growing", json={"action": "resume"})
         expect(page.locator("#curves-now")).to_contain_text("growing · learning")
