@@ -1,4 +1,4 @@
-"""A FastAPI route that returns a fixed string: as fast as FastAPI and uvicorn can answer at all.
+"""A FastAPI route that returns a fixed string: the upper limit of what FastAPI and uvicorn can answer.
 
 python -m benchmarks.bare_route PORT PROCESSES
 """

@@ -1,11 +1,10 @@
-"""A `charloom` process that counts what it asks of the store's folder.
+"""A `charloom` process that counts its operations on the directory of the store.
 
     python -m benchmarks.counted COUNT STORE serve --no-worker ...
 
-The file COUNT always has two numbers: the operations so far, and how many of them write. An operation is a
-call that names something in the folder STORE, or that flushes a file. Opening a file counts as three: a
-network file system is asked to open, read or write, and close it. Processes that this one starts are not
-counted.
+The file COUNT always contains two numbers: the operations so far, and how many of them write. An operation is
+a call with a path in the directory STORE, or a call that flushes a file. Opening a file counts as three, as a
+network file system has to open it, read or write it, and close it. Child processes are not counted.
 """
 
 import builtins
@@ -22,7 +21,7 @@ OPEN_OPERATIONS = 3
 
 
 class Counter:
-    """Operations on the folder `root`, written to the file `path` as they happen."""
+    """Counts operations on the directory `root`, and writes the counts to the file `path` after each."""
 
     def __init__(self, path, root):
         self.file, self.root = os.open(path, os.O_RDWR | os.O_CREAT), root
@@ -42,21 +41,19 @@ class Counter:
         flush = call is os.fsync
 
         def counted(*arguments, **options):
-            done = 1  # where there is no such file
+            done = 1  # if the call fails
             try:
                 result = call(*arguments, **options)
                 done = operations
                 return result
             finally:
                 named = arguments[0] if arguments else None
-                if flush or (
-                    isinstance(named, (str, os.PathLike)) and os.fspath(named).startswith(self.root)
-                ):
+                if flush or self.concerns(named):
                     self.add(done, writes(arguments))
 
         return counted
 
-    def concerns(self, path=None):
+    def concerns(self, path):
         return isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(self.root)
 
     def add(self, operations, writes):

@@ -1,4 +1,4 @@
-"""Processor time of a server by its threads, from /proc, so Linux only."""
+"""Processor time of a server by thread, from /proc (Linux only)."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _fields(path):
-    """Fields of `stat`, of a process or thread, after its name: state, parent, …; None once it has ended."""
+    """The fields of a `stat` file after the name: state, parent, ...; None if the process has ended."""
     try:
         return (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -15,7 +15,7 @@ def _fields(path):
 
 
 def family(process):
-    """The process and all that it has started, and so on."""
+    """The process and all its descendants."""
     parents = {int(path.name): _fields(path) for path in Path("/proc").glob("[0-9]*")}
     found, looked_at = [process], 0
     while looked_at < len(found):
@@ -25,7 +25,7 @@ def family(process):
 
 
 def thread_seconds(process):
-    """{(process, thread): seconds of processor time so far}, of a process and all that it has started."""
+    """{(process, thread): seconds of processor time so far}, of a process and all its descendants."""
     seconds = {}
     for number in family(process):
         for path in Path(f"/proc/{number}/task").glob("*"):
@@ -35,9 +35,9 @@ def thread_seconds(process):
 
 
 def spent(before, after):
-    """Seconds between two looks: of all threads, of the main threads, of each process's busiest other thread.
+    """Seconds between two measurements: all threads, main threads, and each process's busiest other thread.
 
-    In a server of ours the main threads are the event loops, and the others the engines.
+    In a Charloom server the main threads are event loops, and the busiest other threads are engines.
     """
     taken = {thread: seconds - before.get(thread, 0.0) for thread, seconds in after.items()}
     loops = sum(seconds for (process, thread), seconds in taken.items() if process == thread)

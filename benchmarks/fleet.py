@@ -1,7 +1,8 @@
-"""A simulation of many servers and workers on one store, from what benchmarks.scale measures.
+"""A simulation of many servers and workers on one store, from the measurements of benchmarks.scale.
 
-Deterministic and without a clock: the rule by which a process reads all runs again is the program's own
-(app/store/scan.py), asked at simulated times. One server and one worker are simulated and stand for all.
+It is deterministic and uses no clock. The rule for when a process reads all runs again is the real one
+(app/store/scan.py), evaluated at simulated times. One server and one worker are simulated; all others are
+assumed to behave the same.
 """
 
 import math
@@ -17,16 +18,16 @@ from app.training.queue import LOOKS as WORKER_LOOKS
 from app.training.trainer import Cadence
 from app.training.worker import RANK_SHARE
 
-SERVER_POLLS = 4  # looks at the store's folder a second; a worker in training takes one
-CACHED_POLLS = 1  # those that reach the file system with the mount's option actimeo=1
+SERVER_POLLS = 4  # checks of the store's directory per second; a worker in training makes one
+CACHED_POLLS = 1  # of these, the ones that reach the file system with the mount option actimeo=1
 SIMULATED_SECONDS = 1800
-READ_BYTES = 1 << 20  # that one operation of a network file system reads
-RUN_MINUTES = 10  # of training: the begin and the end of each are news to all processes
+READ_BYTES = 1 << 20  # bytes read by one operation of a network file system
+RUN_MINUTES = 10  # of training; all processes notice the start and the end of each run
 
 
 @dataclass(frozen=True)
 class Volume:
-    """What a file system gives per second: operations, of which some write, and bytes; seconds per answer."""
+    """What a file system provides per second: operations, writes and bytes; and its latency in seconds."""
 
     name: str
     operations: float
@@ -38,7 +39,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Fleet:
-    """`follows`: whether servers answer from the newest checkpoint of all, not from a named model."""
+    """`follows`: whether servers answer from the newest checkpoint of all runs instead of a named model."""
 
     servers: int
     workers: int
@@ -52,10 +53,10 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured.
+    """The measured costs.
 
     Attributes:
-        training: operations per second of a worker in training; `writes` are those that write.
+        training: operations per second of a worker in training, of which `writes` write.
         first_look: operations per run when a process reads all runs for the first time.
     """
 
@@ -66,7 +67,7 @@ class Costs:
 
 
 class _News(scan.Scan):
-    """The rule, for a folder that changes in regular intervals."""
+    """The rule, for a directory that changes at regular intervals."""
 
     def __init__(self, every):
         super().__init__("")
@@ -81,7 +82,7 @@ class _News(scan.Scan):
 
 @cache
 def reading(looks, polls, news_every):
-    """Operations a second of reading all runs again, each time with so many looks."""
+    """Operations per second spent on reading all runs again, where one reading takes `looks` operations."""
     one, count = _News(news_every), 0
     with mock.patch.object(scan.time, "monotonic", one.clock):
         for tick in range(SIMULATED_SECONDS * polls):
@@ -91,7 +92,7 @@ def reading(looks, polls, news_every):
 
 
 def simulate(fleet, costs, volume):
-    """{what: figure} of a fleet on a volume."""
+    """{quantity: value} of a fleet on a volume."""
     training, checkpoint_seconds = fleet.training, Cadence().checkpoint_seconds
     news_every = 60 * RUN_MINUTES / (2 * training)
     worker_looks = 1 + WORKER_LOOKS * fleet.runs
@@ -112,7 +113,7 @@ def simulate(fleet, costs, volume):
 
 
 def breaks(whole, costs, volume):
-    """{what is used up: the smallest fleet that does}, of the proportions of `whole`; the first first."""
+    """{limit of the volume: the smallest fleet that exceeds it}, in proportion to `whole`, smallest first."""
     found = {}
     for part in range(1, 1001):
         fleet = share(whole, part / 1000)
@@ -124,6 +125,6 @@ def breaks(whole, costs, volume):
 
 
 def share(whole, part):
-    """A fleet of that part of the whole's size, with at least one of each."""
+    """A fleet of the given fraction of `whole`, with at least one of each kind."""
     counts = [max(1, round(part * count)) for count in (whole.servers, whole.workers, whole.runs)]
     return Fleet(*counts, whole.follows)

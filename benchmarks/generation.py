@@ -1,9 +1,10 @@
-"""Characters a second within the process, 1 to 256 texts at once; PyTorch and JAX with the same weights.
+"""Characters per second within one process, for 1 to 256 texts; PyTorch and JAX use the same weights.
 
     python -m benchmarks.generation [--rounds 7]
 
-All sample at temperature 1, in one thread. Each round times all in turn; medians over rounds. The texts of
-more than one batch's width are written as the server does: several batches, a block of each in turn.
+All sample at temperature 1, in one thread. Each round times all of them in turn; the results are medians over
+the rounds. More texts than fit into one batch are written as in the server: in several batches, a block of
+each in turn.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from model.vocabulary import Vocabulary
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CHARACTERS = 65
-CHARACTERS_A_ROUND = 60_000  # of all texts together; each has at least 200, as a request's
+CHARACTERS_A_ROUND = 60_000  # of all texts together; each text has at least 200, like a request
 
 
 def networks():
@@ -65,7 +66,7 @@ def measure(label, vocabulary, network, rounds):
             (torch.write, max(100, length // 4)),
             (jax.write, length),
         )
-        # the first round is to warm up, and to compile
+        # the first round warms up and compiles
         measured = [[rate(call, rows, t) for call, t in contenders] for _ in range(rounds + 1)][1:]
         medians = [statistics.median(rates) for rates in zip(*measured, strict=True)]
         ratios = [statistics.median(rates[0] / rates[peer] for rates in measured) for peer in (1, 2)]

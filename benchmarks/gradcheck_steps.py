@@ -1,6 +1,6 @@
 """Relative gradient error of the assignment's network as a function of the step h of centred differences.
 
-Once with the loss as it is and once less the constant ln K, an even spread of elements of each tensor.
+Uses the plain loss and the loss minus the constant ln K, for an even sample of the elements of each tensor.
 
     python -m benchmarks.gradcheck_steps [--elements 300]
 """

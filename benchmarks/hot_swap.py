@@ -1,10 +1,10 @@
-"""Many clients with fixed seeds while new checkpoints keep coming: is every text its checkpoint's own?
+"""Many clients with fixed seeds while new checkpoints arrive: is every text that of its checkpoint?
 
     python -m benchmarks.hot_swap [--seconds 30] [--clients 64] [--every 0.1]
 
-A writer puts a checkpoint with other weights into the store every tenth of a second, as a worker would. Each
-answer names the checkpoint it came from; afterwards every text is written once more by that checkpoint alone,
-outside any server, and compared byte for byte. Half of the answers are streams.
+A writer adds a checkpoint with other weights to the store every tenth of a second, like a worker. Each answer
+names its checkpoint. Afterwards every text is generated again from that checkpoint, outside any server, and
+compared byte by byte. Half of the answers are streams.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from benchmarks.serve_load import command_of, free_port, make_store, served
 from model.checkpoint import encode, load
 from model.generation import generate
 
-KINDS = 12  # different weights, in turn
-KEPT = 5  # newest files that stay
-LATEST = 60  # seconds that the last answers may take
+KINDS = 12  # different weights, used in turn
+KEPT = 5  # newest files that are kept
+LATEST = 60  # seconds allowed for the last answers
 
 
 class Swapper(threading.Thread):
-    """Writes a checkpoint every `every` seconds, the weights of each another one's than the last's."""
+    """Writes a checkpoint every `every` seconds, each with other weights than the one before."""
 
     def __init__(self, run, every):
         super().__init__(daemon=True)
@@ -65,7 +65,7 @@ class Swapper(threading.Thread):
                 old.unlink()
 
     def expected(self, step, request):
-        """What the checkpoint of `step` writes alone."""
+        """The text that the checkpoint of `step` writes for a request, outside a server."""
         self.checkpoint.parameters = self.weights[step]
         network = self.checkpoint.network()
         return generate(
@@ -96,7 +96,7 @@ async def clients(port, count, seconds):
 
 
 def swap(folder, seconds, count, every):
-    """(answers, checkpoints written, texts that are not their checkpoint's own) of one run."""
+    """(answers, number of checkpoints written, answers whose text is not that of their checkpoint)."""
     make_store(folder)
     run = RunStore(folder).get("classic")
     port, swapper = free_port(), Swapper(run, every)
@@ -112,9 +112,9 @@ def swap(folder, seconds, count, every):
         stack.callback(swapper.stopping.set)
         answers = asyncio.run(clients(port, count, seconds))
     wrong = [
-        (request, told)
-        for request, status, told in answers
-        if status == 200 and told["text"] != swapper.expected(told["step"], request)
+        (request, body)
+        for request, status, body in answers
+        if status == 200 and body["text"] != swapper.expected(body["step"], request)
     ]
     return answers, swapper.written, wrong
 
@@ -131,7 +131,7 @@ def main():
     rows = [
         ("seconds, clients", f"{arguments.seconds:g}, {arguments.clients}"),
         ("checkpoints written", written),
-        ("checkpoints that texts came from", len({told["model"] for _, s, told in answers if s == 200})),
+        ("checkpoints that texts came from", len({body["model"] for _, s, body in answers if s == 200})),
         ("texts", statuses[200]),
         ("failures", sum(statuses.values()) - statuses[200]),
         ("texts that are not their checkpoint's own", len(wrong)),

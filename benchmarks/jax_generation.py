@@ -1,4 +1,4 @@
-"""The same network writing text in JAX: one compiled loop, `jit` of a `scan`, in one thread."""
+"""The same network generating text in JAX: one compiled loop, `jit` of a `scan`, in one thread."""
 
 import os
 
@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 
 jax.config.update("jax_platforms", "cpu")
-UNROLLED = 1  # steps of the loop in one: 4 and 8 compile longer, and are slower with one text
+UNROLLED = 1  # loop steps per iteration; 4 and 8 take longer to compile and are slower with one text
 
 
 def elman(u, v, h):
-    """The state after one step; u is the input's half of the gates, (B, H), v the state's."""
+    """The state after one step; u is the part of the gates from the input, (B, H), v that from the state."""
     return jnp.tanh(u + v)
 
 
 def gru(u, v, h):
-    """As PyTorch computes it: the reset gate after the product."""
+    """As in PyTorch: the reset gate is applied after the product."""
     (ur, uz, un), (vr, vz, vn) = jnp.split(u, 3, 1), jnp.split(v, 3, 1)
     r, z = jax.nn.sigmoid(ur + vr), jax.nn.sigmoid(uz + vz)
     n = jnp.tanh(un + r * vn)
@@ -28,7 +28,7 @@ def gru(u, v, h):
 
 @partial(jax.jit, static_argnames=("cell", "rows", "length"))
 def write(parameters, key, cell, rows, length):
-    """Ids (length, rows), chosen by inversion of the cumulative distribution, as ours are."""
+    """Ids (length, rows), sampled by inverting the cumulative distribution, like ours."""
     embedding, W, V, c = parameters
 
     def step(carry, uniform):
@@ -53,5 +53,5 @@ class JaxWriter:
         self.key = jax.random.key(0)
 
     def write(self, rows, length):
-        """Ids (length, rows); compiled for each size when it is first asked for."""
+        """Ids (length, rows); compiled on the first call for each size."""
         return write(self.parameters, self.key, self.cell, rows, length).block_until_ready()

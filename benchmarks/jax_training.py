@@ -1,4 +1,4 @@
-"""The same network, loss and optimiser in JAX: one compiled function an update, in one thread."""
+"""The same network, loss and optimiser in JAX: one compiled function per update, in one thread."""
 
 import os
 
@@ -17,12 +17,12 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def elman(u, v, state):
-    """(state after one step,); u is the input's part of the gates, (B, G*H), v the state's."""
+    """(state after one step,); u is the part of the gates from the input, (B, G*H), v that from the state."""
     return (jnp.tanh(u + v),)
 
 
 def gru(u, v, state):
-    """As PyTorch computes it: the reset gate after the product."""
+    """As in PyTorch: the reset gate is applied after the product."""
     (ur, uz, un), (vr, vz, vn) = jnp.split(u, 3, 1), jnp.split(v, 3, 1)
     r, z = jax.nn.sigmoid(ur + vr), jax.nn.sigmoid(uz + vz)
     n = jnp.tanh(un + r * vn)
@@ -36,7 +36,8 @@ def lstm(u, v, state):
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-CELLS = {"elman": (elman, 1, 1), "gru": (gru, 3, 1), "lstm": (lstm, 4, 2)}  # step, gates, arrays of a state
+# step, number of gates, arrays in a state
+CELLS = {"elman": (elman, 1, 1), "gru": (gru, 3, 1), "lstm": (lstm, 4, 2)}
 
 
 def initial(config, gates):

@@ -1,4 +1,4 @@
-"""The same RNN in PyTorch behind LitServe, batched: what one would otherwise put on a CPU.
+"""The same RNN in PyTorch behind LitServe, with batching: a common alternative for serving on a CPU.
 
 python -m benchmarks.litserve_peer PORT CHECKPOINT WORKERS
 """
@@ -13,7 +13,7 @@ from model.checkpoint import load
 
 
 class CharRNN(litserve.LitAPI):
-    """Reads a vanilla RNN's checkpoint; 200 characters a request, sampled at temperature 1."""
+    """Serves a checkpoint of a vanilla RNN; samples at temperature 1."""
 
     def setup(self, device):
         torch.set_num_threads(1)

@@ -1,10 +1,9 @@
-"""A load of its own process: keep-alive connections, each sending its next request when the last is answered.
+"""A client process for load: keep-alive connections, each sending a request once the last one is answered.
 
     python -m benchmarks.load_client PORT CLIENTS SECONDS stream|plain
 
-Written on asyncio's sockets, because a full HTTP client would be busier than the servers that are measured.
-Prints JSON: requests, seconds, latencies in ms (p50, p99), failures, characters and, for streams, the time to
-the first of them.
+Uses the sockets of asyncio, because a full HTTP client would need more time than the measured servers. Prints
+JSON: requests, rates, latencies in ms (p50, p99), failures and, for streams, the time to the first character.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ import sys
 import time
 
 LENGTH = 200
-LATEST = 30  # seconds that the last answers may take
+LATEST = 30  # seconds allowed for the last answers
 
 
 def request(port, index, stream):
@@ -26,7 +25,7 @@ def request(port, index, stream):
 
 
 async def answer(reader):
-    """(status, body, seconds at the first piece of body) of one response."""
+    """(status, body, time of the first piece of the body) of one response."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     status = int(head[9:12])
     if b"content-length:" in head:

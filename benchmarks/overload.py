@@ -1,8 +1,8 @@
-"""Ten times as many clients as the server has places, all at once: what health checks and the refused see.
+"""Ten times as many clients as the server has places, all at once: health checks, refusals and retries.
 
     python -m benchmarks.overload [--clients 3200] [--length 1000]
 
-Each client wants one text. Whoever is refused comes back after the time it was told.
+Each client wants one text. A refused client retries after the time that the server names.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def message(method, path, port, body=b""):
 
 
 async def ask(port, method, path, body=b""):
-    """(status, headers and body) on a connection of its own."""
+    """(status, body, time of the first piece of the body) of a request on a new connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(message(method, path, port, body))
@@ -38,7 +38,7 @@ async def ask(port, method, path, body=b""):
 
 
 async def client(port, seed, length, tries, waits):
-    """Asks until it gets its text; notes how often that took, and what it was told to wait."""
+    """Request a text until it is returned; note the number of tries and the retry times."""
     body = json.dumps({"prompt": "\n", "length": length, "seed": seed}).encode()
     for count in range(1, 1000):
         status, content, _ = await ask(port, "POST", "/generate", body)
@@ -46,9 +46,9 @@ async def client(port, seed, length, tries, waits):
             tries.append(count)
             return
         assert status == 429, content
-        told = float(json.loads(content)["error"]["message"].rpartition("about ")[2].split()[0])
-        waits.append(told)
-        await asyncio.sleep(max(0.001, told))
+        wait = float(json.loads(content)["error"]["message"].rpartition("about ")[2].split()[0])
+        waits.append(wait)
+        await asyncio.sleep(max(0.001, wait))
 
 
 async def watch(port, latencies):
@@ -62,7 +62,7 @@ async def watch(port, latencies):
 
 async def overload(port, clients, length):
     tries, waits, latencies = [], [], []
-    await ask(port, "POST", "/generate", b'{"length": 2000}')  # from here on the rate is known
+    await ask(port, "POST", "/generate", b'{"length": 2000}')  # makes the rate known
     watching = asyncio.create_task(watch(port, latencies))
     start = time.perf_counter()
     async with asyncio.timeout(LATEST):

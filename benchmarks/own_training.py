@@ -1,4 +1,4 @@
-"""What is trained in the benchmarks, and how Charloom trains it. Imports no peer."""
+"""The text that the benchmarks train on, and Charloom's training on it. Does not import the peers."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ CHARACTERS = 65
 
 
 def random_text(length=300_000):
-    """A vocabulary of 65 characters and ids; what they are makes no difference to speed."""
+    """A vocabulary of 65 characters, and random ids; the content makes no difference to the speed."""
     rng = np.random.default_rng(0)
     vocabulary = Vocabulary("".join(chr(ord("0") + i) for i in range(CHARACTERS)))
     return vocabulary, rng.integers(0, CHARACTERS, length).astype(np.int32)
 
 
 def ours(config, text):
-    """(update, close) of a training as the worker runs it, helper processes included."""
+    """(update, close) of a training as in the worker, with its helper processes."""
     training = Training(config, *text)
     context = running_passes(training.members, config)
     training.passes = context.__enter__()

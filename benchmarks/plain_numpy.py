@@ -1,4 +1,4 @@
-"""The assignment's update as its solutions usually write it: one-hot columns, a step at a time, float64."""
+"""The update of the assignment as solutions usually write it: one-hot columns, step by step, in float64."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ class PlainRNN:
         self.m = {name: np.zeros_like(value) for name, value in self.p.items()}
 
     def update(self, inputs, targets, h, rate=0.1, limit=5.0):
-        """One update on ids (T,); the loss summed over them, and the last state."""
+        """One update on ids (T,); returns the summed loss and the last state."""
         p, steps = self.p, len(inputs)
         x = np.eye(len(p["c"]))[:, inputs]
         hs, ps, loss = {-1: h}, {}, 0.0

@@ -1,15 +1,15 @@
-"""Held-out losses on tinyshakespeare after a budget of training, beside other models on the same split.
+"""Held-out losses on tinyshakespeare after a training budget, compared with other models on the same split.
 
     python -m benchmarks.quality tinyshakespeare.txt [--peer] [--seconds 110] [--seeds 0 1 2] [--members 2]
         [--presets gru-pair gru-pair-muon] [--set FIELD=VALUE] [--save NAME]
 
-The first 90% of the text are trained on, the rest, the last 111,540 characters, is never seen: nothing is
-chosen by it, and the network after the last update is what is measured. Losses are in nats per character,
-means over the seeds, each with the largest distance of a seed's from it. `--peer` gives as many GRUs of
-PyTorch, each on a core of its own, the same time with the same settings, and averages their logits too.
+Trains on the first 90% of the text. The last 111,540 characters are held out: nothing is chosen by them, and
+the network after the last update is measured. Losses are in nats per character, means over the seeds, each
+with the largest deviation of a seed. `--peer` trains as many GRUs in PyTorch, each on its own core, for the
+same time with the same settings, and averages their logits as well.
 
-One after another, so a run takes (seconds + 15) x presets x seeds, with `--peer` twice that: with three seeds
-and both presets 25 minutes.
+Everything runs sequentially: (seconds + 15) x presets x seeds, twice that with `--peer`. Three seeds and both
+presets take 25 minutes.
 """
 
 import argparse
@@ -39,13 +39,13 @@ PUBLISHED = (
 
 
 def losses(network, held_out):
-    """Windows of 64 and of 256 from the zero state, and the whole with carried state."""
+    """Losses of windows of 64 and of 256 from the zero state, and of the whole with carried state."""
     windowed = [windowed_loss(network, held_out, length) for length in (64, 256)]
     return [*windowed, streaming_loss(network, held_out)]
 
 
 def ours(config, vocabulary, ids):
-    """(network, updates) after the time of `config`."""
+    """(network, number of updates) after the training time of `config`."""
     start = time.perf_counter()
     training = Training(config, vocabulary, ids)
     with running_passes(training.members, config) as training.passes:
@@ -56,7 +56,7 @@ def ours(config, vocabulary, ids):
 
 
 def measured(who, train, evaluate, config, seeds, held_out):
-    """A row of the table: of each seed, `evaluate` what `train` gives."""
+    """A row of the table: `train` and `evaluate` for each seed."""
     results, updates, start = [], [], time.perf_counter()
     for seed in seeds:
         network, steps = train(config.replace(seed=seed))
@@ -71,13 +71,13 @@ def measured(who, train, evaluate, config, seeds, held_out):
 
 
 def spread(values):
-    """Their mean, and the largest distance from it."""
+    """The mean of the values, and the largest deviation from it."""
     mean = np.mean(values)
     return f"{mean:.4f}" + (f" ± {np.abs(values - mean).max():.4f}" if len(values) > 1 else "")
 
 
 def simple(text, ids, held_out, characters):
-    """What models without a network and general compressors give."""
+    """Rows for models without a network and for general compressors."""
     ngram = ngram_losses(np.concatenate((ids, held_out)), len(ids), characters, ORDER)[-1]
     data = text.encode()
     rows = [("5-gram, Witten-Bell", "", f"{ngram:.4f}")]
@@ -88,7 +88,7 @@ def simple(text, ids, held_out, characters):
 
 
 def compared(arguments, vocabulary, ids, held_out):
-    """A row a preset, and one below it of PyTorch with the same settings."""
+    """A row for each preset, followed by one of PyTorch with the same settings."""
     nothing = {"validation_fraction": 0.0, "validate_every": 0, "best_by": "smooth_loss"}
     changes = nothing | {"minutes": arguments.seconds / 60, "members": arguments.members}
     changes |= dict(item.split("=") for item in arguments.set)

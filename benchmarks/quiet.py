@@ -1,11 +1,11 @@
-"""How much of the machine others took while something was measured: from /proc, so Linux only."""
+"""The share of the machine that other processes used during a measurement, from /proc (Linux only)."""
 
 import os
 import time
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-TOLERATED = 0.05  # of all cores' time
+TOLERATED = 0.05  # of the time of all cores
 TRIES = 4
 
 
@@ -15,7 +15,7 @@ def _fields(path):
 
 
 def _own_ticks():
-    """Processor time of this process and of those it started, user and system."""
+    """Processor time of this process and its children, user and system."""
     own, total = str(os.getpid()), 0
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -28,14 +28,14 @@ def _own_ticks():
 
 
 def _busy_ticks():
-    """All processes' time on all cores."""
+    """Processor time of all processes on all cores."""
     user, nice, system, _, _, *interrupts = Path("/proc/stat").read_text(encoding="utf-8").split()[1:9]
     return sum(map(int, (user, nice, system, *interrupts)))
 
 
 def quietest(measure):
-    """(what `measure()` returned, others' share of the cores meanwhile): the first try that others did not
-    disturb, or the one they disturbed least."""
+    """(result of `measure()`, share of the cores that other processes used) of the first undisturbed try, or
+    of the least disturbed one."""
     best = None
     for _ in range(TRIES):
         start, busy, own = time.perf_counter(), _busy_ticks(), _own_ticks()

@@ -1,4 +1,4 @@
-"""What every benchmark prints with its numbers: where, when, with what; and the file they are kept in."""
+"""What every benchmark prints with its results: machine, date and versions; and the file for the results."""
 
 import datetime
 import importlib.metadata
@@ -35,7 +35,7 @@ def table(head, rows):
 
 
 def save(name, text):
-    """Prints `text` and keeps it as benchmarks/results/<name>.md."""
+    """Print `text` and save it as benchmarks/results/<name>.md."""
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text.rstrip() + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
-"""How long `GET /runs` takes with many runs in the store.
+"""The duration of `GET /runs` with many runs in the store.
 
     python -m benchmarks.run_list [--runs 500] [--requests 200]
 
-Every run has the files of a trained one: checkpoints, curve, samples, state. One of them writes its state and
-its curve four times a second, as one in training does.
+Every run has the files of a trained run: checkpoints, curve, samples, state. One of them writes its state and
+its curve four times a second, like a run in training.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.serve_load import command_of, free_port, served
 from model.config import PRESETS
 
 TEXT = "the cat sat on a mat and the dog ran\n" * 200
-LIMIT = 50  # ms, that the median should stay under
+LIMIT = 50  # ms that the median should stay below
 
 
 def fill(store, count):

@@ -1,11 +1,10 @@
-"""What workers and servers cost, how often they use the store, and how far one store goes.
+"""The cost of workers and servers, their operations on the store, and the limits of one store.
 
     python -m benchmarks.scale [--runs 500] [--seconds 31]
 
-Processor time is the measure, because two cores cannot show more of throughput: 1 to 4 workers train four
-small runs, and 1 to 3 servers write texts of 200 characters, side by side. Operations on a store of many runs
-are counted by the processes themselves (benchmarks/counted.py). benchmarks/fleet.py then simulates a large
-fleet.
+It measures processor time, because two cores cannot show a higher throughput: 1 to 4 workers train four small
+runs, and 1 to 3 servers write texts of 200 characters, side by side. The processes count their operations on
+a store of many runs themselves (benchmarks/counted.py). benchmarks/fleet.py then simulates a large fleet.
 """
 
 import argparse
@@ -29,14 +28,14 @@ from model.config import PRESETS
 WORKERS, SERVERS = (1, 2, 3, 4), (1, 2, 3)
 PARTS, UPDATES, ROUNDS = 4, 4000, 2
 CLIENTS, LOAD_SECONDS = 8, 1.5
-SETTLE_SECONDS = 8  # until a process has started, and what was news is none
+SETTLE_SECONDS = 8  # until a process has started and has read everything that is new
 LONG_TEXT = TEXT * 20
 ALONE = "worker in training, in a store of this one run"
 ENDLESS = PRESETS["gru"].replace(steps=10**6, members=1, shards=1)
 WHOLE = Fleet(1000, 200, 10_000)
 SIZES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 VOLUMES = (
-    # the first is an assumption: put in the figures of yours
+    # the first is an assumption: insert the figures of your own server
     Volume("NFS server, 1 Gb/s", 10_000, 5_000, 125e6, 125e6, 0.0005),
     # quotas of a new file system, docs.aws.amazon.com/efs/latest/ug/limits.html and performance.html
     Volume("Amazon EFS, elastic", 250_000, 50_000, 10 * 2**30, 2**30, 0.001),
@@ -57,7 +56,7 @@ def worker(store, *options, counted=()):
 
 
 def worker_seconds(store, count):
-    """Processor seconds of so many workers, from their start until nothing is left to be trained."""
+    """Processor seconds of `count` workers, from their start until no run is left to train."""
     processes = [worker(store, "--until-idle") for _ in range(count)]
     used = []
     for process in processes:
@@ -69,7 +68,7 @@ def worker_seconds(store, count):
 
 
 def measure_workers():
-    """(processor seconds of a worker that makes one update, {workers: those of 1,000 updates})."""
+    """(processor seconds of a worker with a single update, {workers: processor seconds of 1,000 updates})."""
     settings = {"steps": UPDATES, "sample_every": 0, "best_sample_length": 0}
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +86,7 @@ def measure_workers():
 
 
 def measure_servers():
-    """{servers: processor ms for a request, the least}."""
+    """{servers: minimum processor time of a request, in ms}."""
     found = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         make_store(Path(folder))
@@ -100,7 +99,7 @@ def measure_servers():
 
 
 def request_milliseconds(servers):
-    """Processor time of a request, all servers under load at the same time."""
+    """Processor time of a request in ms, with all servers under load at the same time."""
     with ThreadPoolExecutor(len(servers)) as pool:
         loads = [pool.submit(load, port, CLIENTS, LOAD_SECONDS, "plain", pid) for port, pid in servers]
         results = [one.result() for one in loads]
@@ -123,14 +122,14 @@ class Counted:
         self.before, self.at = self.counts(), time.monotonic()
 
     def rates(self):
-        """Operations a second since `begin`, and those that write."""
+        """Operations per second since `begin`, and how many of them write."""
         seconds, now = time.monotonic() - self.at, self.counts()
         return [(after - before) / seconds for after, before in zip(now, self.before, strict=True)]
 
 
 def measure_operations(runs, seconds):
-    """{what a process does: (operations a second, of which write)}; operations of the first reading, for each
-    run; bytes of a checkpoint; texts that were written."""
+    """{process: (operations per second, how many of them write)}; operations per run of the first reading;
+    bytes of a checkpoint; number of texts written."""
     found = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         store = RunStore(Path(folder) / "checkpoints")

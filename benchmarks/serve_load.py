@@ -1,8 +1,8 @@
 """The whole service over loopback: 200 characters a request, from 1, 8 and 64 clients.
 
-In the same run: LitServe with the same RNN in PyTorch, the better of one and two workers, and a FastAPI route
-that returns a fixed string, in as many processes as ours. None of them writes a log line a request. The
-processor time of a request says more about another machine than the requests of a second do.
+Measured in the same run: LitServe with the same RNN in PyTorch, the better of one and two workers; and a
+FastAPI route that returns a fixed string, in as many processes as Charloom. None of them logs requests. The
+processor time of a request is a better guide to other machines than the requests per second.
 
     python -m benchmarks.serve_load [--seconds 5] [--rounds 3] [--processes 1]
 """
@@ -42,7 +42,7 @@ def free_port():
 
 
 def make_store(folder):
-    """A store with a briefly trained `classic` network; how well it writes makes no difference to speed."""
+    """A store with a briefly trained `classic` network; its quality makes no difference to the speed."""
     words = [
         "the",
         "cat",
@@ -91,7 +91,7 @@ def litserve(workers):
 
 @contextlib.contextmanager
 def served(command, port, environment=None):
-    # in a group of its own: LitServe's helpers outlive their parent
+    # in its own process group, because the helpers of LitServe outlive their parent
     process = subprocess.Popen(
         command, env=os.environ | (environment or {}), stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -118,7 +118,7 @@ def wait_until_ready(port, process):
 
 
 def load(port, clients, seconds, kind, process):
-    """What the clients measured, with the processor time that the server's processes took meanwhile."""
+    """The results of the clients, with the processor time of the server's processes for a request."""
     command = [sys.executable, "-m", "benchmarks.load_client", str(port), str(clients), str(seconds), kind]
     before = thread_seconds(process)
     result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -135,7 +135,7 @@ def measure(servers, seconds, rounds):
     """{(server, clients, kind): [result of each round]}; the servers take turns.
 
     Args:
-        servers: {name: (port, its first process)}
+        servers: {name: (port, id of the first process)}
     """
     kinds = [(name, "plain") for name in servers] + [(OURS, "stream")]
     results = {}
@@ -149,7 +149,7 @@ def measure(servers, seconds, rounds):
 
 
 def better_peer(results, clients):
-    """The name of the LitServe that answers more requests."""
+    """The name of the LitServe configuration with more requests per second."""
     return max(
         map(litserve, WORKERS),
         key=lambda name: median(results[name, clients, "plain"], "requests_per_second"),
@@ -189,7 +189,7 @@ def ratio(results, one, other, name="requests_per_second"):
 
 
 def show_floors(results):
-    """What is to be reached on two cores, their clients included."""
+    """The targets on two cores that servers and clients share."""
     one, many = CLIENTS[0], CLIENTS[-1]
     peers = {clients: (better_peer(results, clients), clients, "plain") for clients in (one, many)}
     ours = (OURS, many, "plain")

@@ -1,10 +1,10 @@
-"""Compares settings of a run on a validation part within the training text of any file.
+"""Compares settings of a run on a validation part of the training text of any file.
 
     python -m benchmarks.settings text.txt --updates 1200 --seeds 0 1 \
         --try optimizer=adamw --try optimizer=muon,learning_rate=0.01 [--hold-back 111540] [--save NAME]
 
-`--python` takes Python's standard library in place of a file.
-The last `--hold-back` characters are cut off first, so that nothing is chosen by what `quality` reports.
+`--python` uses Python's standard library instead of a file.
+The last `--hold-back` characters are removed first, so that nothing is chosen by what `quality` reports.
 Losses, in nats per character, are measured on the last tenth of the rest, which is not trained on. A number
 of updates, unlike a time, gives the same result on a busy machine.
 """
@@ -29,7 +29,7 @@ PYTHON_CHARACTERS = 1_000_000
 
 
 def python_text():
-    """The first million characters of the standard library's modules, in the order of their names."""
+    """The first million characters of the modules of the standard library, in order of their names."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     return "".join(file.read_text(encoding="utf-8") for file in files)[:PYTHON_CHARACTERS]
 
@@ -41,7 +41,7 @@ def text_of(arguments):
 
 
 def measured(config, vocabulary, ids, validation):
-    """Trains to the end of the run: (updates, seconds, the three losses)."""
+    """Train to the end of the run; return (updates, seconds, the three losses)."""
     start = time.perf_counter()
     training = Training(config, vocabulary, ids)
     with running_passes(training.members, config) as training.passes:

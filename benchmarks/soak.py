@@ -1,14 +1,14 @@
-"""Minutes of an open-loop load, at half and at three times the capacity, with clients of every kind.
+"""Minutes of open-loop load, at half the capacity and at three times the capacity, with varied clients.
 
     python -m benchmarks.soak [--minutes 10] [--loads 0.5 3] [--processes 2]
 
-First the capacity is measured by 64 clients that each ask again at once, and for WARM_SECONDS there is three
-times as much, so that memory is what a full server takes. Then requests come at random moments (Poisson),
+First, 64 clients that send requests without a pause measure the capacity, and three times that load for
+WARM_SECONDS brings memory to the level of a full server. Then requests are sent at random times (Poisson),
 whether or not earlier ones are answered, for `--minutes` at each of the two rates: plain texts and streams,
-clients that leave, that stop reading for seconds, and that send slowly; `benchmarks.soak_clients` says what
-each may come to. A request's time counts from the moment at which it was due, so a driver that falls behind
-shows. Beside them `/healthz` is asked ten times a second, by a process of its own on new connections, and
-memory, descriptors and threads of the server are read at start and end, memory also every minute.
+and clients that disconnect, stop reading for seconds, or send slowly; `benchmarks.soak_clients` lists the
+possible results. The duration of a request counts from the time when it was due, so a driver that falls
+behind is visible. A separate process requests `/healthz` ten times a second on new connections. Memory,
+descriptors and threads of the server are read at the start and the end, memory also every minute.
 """
 
 import argparse
@@ -37,11 +37,11 @@ except ImportError:
     from asyncio import run
 
 CAPACITY_SECONDS, WARM_SECONDS = 8, 20
-REST_SECONDS = 7  # after which connections that nobody uses are closed, by uvicorn after five
+REST_SECONDS = 7  # after which unused connections are closed; uvicorn closes them after five
 
 
 class Server:
-    """What the system knows of a server's process, and of those that it has started, together."""
+    """Memory, descriptors and threads of a server process and its children together."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -73,10 +73,10 @@ def children(pid):
     return found
 
 
-def watch(port, stop, told):
-    """Asks for health ten times a second, as an orchestrator does, each time on a connection of its own.
+def watch(port, stop, results):
+    """Request the health ten times a second, like an orchestrator, each time on a new connection.
 
-    In a process of its own, which the load does not delay. A question without an answer is infinitely late.
+    Runs in a separate process, which the load does not delay. A missing answer counts as infinitely late.
     """
     latencies = []
     while not stop.wait(0.1):
@@ -86,25 +86,25 @@ def watch(port, stop, told):
         except (OSError, EOFError):
             status = None
         latencies.append(1000 * (time.perf_counter() - start) if status == 200 else math.inf)
-    told.put(latencies)
+    results.put(latencies)
 
 
 @contextmanager
 def watched(port, latencies):
     context = multiprocessing.get_context("spawn")
-    stop, told = context.Event(), context.Queue()
-    process = context.Process(target=watch, args=(port, stop, told), daemon=True)
+    stop, results = context.Event(), context.Queue()
+    process = context.Process(target=watch, args=(port, stop, results), daemon=True)
     process.start()
     try:
         yield
     finally:
         stop.set()
-        latencies.extend(told.get(timeout=LATEST))
+        latencies.extend(results.get(timeout=LATEST))
         process.join()
 
 
 class Tally:
-    """What became of the requests: how often each, and how long texts and refusals took, in ms."""
+    """The results of the requests: their counts, and the durations of texts and refusals in ms."""
 
     def __init__(self):
         self.results, self.texts, self.refusals, self.late = Counter(), array("d"), array("d"), array("d")
@@ -112,7 +112,7 @@ class Tally:
     def append(self, answer):
         kind, result, milliseconds = answer
         self.results[result] += 1
-        if kind in ("plain", "stream"):  # the others take their own time
+        if kind in ("plain", "stream"):  # the duration of the others depends on the client
             if result == "200":
                 self.texts.append(milliseconds)
             elif result == "429":
@@ -120,7 +120,7 @@ class Tally:
 
 
 async def capacity(port):
-    """Requests a second that 64 clients get answered, each asking again at once."""
+    """Requests per second that are answered for 64 clients that send without a pause."""
     answers, pool = [], Pool(port)
     end = time.perf_counter() + CAPACITY_SECONDS
 
@@ -134,7 +134,7 @@ async def capacity(port):
 
 
 async def load(port, rate, seconds, server):
-    """Open loop: `rate` requests a second, whatever becomes of them. (tally, pool, memory by the minute)."""
+    """Open loop: send `rate` requests per second. Returns (tally, pool, memory by the minute)."""
     rng, tally, tasks, pool = random.Random(1), Tally(), set(), Pool(port)
     start, due, number, memory = time.perf_counter(), 0.0, 0, []
     while due < seconds:
@@ -157,9 +157,9 @@ def phase(port, rate, seconds, server):
     """(tally, pool, memory by the minute, health latencies, server at start and end)."""
     latencies, before = [], server.sample()
     with watched(port, latencies):
-        told = run(load(port, rate, seconds, server))
+        results = run(load(port, rate, seconds, server))
     time.sleep(REST_SECONDS)
-    return *told, latencies, (before, server.sample())
+    return *results, latencies, (before, server.sample())
 
 
 def p(values, part):
@@ -219,7 +219,7 @@ def main():
         quiet["CHARLOOM_PROCESSES"] = str(arguments.processes)
         server = Server(stack.enter_context(served(command_of(folder, port), port, quiet)).pid)
         time.sleep(REST_SECONDS if arguments.processes > 1 else 0)  # until all of them serve
-        run(capacity(port))  # once in vain: everything is loaded and warm then
+        run(capacity(port))  # to warm up
         most = run(capacity(port))
         phase(port, 3 * most, WARM_SECONDS, server)
         rows = [
@@ -227,12 +227,12 @@ def main():
             for times in arguments.loads
         ]
     environment = report.environment("numpy", "fastapi", "uvicorn")
-    told = (
+    summary = (
         f"Capacity: {most:.0f} requests a second of {LENGTH} characters each, a third of them streams. "
         f"Server (processes: {arguments.processes}) and clients shared the machine."
     )
     name = "soak" if arguments.processes == 1 else f"soak_{arguments.processes}_processes"
-    report.save(name, "\n\n".join(["# Soak", environment, told, turned(rows)]))
+    report.save(name, "\n\n".join(["# Soak", environment, summary, turned(rows)]))
 
 
 if __name__ == "__main__":

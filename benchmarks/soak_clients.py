@@ -1,12 +1,12 @@
-"""The clients of `benchmarks.soak`: requests over kept connections, bounded as a proxy's are.
+"""The clients of `benchmarks.soak`: requests over kept connections, limited in number as in a proxy.
 
-A request ends as its answer's status; or as
-- `left`: the client went away, as it meant to, once the answer had begun;
-- `lost`: the answer was 200 and did not come whole to a client that stayed;
-- `late`: no whole answer within LATEST seconds;
-- `reset`: the connection ended before any answer, and was a new one;
-- `refused`: the system refused the connection;
-- `unconnected`: none was had within CONNECT_SECONDS, or all that a proxy may hold were in use.
+The result of a request is the status of its answer, or
+- `left`: the client disconnected intentionally after the answer had started;
+- `lost`: the status was 200, but a client that stayed connected did not get the whole answer;
+- `late`: there was no complete answer within LATEST seconds;
+- `reset`: a new connection was closed before any answer;
+- `refused`: the connection was refused;
+- `unconnected`: no connection within CONNECT_SECONDS, or all connections that a proxy may hold were in use.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MOST = 2048  # connections
 
 
 class Broken(Exception):
-    """The connection ended before the answer did; `begun` tells whether anything of it had come."""
+    """The connection was closed before the answer was complete; `begun`: whether the answer had started."""
 
     def __init__(self, begun):
         self.begun = begun
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def expect(self):
-        """(answer, its beginning): futures of (status, body), and of the first bytes."""
+        """(answer, first): futures of (status, body), and of the arrival of the first bytes."""
         loop = asyncio.get_running_loop()
         self._data, self._head, self._length = bytearray(), None, None
         self.answer, self._first = loop.create_future(), loop.create_future()
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         for future in (self.answer, self._first):
             if future is not None and not future.done():
                 future.set_exception(Broken(self._head is not None or bool(self._data)))
-                future.exception()  # seen, also where nobody waits for it any more
+                future.exception()  # marks the exception as retrieved
 
     def _finish(self, body):
         self.used = True
@@ -85,13 +85,13 @@ def unchunked(data):
 
 
 class Pool:
-    """Kept connections: taken by one request at a time, made where none is free, never more than MOST."""
+    """Kept connections: used by one request at a time, opened if none is free, at most MOST."""
 
     def __init__(self, port):
         self.port, self.free, self.open, self.peak = port, [], 0, 0
 
     async def take(self):
-        """A connection; None where there may be no more."""
+        """A connection, or None if no more are allowed."""
         while self.free:
             connection = self.free.pop()
             if not connection.transport.is_closing():
@@ -122,7 +122,7 @@ def request(port, seed, streamed):
 
 
 def judged(status, body, streamed):
-    """What a whole answer counts as."""
+    """The result that a complete answer counts as."""
     if status != 200:
         return str(status)
     if streamed:
@@ -131,15 +131,15 @@ def judged(status, body, streamed):
 
 
 async def one(pool, kind, seed, due, answers):
-    """One client: a request that was due at a time, and what became of it."""
+    """One client: send a request that was due at a given time, and append its result to `answers`."""
     data, again = request(pool.port, seed, kind in STREAMED), True
-    while again:  # a kept connection may have been closed just now; then a proxy asks again
+    while again:  # a kept connection may have been closed just now; a proxy would retry
         result, again = await attempt(pool, kind, data)
     answers.append((kind, result, 1000 * (time.perf_counter() - due)))
 
 
 async def attempt(pool, kind, data):
-    """What became of a request on one connection, and whether that says nothing of the server."""
+    """The result of a request on one connection, and whether to retry it on another."""
     try:
         connection = await pool.take()
     except ConnectionError:

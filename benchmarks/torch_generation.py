@@ -1,4 +1,4 @@
-"""The same network writing text in PyTorch, as one writes it there: a module a step, softmax, multinomial."""
+"""The same network generating text in PyTorch in the usual way: a module per step, softmax, multinomial."""
 
 import torch
 

@@ -1,6 +1,6 @@
-"""PyTorch's GRUs trained for quality: an embedding, nn.GRU, a linear layer; our settings and batches.
+"""GRUs in PyTorch trained for quality: an embedding, nn.GRU and a linear layer; our settings and batches.
 
-Several are trained at once, as ours are: a process and a thread each, their logits averaged afterwards.
+Several are trained at the same time, like ours, in a process and a thread each; their logits are averaged.
 """
 
 import multiprocessing
@@ -16,7 +16,7 @@ from model.optimizer import learning_rate
 
 
 class TorchGRU(torch.nn.Module):
-    """Also its own training, which is what any PyTorch program would write."""
+    """The network, and its training as in any PyTorch program."""
 
     def __init__(self, config, characters):
         super().__init__()
@@ -30,7 +30,7 @@ class TorchGRU(torch.nn.Module):
         return self.output(hidden), state
 
     def train(self, ids, seconds):
-        """Trains until the time is over; the number of updates."""
+        """Train until the time is over; return the number of updates."""
         config = self.config
         batches = Batches(ids, config.sequence_length, config.streams)
         optimizers = self._optimizers()
@@ -50,7 +50,7 @@ class TorchGRU(torch.nn.Module):
         return steps
 
     def _optimizers(self):
-        """AdamW, or Muon for each gate's block of both matrices of the GRU and AdamW for the rest."""
+        """AdamW; or Muon for each gate block of both matrices of the GRU, and AdamW for the rest."""
         config, matrices = self.config, []
         if config.optimizer == "muon":
             matrices = [self.recurrent.weight_ih_l0, self.recurrent.weight_hh_l0]
@@ -101,7 +101,7 @@ def cross_entropy(logits, targets):
 
 
 def train_one(config, characters, ids, seed, file):
-    """What each process does: trains one network and keeps its weights and number of updates in `file`."""
+    """Train one network; save its weights and number of updates in `file`. Each process calls this."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     network = TorchGRU(config, characters)
@@ -110,7 +110,7 @@ def train_one(config, characters, ids, seed, file):
 
 
 def trained(config, characters, ids):
-    """(networks, mean number of updates) after the time of `config`."""
+    """(networks, mean number of updates) after the training time of `config`."""
     spawn = multiprocessing.get_context("spawn")
     networks, steps = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def trained(config, characters, ids):
             process.start()
         for process in processes:
             process.join()
-        for file in files:  # missing if its process failed, which has said why
+        for file in files:  # missing if its process failed and printed the reason
             with np.load(file) as arrays:
                 weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "steps"}
                 steps.append(int(arrays["steps"]))
@@ -137,13 +137,13 @@ def trained(config, characters, ids):
 
 @torch.no_grad()
 def losses(networks, ids):
-    """Windows of 64 and of 256 from the zero state, and 32 streams with carried state."""
-    torch.set_num_threads(1)  # on a busy machine two wait for each other
+    """Losses of windows of 64 and of 256 from the zero state, and of 32 streams with carried state."""
+    torch.set_num_threads(1)  # on a busy machine two threads wait for each other
     return [_windowed(networks, ids, 64), _windowed(networks, ids, 256), _streaming(networks, ids)]
 
 
 def _loss(networks, inputs, targets, states):
-    """Of the mean of the networks' logits, and their next states."""
+    """The loss of the mean logits of the networks, and their next states."""
     results = [network(as_tensor(inputs), state) for network, state in zip(networks, states, strict=True)]
     logits = torch.stack([logits for logits, _ in results]).mean(0)
     return cross_entropy(logits, targets).item(), [state for _, state in results]

@@ -1,9 +1,10 @@
-"""Speed of training, and in the same run that of PyTorch, JAX and, for the assignment's update, plain NumPy.
+"""Speed of training, compared with PyTorch, JAX and, for the update of the assignment, plain NumPy.
 
     python -m benchmarks.training [--rounds 5] [--quick]
 
-Each round times every contender in turn, so that a drift of the machine meets all alike; medians over rounds.
-What other processes disturbed is measured again, some times; the table tells how much of the cores they took.
+Each round times every contender in turn, so that a drift of the machine affects all of them; the results are
+medians over the rounds. A measurement that other processes disturb is repeated a few times; the table shows
+the share of the cores that they used.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from model.training import Training
 SIZES = [
     (cell, hidden, streams) for cell in ("gru", "lstm") for hidden in (128, 256, 512) for streams in (32, 64)
 ]
-TURN_SECONDS = 0.6  # that each contender works at a time
+TURN_SECONDS = 0.6  # that each contender runs at a time
 
 
 def seconds(update, count):
@@ -54,10 +55,10 @@ def plain_update(config, text):
 
 
 def measure(contenders, rounds):
-    """{name: median seconds an update}, in turn, after one round to warm up and see how many fit a turn.
+    """{name: median seconds of an update}, in turn, after one round to warm up and to size the turns.
 
-    A turn is many updates long: in the first ones the caches hold another's data, and another's threads may
-    still be waiting on both cores.
+    A turn has many updates: during the first ones the caches hold the data of another contender, and the
+    threads of that one may still be spinning on both cores.
     """
     times = {name: [] for name in contenders}
     counts = dict.fromkeys(contenders, 3)
@@ -79,7 +80,7 @@ def product_flops(config):
 
 
 def peak_gflops():
-    """What a product reaches on one core with one BLAS thread, at its best."""
+    """The best speed of a matrix product on one core with one BLAS thread."""
     a, b = np.ones((1024, 1024), np.float32), np.ones((1024, 1024), np.float32)
     best = min(seconds(lambda: a @ b, 10) for _ in range(5))
     return 2 * 1024**3 / best / 1e9
@@ -160,7 +161,7 @@ TORCH = """from benchmarks.torch_training import torch_update
 
 
 def memory():
-    """Peak resident megabytes of a `gru` training, the helper's included, and PyTorch's."""
+    """Peak resident memory in MB of a `gru` training with its helper, and of PyTorch."""
     rows = []
     for name, make in (("Charloom, trainer and helper", OURS), ("PyTorch", TORCH)):
         command = [sys.executable, "-c", MEMORY.format(make=make)]
@@ -176,7 +177,7 @@ def main():
     arguments = parser.parse_args()
     text = random_text()
     sizes = [("gru", 256, 32), ("lstm", 256, 32)] if arguments.quick else SIZES
-    peaks = memory()  # first: a child's peak counts what its parent held when it was started
+    peaks = memory()  # first, because the peak of a child includes the memory of its parent at its start
     with threadpool_limits(1, user_api="blas"):
         parts = [classic(arguments.rounds, text), batched(arguments.rounds, text, sizes), peaks]
     report.save("training", "\n\n".join(["# Training", report.environment("numpy", "torch", "jax"), *parts]))

@@ -19,7 +19,7 @@ RIGHT, WRONG = "da = dh * (1 - h**2)", "da = dh * (1 + h**2)"
 
 
 def lesson(folder: Path) -> dict[str, float]:
-    """The relative error of each gradient that the script of the tutorial prints for the model in `folder`."""
+    """The relative error of each gradient that the script of the page prints for the model in `folder`."""
     [code] = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
     (folder / "lesson.py").write_text(code, encoding="utf-8")
     command = [sys.executable, "lesson.py"]

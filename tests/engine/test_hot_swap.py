@@ -13,5 +13,5 @@ def test_text_written_during_swaps_is_that_of_its_checkpoint(tmp_path: Path):
     assert {status for _, status, _ in answers} == {200}
     assert not wrong, wrong[0]
     assert len(answers) > 64
-    models = {told["model"] for _, _, told in answers}
+    models = {body["model"] for _, _, body in answers}
     assert len(models) > 3, f"{written} checkpoints were written, and texts came from {models}"
