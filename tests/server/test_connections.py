@@ -164,7 +164,7 @@ def test_idle_connections_are_closed_for_new_ones(trained_root):
         for _ in range(30):
             assert httpx.get(f"{client.base_url}/healthz", timeout=LONGEST_WAIT).status_code == 200
         crowd[0].settimeout(LONGEST_WAIT)
-        assert rest(crowd[0]) == b"", "the connection that was idle longest is not closed first"
+        assert rest(crowd[0]) == b"", "the connection that was idle longest was not closed first"
 
 
 @pytest.mark.slow
