@@ -80,14 +80,14 @@ def test_page_waits_the_retry_time_of_a_busy_server(opened, serving, trained_roo
     write(page, "the ", length="30")
     page.evaluate(
         """() => {
-            const messages = window.messages = [];
-            new MutationObserver(() => messages.push(document.getElementById("write-made").textContent)).observe(
+            const shown = window.shown = [];
+            new MutationObserver(() => shown.push(document.getElementById("write-made").textContent)).observe(
                 document.getElementById("write-made"), {childList: true});
         }"""
     )
     for _ in range(3):  # of four texts, at least two fall into the same window of the limit
         write(page, "the ", length="30")
-        if busy := page.evaluate("window.messages.filter(text => text.includes('busy'))"):
+        if busy := page.evaluate("window.shown.filter(text => text.includes('busy'))"):
             break
     waits = [int(re.search(r"in (\d+) s", text)[1]) for text in busy]
     assert waits
