@@ -1,1 +1,1 @@
-"""The recurrent network: NumPy, safetensors and the standard library; start with reference.py."""
+"""The recurrent network, written in NumPy alone: read reference.py first."""

@@ -1,4 +1,4 @@
-"""Ids -> windows: B contiguous streams through the text, cut into sequences of T characters."""
+"""Batches of training data: B contiguous streams of the text, in windows of T characters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Window:
-    """One update's characters.
+    """The characters of one update.
 
     Attributes:
-        inputs, targets: ids (T, B); targets are the inputs one character on.
-        epoch: passes through the text completed before this window.
-        reset: the streams start afresh here, so the carried state must be zeroed.
+        inputs, targets: ids (T, B); each target is the character after its input.
+        epoch: completed passes through the text.
+        reset: whether an epoch starts here, so that the carried state must be zeroed.
     """
 
     inputs: Ids
@@ -29,12 +29,18 @@ class Window:
 
 
 class Batches:
-    """The windows of a text in order: update n's window is a function of n alone, so a position is a number.
+    """The windows of a text. The window of an update depends only on the update's number.
 
-    The text is cut into B streams of equal length, which are read side by side; the state carried from one
-    window to the next stays true to its stream until all of them end together and a new epoch begins. Up to
-    T*B characters at the end, too few for another window, are left out. With B = 1 this is the assignment's
-    walk through the book.
+    The text is cut into B streams of equal length that are read in parallel. State is carried from window to
+    window within each stream; all streams end together, and a new epoch begins. Up to T*B characters at the
+    end, too few for another window, are left out. B = 1 reads the text in the same order as the assignment.
+
+    Args:
+        ids: the text, (N,).
+        sequence_length: T.
+        streams: B.
+
+    Raises TextError if the text is too short for one window.
     """
 
     def __init__(self, ids: Ids, sequence_length: int, streams: int) -> None:
@@ -42,18 +48,18 @@ class Batches:
         self.windows_per_epoch = windows_per_epoch(len(ids), sequence_length, streams)
         length = self.windows_per_epoch * sequence_length + 1
         starts = np.arange(streams) * ((len(ids) - 1) // streams)
-        # time first, so that a window, and the same one character on, are plain slices
+        # time is the first axis, so that inputs and targets are plain slices
         self._streams = np.stack([ids[start : start + length] for start in starts], axis=1)
 
     def window(self, update: int) -> Window:
-        """The window of update number `update`, counted from 0."""
+        """The window of update `update`, counted from 0."""
         epoch, index = divmod(update, self.windows_per_epoch)
         start = index * self.sequence_length
         end = start + self.sequence_length
         return Window(self._streams[start:end], self._streams[start + 1 : end + 1], epoch, reset=index == 0)
 
     def unigram_costs(self) -> NDArray[np.float64]:
-        """What the characters' own frequencies give for each window of an epoch, (W,), nats per character."""
+        """The unigram loss of each window of an epoch, (W,), in nats per character."""
         targets = self._streams[1:]
         counts = np.bincount(targets.ravel())
         costs = -np.log(np.maximum(counts, 1) / targets.size).astype(np.float32)
@@ -64,7 +70,7 @@ class Batches:
 
 
 def windows_per_epoch(characters: int, sequence_length: int, streams: int) -> int:
-    """How many windows so many characters make. Raises TextError if there is not one."""
+    """The number of windows in a text of `characters` characters. Raises TextError if there are none."""
     windows = ((characters - 1) // streams) // sequence_length
     if windows < 1:
         needed = sequence_length * streams + 1
@@ -77,6 +83,6 @@ def windows_per_epoch(characters: int, sequence_length: int, streams: int) -> in
 
 
 def split(ids: Ids, validation_fraction: float) -> tuple[Ids, Ids]:
-    """The first part to train on and the last `validation_fraction` held out."""
+    """The training part of a text and the held-out part, its last `validation_fraction`."""
     held_out = int(len(ids) * validation_fraction)
     return ids[: len(ids) - held_out], ids[len(ids) - held_out :]

@@ -1,7 +1,7 @@
-"""Arrays that begin where the processor's vector registers like them to.
+"""Arrays aligned to cache lines.
 
-NumPy's own begin at any multiple of 16 bytes. A register of 64 bytes that is loaded from such a place comes
-out of two lines of the cache: a product of small matrices took a third longer, an addition twice as long.
+NumPy aligns arrays to 16 bytes only, so a load of a 64-byte vector register may touch two cache lines. That
+makes a product of small matrices a third slower, and an addition take twice as long.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from numpy.typing import DTypeLike
 
 from model.cells import Array
 
-LINE = 64  # bytes of a line of the cache
+LINE = 64  # bytes of a cache line
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """An array of this shape, its elements not set, that begins on a line of the cache."""
+    """An uninitialised array, aligned to a cache line."""
     return _on_a_line(np.empty(_bytes(shape, dtype) + LINE, np.uint8), shape, dtype)
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """The same, all 0."""
+    """An array of zeros, aligned to a cache line."""
     return _on_a_line(np.zeros(_bytes(shape, dtype) + LINE, np.uint8), shape, dtype)
 
 
@@ -36,16 +36,16 @@ def _on_a_line(memory: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array
 
 
 def skewed(shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    """A matrix whose rows begin one line further on than they would without a gap.
+    """An uninitialised matrix with one cache line of padding after each row.
 
-    Elements below each other then lie in different places of the cache. Where a row is a power of two long
-    they would push each other out: a transpose took six times as long.
+    Without it, the elements of a column may all map to the same cache set if the length of a row is a power
+    of two, and a transpose takes six times as long.
     """
     rows, columns = shape
     return empty((rows, columns + whole_lines(1, dtype)), dtype)[:, :columns]
 
 
 def whole_lines(count: int, dtype: DTypeLike) -> int:
-    """The least number of elements, `count` or more, that fill whole lines."""
+    """`count` elements, rounded up to whole cache lines."""
     in_a_line = LINE // np.dtype(dtype).itemsize
     return -(-count // in_a_line) * in_a_line

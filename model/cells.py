@@ -1,25 +1,26 @@
-"""The gate arithmetic of the Elman, GRU and LSTM cells, forward and backward, one step at a time.
+"""The gate equations of the Elman, GRU and LSTM cells, forward and backward, one time step at a time.
 
-`reference.py` has the same equations to read; this file computes them for B rows at once, into arrays that
-are used again. Weights, products and the loop over time are in `recurrent.py`, once for every cell.
+`reference.py` has the same equations in readable form; this file computes them for B rows at once, in
+preallocated arrays. The weights, the matrix products and the loop over time are in `recurrent.py`, which is
+the same for every cell.
 
-A cell gets the two halves of its pre-activations, `u` = x U + b from the input and `v` = h W from the
-previous output, for all gates at once, (G, B, H). Everything is written into arrays that the caller owns.
-A step is so short that cutting an array costs as much as adding to it; so a cell says once how it wants its
-arrays cut, and their owner cuts them once, with `cut`.
+A cell takes its pre-activations in two parts, `u` = x U + b from the input and `v` = h W from the previous
+output, each for all gates, (G, B, H). It writes all results into arrays that the caller owns. A step is so
+short that slicing an array takes as long as adding to it, so a cell declares which slices it needs and the
+caller makes them once, with `cut`.
 
-How to read a line: `add(x, y, out)` writes x + y into `out` and returns it, so a call inside a call is one
-equation. `scratch` is an array of no meaning between two equations. A name that holds a value keeps it; where
-an array is written over, the name of its old value is deleted.
+How to read the code: `add(x, y, out)` writes x + y into `out` and returns it, so a nested call is one
+equation. `scratch` holds no value between equations. A name always means the same value: where an array is
+overwritten, the name of its old value is deleted.
 
-The logistic function is computed as sigmoid(x) = (1 + tanh(x / 2)) / 2, which cannot overflow, and lets all
-gates go through one tanh. The x / 2 is in the weights: a cell is given pre-activations that were multiplied
-by its `scales`, which changes no bit of the result, because halving is exact.
+The logistic function is computed as sigmoid(x) = (1 + tanh(x / 2)) / 2, which cannot overflow and lets one
+tanh call compute all gates. The division by 2 is done in the weights: the caller multiplies the
+pre-activations by the cell's `scales`. Halving is exact, so this does not change a single bit of the result.
 
-Backward. Each gate's pre-activation reaches the loss only through the step's own new state, so its gradient
-is that state's gradient times a *local derivative*, a number per unit known as soon as the forward pass is
-over. `local_derivatives` computes them for a whole sequence at once; `step_backward` is then a handful of
-products. docs/backprop.md derives each line.
+Backward: each gate's pre-activation affects the loss only through the new state of the same step. Its
+gradient is therefore that state's gradient times a *local derivative*, which is known once the forward pass
+is over. `local_derivatives` computes these for many steps together; `step_backward` is then a few
+multiplications. docs/backprop.md derives each line.
 """
 
 from __future__ import annotations
@@ -28,36 +29,34 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy import add, copyto, multiply, subtract, tanh  # looked up thousands of times an update
+from numpy import add, copyto, multiply, subtract, tanh  # global names: faster to look up than np.add
 from numpy.typing import NDArray
 
 Array = NDArray[Any]  # float32, float64, or complex128 during a complex-step check
 Arrays = Sequence[Array]
 Cuts = tuple[int | slice, ...]
-HALF, ONE = (
-    np.array(0.5, np.float32),
-    np.array(1, np.float32),
-)  # arrays: NumPy takes longer over Python's own numbers
+HALF = np.array(0.5, np.float32)  # an array, because NumPy is slower with Python numbers
+ONE = np.array(1, np.float32)
 
 
 def cut(array: Array, cuts: Cuts) -> tuple[Array, ...]:
-    """Views of an array's first axis."""
+    """Returns a view of `array` for each index or slice of its first axis."""
     return tuple(array[piece] for piece in cuts)
 
 
 class Cell(Protocol):
-    """Gate arithmetic of one recurrent cell. Stateless.
+    """The gate equations of one recurrent cell. Stateless.
 
     Attributes:
-        gates: G, blocks of H columns in U, W and b.
-        states: S, arrays of state a step passes on; the first is the output h.
-        cached: arrays a step keeps for the backward pass.
-        scales: what each gate's pre-activation, both halves, is multiplied by before the cell gets it.
-        biases: what each gate's b is at first, where the initialisation is uniform.
-        halves: how `step` takes u and v, (G, B, H).
-        kept: how `step` takes its cache, (cached, B, H).
-        slopes: how `step_backward` takes it.
-        gradients: how `step_backward` takes dv, (G, B, H).
+        gates: G, the number of blocks of H columns in U, W and b.
+        states: S, the number of state arrays carried to the next step; the first is the output h.
+        cached: the number of arrays that a step keeps for the backward pass.
+        scales: for each gate, the factor that the caller multiplies u and v by.
+        biases: for each gate, the initial value of b under uniform initialisation.
+        halves: slices of u and v, (G, B, H), that `step` takes.
+        kept: slices of the cache, (cached, B, H), that `step` takes.
+        slopes: slices of the cache that `step_backward` takes.
+        gradients: slices of dv, (G, B, H), that `step_backward` takes.
     """
 
     gates: int
@@ -73,29 +72,29 @@ class Cell(Protocol):
     def step(
         self, u: Arrays, v: Arrays, previous: Arrays, state: Arrays, cache: Arrays, scratch: Array
     ) -> None:
-        """One step forward: from the halves u and v and S previous states (B, H) to S new states.
+        """Computes the S new states (B, H) of one step from u, v and the S previous states.
 
-        Writes `state`, `cache` and `scratch` (B, H), nothing else. The first G arrays of the cache may be u,
+        Writes only `state`, `cache` and `scratch` (B, H). The first G arrays of the cache may be u itself,
         and `state` may be `previous`.
         """
         ...
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        """Turns the cache of several steps, arrays (T, B, H), into local derivatives, in place."""
+        """Replaces the cache of T steps, arrays (T, B, H), with the local derivatives, in place."""
         ...
 
     def step_backward(
         self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays, scratch: Array
     ) -> None:
-        """One step back: writes the gradients `dv`, with respect to u + v and not what `scales` made of it.
+        """Computes the gradients of one step. `dv` is with respect to v before it is multiplied by `scales`.
 
-        Adds to dprevious[0] what reaches h other than through v, and writes the other states' gradients.
-        `dprevious` and `dstate` are not the same arrays.
+        Adds to dprevious[0] the gradient of h other than through v, and writes the gradients of the other
+        states. `dprevious` and `dstate` must be different arrays.
         """
         ...
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
-        """Turns dv of a whole sequence, G arrays (T, B, H), into du, in place."""
+        """Replaces dv of a whole sequence, G arrays (T, B, H), with du, in place."""
         ...
 
 
@@ -130,7 +129,7 @@ class Elman:
 
 
 class GRU:
-    """The GRU with the reset gate after the product, as cuDNN and PyTorch have it.
+    """The GRU whose reset gate is applied after the matrix product, as in cuDNN and PyTorch.
 
     r = sigmoid(u_r + v_r);  z = sigmoid(u_z + v_z);  n = tanh(u_n + r v_n);  h = n + z (h_prev - n).
 
@@ -156,7 +155,7 @@ class GRU:
         add(multiply(subtract(h_prev, n, scratch), z, scratch), n, h)  # h = n + z (h_prev - n)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        """From (r, z, n, v_n, -, -) to (dh/dv_r, z, dh/dv_z, -, dh/dv_n, dh/du_n)."""
+        """Cache: from (r, z, n, v_n, -, -) to (dh/dv_r, z, dh/dv_z, -, dh/dv_n, dh/du_n)."""
         h, (r, z, n, v_n, _, _) = state[0], cache
         slope = subtract(ONE, multiply(n, n, cache[4]), cache[4])  # 1 - n^2
         one_minus_z = subtract(ONE, z, cache[5])
@@ -174,11 +173,11 @@ class GRU:
         self, dstate: Arrays, cache: Arrays, dv: Arrays, dprevious: Arrays, scratch: Array
     ) -> None:
         dh, (by_v, z), dh_prev = dstate[0], cache, dprevious[0]
-        multiply(dh, by_v, dv[0])  # dv = dh (dh/dv), all gates at once
-        add(dh_prev, multiply(dh, z, scratch), dh_prev)  # dh_prev += dh z, around the gates
+        multiply(dh, by_v, dv[0])  # dv = dh (dh/dv), for all gates
+        add(dh_prev, multiply(dh, z, scratch), dh_prev)  # dh_prev += dh z, the path that bypasses the gates
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
-        """r and z get u + v; only n has another slope for u: du_n = dh (dh/du_n)."""
+        """r and z depend on u + v, so their du = dv; only n differs: du_n = dh (dh/du_n)."""
         multiply(dh, cache[5], dv[2])
 
 
@@ -190,7 +189,7 @@ class LSTM:
 
     gates, states, cached = 4, 2, 6
     scales: tuple[float, ...] = (0.5, 0.5, 1, 0.5)
-    biases: tuple[float, ...] = (0, 1, 0, 0)  # forget gates are open at first (Jozefowicz et al., 2015)
+    biases: tuple[float, ...] = (0, 1, 0, 0)  # forget gates start open (Jozefowicz et al., 2015)
     halves: Cuts = (slice(None),)
     kept: Cuts = (slice(4), slice(2), 0, 1, 2, 3, 4)
     slopes: Cuts = (slice(3), 3, 4, 5)
@@ -201,14 +200,14 @@ class LSTM:
     ) -> None:
         c_prev, (h, c) = previous[1], state
         gates, i_f, i, f, g, o, tanh_c = cache
-        tanh(add(u[0], v[0], gates), gates)  # g = tanh(u + v), and the others are halfway
+        tanh(add(u[0], v[0], gates), gates)  # g = tanh(u + v); of the others, tanh of half
         _sigmoid(i_f)  # i, f = sigmoid(u + v)
         _sigmoid(o)  # o = sigmoid(u + v)
         add(multiply(f, c_prev, c), multiply(i, g, scratch), c)  # c = f c_prev + i g
         multiply(o, tanh(c, tanh_c), h)  # h = o tanh(c)
 
     def local_derivatives(self, previous: Arrays, state: Arrays, cache: Arrays) -> None:
-        """From (i, f, g, o, tanh c, -) to (dc/dv_i, dc/dv_f, dc/dv_g, dh/dv_o, dh/dc, f)."""
+        """Cache: from (i, f, g, o, tanh c, -) to (dc/dv_i, dc/dv_f, dc/dv_g, dh/dv_o, dh/dc, f)."""
         h, c_prev, (i, f, g, o, tanh_c, _) = state[0], previous[1], cache
         i_g = multiply(i, g, cache[5])
         subtract(i, multiply(i_g, g, cache[2]), cache[2])  # dc/dv_g = i (1 - g^2)
@@ -232,18 +231,18 @@ class LSTM:
         multiply(dc, f, dprevious[1])  # dc_prev = dc f
 
     def input_gradient(self, dh: Array, cache: Arrays, dv: Arrays) -> None:
-        """Every gate gets u + v, so du = dv."""
+        """Every gate depends on u + v, so du = dv."""
 
 
 CELLS: dict[str, Cell] = {"elman": Elman(), "gru": GRU(), "lstm": LSTM()}
 
 
 def _sigmoid(tanh_of_half: Array) -> None:
-    """From tanh(x / 2) to sigmoid(x) = (1 + tanh(x / 2)) / 2, in place."""
+    """Converts tanh(x / 2) to sigmoid(x) = (1 + tanh(x / 2)) / 2, in place."""
     add(multiply(tanh_of_half, HALF, tanh_of_half), HALF, tanh_of_half)
 
 
 def _times_one_minus(x: Array, y: Array, out: Array) -> Array:
-    """x (1 - y) = x - x y; `out` may be y."""
+    """Writes x (1 - y) = x - x y into `out`, which may be y."""
     product = multiply(x, y, out)
     return subtract(x, product, out)

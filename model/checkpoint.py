@@ -1,10 +1,11 @@
-"""A checkpoint: one safetensors file with all that serving and an exact resume need. Never pickle.
+"""Checkpoints: one safetensors file with everything that serving and an exact resume need.
 
-Tensors: the parameters under their names; `optimizer.*`, `state` (carried hidden state), `best` and, of an
+Tensors: the parameters by name, `optimizer.*`, `state` (the carried hidden state), `best` and, for an
 ensemble, `members`.
-Metadata: one entry, `charloom`: a sha256 over all the rest, a space, and a JSON text with format version,
-configuration, vocabulary, position and random state. So a file proves its own wholeness, and, with but one
-entry to order, the same checkpoint is always the same bytes.
+Metadata: one entry, `charloom`: the sha256 of everything else, a space, and a JSON object with the format
+version, configuration, vocabulary, position and random state. The digest detects damage. There is only one
+entry, because safetensors does not keep the order of several, so the same checkpoint always has the same
+bytes.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from model.vocabulary import Vocabulary
 KEY = "charloom"
 VERSION = 1
 MAX_BYTES = 2 * 1024**3
-MAX_HEADER = 1 << 21  # bytes: the largest vocabulary, every character escaped twice, takes half of it
-MAX_STEP = 10**12 - 1  # what the names of files have room for
+MAX_HEADER = 1 << 21  # bytes; twice what the largest vocabulary needs with every character escaped twice
+MAX_STEP = 10**12 - 1  # file names have 12 digits for the step
 NOT_A_FILE = "is a link, a directory or a device, not a regular file"
-MAX_REASON = 300  # characters of a refusal that come from the file
+MAX_REASON = 300  # characters of a parser's message, which may quote the file
 
 
 @dataclass
@@ -45,12 +46,12 @@ class Checkpoint:
     """A run after `step` updates.
 
     Attributes:
-        parameters: flat (P,), as in `Network.flat`.
-        tensors: what only a resume needs: `optimizer.*`, `state` (L, S, B, M*H), `best` (P,), and
-            `members` (M, P') if there are several; may be empty.
-        progress: losses, elapsed seconds, random state: plain JSON values.
-        text_sha256: of the text (UTF-8) it was trained on.
-        digest: sha256 of header and tensors, set by `encode` and `decode`.
+        parameters: (P,), as in `Network.flat`.
+        text_sha256: the digest of the text it was trained on, in UTF-8.
+        tensors: what only a resume needs: `optimizer.*`, `state` (L, S, B, M*H), `best` (P,) and, for an
+            ensemble, `members` (M, P'). Empty for a checkpoint that is only for serving.
+        progress: losses, elapsed seconds and random state, as JSON values.
+        digest: sha256 of all of this, set by `encode` and `decode`.
     """
 
     config: RunConfig
@@ -64,15 +65,16 @@ class Checkpoint:
 
     @property
     def losses(self) -> dict[str, float | None]:
-        """`loss` and `smooth_loss` as of `step`, and `best_loss`; None where not measured."""
+        """`loss` and `smooth_loss` at `step`, and `best_loss`; None if not known."""
         progress = self.progress
         losses = {name: progress.get(name) for name in ("loss", "smooth_loss", "best_loss")}
-        if not self.tensors and "as_of" not in progress:  # a best one of an earlier version: of a later step
+        if not self.tensors and "as_of" not in progress:
+            # a best checkpoint of an earlier version: these are the losses of a later step
             losses |= {"loss": None, "smooth_loss": None}
         return losses
 
     def members(self) -> Array | None:
-        """The parameters of each network of the ensemble, (M, P'); None where they were not kept."""
+        """The parameters of each member, (M, P'); None if the checkpoint does not have them."""
         if self.config.members == 1:
             return np.asarray(self.parameters)[None]
         return self.tensors.get("members")
@@ -83,7 +85,7 @@ class Checkpoint:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The file's bytes; sets `checkpoint.digest`. Raises ValueError for progress that JSON cannot hold."""
+    """The file's bytes; sets `checkpoint.digest`. Raises ValueError for numbers that are not finite."""
     tensors = dict(checkpoint.network().parameters) | checkpoint.tensors
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     described = json.dumps(
@@ -102,11 +104,14 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
-    """The checkpoint in a file's bytes. Raises CheckpointError, with the reason, for anything else."""
+    """The checkpoint in a file's bytes. Raises CheckpointError, with the reason, if they are not a valid one.
+
+    `source` is the file's name for error messages.
+    """
     digest, _, described = _metadata(data, source).partition(" ")
     try:
         tensors = load_tensors(data)
-    except Exception as error:  # whatever the parser raises, the file cannot be used
+    except Exception as error:  # the parser may raise anything for a damaged file
         raise CheckpointError(source, f"is truncated or damaged: {error!s:.{MAX_REASON}}") from None
     if digest != _digest(described, tensors):
         raise CheckpointError(source, "does not match its own checksum: it was damaged or changed")
@@ -114,7 +119,7 @@ def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
         return _from_parts(json.loads(described), tensors, digest, source)
     except CheckpointError:
         raise
-    except Exception as error:  # a right checksum says nothing of what the description holds
+    except Exception as error:  # a file with a correct checksum may still have any content
         reason = f"does not describe a run that this version supports: {error!s:.{MAX_REASON}}"
         raise CheckpointError(source, reason) from None
 
@@ -122,10 +127,10 @@ def decode(data: bytes, source: Path | str = "checkpoint") -> Checkpoint:
 def load(path: Path) -> Checkpoint:
     """The checkpoint in a file. Raises CheckpointError, with the reason, if it cannot be used.
 
-    Links are refused: one could point out of the folder that it stands in.
+    Symbolic links are refused, because one could point outside the run's directory.
     """
     try:
-        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
+        # O_NONBLOCK: otherwise opening a named pipe would wait for a writer
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -173,7 +178,7 @@ def _from_parts(
 
 
 def _checked_progress(progress: Any) -> dict[str, Any]:
-    """Progress whose known fields have the types that readers rely on. Raises ValueError."""
+    """Returns `progress` if its known fields are valid; raises ValueError otherwise."""
     if not isinstance(progress, dict):
         raise ValueError(f"progress must be an object. Given: {progress!r:.40}")
     for name, fits in PROGRESS.items():
@@ -230,7 +235,7 @@ PROGRESS: dict[str, Callable[[Any], bool]] = {
 
 
 def _metadata(data: bytes, source: Path | str) -> str:
-    """This project's entry in a safetensors header, which is 8 bytes of length, then JSON."""
+    """The `charloom` entry of a safetensors header, which is 8 bytes of length, then JSON."""
     try:
         (length,) = struct.unpack_from("<Q", data)
         if MAX_HEADER < length <= len(data):

@@ -1,4 +1,4 @@
-"""What a run is asked to do, in one flat record, and the presets that fill it in."""
+"""The configuration of a run: one flat dataclass of settings, and the presets."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from model.cells import CELLS
 from model.errors import ConfigError
 
-MOST_SAMPLES = 1000  # of a run, before they become rarer
-MOST_SAMPLED_CHECKPOINTS = 100  # that stay because a sample was written of them
+MAX_SAMPLES = 1000  # samples of a run; a longer run writes them less often
+MAX_SAMPLED_CHECKPOINTS = 100  # checkpoints of a run that are kept because it wrote a sample there
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a field of a run. The command line, the HTTP schema and the page derive from it.
+    """The description of one setting. The command line, the HTTP schema and the page are generated from it.
 
     Attributes:
         kind: int, float or str.
         help: what it sets, without a full stop.
-        low, high: the range of a number, both included.
-        choices: the possible values of a string; any, if there are none.
-        label: its name in the page's form; a field without one is not offered there.
+        low, high: the range of a number, inclusive.
+        choices: the allowed values of a string; empty if any string is allowed.
+        label: its name in the page's form; the form leaves out a setting without one.
     """
 
     kind: type
@@ -36,18 +36,18 @@ class Setting:
     label: str = ""
 
     def convert(self, name: str, value: Any) -> Any:
-        """`value`, perhaps a text from a command line, as the field's kind. Raises ConfigError."""
+        """`value`, which may be a string from a command line, as `kind`. Raises ConfigError."""
         if self.kind is str and isinstance(value, str):
             return value
         if self.kind is not str and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError, OverflowError):  # not a number, or more than a float holds
+            with contextlib.suppress(ValueError, OverflowError):  # not a number, or too large for a float
                 number = value if self.kind is int and isinstance(value, int) else float(value)
                 if self.kind is float or float(number).is_integer():
                     return self.kind(number)
         raise ConfigError(name, f"must be of type {self.kind.__name__}. Given: {value!r:.80}")
 
     def check(self, name: str, value: Any) -> None:
-        """Raises ConfigError for a value outside the range or the choices."""
+        """Raises ConfigError for a value that is out of range or not one of the choices."""
         if self.choices and value not in self.choices:
             raise ConfigError(name, f"must be one of {', '.join(self.choices)}. Given: {value!r:.80}")
         if isinstance(value, float) and not math.isfinite(value):
@@ -57,7 +57,7 @@ class Setting:
 
 
 def setting(default: Any, help: str, low: float = -math.inf, high: float = math.inf, **more: Any) -> Any:
-    """A field of RunConfig with all that is known of it."""
+    """A field of RunConfig, with its description."""
     known = Setting(type(default), help, low, high, **more)
     return dataclasses.field(default=default, metadata={"setting": known})
 
@@ -66,8 +66,8 @@ def setting(default: Any, help: str, low: float = -math.inf, high: float = math.
 class RunConfig:
     """Everything that determines a training run, apart from its text.
 
-    Lengths are in characters, losses in nats per character. A field that a stored configuration lacks has its
-    default, so the defaults of fields that came later are what there was before them.
+    Lengths are in characters, losses in nats per character. A field missing from a stored configuration gets
+    its default, so the default of a new field must be what earlier versions did.
     """
 
     preset: str = setting("gru", "Preset that the other settings start from")
@@ -135,27 +135,27 @@ class RunConfig:
                 "best_by", "is validation_loss, which needs validation_fraction and validate_every > 0"
             )
 
-    def sample_spacing(self, step: int, most: int = MOST_SAMPLES) -> int:
-        """Steps between the samples of a run that is at `step`, 0 for none.
+    def sample_spacing(self, step: int, limit: int = MAX_SAMPLES) -> int:
+        """Steps between samples of a run that is at `step`, 0 for none.
 
-        That is `sample_every`, doubled until there are at most `most` samples up to `step`.
+        This is `sample_every`, doubled until there are at most `limit` samples up to `step`.
         """
         spacing = self.sample_every
-        while spacing and step > most * spacing:
+        while spacing and step > limit * spacing:
             spacing *= 2
         return spacing
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """The settings by name, as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The reverse of `to_dict`. Raises ConfigError for unknown names and wrong types."""
+        """The inverse of `to_dict`. Raises ConfigError for unknown names, wrong types and invalid values."""
         return cls().replace(**values)
 
     def replace(self, **changes: Any) -> RunConfig:
-        """A copy with some fields changed, converted to each field's own type."""
+        """A copy with some fields changed, converted to their types. Raises ConfigError like `from_dict`."""
         for name, value in changes.items():
             if name not in SETTINGS:
                 raise ConfigError(name, f"is not a field of a run; the fields are: {', '.join(SETTINGS)}")
@@ -167,7 +167,7 @@ SETTINGS: dict[str, Setting] = {
     field.name: field.metadata["setting"] for field in dataclasses.fields(RunConfig)
 }
 PRESETS: dict[str, RunConfig] = {
-    # The KTH DD2424 assignment 4, exactly.
+    # exactly KTH DD2424, assignment 4
     "classic": RunConfig(
         preset="classic",
         cell="elman",
@@ -199,9 +199,9 @@ PRESETS: dict[str, RunConfig] = {
         best_sample_length=1000,
     ),
     "gru": RunConfig(embedding=128),
-    # Two of them side by side, whose predictions are averaged: the same time on two cores, better text.
+    # two networks whose logits are averaged: better text, in the same time on two cores
     "gru-pair": RunConfig(preset="gru-pair", embedding=128, members=2, shards=1),
-    # The same with Muon for U and W: better text after the same time.
+    # the same, with Muon for U and W: better text after the same time
     "gru-pair-muon": RunConfig(
         preset="gru-pair-muon",
         embedding=128,
@@ -211,4 +211,4 @@ PRESETS: dict[str, RunConfig] = {
         learning_rate=0.01,
     ),
 }
-DEFAULT_PRESET = "gru-pair-muon"  # what a run starts from that names no preset
+DEFAULT_PRESET = "gru-pair-muon"

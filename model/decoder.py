@@ -1,10 +1,10 @@
-"""A network laid out for generation: many rows, one character a step, the same bytes at any width.
+"""A network prepared for generation: one character per step, the same bytes for any number of rows.
 
-After each layer comes one product only: [W | next], the recurrent half of the layer's next step next to the
-layer above's input or the logits. The matrices are padded with zero columns to whole blocks and multiplied
-in blocks that the BLAS need not copy: at such sizes the kernels of many processors give a row the same bits
-in any lane of a product of any number of rows from two up. That is tried out for each network. Where it
-fails, every product is made of one number of rows, in which all lanes are alike.
+Each layer is followed by a single product with [W | next]: W gives the recurrent input of the layer's next
+step, `next` the input of the layer above, or the logits. The matrices are padded with zero columns to whole
+blocks and multiplied in blocks that the BLAS does not pack. At these sizes the kernels of many processors
+give a row the same bits in any lane of a product of two rows or more. That is tested for each network; if it
+fails, all products have the same, fixed number of rows, for which all lanes give the same bits.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from model.sampling import ANY, Sampler
 from model.single_row import Advance, SingleRow
 
 WIDEST = 64
-ROW_BLOCKS = (ANY, 8, 4)  # tried out in this order
+ROW_BLOCKS = (ANY, 8, 4)  # tested in this order
 
 
 class Decoder:
-    """A network in float32, laid out for generation. Immutable; any number of batches may share it.
+    """A network in float32, prepared for generation. Batches can share it.
+
+    All inputs of a cell are multiplied by the cell's scales.
 
     Attributes:
         widest: maximum number of rows of a batch.
-        lanes: rows of a batch's arrays: `widest`, up to a whole block.
-        block: rows of every product; ANY if they do not matter.
-        embedding: what a character adds to the first layer's gates, and their bias, (K, G*H). This and
-            all else that goes into a cell is multiplied by the cell's scales.
-        products: [W | next] of each layer, in blocks of columns (C, H, width); `biases`: those of the next
-            layer, or of the logits.
+        lanes: rows of a batch's arrays: `widest`, rounded up to whole blocks.
+        block: number of rows of every product; ANY if it does not matter.
+        width: G*H.
+        embedding: the first layer's input matrix plus its bias, (K, G*H).
+        embedding_halves: the rows of `embedding`, sliced for the cell.
+        products: [W | next] of each layer, in blocks of columns, (blocks, H, columns).
+        biases: for each layer, the bias of the layer above, or of the logits.
     """
 
     def __init__(self, network: Network, widest: int = WIDEST) -> None:
@@ -55,15 +58,15 @@ class Decoder:
             if _same_at_all_widths(self):
                 break
         else:
-            self.multiply_in_blocks(1)  # a row at a time: always the same, and slow
+            self.multiply_in_blocks(1)  # one row at a time: always the same bits, but slow
 
     @property
     def size(self) -> int:
-        """Bytes of the arrays that were made for it, in addition to the network's own."""
+        """Bytes of memory in addition to the network's own arrays."""
         return self.embedding.nbytes + sum(matrix.nbytes for matrix in self.products)
 
     def lanes_for(self, rows: int) -> int:
-        """How many lanes a step of so many rows takes: two at least, in whole blocks."""
+        """The number of lanes of a step of `rows` rows: whole blocks, and at least two lanes."""
         if self.block == ANY:
             rows = max(rows, 2)
             count = max(row_blocks(rows, blocks) for blocks in self.products)
@@ -71,20 +74,21 @@ class Decoder:
         return -(-rows // self.block) * self.block
 
     def row_blocks(self, lanes: int, layer: int) -> int:
-        """In how many blocks of rows a layer's product is made."""
+        """The number of blocks of rows of a layer's product."""
         return row_blocks(lanes, self.products[layer]) if self.block == ANY else lanes // self.block
 
     def multiply_in_blocks(self, block: int) -> None:
-        """Sets the rows of every product. For batches that begin after it."""
+        """Sets the number of rows of every product, for batches created afterwards."""
         self.block = block
         self.lanes = self.lanes_for(self.widest)
 
 
 class Lanes:
-    """The states of a batch's rows in the network. A lane is a row's index in all arrays.
+    """The states of a batch's rows. A lane is a row's index in all arrays.
 
     Args:
-        logits: (lanes, K), where steps write.
+        decoder: the network.
+        logits: (lanes, K), the output of every step.
     """
 
     def __init__(self, decoder: Decoder, logits: Array) -> None:
@@ -106,13 +110,13 @@ class Lanes:
             result[lane] = 0  # h W of the zero state
 
     def move(self, source: int, target: int) -> None:
-        """Lets a row go on in another lane."""
+        """Moves a row to another lane."""
         self.states[:, :, target] = self.states[:, :, source]
         for result in self.products:
             result[target] = result[source]
 
     def stepper(self, lanes: int) -> Callable[[NDArray[np.intp]], None]:
-        """step(ids (B,)): feeds a character to each of the first `lanes` lanes and writes their logits."""
+        """A function step(ids) that feeds ids (lanes,) to the first `lanes` lanes and writes their logits."""
         embedding, u = self.decoder.embedding, self._u[:lanes]
         layers = self._layers(slice(lanes), slice(lanes))
 
@@ -124,18 +128,18 @@ class Lanes:
         return step
 
     def single_row(self, sampler: Sampler) -> SingleRow:
-        """The first lane alone. Other lanes' products are made too, as many as it takes, and not used."""
+        """Generation in the first lane alone. Products still have as many rows as the same bits need."""
         multiplied = self.decoder.lanes_for(1)
         layers = self._layers(0, slice(multiplied))
         return SingleRow(self.decoder.embedding_halves, layers, sampler, multiplied)
 
     def _layers(self, rows: slice | int, multiplied: slice) -> list[tuple[Arrays, Advance]]:
-        """For each layer, the views of its input, and what it does with that, for `rows`."""
+        """For each layer, the slices of its input and its `Advance` function, for `rows`."""
         u = _halves(self._u[rows], self.decoder.network)
         return [(u, self._layer(layer, rows, multiplied)) for layer in range(len(self.products))]
 
     def _layer(self, layer: int, rows: slice | int, multiplied: slice) -> Advance:
-        """advance(u): one layer's step of `rows`, and its product, made of the rows `multiplied`."""
+        """The `Advance` function of a layer: the step of `rows`, then the product of rows `multiplied`."""
         decoder, cell, wide = self.decoder, self.decoder.network.cell, self.decoder.width
         step, scratch, cache = cell.step, self._scratch[rows], cut(self._cache[:, rows], cell.kept)
         state, h = tuple(self.states[layer, :, rows]), self.states[layer, 0, multiplied]
@@ -154,7 +158,7 @@ class Lanes:
 
 
 def _same_at_all_widths(decoder: Decoder) -> bool:
-    """Whether each row gets the same bytes in steps and sums of fewer rows, and in another lane."""
+    """Tests whether each row gets the same bytes with fewer rows, and in another lane."""
     rng, lanes = np.random.default_rng(0), decoder.lanes
     sampler = Sampler(decoder.network.config.vocabulary, lanes, decoder.block)
     memory = Lanes(decoder, sampler.logits)
@@ -165,7 +169,7 @@ def _same_at_all_widths(decoder: Decoder) -> bool:
     )
 
     def outcome(which: NDArray[np.intp]) -> list[Array]:
-        """What some of the rows come to, in the first lanes."""
+        """The results for the rows `which`, computed in the first lanes."""
         rows = len(which)
         memory.states[:, :, :rows] = states[:, :, which]
         for result, values in zip(memory.products, products, strict=True):
@@ -181,7 +185,7 @@ def _same_at_all_widths(decoder: Decoder) -> bool:
 
     every = np.arange(lanes)
     whole = outcome(every)
-    choices = [every[-rows:] for rows in _telling_widths(decoder)] + [np.roll(every, 1)]
+    choices = [every[-rows:] for rows in _tested_widths(decoder)] + [np.roll(every, 1)]
     return all(
         np.array_equal(part, full[which])
         for which in choices
@@ -189,16 +193,17 @@ def _same_at_all_widths(decoder: Decoder) -> bool:
     )
 
 
-def _telling_widths(decoder: Decoder) -> Sequence[int]:
-    """One row, and of the widths in use the small ones and those around whole blocks of 16.
+def _tested_widths(decoder: Decoder) -> Sequence[int]:
+    """The numbers of rows to test: 1, the small ones, and those around multiples of 16.
 
-    Kernels differ by what a width leaves over.
+    A BLAS kernel may treat the rows that are left over after whole blocks differently.
     """
-    telling = {*range(2, 18), *(start + more for start in range(0, decoder.lanes, 16) for more in (-1, 0, 1))}
-    return sorted({1} | {decoder.lanes_for(width) for width in telling if 0 < width < decoder.lanes})
+    near = {start + offset for start in range(0, decoder.lanes, 16) for offset in (-1, 0, 1)}
+    widths = {*range(2, 18), *near}
+    return sorted({1} | {decoder.lanes_for(width) for width in widths if 0 < width < decoder.lanes})
 
 
 def _halves(x: Array, network: Network) -> tuple[Array, ...]:
-    """The blocks of H columns of (..., G*H), as the cell takes them."""
+    """Views of (..., G*H), sliced for the cell."""
     gates = x.reshape(*x.shape[:-1], network.cell.gates, network.config.hidden)
     return cut(np.moveaxis(gates, -2, 0), network.cell.halves)

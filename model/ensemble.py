@@ -1,10 +1,10 @@
-"""Ensembles: M networks of the same sizes, trained side by side, each by its own loss, that write as one.
+"""Ensembles: M networks of the same sizes, each trained on its own loss, whose logits are averaged.
 
-The mean of their logits, o = (1/M) sum_m (h_m V_m + c_m), is what one network of M*H units gives whose
-recurrent matrices hold the members' as blocks, gate by gate, and zeros elsewhere, with V the members' below
-each other, divided by M, and c the mean of theirs. So nothing that reads a network need know of members.
-Averaging networks that were trained apart takes away errors that they do not share (Hansen and Salamon, 1990;
-Lakshminarayanan et al., 2017).
+The mean of the logits, o = (1/M) sum_m (h_m V_m + c_m), equals the output of one network of M*H units: its
+recurrent matrices are block-diagonal, gate by gate, with the members' matrices as blocks; its V stacks the
+members' V, divided by M; its c is the mean of theirs. Code that uses a network therefore need not know about
+members. Averaging independently trained networks cancels errors that they do not share (Hansen and Salamon,
+1990; Lakshminarayanan et al., 2017).
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from model.network import Network, NetworkConfig
 
 
 def member_config(config: RunConfig, characters: int) -> NetworkConfig:
-    """The sizes of each network that a run on a text of so many distinct characters trains."""
+    """The sizes of each member of a run on a text of `characters` distinct characters."""
     return NetworkConfig(characters, config.hidden, config.layers, config.cell, config.embedding)
 
 
 def network_config(config: RunConfig, characters: int) -> NetworkConfig:
-    """The sizes of the one network that is served, with the units of all members.
+    """The sizes of the merged network that is served, with the units of all members.
 
-    The members' embeddings differ; multiplied out, E_m U_m, they stand beside each other in one U.
+    The members have different embeddings, so an ensemble has none: its U has the products E_m U_m side by
+        side.
     """
     embedding = config.embedding if config.members == 1 else 0
     return NetworkConfig(characters, config.members * config.hidden, config.layers, config.cell, embedding)
@@ -35,7 +36,7 @@ def network_config(config: RunConfig, characters: int) -> NetworkConfig:
 def initialise(
     config: RunConfig, characters: int, rng: np.random.Generator, parameters: Array
 ) -> list[Network]:
-    """Fresh members, drawn one after the other, whose parameters lie in the rows of `parameters` (M, P)."""
+    """M members with random weights, drawn in order; their parameters are the rows of `parameters` (M, P)."""
     sizes = member_config(config, characters)
     for row in parameters:
         row[...] = Network.initialise(sizes, config, rng, parameters.dtype).flat
@@ -43,7 +44,7 @@ def initialise(
 
 
 def merge(members: Sequence[Network], target: Network) -> None:
-    """Writes the one network whose logits are the mean of the members' into `target`."""
+    """Writes the network whose logits are the mean of the members' into `target`."""
     if len(members) == 1:
         target.flat[...] = members[0].flat
         return

@@ -1,11 +1,11 @@
-"""Every error that the model raises on purpose, as a tree.
+"""The exceptions that the model raises deliberately.
 
 CharloomError
-├── TextError                a text that cannot be read or trained on, with the offset where it goes wrong
-├── UnknownCharacterError    a text with characters outside the vocabulary, with their positions
-├── ConfigError              a setting outside its range (also a ValueError)
-├── CheckpointError          a file that is not a checkpoint of this project, or not whole
-└── DivergedError            a training whose loss is no longer a number, or has exploded
+├── TextError                a text cannot be read or trained on; has the offset of the first fault
+├── UnknownCharacterError    a text has characters outside the vocabulary; has their positions
+├── ConfigError              a setting is out of range (also a ValueError)
+├── CheckpointError          a file is not a Charloom checkpoint, or is damaged
+└── DivergedError            the training loss is not finite, or has exploded
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 
 class CharloomError(Exception):
-    """Base of all errors raised on purpose; its text is written for the person who gets it."""
+    """Base class of all errors raised deliberately. Its message is meant to be shown to the user."""
 
 
 class TextError(CharloomError):
-    """A text that cannot be read or trained on.
+    """A text cannot be read or trained on.
 
     Attributes:
         reason: what is wrong and what to do about it.
-        offset: byte (undecoded) or character (decoded) position of the first fault, or None.
+        offset: position of the first fault, in bytes before decoding and in characters after it, or None.
     """
 
     def __init__(self, reason: str, offset: int | None = None) -> None:
@@ -34,7 +34,7 @@ class TextError(CharloomError):
 
 
 class UnknownCharacterError(CharloomError):
-    """A text holds characters that the vocabulary does not have.
+    """A text contains characters that are not in the vocabulary.
 
     Attributes:
         unknown: (position, character) of each occurrence, in order.
@@ -53,7 +53,7 @@ class UnknownCharacterError(CharloomError):
 
 
 class ConfigError(CharloomError, ValueError):
-    """A setting outside its range. `field` names it."""
+    """A setting is out of range; `field` is its name."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
@@ -61,7 +61,7 @@ class ConfigError(CharloomError, ValueError):
 
 
 class CheckpointError(CharloomError):
-    """A file that cannot be used as a checkpoint; `reason` says why. The message names no folder."""
+    """A file cannot be used as a checkpoint; `reason` says why. The message does not name its directory."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = Path(path)
@@ -70,9 +70,12 @@ class CheckpointError(CharloomError):
 
 
 class DivergedError(CharloomError):
-    """The training loss is no longer finite, or has exploded; `step` is the update that produced it.
+    """The training loss is not finite or has exploded.
 
-    `rollbacks` is how often the run had been taken back, at half the rate each time, before this.
+    Args:
+        step: the update at which this happened.
+        loss: the loss of that update, in nats per character.
+        rollbacks: how many times the run was rolled back before, each time to half the learning rate.
     """
 
     def __init__(self, step: int, loss: float, rollbacks: int = 0) -> None:

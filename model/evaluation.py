@@ -1,4 +1,4 @@
-"""Losses on a text the network was not trained on, in nats per character."""
+"""The loss of a network on a text, in nats per character."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from model.network import Network
 
 STREAMS = 32
 SEQUENCE_LENGTH = 64
-SHORTEST_STREAM = 512  # below this, the cold start of each stream would weigh too much
+SHORTEST_STREAM = 512  # characters; in shorter streams the zero state at the start would weigh too much
 
 
 def streaming_loss(network: Network, ids: Ids) -> float:
-    """Mean loss over `ids`, read with carried state: what a user of the network gets.
+    """The mean loss over `ids` (N,) with carried state, as in generation.
 
-    Long texts are read as up to 32 streams side by side, each from the zero state. Raises TextError if there
-    are fewer than two characters.
+    Long texts are read as up to 32 parallel streams, each from the zero state. Raises TextError if there are
+    fewer than two characters.
     """
     return mean_logits_loss([network], ids)
 
 
 def mean_logits_loss(networks: Sequence[Network], ids: Ids) -> float:
-    """The same for an ensemble, by its members: the network that they are merged into has more weights.
+    """`streaming_loss` of an ensemble, given its members.
 
-    Of 8 GRUs of 256 units it takes a sixth of the time.
+    The merged network would give the same loss but has more weights: for 8 GRUs of 256 units this takes a
+        sixth of
+    the time.
     """
     streams = max(1, min(STREAMS, len(ids) // SHORTEST_STREAM))
     length = min(SEQUENCE_LENGTH, max(1, (len(ids) - 1) // streams))
@@ -50,10 +52,10 @@ def mean_logits_loss(networks: Sequence[Network], ids: Ids) -> float:
 
 
 def windowed_loss(network: Network, ids: Ids, length: int) -> float:
-    """Mean loss over `ids` cut into windows of `length`, each read from the zero state.
+    """The mean loss over `ids` (N,) in windows of `length` characters, each from the zero state.
 
-    This is what a model that sees at most `length` characters is judged by. Characters at the end that fill
-    no window are left out. Raises TextError if there is not one window.
+    It is comparable with the loss of a model whose context is at most `length` characters. Characters at the
+    end that do not fill a window are left out. Raises TextError if there is no complete window.
     """
     count = (len(ids) - 1) // length
     if count < 1:

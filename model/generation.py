@@ -1,7 +1,7 @@
-"""Writes text: advances many rows at once, one character at a time.
+"""Text generation: advances many rows together, one character at a time.
 
-What a row writes depends on its own task alone, to the byte, whatever rows stand beside it and whenever they
-join and leave; docs/performance.md says what that takes.
+A row's text depends only on its own settings, to the byte, whatever other rows are in the batch and whenever
+they join and leave. docs/performance.md explains how.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from model.vocabulary import Vocabulary
 
 __all__ = ["WIDEST", "Batch", "Decoder", "Generated", "Row", "generate", "start_character"]
 
-BLOCK = 32  # characters between two looks at who has finished and who wants to join
-TOLD_ELEMENTS = 2**20  # most logits kept at a time for rows that are told of them
-PAGE = 256  # characters; what is known of them beforehand is laid out for all rows a page at a time
+BLOCK = 32  # maximum number of characters between two checks for rows that have ended or can join
+MAX_LOGITS = 2**20  # logits of a block that are kept for rows with log-probabilities
+PAGE = 256  # characters for which prompts and uniform numbers are copied into the arrays together
 
 Step = Callable[[NDArray[np.intp]], None]
 Pick = Callable[[Array, NDArray[np.intp]], None]
@@ -32,10 +32,11 @@ Pick = Callable[[Array, NDArray[np.intp]], None]
 
 @dataclass(eq=False)
 class _Place:
-    """A row's times, in ticks: its first character is fed at `joined`, its last one before `end`.
+    """The schedule of a row, in ticks; each tick feeds one character to every row.
 
-    Ids are counted likewise: what a tick chooses is fed at the next and has that one's number. `taken` is the
-    number of the next id to be handed to the row.
+    The first character is fed at tick `joined`, the last one before tick `end`. An id has the number of the
+    tick that feeds it, which is one more than that of the tick that chose it. `first_written` is the number
+    of the first generated id, `taken` that of the next id to be passed to the row.
     """
 
     row: Row
@@ -46,13 +47,13 @@ class _Place:
 
 
 class Batch:
-    """Rows that advance together. Rows join and leave between two blocks of characters.
+    """Rows that advance together. Rows join and leave between blocks of characters.
 
-    Ids, uniform numbers and prompts are laid out in pages (PAGE, rows): a tick takes one line of each,
-    however many texts there are, and between its first block and its last a text costs nothing more.
+    Ids, uniform numbers and prompts are kept in pages (PAGE, rows). A tick uses one line of each, so there is
+    no per-row work within a page.
 
     Attributes:
-        ticks: characters fed to every row so far.
+        ticks: number of characters fed to every row so far.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -62,15 +63,15 @@ class Batch:
         self._sampler = Sampler(decoder.network.config.vocabulary, rows, decoder.block)
         self._lanes = Lanes(decoder, self._sampler.logits)
         self._places: list[_Place | None] = []  # by lane
-        self._base = 0  # tick at which the page begins
+        self._base = 0  # tick of the page's first line
         self._ids = np.zeros((PAGE + 1, rows), np.intp)
         self._uniforms = np.zeros((PAGE, rows), np.float32)
         self._prompts = np.zeros((PAGE + 1, rows), np.intp)
-        self._forced = np.zeros((PAGE + 1, rows), np.bool_)  # where ids are the prompts'
-        self._forced_end = 0  # first line of the page from which on nothing is forced
-        self._told: list[int] = []  # lanes whose log-probabilities are asked for
+        self._forced = np.zeros((PAGE + 1, rows), np.bool_)  # whether an id is the prompt's
+        self._forced_end = 0  # no line of the page from this one on has forced ids
+        self._scored: list[int] = []  # lanes of rows with log-probabilities
         self._changed = False
-        self._runners: dict[int, tuple[Step, Pick]] = {}  # by width
+        self._runners: dict[int, tuple[Step, Pick]] = {}  # by number of lanes
         self._single_row = self._lanes.single_row(self._sampler)
 
     @property
@@ -80,11 +81,11 @@ class Batch:
 
     @property
     def free(self) -> int:
-        """How many more rows can join."""
+        """The number of rows that can join."""
         return self.decoder.widest - len(self._places) + self._places.count(None)
 
     def join(self, row: Row) -> None:
-        """Adds a row that has not ended; it starts from the zero state."""
+        """Adds a row that has not ended. Raises ConfigError if the batch is full."""
         if not self.free:
             raise ConfigError("rows", f"must be at most {self.decoder.widest}")
         if self.ticks == self._base + PAGE:
@@ -100,13 +101,13 @@ class Batch:
         self._changed = True
 
     def leave(self, row: Row) -> None:
-        """Takes a row out that has not ended; it is not brought up to date."""
+        """Removes a row that has not ended, without updating it."""
         for lane, place in enumerate(self._places):
             if place is not None and place.row is row:
                 self._vacate(lane)
 
-    def advance(self, most: int = BLOCK) -> list[Row]:
-        """Feeds up to `most` characters to every row; rows that end leave and are returned."""
+    def advance(self, limit: int = BLOCK) -> list[Row]:
+        """Feeds up to `limit` characters to every row. Removes the rows that end, and returns them."""
         self._close_gaps()
         if not self._places:
             return []
@@ -114,13 +115,13 @@ class Batch:
             self._turn_page()
         if self._changed:
             self._sampler.prepare(len(self._places))
-            self._told = [lane for lane, row in enumerate(self.rows) if row.logprobs is not None]
+            self._scored = [lane for lane, row in enumerate(self.rows) if row.logprobs is not None]
             self._changed = False
-        count = self._block(most)
+        count = self._block(limit)
         logits = self._run(self.ticks - self._base, count)
         self.ticks += count
         if logits is not None:
-            self._tell(logits)
+            self._score(logits)
         ended = []
         for lane, place in enumerate(self._places):
             if place is not None and (place.end <= self.ticks or place.row.watched):
@@ -130,18 +131,22 @@ class Batch:
                     self._vacate(lane)
         return ended
 
-    def _block(self, most: int) -> int:
-        """How far to run: a row that ends early in a block is run on in vain, one that ends late ends it."""
+    def _block(self, limit: int) -> int:
+        """The number of characters to feed in the next block.
+
+        The block stops where the first row ends if that is in its second half. Otherwise it continues, and
+        what is computed for that row after its end is discarded.
+        """
         left = [place.end - self.ticks for place in self._places if place is not None]
-        count = min(most, self._base + PAGE - self.ticks, max(left))
-        if self._told:
-            count = max(1, min(count, TOLD_ELEMENTS // (len(self._told) * self._sampler.logits.shape[1])))
+        count = min(limit, self._base + PAGE - self.ticks, max(left))
+        if self._scored:
+            count = max(1, min(count, MAX_LOGITS // (len(self._scored) * self._sampler.logits.shape[1])))
         return min(left) if count / 2 <= min(left) < count else count
 
     def _run(self, at: int, count: int) -> Array | None:
-        """Runs the page's lines `at` to `at + count`; logits (count, told, K) if some row is to be told."""
+        """Runs the page's lines `at` to `at + count`; the logits (count, N, K) of the `_scored` lanes."""
         rows, decoder = len(self._places), self.decoder
-        plain = not (self._sampler.adjusts or self._sampler.filters or self._told)
+        plain = not (self._sampler.adjusts or self._sampler.filters or self._scored)
         alone = self._places[0] if rows == 1 and plain else None
         if alone is None:
             return self._run_together(at, count, decoder.lanes_for(rows))
@@ -154,9 +159,9 @@ class Batch:
         if width not in self._runners:
             self._runners[width] = self._lanes.stepper(width), self._sampler.picker(width)
         step, pick = self._runners[width]
-        sampler, adjusts, told, logits = self._sampler, self._sampler.adjusts, self._told, None
-        if told:
-            logits = np.empty((count, len(told), sampler.logits.shape[1]), np.float32)
+        sampler, adjusts, scored, logits = self._sampler, self._sampler.adjusts, self._scored, None
+        if scored:
+            logits = np.empty((count, len(scored), sampler.logits.shape[1]), np.float32)
         now, after = slice(at, at + count), slice(at + 1, at + count + 1)
         lines = zip(
             self._ids[now, :width],
@@ -169,7 +174,7 @@ class Batch:
         for line, (fed, uniforms, chosen, prompts, forced) in enumerate(lines):
             step(fed)
             if logits is not None:
-                logits[line] = sampler.logits[told]
+                logits[line] = sampler.logits[scored]
             if adjusts:
                 sampler.adjust()
             pick(uniforms, chosen)
@@ -179,18 +184,18 @@ class Batch:
                 sampler.count(chosen, forced)
         return logits
 
-    def _tell(self, logits: Array) -> None:
-        """Gives the logits (count, told, K) of the last block to the rows that asked for them."""
+    def _score(self, logits: Array) -> None:
+        """Passes the logits (count, N, K) of the last block to the rows in the N `_scored` lanes."""
         begin = self.ticks - len(logits)
-        for index, lane in enumerate(self._told):
+        for index, lane in enumerate(self._scored):
             place = self._places[lane]
             if place is not None:
                 end = min(self.ticks, place.end)
                 ids = self._ids[begin + 1 - self._base : end + 1 - self._base, lane]
-                place.row.tell(logits[: len(ids), index], ids)
+                place.row.score(logits[: len(ids), index], ids)
 
     def _hand_over(self, place: _Place, lane: int) -> None:
-        """Brings a row up to date."""
+        """Passes new ids to a row."""
         upto = min(self.ticks, place.end)
         place.row.read = upto - place.joined
         if upto >= place.taken or upto == place.end:
@@ -199,7 +204,7 @@ class Batch:
             place.row.accept(ids)
 
     def _lay_out(self, place: _Place, lane: int) -> None:
-        """Writes what is known of a row's future on the rest of the page."""
+        """Writes a row's prompt and uniform numbers for the rest of the page."""
         base, end = self._base, self._base + PAGE
         start = place.first_written - 1  # the tick that chooses its first id
         low, high = max(start, self.ticks), min(place.end, end)
@@ -229,7 +234,7 @@ class Batch:
         self._changed = True
 
     def _close_gaps(self) -> None:
-        """Moves the last rows into the lanes that nobody has taken since they were left."""
+        """Moves the last rows into free lanes before them."""
         while None in self._places:
             last = self._places.pop()
             if last is not None:
@@ -245,7 +250,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Generated:
-    """A finished text."""
+    """A generated text; `finish_reason` is "length" or "stop"."""
 
     text: str
     ids: list[int]
@@ -261,9 +266,10 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
 ) -> Generated:
-    """Up to `length` characters after `prompt`: the same bytes as in any batch.
+    """Generates up to `length` characters after `prompt`, with the same bytes as in any batch.
 
-    Raises UnknownCharacterError for a prompt outside the vocabulary, ConfigError for impossible settings.
+    Raises UnknownCharacterError if the prompt has characters outside the vocabulary, ConfigError for invalid
+    settings.
     """
     row = Row(vocabulary, prompt, length, sampling, seed, stop=stop)
     batch = Batch(Decoder(network))

@@ -1,11 +1,11 @@
-"""Proof of the backward pass: every parameter's analytic gradient against a numerical one.
+"""Gradient check: compares the backward pass with numerical gradients.
 
-Two methods, one function for every cell and every parameter, the initial state included:
+It covers every parameter and the initial state. There are two methods, for any cell:
 
-- "centred", the assignment's own: (f(p + h) - f(p - h)) / 2h, an element at a time, in float64;
-- "complex-step": Im f(p + ih) / h (Squire and Trapp, 1998), which subtracts nothing, so h can be 1e-30.
+- "centred", the assignment's: (f(p + h) - f(p - h)) / 2h for each element, in float64;
+- "complex-step": Im f(p + ih) / h (Squire and Trapp, 1998), which has no cancellation, so h can be 1e-30.
 
-Both are compared over whole tensors, ||ga - gn|| / (||ga|| + ||gn||) in Frobenius norms, without clipping.
+The relative error of a tensor is ||ga - gn|| / (||ga|| + ||gn||) in Frobenius norms, without clipping.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = {"centred": 1e-5, "complex-step": 1e-30}
 LIMITS = {"centred": 1e-6, "complex-step": 1e-12}
 INITIAL_STATE = "initial state"
 
-# Relative errors in the report of the assignment that this project starts from; U, W and b are layer0's.
+# relative errors reported in the assignment
 ASSIGNMENT_FIGURES = {
     "layer0.W": 2.54e-07,
     "V": 1.77e-08,
@@ -38,19 +38,19 @@ ASSIGNMENT_FIGURES = {
     "layer0.b": 2.18e-09,
     "c": 1.55e-10,
 }
-ASSIGNMENT_MARGIN = 10  # how many times closer than those figures a check has to be
+ASSIGNMENT_MARGIN = 10  # a check must be this many times more accurate than those figures
 
 
-# What fresh networks are checked on. It depends on nobody's text, so that a check can be repeated anywhere.
+# the text of a check of a new network: fixed, so that the check can be repeated anywhere
 OWN_VOCABULARY = Vocabulary("\n !&'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz")
 OWN_IDS = OWN_VOCABULARY.encode("To be, or not to be, that is the question:")
 
 
 @dataclass(frozen=True)
 class GradientProblem:
-    """What a check is made on: a float64 network, ids and targets (T, B), and a state (L, S, B, H).
+    """The input of a gradient check: a float64 network, inputs and targets (T, B), and a state (L, S, B, H).
 
-    `assignment` says that it is the assignment's own, whose figures then are the measure.
+    `assignment` is whether it is the assignment's problem, which is compared with the assignment's figures.
     """
 
     network: Network
@@ -62,13 +62,13 @@ class GradientProblem:
 
 @dataclass(frozen=True)
 class ParameterCheck:
-    """One parameter's result.
+    """The result for one parameter.
 
     Attributes:
-        relative_error: ||ga - gn|| / (||ga|| + ||gn||), 0 where both are 0.
-        checked: elements compared, all of them unless a limit was asked for.
-        limit: what `relative_error` has to stay below.
-        assignment_figure: the assignment's own relative error, where the problem is the assignment's.
+        relative_error: ||ga - gn|| / (||ga|| + ||gn||), or 0 if both are 0.
+        checked: number of elements compared.
+        limit: the check passes if `relative_error` is below this.
+        assignment_figure: the relative error reported in the assignment, for the assignment's problem.
     """
 
     name: str
@@ -84,19 +84,19 @@ class ParameterCheck:
 
 
 def make_problem(config: RunConfig, vocabulary: Vocabulary, ids: NDArray[np.integer]) -> GradientProblem:
-    """A freshly initialised network of `config` and the first window of the text, from the zero state."""
+    """A new network of `config` on the first window of the text, from the zero state."""
     rng = np.random.default_rng(config.seed)
     network = Network.initialise(member_config(config, len(vocabulary)), config, rng, np.float64)
     return problem_for(network, ids, config.sequence_length, 1)
 
 
 def assignment_problem(vocabulary: Vocabulary, ids: NDArray[np.integer]) -> GradientProblem:
-    """The assignment's: Elman, hidden 100, T = 25, one stream, N(0, 0.01^2), the text's first characters."""
+    """The assignment's problem: Elman, H = 100, T = 25, B = 1, weights N(0, 0.01^2), start of the text."""
     return dataclasses.replace(make_problem(PRESETS["classic"], vocabulary, ids), assignment=True)
 
 
 def problem_for(network: Network, ids: NDArray[np.integer], steps: int, rows: int) -> GradientProblem:
-    """`network` as it is, on the first B windows of T characters. Raises TextError if it is too short."""
+    """`network` on the first `rows` windows of `steps` characters. Raises TextError if there are fewer."""
     if len(ids) < steps * rows + 1:
         raise TextError(f"a gradient check needs {steps * rows + 1} characters of text. Given: {len(ids)}")
     inputs = ids[: steps * rows].reshape(rows, steps).T
@@ -112,9 +112,14 @@ def check(
     step: float | None = None,
     elements: int | None = None,
 ) -> Iterator[ParameterCheck]:
-    """Checks every parameter and the initial state, yielding each result as it is known.
+    """Checks every parameter and the initial state; yields each result when it is known.
 
-    `step` is h. `elements` bounds how many elements of a tensor are compared, spread evenly over it.
+    Args:
+        problem: the network and its input.
+        method: one of METHODS.
+        step: h; by default that of STEPS.
+        elements: maximum number of elements of a tensor to compare, evenly spaced; None for all.
+
     Raises ConfigError for an unknown method.
     """
     if method not in METHODS:
@@ -133,18 +138,18 @@ def check(
 
 
 def analytic_gradients(problem: GradientProblem) -> tuple[Array, Array]:
-    """The backward pass's gradients of the summed loss: parameters (P,), initial state (L, S, B, H)."""
+    """The backward pass's gradients of the summed loss: parameters (P,) and initial state (L, S, B, H)."""
     logits, tape = problem.network.forward(problem.inputs, problem.state)
     _, dlogits = cross_entropy(logits, problem.targets, "sum")
     return problem.network.backward(dlogits, tape).flat, tape.initial_state_gradient
 
 
 def excess_losses(network: Network, problem: GradientProblem, state: Array, tape: Tape) -> Array:
-    """Each character's loss less ln K: log mean_k exp(o_k - o_target), shape (T, B).
+    """Each character's loss minus ln K, (T, B): log mean_k exp(o_k - o_target).
 
-    Mathematically the cross-entropy but for a constant, which no gradient sees. Near a uniform prediction,
-    where training starts, the loss itself is all but that constant, and a difference of two of them keeps few
-    of its digits; by expm1 and log1p the small part is computed alone, with all of them.
+    The constant ln K does not affect gradients. But near a uniform prediction, where training starts, the
+    loss is almost equal to it, and a difference of two losses would lose most of its digits. expm1 and log1p
+    compute the small remainder to full precision.
     """
     logits, _ = network.forward(problem.inputs, state, tape)
     differences = logits - np.take_along_axis(logits, problem.targets[..., None], axis=-1)
@@ -155,7 +160,7 @@ def excess_losses(network: Network, problem: GradientProblem, state: Array, tape
 def _numeric(
     problem: GradientProblem, which: str, chosen: NDArray[np.integer], method: str, h: float
 ) -> Array:
-    """The numerical gradient with respect to some elements of the parameters or of the initial state."""
+    """The numerical gradient of the `chosen` elements of "parameters" or "state"."""
     dtype = np.complex128 if method == "complex-step" else np.float64
     network, state = problem.network.astype(dtype), problem.state.astype(dtype)
     tape = network.tape(*problem.inputs.shape)
@@ -170,7 +175,7 @@ def _numeric(
             values[i] = original + h
             above = excess_losses(network, problem, state, tape)
             values[i] = original - h
-            # subtracting character by character rounds less than subtracting sums
+            # the difference of each character's losses has a smaller rounding error than that of their sums
             gradient[k] = (above - excess_losses(network, problem, state, tape)).sum() / (2 * h)
         values[i] = original
     return gradient
@@ -188,7 +193,7 @@ def _compare(
 
 
 def _spread(indices: NDArray[np.integer], elements: int | None) -> NDArray[np.integer]:
-    """At most `elements` of the indices, evenly spaced from first to last."""
+    """At most `elements` of the indices, evenly spaced from the first to the last."""
     if elements is None or elements >= len(indices):
         return indices
     return indices[np.linspace(0, len(indices) - 1, elements).astype(np.intp)]

@@ -1,7 +1,7 @@
-"""The memory of one layer's passes: all arrays, and the views of each step, cut once and used again.
+"""The buffers of one layer's forward and backward passes, and the views of each step, made once and reused.
 
-A step is so short that cutting its arrays would take longer than computing with them. All buffers begin on a
-line of the cache; local derivatives are formed a few steps at a time, while those steps are in the cache.
+A step is so short that slicing its arrays would take longer than computing with them. All buffers are aligned
+to cache lines. Local derivatives are computed for a few steps at a time, while those are in the CPU's cache.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from model import buffers
 from model.cells import Array, Arrays, Cell, cut
 from model.products import PIECES, BlockedProduct
 
-CACHED_ELEMENTS = 2**16  # elements of one array, over all steps of a span, that stay in the cache together
+CACHED_ELEMENTS = 2**16  # of one array in a span of steps, so that the span fits in the CPU cache
 
 
 def flat(x: Array) -> Array:
-    """(T, B, N) as (T*B, N), a view."""
+    """A view of (T, B, N) as (T*B, N)."""
     return x.reshape(-1, x.shape[-1])
 
 
 class StepForward(NamedTuple):
-    """Views of one step's arrays: what the loop forward multiplies by W and gives to the cell."""
+    """Views of one step's arrays for the forward pass."""
 
     h_prev: Array
     u: Arrays
@@ -33,7 +33,7 @@ class StepForward(NamedTuple):
 
 
 class StepBackward(NamedTuple):
-    """Views of one step's arrays: what the loop back gives to the cell and multiplies by the transposed W."""
+    """Views of one step's arrays for the backward pass."""
 
     dstate: Arrays
     cache: Arrays
@@ -43,22 +43,25 @@ class StepBackward(NamedTuple):
 
 
 class LayerTape:
-    """What one layer's forward pass leaves for its backward pass, over T steps of B rows.
+    """The values that one layer's forward pass keeps for its backward pass, over T steps of B rows.
 
-    Belongs to one forward pass at a time: the next one writes over it.
+    It holds one forward pass; the next one overwrites it.
 
     Attributes:
-        cache: (cached, T, B, H); its first G arrays are u, then what the cell makes of it.
-        dv: (T, B, G*H), of the backward pass; du after it.
+        cache: (cached, T, B, H); the first G arrays are u, until the cell overwrites them.
+        dv: (T, B, G*H) during the backward pass; du after it.
         states: (S, T+1, B, H); index 0 along time is the initial state.
-        dstates: their gradients, same shape.
-        outputs, doutputs: h of every step and the loss's gradient with respect to it, (T, B, H).
-        output_rows, doutput_rows, previous_rows, dv_rows: those, h of the step before, and dv, (T*B, N).
-        v: h W of the present step, as the cell takes it; `first`: the initial state.
-        dh_pieces: dv W^T of the present step, to be added up.
-        steps_forward: from the first to the last.
-        spans: a few steps at a time, the last first: what `local_derivatives` takes, and the steps.
-        scratch: (B, H), or (H,) if there is one row.
+        dstates: the gradients of `states`, same shape.
+        outputs, doutputs: h of every step and its gradient, (T, B, H).
+        output_rows, doutput_rows: the same as (T*B, H).
+        previous_rows, dv_rows: h of the previous step, (T*B, H), and dv, (T*B, G*H).
+        v: slices of h W of the current step, for the cell.
+        first: the initial state.
+        dh_pieces: the partial sums of dv W^T of the current step.
+        steps_forward: the views of each step, in the order of the forward pass.
+        spans: for a few steps at a time, in reverse order: the arguments of `local_derivatives`, and the
+            views of each step.
+        scratch: (B, H), or (H,) for one row.
     """
 
     def __init__(self, cell: Cell, steps: int, rows: int, hidden: int, dtype: DTypeLike) -> None:
@@ -84,7 +87,7 @@ class LayerTape:
         self._cut_spans(max(1, CACHED_ELEMENTS // (rows * hidden)))
 
     def _cut_steps(self) -> None:
-        """Makes the views of each step."""
+        """Makes the views of each step, for both passes."""
         cell, forward, backward = self.cell, self.forward_product, self.backward_product
         caches, states, dstates = _steps(self.cache), _steps(self.states), _steps(self.dstates)
         self.first = tuple(states[0])
@@ -110,12 +113,12 @@ class LayerTape:
                 dstates[1:], caches, gates, _steps(self.dv[None]), dstates[:-1], strict=True
             )
         ]
-        # a loop takes a plain tuple apart in half the time that a named one takes
+        # unpacking a plain tuple takes half as long as unpacking a named one
         self.steps_forward: list[tuple[Any, ...]] = [tuple(step) for step in steps_forward]
         self.steps_back: list[tuple[Any, ...]] = [tuple(step) for step in reversed(steps_back)]
 
     def _cut_spans(self, span: int) -> None:
-        """Makes the views of `span` steps at a time, the last first, and of the whole sequence."""
+        """Makes the views of `span` steps at a time, in reverse order, and of the whole sequence."""
         steps = self.shape[0]
         self.spans = []
         for end in range(steps, 0, -span):
@@ -126,11 +129,11 @@ class LayerTape:
 
     @property
     def gradients(self) -> Array:
-        """dv gate by gate, (G, T, B, H)."""
+        """A view of dv as (G, T, B, H)."""
         steps, rows, hidden = self.shape
         return np.moveaxis(self.dv.reshape(steps, rows, -1, hidden), 2, 0)
 
 
 def _steps(x: Array) -> list[Array]:
-    """(N, T, B, H) as a list over T of views (N, B, H), or (N, H) if there is one row."""
+    """(N, T, B, H) as a list over T of views (N, B, H), or (N, H) for one row."""
     return list(np.moveaxis(x[:, :, 0] if x.shape[2] == 1 else x, 1, 0))

@@ -9,7 +9,7 @@ from model.cells import Array
 
 
 def log_softmax(logits: Array) -> Array:
-    """log p over the last axis: o - max o - log sum exp(o - max o). Shape as given; complex allowed."""
+    """log p over the last axis: o - max o - log sum exp(o - max o), same shape. Works for complex logits."""
     shifted: Array = logits - logits.real.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
@@ -22,10 +22,13 @@ def character_losses(logits: Array, targets: NDArray[np.integer]) -> Array:
 
 
 def cross_entropy(logits: Array, targets: NDArray[np.integer], reduction: str) -> tuple[float, Array]:
-    """The loss in nats per character, and the gradient of its mean or its sum with respect to the logits.
+    """The mean loss in nats per character, and the loss's gradient with respect to the logits.
 
-    The gradient, p - onehot(target), is written over `logits` (T, B, K). `reduction` is "mean", or "sum" over
-    the characters of the sequence, as the assignment has it; the returned loss is a mean either way.
+    Args:
+        logits: (T, B, K); overwritten with the gradient, p - onehot(target).
+        targets: ids (T, B).
+        reduction: "mean" for the gradient of the mean over all characters, "sum" for that of their sum, as in
+            the assignment. The returned loss is the mean in both cases.
     """
     rows, flat = logits.reshape(-1, logits.shape[-1]), logits.reshape(-1)
     count, characters = rows.shape
@@ -33,7 +36,7 @@ def cross_entropy(logits: Array, targets: NDArray[np.integer], reduction: str) -
     rows -= np.maximum.reduce(rows, axis=1, keepdims=True)
     target_logits = flat.take(chosen)
     np.exp(rows, out=rows)
-    total = rows.dot(np.ones(characters, rows.dtype))  # a product adds up faster than a sum
+    total = rows.dot(np.ones(characters, rows.dtype))  # faster than rows.sum(axis=1)
     losses = np.log(total) - target_logits
     loss = float(np.add.reduce(losses, dtype=np.float64)) / count
     rows /= total[:, None]

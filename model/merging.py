@@ -1,6 +1,6 @@
-"""One checkpoint from several of one shape: an ensemble of networks that were trained apart.
+"""Merges checkpoints of independently trained networks of the same shape into one, an ensemble.
 
-Its network gives the mean of their logits, as an ensemble trained together does (`model/ensemble.py`).
+The merged network's logits are the mean of theirs, as in an ensemble trained together (`model/ensemble.py`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from model.ensemble import member_config, merge, network_config
 from model.errors import ConfigError
 from model.network import Network
 
-SHAPE = ("cell", "hidden", "layers", "embedding")  # of a configuration: equal in all members of an ensemble
+SHAPE = ("cell", "hidden", "layers", "embedding")  # settings that must be equal in all members
 
 
 def merge_checkpoints(models: Mapping[str, Checkpoint], config: RunConfig | None = None) -> Checkpoint:
-    """The ensemble of all networks of `models`, in their order; the names are for error messages.
+    """The ensemble of all networks of `models`, in this order.
 
-    `config` is that of the result, by default the first model's with the number of members. The step is the
-    highest one, the losses are the members' means. Raises ConfigError that says what differs.
+    Its step is the highest one, its losses are the means over the members. Raises ConfigError if the models
+    differ in shape or vocabulary, do not have their members' weights, or would become too large a checkpoint.
+
+    Args:
+        models: checkpoints by name; the names are for error messages.
+        config: of the result; by default the first model's, with the number of members.
     """
     (first_name, first), *others = models.items()
     for name, other in others:
@@ -51,13 +55,13 @@ def merge_checkpoints(models: Mapping[str, Checkpoint], config: RunConfig | None
 
 
 def member_networks(merged: Checkpoint) -> list[Network]:
-    """The networks that `merged` is made of."""
+    """The members of `merged`."""
     sizes = member_config(merged.config, len(merged.vocabulary))
     return [Network(sizes, row) for row in merged.tensors["members"]]
 
 
 def _compare(first_name: str, first: Checkpoint, name: str, other: Checkpoint) -> None:
-    """Raises ConfigError where two models do not fit in one ensemble."""
+    """Raises ConfigError if two models cannot be in one ensemble."""
     for field in SHAPE:
         one, two = getattr(first.config, field), getattr(other.config, field)
         if one != two:
@@ -77,7 +81,7 @@ def _compare(first_name: str, first: Checkpoint, name: str, other: Checkpoint) -
 
 
 def _members(models: Mapping[str, Checkpoint], config: RunConfig, characters: int) -> Array:
-    """The parameters of all members, a row each. Raises ConfigError for one without them, or too many."""
+    """The parameters of all members, (M, P). Raises ConfigError if some are missing or they are too large."""
     rows = []
     member_size = member_config(config, characters).size()
     for name, model in models.items():
@@ -99,7 +103,7 @@ def _members(models: Mapping[str, Checkpoint], config: RunConfig, characters: in
 
 
 def _mean(models: Mapping[str, Checkpoint], counts: list[int], name: str) -> float | None:
-    """The mean over the members of a loss; None if one of the models has none."""
+    """The mean of a loss over the members; None if a model does not have it."""
     total = 0.0
     for model, count in zip(models.values(), counts, strict=True):
         loss = model.losses[name]

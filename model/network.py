@@ -1,8 +1,8 @@
 """The network: stacked recurrent layers and a softmax layer, with all parameters in one flat array.
 
-With x a one-hot row, per layer:  a = x U + h W + b,  h = cell(a);  on top:  o = h V + c,  p = softmax(o).
-With an embedding, the first layer reads x E instead of x: its rows of U are then the product E U.
-Row vectors: a batch of B characters is B rows, and each matrix is the transpose of the textbook's.
+For a one-hot row x, each layer computes  a = x U + h W + b,  h = cell(a);  the output is  o = h V + c,
+p = softmax(o). With an embedding, the first layer takes x E instead of x, so that its input matrix is E U.
+Vectors are rows: a batch of B characters is B rows, and each matrix is the transpose of the textbook's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from model.recurrent import LayerWeights
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes: K characters, H hidden units a layer, L layers, the cell's name, D of the embedding or 0."""
+    """The sizes of a network. Raises ConfigError for an unknown cell or a size below 1.
+
+    Attributes:
+        vocabulary: K, the number of characters.
+        hidden: H, the units per layer.
+        layers: L.
+        cell: a key of CELLS.
+        embedding: D, the length of a character's embedding; 0 for one-hot input.
+    """
 
     vocabulary: int
     hidden: int
@@ -38,7 +46,7 @@ class NetworkConfig:
                 raise ConfigError(name, f"must be at least 1. Given: {getattr(self, name)}")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every parameter, in the order in which they lie in the flat array."""
+        """The name and shape of every parameter, in the order of the flat array."""
         width = CELLS[self.cell].gates * self.hidden
         shapes: dict[str, tuple[int, ...]] = {}
         if self.embedding:
@@ -57,7 +65,7 @@ class NetworkConfig:
 
 
 def named_views(config: NetworkConfig, flat: Array) -> dict[str, Array]:
-    """The parameters (or gradients) by name, as views of the flat array (P,)."""
+    """The parameters or gradients by name, as views of `flat` (P,). Raises ConfigError for a wrong size."""
     if flat.size != config.size():
         raise ConfigError("flat", f"must hold {config.size()} parameters for {config}. Given: {flat.size}")
     views, start = {}, 0
@@ -69,12 +77,12 @@ def named_views(config: NetworkConfig, flat: Array) -> dict[str, Array]:
 
 
 class Tape:
-    """What a forward pass leaves for the backward pass; may be used again for sequences of the same shape.
+    """The values that a forward pass keeps for the backward pass. Reusable for sequences of the same shape.
 
     Attributes:
-        inputs: ids (T, B) of the last forward pass.
-        layers: one LayerTape a layer.
-        logits, logit_rows: of every step, (T, B, K), and the same as (T*B, K).
+        inputs: the ids (T, B) of the last forward pass.
+        layers: a LayerTape for each layer.
+        logits: (T, B, K); `logit_rows` is a view of them, (T*B, K).
     """
 
     def __init__(self, config: NetworkConfig, steps: int, rows: int, dtype: DTypeLike) -> None:
@@ -86,7 +94,7 @@ class Tape:
 
     @property
     def final_state(self) -> Array:
-        """State after the last step, a copy, (L, S, B, H)."""
+        """A copy of the state after the last step, (L, S, B, H)."""
         return np.stack([layer.states[:, -1] for layer in self.layers])
 
     def copy_final_state(self, state: Array) -> None:
@@ -96,16 +104,16 @@ class Tape:
 
     @property
     def initial_state_gradient(self) -> Array:
-        """The loss's gradient with respect to the initial state, after a backward pass, (L, S, B, H)."""
+        """The gradient with respect to the initial state, (L, S, B, H); valid after a backward pass."""
         return np.stack([layer.dstates[:, 0] for layer in self.layers])
 
 
 class Network:
-    """Parameters of one configuration and the passes through them; holds no state between calls.
+    """The parameters of a network, and its forward and backward passes. Keeps no state between calls.
 
     Attributes:
         flat: all parameters, (P,).
-        parameters: name -> view of `flat`; names and shapes as in `NetworkConfig.shapes`.
+        parameters: views of `flat` by name, with the shapes of `NetworkConfig.shapes`.
     """
 
     def __init__(self, config: NetworkConfig, flat: Array) -> None:
@@ -119,10 +127,10 @@ class Network:
     def initialise(
         cls, config: NetworkConfig, run: RunConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32
     ) -> Network:
-        """A fresh network: `run.initialisation` says how its weights are drawn; other biases are 0.
+        """A network with random weights, drawn according to `run.initialisation`.
 
-        "normal": N(0, initial_scale^2), as the assignment has it. "uniform": initial_scale * U(-k, k) with
-        k = 1 / sqrt(H), and the cell's own first biases. An embedding is N(0, 1).
+        "normal": N(0, initial_scale^2), as in the assignment, and biases of 0. "uniform": initial_scale *
+        U(-k, k) with k = 1 / sqrt(H), and the cell's `biases`. Embeddings are N(0, 1).
         """
         network = cls(config, np.zeros(config.size(), dtype))
         for name, values in network.parameters.items():
@@ -141,16 +149,16 @@ class Network:
         return network
 
     def astype(self, dtype: DTypeLike) -> Network:
-        """A copy in another precision."""
+        """A copy with parameters of another dtype."""
         return Network(self.config, self.flat.astype(dtype))
 
     def input_rows(self) -> Array:
-        """What each character adds to the first layer's gates, (K, G*H): U, or E U with an embedding."""
+        """The first layer's input matrix, (K, G*H): U, or E U with an embedding."""
         U = self.parameters["layer0.U"]
         return self.parameters["E"] @ U if self.config.embedding else U
 
     def zero_state(self, rows: int) -> Array:
-        """The state before any character, (L, S, B, H)."""
+        """The state before the first character, (L, S, B, H)."""
         return np.zeros((self.config.layers, self.cell.states, rows, self.config.hidden), self.flat.dtype)
 
     def tape(self, steps: int, rows: int) -> Tape:
@@ -160,12 +168,13 @@ class Network:
     def forward(
         self, inputs: NDArray[np.integer], state: Array, tape: Tape | None = None
     ) -> tuple[Array, Tape]:
-        """Logits (T, B, K) for ids (T, B) from `state` (L, S, B, H), and the tape for `backward`.
+        """The logits (T, B, K) for ids (T, B) from `state` (L, S, B, H), and the tape for `backward`.
 
-        Logits and tape are valid until the tape is used for another forward pass.
+        Both are valid until the tape's next forward pass. Raises ConfigError if the state's dtype is wider
+        than the network's.
         """
         if state.dtype != self.flat.dtype and np.result_type(self.flat, state) != self.flat.dtype:
-            # NumPy would drop an imaginary part with no more than a warning
+            # NumPy would drop the imaginary part with only a warning
             raise ConfigError(
                 "state", f"is {state.dtype}, the network {self.flat.dtype}; use network.astype first"
             )
@@ -180,11 +189,15 @@ class Network:
         return tape.logits, tape
 
     def backward(self, dlogits: Array, tape: Tape, gradient: Network | None = None) -> Network:
-        """The gradient of every parameter, from the loss's gradient with respect to the logits (T, B, K).
+        """The gradients of all parameters, as the parameters of a Network of the same configuration.
 
-        It comes as a network of the same configuration, whose "parameters" are the gradients; `gradient` is
-        written over if given. dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down. With
-        an embedding, the gradient D of the product E U gives dE = D U^T and dU = E^T D.
+        dV = h^T do, dc = sum do, dh = do V^T, then each layer from the top down. With an embedding, the
+        gradient D of the product E U gives dE = D U^T and dU = E^T D.
+
+        Args:
+            dlogits: the loss's gradient with respect to the logits, (T, B, K).
+            tape: of the forward pass.
+            gradient: overwritten and returned, if given.
         """
         if gradient is None:
             gradient = Network(self.config, np.empty_like(self.flat))
@@ -208,13 +221,13 @@ class Network:
         return gradient
 
     def _multiplied(self) -> list[LayerWeights]:
-        """The layers' weights as the forward pass uses them."""
+        """The layers' weights for the forward pass; the first layer's U is multiplied by the embedding."""
         if not self.config.embedding:
             return self._layers
         return [replace(self._layers[0], U=self.input_rows()), *self._layers[1:]]
 
     def step(self, ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
-        """One character for each of B rows: ids (B,) and state (L, S, B, H) -> logits (B, K), new state."""
+        """Feeds one character to each row: ids (B,), state (L, S, B, H) -> logits (B, K), new state."""
         logits, tape = self.forward(ids[None], state)
         return logits[0], tape.final_state
 

@@ -1,6 +1,6 @@
-"""What models without a network reach on the same text: guessing, single characters, and n-grams.
+"""Baselines to compare a network's loss with: uniform, unigram and n-gram models of the same text.
 
-They say whether a loss is any good. Losses are means of -ln p, in nats per character.
+Losses are means of -ln p, in nats per character.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from numpy.typing import NDArray
 from model.batches import Ids, split
 
 ORDER = 5
-MOST = 4_000_000  # characters of a text that are counted and measured on, of its end: each takes 90 bytes
-SHARE = 0.1  # of a text that is measured on, for runs that hold nothing out
+MAX_COUNTED = 4_000_000  # characters at the end of a text that are used; each needs 90 bytes of memory
+HELD_OUT = 0.1  # fraction of the text to measure on, for runs that hold nothing out
 
 
 def baselines(ids: Ids, characters: int, validation_fraction: float) -> dict[str, float]:
     """Losses on the held-out end of a text, by name: `uniform`, `unigram` and `5-gram`.
 
-    Of a very long text only the end is counted and measured on.
+    Only the last MAX_COUNTED of a longer text are used.
 
     Args:
-        ids: the whole text (N,), two characters or more.
+        ids: the whole text (N,), at least two characters.
         characters: K.
-        validation_fraction: the end that is held out; the last tenth where it is 0.
+        validation_fraction: the fraction held out; 0 means HELD_OUT.
     """
-    training, _ = split(ids, validation_fraction or SHARE)
-    held_out = min(max(1, len(ids) - len(training)), MOST // 2)
-    ids = ids[-MOST:]
+    training, _ = split(ids, validation_fraction or HELD_OUT)
+    held_out = min(max(1, len(ids) - len(training)), MAX_COUNTED // 2)
+    ids = ids[-MAX_COUNTED:]
     losses = ngram_losses(ids, len(ids) - held_out, characters, ORDER)
     return {"uniform": math.log(characters), "unigram": losses[0], f"{ORDER}-gram": losses[-1]}
 
 
 def ngram_losses(ids: Ids, trained: int, characters: int, order: int) -> list[float]:
-    """Losses of the n-grams of order 1 to `order`, counted in ids[:trained], on ids[trained:].
+    """Losses on ids[trained:] of the n-gram models of order 1 to `order`, counted in ids[:trained].
 
     Interpolated Witten-Bell smoothing (Witten and Bell, 1991; Chen and Goodman, 1998, equation 16): with n(h)
-    occurrences of the context h, t(h) different characters after it, and h' the context without its first,
+    occurrences of the context h, t(h) distinct characters after it, and h' the context without its first
+    character,
 
-        p(c | h) = (n(hc) + t(h) p(c | h')) / (n(h) + t(h)),    below the unigram 1 / K.
+        p(c | h) = (n(hc) + t(h) p(c | h')) / (n(h) + t(h)),    and 1 / K below the unigram.
     """
     held_out = np.arange(trained, len(ids))
     p = np.full(len(held_out), 1 / characters)
-    contexts = np.zeros(len(ids), np.int64)  # of the character at each place: the number of what precedes it
+    contexts = np.zeros(len(ids), np.int64)  # for each position, the number of the context before it
     losses = []
     for length in range(1, order + 1):
         places = held_out[held_out >= length - 1]
@@ -58,7 +59,7 @@ def ngram_losses(ids: Ids, trained: int, characters: int, order: int) -> list[fl
 def _numbered(
     contexts: NDArray[np.int64], ids: Ids, characters: int, start: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A number for the n-gram that ends at each place from `start` on, and where each of them comes first."""
+    """The number of the n-gram that ends at each position, from `start`, and where each n-gram first ends."""
     codes = contexts[start:] * characters + ids[start:]
     _, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
     return np.concatenate((np.zeros(start, np.int64), numbers)), first + start
@@ -73,7 +74,7 @@ def _interpolated(
     length: int,
     places: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """p(c | h) at `places`, from p(c | h') there."""
+    """p(c | h) at the positions `places`; the end of `p` has p(c | h') for them."""
     counted = slice(length - 1, trained)
     size = int(contexts.max()) + 1
     occurrences = np.bincount(contexts[counted], minlength=size)[contexts[places]]

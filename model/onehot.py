@@ -1,4 +1,4 @@
-"""Products with one-hot rows, of which none is formed that can be gathered or added up instead."""
+"""The gradient of a matrix that is multiplied by one-hot rows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 
 from model.cells import Array
 
-FORMED = 2_000_000  # multiplications up to which a product is quicker than a sum for each character
+FORMED = 2_000_000  # multiplications up to which a matrix product is faster than a sum per character
 
 
 def one_hot_gradient(ids: NDArray[np.integer], gradient: Array, out: Array) -> None:
-    """dU = x^T du for one-hot rows x: row k of `out` (K, N) becomes the sum of the rows where the id is k.
+    """Writes dU = x^T du for one-hot rows x: row k of `out` is the sum of the rows of du whose id is k.
 
-    `ids` (T, B), `gradient` (T*B, N). For many characters it takes no more than for few, but that their rows
-    are set to 0, so a text may have thousands of them.
+    Args:
+        ids: (T, B).
+        gradient: du, (T*B, N).
+        out: (K, N). For a large K the time is proportional to T*B, apart from setting `out` to 0.
     """
     ids = ids.ravel()
     if out.size * ids.size <= FORMED:
@@ -24,14 +26,14 @@ def one_hot_gradient(ids: NDArray[np.integer], gradient: Array, out: Array) -> N
 
 
 def product(ids: NDArray[np.integer], gradient: Array, out: Array) -> None:
-    """The same as a product of matrices."""
+    """`one_hot_gradient` as a matrix product."""
     rows = np.zeros((ids.size, len(out)), gradient.dtype)
     rows.reshape(-1)[np.arange(0, rows.size, len(out)) + ids] = 1
     rows.T.dot(gradient, out)
 
 
 def sums(ids: NDArray[np.integer], gradient: Array, out: Array) -> None:
-    """The same as a sum for each character that occurs."""
+    """`one_hot_gradient` as a sum for each character that occurs."""
     order = np.argsort(ids, kind="stable")
     counts = np.bincount(ids, minlength=len(out))
     out[...] = 0

@@ -1,7 +1,6 @@
-"""AdaGrad, Adam, AdamW and Muon, gradient clipping, and learning-rate schedules, all on flat arrays.
+"""AdaGrad, Adam, AdamW and Muon, gradient clipping, and learning-rate schedules, on flat arrays.
 
-Each optimiser updates every parameter in a handful of whole-array operations, in place, some thousands of
-parameters at a time.
+Each optimizer updates the parameters in place, in a few array operations on some thousands of them at a time.
 """
 
 from __future__ import annotations
@@ -18,25 +17,24 @@ from model.config import RunConfig
 from model.orthogonal import Matrix
 
 EPSILON = 1e-8
-SPAN = 2**15  # parameters that are updated at a time, so that all their arrays are in the processor's cache
+SPAN = 2**15  # parameters updated at a time, so that all arrays of the update fit in the CPU's cache
 
 
-Orthogonalise = Callable[[], None]  # makes the gates' blocks in the gradient orthogonal
+Orthogonalise = Callable[[], None]  # orthogonalises each gate's block of Muon's matrices in the gradient
 
 
 class Optimizer(Protocol):
     """Updates parameters (P,) in place from their gradient (P,)."""
 
     def update(self, parameters: Array, gradient: Array, rate: float, orthogonalise: Orthogonalise) -> None:
-        """One update at learning rate `rate`; `gradient` may be used up.
+        """Makes one update with learning rate `rate`. May overwrite `gradient`.
 
-        `orthogonalise()` replaces each gate's block of Muon's matrices in `gradient` by a nearly orthogonal
-        one, wherever that is done fastest.
+        `orthogonalise()` orthogonalises each gate's block of Muon's matrices in `gradient`, in place.
         """
         ...
 
     def tensors(self) -> dict[str, Array]:
-        """What must be kept for an exact resume, by name."""
+        """The state that an exact resume needs, by name."""
         ...
 
 
@@ -71,8 +69,12 @@ class Adam:
     m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     parameters -= rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + decay parameters).
 
-    `decay` is an array (P,): weight matrices decay, biases do not. Of the parameters only those in `ranges`
-    are updated, which are all unless given.
+    Args:
+        size: P.
+        dtype: of all arrays.
+        beta1, beta2: as above.
+        decay: the weight decay of each parameter, (P,); None for Adam.
+        ranges: the parameters to update; None for all.
     """
 
     def __init__(
@@ -122,13 +124,18 @@ class Adam:
 
 
 class Muon:
-    """Jordan et al. (2024), scaled as by Liu et al. (2025), for W and U; AdamW for all other parameters.
+    """Muon (Jordan et al., 2024) for W and U, scaled as in Liu et al. (2025); AdamW for all other parameters.
 
-    m = momentum m + g;  O = orthogonalised (g + momentum m), each gate's block (N, M) by itself;
+    m = momentum m + g;  O = orthogonalised (g + momentum m), for each gate's block (N, M);
     parameters -= rate (scale sqrt(max(N, M)) O + decay parameters).
 
-    With that factor the root mean square of a step's elements is about `scale` times the rate, for blocks of
-    any shape. `matrices` are the W and U in the order in which they lie in the parameters.
+    The factor sqrt(max(N, M)) makes the root mean square of a step about `scale` times the rate for blocks of
+    any shape.
+
+    Args:
+        config: the settings.
+        decay: the weight decay of each parameter, (P,).
+        matrices: the W and U to update with Muon, in the order of the parameters.
     """
 
     def __init__(self, config: RunConfig, decay: Array, matrices: Sequence[Matrix]) -> None:
@@ -152,12 +159,12 @@ class Muon:
         self._adam.update(parameters, gradient, rate, orthogonalise)
 
     def _direct(self, gradient: Array, m: Array) -> None:
-        """From the gradient to Nesterov's direction, in its place."""
+        """Replaces the gradient with the Nesterov direction g + momentum m."""
         scratch = self._scratch[: len(m)]
         np.multiply(m, self.momentum, out=m)
         np.add(m, gradient, out=m)  # m = momentum m + g
         np.multiply(m, self.momentum, out=scratch)
-        np.add(gradient, scratch, out=gradient)  # g + momentum m
+        np.add(gradient, scratch, out=gradient)
 
     def _step(self, parameters: Array, direction: Array, decay: Array, rate: float, scale: float) -> None:
         scratch = self._scratch[: len(decay)]
@@ -168,12 +175,12 @@ class Muon:
         np.subtract(parameters, scratch, out=parameters)  # parameters -= rate scale sqrt(max(N, M)) O
 
     def tensors(self) -> dict[str, Array]:
-        """AdamW's; in "m", the momentum of the matrices lies at their places."""
+        """AdamW's tensors; "m" also has the momentum of the matrices."""
         return self._adam.tensors()
 
 
 def _others(matrices: Sequence[Matrix], size: int) -> list[slice]:
-    """The ranges of `size` parameters between the matrices."""
+    """The ranges of the `size` parameters that are outside the matrices."""
     edges = [0, *(edge for matrix in matrices for edge in (matrix.place.start, matrix.place.stop))]
     return [slice(*ends) for ends in zip(edges[::2], [*edges[1::2], size], strict=True)]
 
@@ -187,9 +194,12 @@ def _spans(*ranges: slice) -> list[slice]:
 
 
 def make_optimizer(config: RunConfig, decayed: Array, matrices: Sequence[Matrix]) -> Optimizer:
-    """The optimiser that `config` names.
+    """The optimizer that `config` names.
 
-    `decayed` (P,) is 1 where weight decay applies and 0 elsewhere; `matrices` are those that Muon updates.
+    Args:
+        config: the settings.
+        decayed: 1 for parameters with weight decay, 0 for the others, (P,).
+        matrices: the matrices that Muon updates.
     """
     if config.optimizer == "adagrad":
         return AdaGrad(decayed.size, decayed.dtype)
@@ -201,7 +211,7 @@ def make_optimizer(config: RunConfig, decayed: Array, matrices: Sequence[Matrix]
 
 
 def clip(gradient: Array, how: str, limit: float) -> None:
-    """Clips in place: "value", each element to [-limit, limit]; "norm", the whole to a Euclidean norm."""
+    """Clips in place: "value" clips each element to [-limit, limit], "norm" scales the Euclidean norm."""
     if how == "value":
         gradient.clip(-limit, limit, gradient)
     elif how == "norm":
@@ -211,15 +221,15 @@ def clip(gradient: Array, how: str, limit: float) -> None:
 
 
 def learning_rate(config: RunConfig, progress: float) -> float:
-    """The rate at `progress` (0 to 1) through the run, counted in steps or in time as the run's end is.
+    """The learning rate at `progress`, the fraction of the run that is done, 0 to 1.
 
-    "cosine": linear warm-up over the fraction `warmup`, then half a cosine down to `final_learning_rate`
+    "cosine" is a linear warm-up over the fraction `warmup`, then half a cosine down to `final_learning_rate`
     times the peak (Loshchilov and Hutter, 2017, without restarts).
     """
     if config.schedule == "constant":
         return config.learning_rate
     if progress < config.warmup:
-        # never 0: the first update should not be lost
+        # not 0, so that the first update has an effect
         return config.learning_rate * max(progress / config.warmup, 0.01)
     remaining = (min(progress, 1.0) - config.warmup) / max(1.0 - config.warmup, 1e-12)
     share = config.final_learning_rate + (1 - config.final_learning_rate) * 0.5 * (

@@ -1,12 +1,12 @@
-"""Makes matrices nearly orthogonal: the Newton-Schulz iteration of Muon (Jordan et al., 2024).
+"""Orthogonalises matrices approximately: the Newton-Schulz iteration of Muon (Jordan et al., 2024).
 
-With the singular value decomposition M = R diag(s) Q^T, an iteration replaces every s by a s + b s^3 + c s^5:
+    Y = M / |M|;   then repeatedly  Y <- (a I + b A + c A A) Y  with  A = Y Y^T
 
-    Y = M / |M|;   then, again and again,  Y <- (a I + b A + c A A) Y  with  A = Y Y^T
-
-All but the smallest singular values soon lie between 0.7 and 1.2, so that Y is about R Q^T, the orthogonal
-matrix nearest to M. The square can be completed, a I + b A + c A A = c (A + b/2c I)^2 + (a - b^2/4c) I, and
-c be taken into Y: an iteration is then three products, two of them symmetric, and two changes of a diagonal.
+With the singular value decomposition M = R diag(s) Q^T, one iteration replaces each s by a s + b s^3 + c s^5.
+All but the smallest singular values soon lie between 0.7 and 1.2, so that Y is close to R Q^T, the orthogonal
+matrix nearest to M. Completing the square, a I + b A + c A A = c (A + b/2c I)^2 + (a - b^2/4c) I, and
+absorbing c into Y leaves three products, two of them symmetric, and two updates of a diagonal for each
+iteration.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from model.cells import CELLS, Array
 from model.config import RunConfig
 from model.network import NetworkConfig
 
-QUINTIC = a, b, c = 3.4445, -4.7750, 2.0315  # of Jordan et al.
-SMALLEST = 1e-7  # added to the norm, so that zeros stay zeros
+QUINTIC = a, b, c = 3.4445, -4.7750, 2.0315  # from Jordan et al.
+SMALLEST = 1e-7  # added to the norm, so that a zero matrix stays zero
 
 
 class NewtonSchulz:
-    """The iterations, for matrices (N, M), best with N <= M. Allocates no array after its construction."""
+    """The iteration for matrices (N, M); fastest for N <= M. Allocates all its arrays in the constructor."""
 
     def __init__(self, shape: tuple[int, int], iterations: int, dtype: np.dtype) -> None:
         first, second = (buffers.empty(shape, dtype) for _ in range(2))
@@ -39,7 +39,7 @@ class NewtonSchulz:
         self._diagonals = (np.einsum("ii->i", square), np.einsum("ii->i", polynomial))
 
     def __call__(self, matrix: Array) -> None:
-        """Replaces `matrix`, whose rows may lie apart, by the nearly orthogonal one."""
+        """Orthogonalises `matrix` (N, M) in place; its rows need not be contiguous."""
         (square, square_transposed, polynomial), (diagonal, constant) = self._squares, self._diagonals
         np.copyto(self._first, matrix)
         flat = self._first.reshape(-1)
@@ -57,7 +57,7 @@ class NewtonSchulz:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of weights (rows, gates * columns), at `place` in the parameters of all members, (M*P,)."""
+    """A weight matrix (rows, gates * columns), at `place` in the parameters of all members, (M*P,)."""
 
     place: slice
     rows: int
@@ -65,13 +65,13 @@ class Matrix:
     columns: int
 
     def blocks(self, flat: Array) -> list[Array]:
-        """Views of each gate's block, transposed if that makes fewer rows than columns of it."""
+        """A view of each gate's block, transposed if it has more rows than columns."""
         gates = flat[self.place].reshape(self.rows, self.gates, self.columns).swapaxes(0, 1)
         return [block if self.rows <= self.columns else block.T for block in gates]
 
 
 def dense_matrices(network: NetworkConfig, members: int) -> list[Matrix]:
-    """Each W, and each U whose input is not one-hot, in the order in which they lie in the parameters."""
+    """Each W, and each U whose input is not one-hot, in the order of the parameters of all members."""
     gates, hidden = CELLS[network.cell].gates, network.hidden
     one_hot = () if network.embedding else ("layer0.U",)
     matrices, start = [], 0
@@ -84,9 +84,10 @@ def dense_matrices(network: NetworkConfig, members: int) -> list[Matrix]:
 
 
 class Blocks:
-    """Each gate's block of the dense matrices, in the gradients of all members, (M, P).
+    """Each gate's block of the dense matrices, as views of the gradients of all members, (M, P).
 
-    Of all blocks, these are the ones that process `first` of so many works on: about equal parts of the work.
+    With several processes, process `first` of `processes` has about an equal share of the blocks. There are
+    none unless the optimizer is Muon.
     """
 
     def __init__(
@@ -102,6 +103,6 @@ class Blocks:
         }
 
     def orthogonalise(self) -> None:
-        """Replaces each block by a nearly orthogonal matrix."""
+        """Orthogonalises each block approximately, in place."""
         for block in self._blocks:
             self._by_shape[block.shape](block)

@@ -1,9 +1,8 @@
-"""A batch's forward and backward passes in parts: in turn or, by the caller's means, at once.
+"""The forward and backward passes of a batch, split into parts that can be run in parallel.
 
-A part is one member of the ensemble reading one shard of the batch's rows. A member's gradient is the sum of
-its shards', in a fixed order, so that how the parts were run, in turn or in parallel, does not show in a
-single bit of the result. How many shards there are does, in the last bits, which is why their number belongs
-to a run's configuration.
+A part is one member of the ensemble on one shard of the batch's rows. A member's gradient is the sum over its
+shards in a fixed order, so serial and parallel runs give the same bits. The number of shards does affect the
+last bits, which is why it belongs to a run's configuration.
 """
 
 from __future__ import annotations
@@ -24,30 +23,34 @@ from model.orthogonal import Blocks
 
 
 class Passes(Protocol):
-    """Runs forward and backward passes.
+    """Runs the forward and backward passes of all members.
 
     Attributes:
-        gradients: of the last batch, a row a member, (M, P).
+        gradients: the gradients of the last batch, (M, P).
     """
 
     gradients: Array
 
     def run(self, window: Window, state: Array) -> float:
-        """The members' mean loss on the window, nats per character.
+        """Returns the members' mean loss on the window, in nats per character.
 
-        Carries `state` (L, S, B, M*H) on, in place.
+        Updates `gradients`, and `state` (L, S, B, M*H) to the state after the window.
         """
         ...
 
     def orthogonalise(self) -> None:
-        """Replaces each gate's block of Muon's matrices in `gradients` by a nearly orthogonal one."""
+        """Orthogonalises each gate's block of Muon's matrices in `gradients`, in place."""
         ...
 
 
 class Part:
-    """One member's work on some rows of every batch.
+    """One member on one shard of the rows.
 
-    `gradient` (P,) is that of the batch's loss, as far as these rows go.
+    Args:
+        network: the member.
+        config: the settings.
+        index: the part's position in `parts`.
+        gradient: (P,), receives these rows' share of the gradient.
     """
 
     def __init__(self, network: Network, config: RunConfig, index: int, gradient: Array) -> None:
@@ -61,7 +64,7 @@ class Part:
         self.gradient = Network(network.config, gradient)
 
     def run(self, inputs: Ids, targets: Ids, state: Array) -> float:
-        """Mean loss times the share of the batch; inputs, targets (T, B), state (L, S, B, M*H)."""
+        """Returns these rows' share of the mean loss. Takes the batch: ids (T, B), state (L, S, B, M*H)."""
         rows, part = self.rows, state[:, :, self.rows, self.units]
         logits, tape = self.network.forward(inputs[:, rows], part, self.tape)
         loss, dlogits = cross_entropy(logits, targets[:, rows], self.reduction)
@@ -72,8 +75,8 @@ class Part:
         return float(loss * self.share)
 
 
-class InTurn:
-    """The parts one after another, in this process."""
+class SerialPasses:
+    """Runs the parts one after another, in this process."""
 
     def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
         flat = members[0].flat
@@ -90,17 +93,20 @@ class InTurn:
 
 
 def gradients_shape(config: RunConfig, size: int) -> tuple[int, int]:
-    """(shards, M*P and more), for gradients of M members of P parameters: each shard's begin on a line."""
+    """(shards, M*P or more), the shape of memory for the gradients of M members of P = `size` parameters.
+
+    It is padded so that each shard begins at a cache line.
+    """
     return len(shard_rows(config)), buffers.whole_lines(config.members * size, np.float32)
 
 
 def by_member(memory: Array, members: int, size: int) -> Array:
-    """The gradients in memory of that shape, (shards, M, P)."""
+    """A view (shards, M, P) of memory of the shape `gradients_shape`."""
     return memory[:, : members * size].reshape(len(memory), members, size)
 
 
 def summed(losses: Sequence[float], gradients: Array) -> float:
-    """The members' mean loss from the parts'; adds the shards' gradients (shards, M, P) up in the first."""
+    """Returns the members' mean loss; adds the gradients of all shards, (shards, M, P), to the first's."""
     for gradient in gradients[1:]:
         np.add(gradients[0], gradient, out=gradients[0])
     return sum(losses) / int(gradients.shape[1])
@@ -116,7 +122,7 @@ def parts(members: Sequence[Network], config: RunConfig, gradients: Array) -> li
 
 
 def shard_rows(config: RunConfig) -> list[slice]:
-    """The rows of each shard: contiguous, as equal as can be, none empty."""
+    """The rows of each shard: contiguous and of about equal numbers, none empty."""
     count = min(config.shards, config.streams)
     edges = [config.streams * index // count for index in range(count + 1)]
     return [slice(start, end) for start, end in pairwise(edges)]

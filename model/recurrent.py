@@ -1,10 +1,10 @@
-"""One recurrent layer over a sequence: the only loop over time, forward and backward, for every cell.
+"""One recurrent layer over a sequence: the loop over time, forward and backward, for any cell.
 
-Knows no gate equations (`cells.py`) and nothing of layers above or below (`network.py`).
+The gate equations are in `cells.py`, the stack of layers is in `network.py`, the buffers are in
+`layer_tape.py` and the matrix products in `products.py`.
 
-The input's product is formed for the whole sequence before the loop, every weight's gradient is one product
-for the whole sequence after it. Only h W, and back dv W^T, are left to the loop. Its arrays and their views
-are in `layer_tape.py`, its products in `products.py`.
+x U is computed for the whole sequence before the loop, and each weight gradient in one product after it. The
+loop itself only computes h W forward and dv W^T backward.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.onehot import one_hot_gradient
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer's weights, or their gradients: U (K or H, G*H), W (H, G*H), b (G*H,)."""
+    """One layer's weights or their gradients: U (K or H, G*H), W (H, G*H) and b (G*H,)."""
 
     U: Array
     W: Array
@@ -28,10 +28,13 @@ class LayerWeights:
 
 
 def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape) -> Array:
-    """h_t for t = 1..T, shape (T, B, H), a view into the tape.
+    """Computes h_1 to h_T, (T, B, H), as a view of the tape.
 
-    `inputs` are ids (T, B), which stand for one-hot rows, or the outputs (T, B, H) of the layer below;
-    `state` is (S, B, H).
+    Args:
+        weights: of this layer.
+        inputs: ids (T, B), used as one-hot rows, or the outputs (T, B, H) of the layer below.
+        state: the initial state, (S, B, H).
+        tape: keeps what `backward` needs.
     """
     multiply, W, target = tape.forward_product.operands(weights.W, tape.scales)
     _project(weights, inputs, tape)
@@ -46,10 +49,11 @@ def forward(weights: LayerWeights, inputs: Array, state: Array, tape: LayerTape)
 
 
 def backward(weights: LayerWeights, gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
-    """Writes the gradients of U, W, b; leaves du in `tape.dv` and the initial state's in dstates[:, 0].
+    """Writes the gradients of U, W and b.
 
-    `tape.doutputs`, (T, B, H), holds the loss's gradient with respect to h, and is used up. The last state's
-    own gradient is taken to be zero: the sequence is where back-propagation through time is truncated.
+    Also leaves du in `tape.dv` and the gradient of the initial state in `tape.dstates[:, 0]`. `tape.doutputs`
+    (T, B, H) must hold the loss's gradient with respect to h, and is overwritten. The gradient of the final
+    state is zero, because back-propagation through time is truncated after each sequence.
     """
     multiply, W_transposed, target = tape.backward_product.operands(weights.W.T)
     tape.dstates[0, 0] = 0
@@ -67,12 +71,12 @@ def backward(weights: LayerWeights, gradients: LayerWeights, inputs: Array, tape
 
 
 def input_gradient(weights: LayerWeights, tape: LayerTape, out: Array) -> None:
-    """Writes the gradient with respect to a dense input (T, B, H), after `backward`: dx = du U^T."""
+    """Writes dx = du U^T, (T, B, H), the gradient of the input, into `out`. Call it after `backward`."""
     tape.dv_rows.dot(weights.U.T, flat(out))
 
 
 def _project(weights: LayerWeights, inputs: Array, tape: LayerTape) -> None:
-    """u = x U + b for the whole sequence, times the cell's scales; a one-hot x picks a row of U."""
+    """Computes u = x U + b for the sequence, times the cell's scales. A one-hot x selects a row of U."""
     gates, hidden = tape.cell.gates, tape.shape[2]
     u = tape.cache[:gates]
     U = weights.U.reshape(-1, gates, hidden).swapaxes(0, 1)
@@ -91,13 +95,13 @@ def _project(weights: LayerWeights, inputs: Array, tape: LayerTape) -> None:
 
 
 def _weight_gradients(gradients: LayerWeights, inputs: Array, tape: LayerTape) -> None:
-    """dW = sum h_prev^T dv;  dU = sum x^T du;  db = sum du, over all steps and rows."""
+    """Writes dW = sum h_prev^T dv, dU = sum x^T du and db = sum du, over all steps and rows."""
     tape.previous_rows.T.dot(tape.dv_rows, gradients.W)
     tape.cell.input_gradient(*tape.whole)
-    du = tape.dv_rows  # which held dv until here
+    du = tape.dv_rows  # `input_gradient` has replaced dv by du
     if inputs.ndim == 2:
         one_hot_gradient(inputs, du, gradients.U)
-        # each du went into exactly one row of dU
+        # the sum over rows of dU, because each row of du was added to exactly one of them
         np.ones(len(gradients.U), du.dtype).dot(gradients.U, gradients.b)
     else:
         flat(inputs).T.dot(du, gradients.U)

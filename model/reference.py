@@ -1,11 +1,12 @@
-"""The model, written to be read: every equation and, right below, its derivative.
+"""The model in its simplest form: every equation, with its derivative right below it.
 
-One row of text, one step, one gate at a time. `cells.py`, `recurrent.py` and `network.py` compute the same,
-fast and for many rows at once, and the tests hold them to this file.
+It computes one row of text, one time step and one gate at a time. `cells.py`, `recurrent.py` and `network.py`
+compute the same faster and for many rows, and the tests compare them with this file.
 
-A function returns its result and `backward`, which turns the gradient of that result into the gradients of
-what went in: it undoes the equations above it, the last one first. The gradient of x, d loss / d x, is called
-dx and has the shape of x. Vectors are rows. Three rules are all that is needed:
+Each function returns its result and a function `backward`, which takes the loss's gradient with respect to
+that result and returns the gradients with respect to the inputs. It differentiates the equations above it in
+reverse order. The gradient d loss / d x is called dx and has the shape of x. Vectors are rows. Three rules
+are all that is needed:
 
     y = x M            dx = dy M^T, dM = outer(x, dy)
     s = sigmoid(a)     da = ds s (1 - s)
@@ -20,9 +21,9 @@ from numpy import exp, log, outer, tanh
 
 Array = np.ndarray
 Gates = list[Array]  # a vector (H,) for each gate
-State = list[Array]  # what a layer passes on to its next step: [h], in an LSTM [h, c], each (H,)
-States = list[State]  # of all layers
-Tensors = dict[str, Array]  # parameters or their gradients, with names and shapes as in a checkpoint
+State = list[Array]  # the state of a layer: [h], or [h, c] for an LSTM, each (H,)
+States = list[State]  # one State for each layer
+Tensors = dict[str, Array]  # parameters or their gradients, with the names and shapes of a checkpoint
 Backward = Callable[..., Any]
 Cell = Callable[[Gates, Gates, State], tuple[State, Backward]]
 
@@ -31,8 +32,9 @@ def sigmoid(a: Array) -> Array:
     return np.asarray(1 / (1 + exp(-a)))
 
 
-# Each gate of a cell gets u = x U + b from the layer below and v = h_prev W from the step before. `backward`
-# returns du, dv and the gradient of the previous state, without what reaches h_prev through v.
+# Each gate of a cell takes u = x U + b from the layer below and v = h_prev W from the previous step.
+# `backward` returns du, dv and the gradient of the previous state, except for the part that flows through v,
+# which `layer` adds.
 def elman(u: Gates, v: Gates, previous: State) -> tuple[State, Backward]:
     h = tanh(u[0] + v[0])
 
@@ -106,7 +108,7 @@ def layer(p: Tensors, name: str, cell: Cell, x: Array, previous: State) -> tuple
 
 
 def step(p: Tensors, cell: Cell, character: int, previous: States) -> tuple[Array, States, Backward]:
-    """One character through all layers: the logits o of the next one, and what each layer passes on."""
+    """Feeds one character through all layers. Returns the logits o of the next one and the new states."""
     one_hot = np.eye(len(p["c"]))[character]
     x = one_hot @ p["E"] if "E" in p else one_hot
     states, layers_backward = [], []
@@ -124,7 +126,7 @@ def step(p: Tensors, cell: Cell, character: int, previous: States) -> tuple[Arra
             dx, dbefore, of_layer = layer_backward([dh + dx, *dothers])
             dprevious.append(dbefore)
             gradients |= of_layer
-        gradients["E"] = outer(one_hot, dx)  # not used if there is no E
+        gradients["E"] = outer(one_hot, dx)  # ignored if the network has no embedding
         return dprevious[::-1], gradients
 
     return o, states, backward
@@ -133,7 +135,10 @@ def step(p: Tensors, cell: Cell, character: int, previous: States) -> tuple[Arra
 def loss_and_gradients(
     p: Tensors, cell: Cell, inputs: Sequence[int], targets: Sequence[int], states: States
 ) -> tuple[float, Tensors, States, States]:
-    """The summed loss and its gradients; the last states, and the gradients of the first."""
+    """The loss, the gradients of the parameters, the final states, and the gradients of the initial states.
+
+    The loss is the cross-entropy -log p(target) in nats, summed over the sequence.
+    """
     loss, steps = 0.0, []
     for character, target in zip(inputs, targets, strict=True):
         o, states, step_backward = step(p, cell, character, states)
@@ -142,7 +147,7 @@ def loss_and_gradients(
         do = probabilities - np.eye(len(o))[target]
         steps.append((do, step_backward))
     gradients = {name: 0 * values for name, values in p.items()}
-    dstates = [[0 * x for x in state] for state in states]  # nothing comes back from beyond the last step
+    dstates = [[0 * x for x in state] for state in states]  # truncated: no gradient from after the last step
     for do, step_backward in reversed(steps):
         dstates, of_step = step_backward(do, dstates)
         gradients = {name: gradients[name] + of_step[name] for name in p}

@@ -1,8 +1,8 @@
-"""From logits to the next character: temperature, filters, penalties; many rows at once.
+"""Chooses the next character from the logits, for many rows: temperature, filters and penalties.
 
-A row's choice depends on its own logits, settings and random stream alone, to the bit: every operation is
-elementwise or along the row. Greedy is not a case of its own: at an inverse temperature of 1e30 all but the
-likeliest character have weight 0, and a uniform number of 0 picks the first of equals.
+A row's choice depends only on its own logits, settings and random stream, to the bit, because every operation
+is elementwise or along the row. Greedy decoding needs no code of its own: at an inverse temperature of 1e30
+all characters but the most likely have weight 0, and a uniform number of 0 picks the first among equals.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from model.errors import ConfigError
 from model.products import COLUMNS, product
 
 GREEDY = 1e30
-WIDEST_TRIANGLE = 128  # characters
-ANY = 0  # rows of a product, where any number from two up gives the same bits
-HIGHEST_UNIFORM = np.float32(1 - 2**-23)  # times any float32 total, it still rounds to less than the total
+WIDEST_TRIANGLE = 128  # vocabulary up to which a product with a triangle of ones is faster than a running sum
+ANY = 0  # as a number of rows: products of two rows or more give the same bits for each row
+HIGHEST_UNIFORM = np.float32(1 - 2**-23)  # its product with any float32 total rounds to less than the total
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
     "top_k": (-1, 2**31 - 1),
     "top_p": (0, 1),
     "min_p": (0, 1),
     "typical_p": (0, 1),
-    "repetition_penalty": (0.01, 100),  # float32 has no quotient by a number that is next to nothing
+    "repetition_penalty": (0.01, 100),  # dividing by a smaller number could overflow float32
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
 }
@@ -38,20 +38,20 @@ ABOVE_ZERO = ("typical_p",)
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How one request's characters are chosen.
+    """The sampling settings of one request. Raises ConfigError if a value is out of range.
 
     Attributes:
-        temperature: logits are divided by it; 0 is greedy.
-        top_k: only the k likeliest characters; 0 and -1 mean all.
-        top_p: only the likeliest characters that together reach this probability (Holtzman et al., 2020); 0
-            is the likeliest alone.
-        min_p: only characters at least this fraction as likely as the likeliest.
-        typical_p: only the characters whose surprise is closest to the entropy and that together reach this
-            probability (locally typical sampling, Meister et al., 2022).
-        repetition_penalty: divides the positive and multiplies the negative logits of characters that stand
-            in the prompt or the text so far (Keskar et al., 2019); 1 is off.
-        frequency_penalty, presence_penalty: taken off a character's logit for each time, and once if ever, it
-            stands in the generated text.
+        temperature: divides the logits; 0 is greedy.
+        top_k: keeps only the k most likely characters; 0 and -1 keep all.
+        top_p: keeps only the most likely characters that together reach this probability (Holtzman et al.,
+            2020); 0 keeps the most likely one.
+        min_p: keeps only characters with at least this fraction of the highest probability.
+        typical_p: keeps only the characters whose surprisal is closest to the entropy and that together reach
+            this probability (locally typical sampling, Meister et al., 2022).
+        repetition_penalty: divides the positive and multiplies the negative logits of characters that occur
+            in the prompt or the generated text (Keskar et al., 2019); 1 is off.
+        frequency_penalty: subtracted from a character's logit for each time it occurs in the generated text.
+        presence_penalty: subtracted once from the logit of each character that occurs in the generated text.
         logit_bias: (id, bias) pairs, added to the logits.
     """
 
@@ -80,28 +80,28 @@ class SamplingConfig:
 
     @property
     def filters(self) -> bool:
-        """Whether some characters are ruled out after the temperature."""
+        """Whether some characters are excluded after the temperature is applied."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.typical_p < 1
 
     @property
     def inverse_temperature(self) -> float:
-        """1 / temperature; 1e30 for temperatures too small to tell from greedy."""
+        """1 / temperature, at most 1e30, which is greedy."""
         return 1 / self.temperature if self.temperature > 1 / GREEDY else GREEDY
 
 
 def random_stream(seed: int, choice: int = 0) -> np.random.Generator:
-    """The random numbers of one choice of a request: PCG64 seeded by (seed, choice).
+    """The random generator of one choice of a request: PCG64 seeded with (seed, choice).
 
-    A negative seed, of at most 64 bits, counts as the unsigned number of the same bits.
+    A negative 64-bit seed is taken as the unsigned number with the same bits.
     """
     key = [seed if seed >= 0 else seed % 2**64, choice]
-    # NumPy makes the same array of small numbers, but takes twice as long
+    # NumPy would make the same array of small numbers itself, but takes twice as long
     entropy = np.array(key, np.uint32) if max(key) < 2**32 else key
     return np.random.Generator(np.random.PCG64(entropy))
 
 
 def draw_uniforms(stream: np.random.Generator, sampling: SamplingConfig, count: int) -> NDArray[np.float32]:
-    """The next `count` numbers in [0, 1) by which characters are picked; all 0 for a greedy request."""
+    """The next `count` uniform numbers in [0, 1), float32; all 0 for a greedy request."""
     if sampling.inverse_temperature == GREEDY:
         return np.zeros(count, np.float32)
     uniforms = stream.random(count, dtype=np.float32)
@@ -109,24 +109,25 @@ def draw_uniforms(stream: np.random.Generator, sampling: SamplingConfig, count: 
 
 
 class Sampler:
-    """Picks the next characters of the rows of a batch; all operations are for all rows that they concern.
+    """Chooses the next character of each row of a batch.
 
     Args:
         characters: K.
         rows: maximum number of rows.
-        block: rows of every product, ANY or a number that divides `rows`.
+        block: number of rows of every product: ANY, or a divisor of `rows`.
 
     Attributes:
-        logits: (rows, K) float32; whoever asks for a pick writes them here first. They are used up.
-        cumulative: (rows, >= K) of the last pick.
-        likeliest, thresholds, inverse_temperature: (rows, 1) each, that of the next pick.
+        logits: (rows, K) float32; the caller writes them here before each pick, which overwrites them.
+        cumulative: (rows, K or more), the cumulative weights of the last pick.
+        likeliest: (rows, 1), the highest logit.
+        thresholds: (rows, 1), the uniform number times the total weight.
+        inverse_temperature: (rows, 1).
         heated: whether some row's temperature is not 1.
     """
 
     def __init__(self, characters: int, rows: int, block: int = ANY) -> None:
         self._block = block
         self.logits = np.zeros((rows, characters), np.float32)
-        # Up to some size a product with a triangle of ones is faster than a running sum, and equal to it.
         wide = characters <= WIDEST_TRIANGLE
         columns = -(-characters // COLUMNS) * COLUMNS if wide else characters
         self._triangle = np.triu(np.ones((1, characters, columns), np.float32)) if wide else None
@@ -135,18 +136,18 @@ class Sampler:
         self.likeliest, self.thresholds = np.zeros((2, rows, 1), np.float32)
         self._settings = [SamplingConfig()] * rows
         self.inverse_temperature = np.ones((rows, 1), np.float32)
-        self._seen, self._generated = np.zeros((2, rows, characters), np.float32)  # how often each character
+        self._seen, self._generated = np.zeros((2, rows, characters), np.float32)  # counts by character
         self.heated = False
         self._filters: _Filters | None = None
         self._adjustments: _Adjustments | None = None
 
     @property
     def adjusts(self) -> bool:
-        """Whether `adjust` and `count` have anything to do."""
+        """Whether some row has a penalty or a bias."""
         return self._adjustments is not None
 
     def put(self, row: int, sampling: SamplingConfig, prompt: NDArray[np.integer]) -> None:
-        """Begins a request in a row. `prepare` before the next pick."""
+        """Starts a request in a row. Call `prepare` before the next pick."""
         self._settings[row] = sampling
         self.inverse_temperature[row] = sampling.inverse_temperature
         if sampling.adjusts:
@@ -154,13 +155,13 @@ class Sampler:
             self._generated[row] = 0
 
     def move(self, source: int, target: int) -> None:
-        """Lets a request go on in another row. `prepare` before the next pick."""
+        """Moves a request to another row. Call `prepare` before the next pick."""
         self._settings[target] = self._settings[source]
         for array in (self.inverse_temperature, self._seen, self._generated):
             array[target] = array[source]
 
     def prepare(self, rows: int) -> None:
-        """Takes up the settings of the first `rows` rows."""
+        """Applies the settings of the first `rows` rows to the picks that follow."""
         settings = self._settings[:rows]
         self.heated = any(sampling.temperature != 1 for sampling in settings)
         filtered = [row for row, sampling in enumerate(settings) if sampling.filters]
@@ -169,12 +170,12 @@ class Sampler:
         self._adjustments = _Adjustments(adjusted, settings, self.logits.shape[1]) if adjusted else None
 
     def adjust(self) -> None:
-        """Penalties and bias, on the logits of the rows that have any."""
+        """Applies penalties and biases to `logits`."""
         if self._adjustments is not None:
             self._adjustments.apply(self.logits, self._seen, self._generated)
 
     def count(self, chosen: NDArray[np.intp], forced: NDArray[np.bool_]) -> None:
-        """Counts the characters just written; a prompt's own, `forced`, were counted by `put`."""
+        """Counts the characters just chosen, (rows,), except a prompt's (`forced`), which `put` counted."""
         if self._adjustments is not None:
             rows = self._adjustments.rows
             rows = rows[~forced[rows]]
@@ -182,10 +183,10 @@ class Sampler:
             self._generated[rows, chosen[rows]] += 1
 
     def picker(self, rows: int) -> Callable[[Array, NDArray[np.intp]], None]:
-        """pick(uniforms (B,) from `draw_uniforms`, chosen (B,)): writes the id that each row chooses.
+        """A function pick(uniforms, chosen) that writes the id that each of the first `rows` rows chooses.
 
-        By inversion of the cumulative distribution: the first id whose cumulative weight is above the row's
-        uniform number times the total.
+        `uniforms` (rows,) are from `draw_uniforms`, `chosen` is (rows,). The choice is the first id whose
+        cumulative weight exceeds the uniform number times the total (inverse transform sampling).
         """
         weights, inverse = self.logits[:rows], self.inverse_temperature[:rows]
         likeliest, thresholds = self.likeliest[:rows], self.thresholds[:rows]
@@ -210,11 +211,11 @@ class Sampler:
 
     @property
     def filters(self) -> bool:
-        """Whether some row's choice is filtered."""
+        """Whether some row has a filter."""
         return self._filters is not None
 
     def cumulator(self, rows: int) -> Callable[[], object]:
-        """Sums the first `rows` rows of weights up into `cumulative`."""
+        """A function that writes the running sums of the first `rows` rows of weights into `cumulative`."""
         weights, cumulative, triangle = self.logits[:rows], self.cumulative[:rows], self._triangle
         if triangle is None:
             return partial(np.add.accumulate, weights, 1, None, cumulative)
@@ -222,7 +223,7 @@ class Sampler:
 
 
 class _Filters:
-    """top-k, min-p, top-p and typical sampling of the rows that have any, as columns (F, 1)."""
+    """The filters of the F rows that have any, each as a column (F, 1)."""
 
     def __init__(self, rows: Sequence[int], settings: Sequence[SamplingConfig]) -> None:
         self.rows = np.array(rows, np.intp)
@@ -232,10 +233,10 @@ class _Filters:
         self.typical_p = _column("typical_p", rows, settings, np.float64)
 
     def apply(self, weights: Array) -> None:
-        """Zeroes what is excluded among unnormalised probabilities (B, K), in this order.
+        """Sets the excluded characters to 0 in unnormalised probabilities, (B, K).
 
-        The likeliest character always passes all but the last; of equals, the one with the lower id counts as
-        likelier, and the likelier one as more typical.
+        The order is top-k, min-p, top-p, typical-p; the most likely character always passes the first three.
+        Ties are broken by the lower id, and in typical sampling by the higher probability.
         """
         chosen = weights[self.rows]
         order = np.argsort(-chosen, axis=1, kind="stable")
@@ -255,10 +256,11 @@ class _Filters:
 
 
 def _typical(weights: Array, typical_p: Array) -> NDArray[np.bool_]:
-    """Which of the unnormalised probabilities (F, K) are locally typical, for columns `typical_p` (F, 1).
+    """Which characters are locally typical (Meister et al., 2022), as a mask (F, K).
 
-    Meister et al. (2022): with H = -sum p log p, the characters of the smallest |-log p - H| that together
-    reach `typical_p`. Of equals the one that comes first is taken first.
+    With H = -sum p log p, those are the characters of the smallest |-log p - H| that together reach
+    `typical_p` (F, 1). `weights` (F, K) are unnormalised probabilities in descending order; ties are broken
+    by position.
     """
     possible = weights > 0
     p = weights / np.cumsum(weights, axis=1)[:, -1:]
@@ -275,7 +277,7 @@ def _typical(weights: Array, typical_p: Array) -> NDArray[np.bool_]:
 
 
 class _Adjustments:
-    """Penalties as columns (A, 1) and bias (A, K) of the rows that have any."""
+    """The penalties, each as a column (A, 1), and the biases (A, K) of the A rows that have any."""
 
     def __init__(self, rows: Sequence[int], settings: Sequence[SamplingConfig], characters: int) -> None:
         self.rows = np.array(rows, np.intp)
@@ -288,7 +290,7 @@ class _Adjustments:
                 self.bias[index, character] = value
 
     def apply(self, logits: Array, seen: Array, generated: Array) -> None:
-        """In place, on logits (B, K), by how often each character was seen and generated, (B, K)."""
+        """Adjusts logits (B, K) in place; `seen` and `generated` are counts by character, (B, K)."""
         rows = logits[self.rows]
         penalised = np.where(rows > 0, rows / self.repetition, rows * self.repetition)
         rows = np.where(seen[self.rows] > 0, penalised, rows)
@@ -301,8 +303,9 @@ def _column(name: str, rows: Sequence[int], settings: Sequence[SamplingConfig], 
 
 
 def _check(name: str, value: float) -> None:
-    """Raises ConfigError. Eight of these for each text: a right value is recognised first."""
+    """Raises ConfigError if `value` is out of range."""
     low, high = RANGES[name]
+    # the common case first: each request makes eight of these checks
     if type(value) in (float, int) and low <= value <= high and (value > 0 or name not in ABOVE_ZERO):
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -1,9 +1,9 @@
-"""One row alone: the same bytes as in a batch, with less overhead.
+"""Generation for a single row: the same bytes as in a batch, with less overhead.
 
-A batch's step works on arrays (B, H) and lays ids and uniform numbers out in pages. For one row all of that
-is overhead: here its arrays are vectors, its numbers are Python's own, and only products are made of several
-rows, because a product of one row would differ in its last bits. A character then takes a small network
-(Elman, 100 units) half the time, 3.5 in place of 7.2 microseconds, and a GRU of 256 units 18 in place of 25.
+A batch works on arrays (B, H) and keeps ids and uniform numbers in pages. Here arrays are vectors and numbers
+are Python's own. Only products are still computed for several rows, because a product of one row would differ
+in the last bits. A character of a small network (Elman, 100 units) takes 3.5 microseconds instead of 7.2, and
+one of a GRU of 256 units 18 instead of 25.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from numpy.typing import NDArray
 from model.cells import Array, Arrays
 from model.sampling import Sampler
 
-Advance = Callable[[Arrays], None]  # from a layer's input to that of the layer above, or to the logits
+Advance = Callable[[Arrays], None]  # computes the next layer's input, or the logits, from a layer's input
 
 
 class SingleRow:
-    """The first lane of a batch, in use alone, without filters, penalties or log-probabilities.
+    """The first lane of a batch, used alone, without filters, penalties or log-probabilities.
 
     Args:
-        embeddings: what each character gives the first layer, (K,) of arrays as its cell takes them.
-        layers: for each layer, the arrays of its input and what it does with them.
-        sampler: of the batch.
-        multiplied: rows of each product, from the least for which the first row's bytes are a batch's.
+        embeddings: for each of the K characters, its row of the first layer's input matrix, sliced for the
+            cell.
+        layers: for each layer, the slices of its input and its `Advance` function.
+        sampler: the batch's sampler.
+        multiplied: number of rows of each product; the smallest for which the first row gets the bytes of a
+            batch.
 
     Attributes:
         step: step(id) feeds a character and writes the logits.
-        pick: pick(uniform) is the id that the row chooses then.
+        pick: pick(uniform) returns the id chosen from these logits.
     """
 
     def __init__(
@@ -45,9 +47,13 @@ class SingleRow:
         self.pick = _picker(sampler, multiplied)
 
     def run(self, ids: NDArray[np.intp], uniforms: Array, prompts: NDArray[np.intp], given: int) -> None:
-        """Feeds a character for each of `uniforms` (N,), ids[0] first; writes what follows it into `ids`.
+        """Feeds N characters, starting with ids[0], and writes the N characters that follow into `ids`.
 
-        `ids` and `prompts` are (N+1,); the first `given` characters that follow are the prompt's.
+        Args:
+            ids: (N+1,).
+            uniforms: (N,), the uniform numbers for the choices.
+            prompts: (N+1,), the prompt's characters.
+            given: how many of the characters that follow are the prompt's.
         """
         step, pick, written = self.step, self.pick, []
         ids[1 : given + 1] = prompts[1 : given + 1]
@@ -73,9 +79,9 @@ def _stepper(embeddings: Sequence[Arrays], layers: Sequence[tuple[Arrays, Advanc
 
 
 def _picker(sampler: Sampler, multiplied: int) -> Callable[[float], int]:
-    """The same as `Sampler.picker`, for the first row.
+    """`Sampler.picker` for the first row alone.
 
-    Single numbers are read and written through memoryviews, which round to float32 as arrays do.
+    Single numbers are read and written through memoryviews, which round to float32 like arrays.
     """
     weights, cumulate = sampler.logits[0], sampler.cumulator(multiplied)
     likeliest, inverse = sampler.likeliest[0, 0, ...], sampler.inverse_temperature[0, 0, ...]
@@ -92,11 +98,11 @@ def _picker(sampler: Sampler, multiplied: int) -> Callable[[float], int]:
         cumulate()
         threshold[0] = cumulative[last] * uniform
         chosen = bisect_right(cumulative, threshold[0])
-        return chosen if chosen < characters else 0  # none, where logits are not numbers
+        return chosen if chosen < characters else 0  # no choice is possible if the logits are NaN
 
     return pick
 
 
 def _numbers(array: Array) -> memoryview[float]:
-    """A float32 array (N,) as numbers that Python reads and writes faster than an array's."""
+    """A float32 array (N,) as a memoryview, whose elements Python reads and writes faster."""
     return memoryview(array.data).cast("B").cast("f")

@@ -1,4 +1,4 @@
-"""The smooth loss: a running mean of the training loss, without the bias of where it begins."""
+"""The smooth loss: an exponential moving average of the training loss, with bias correction."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class SmoothLoss:
-    """A running mean that keeps `share` of the old value: after n losses l_1 to l_n, nats per character,
+    """An exponential moving average with decay `share`. After n losses l_1 to l_n, in nats per character:
 
         assignment = share^(n-1) l_1 + (1 - share) sum over k > 1 of share^(n-k) l_k
         value      = (1 - share) sum over all k of share^(n-k) l_k / (1 - share^n)
 
-    The first is the assignment's own: it begins with l_1, which so weighs as much as all that came before it
-    would. In a run of a few hundred updates it still says what the untrained network's loss was. The second
-    weighs every loss by its age alone (the correction of Kingma and Ba, 2015, section 3).
+    `assignment` is the assignment's formula. It is initialised with l_1, which therefore has too much weight:
+    in a run of a few hundred updates it mostly shows the untrained network's loss. `value` is free of that
+    bias (the correction of Kingma and Ba, 2015, section 3).
 
     Attributes:
         assignment, value: None before the first loss.
@@ -27,7 +27,7 @@ class SmoothLoss:
         self.value: float | None = None
 
     def note(self, loss: float) -> float:
-        """The loss of one more update; `value` after it."""
+        """Adds the loss of one update and returns the new `value`."""
         if self.assignment is None:
             self._first = self.assignment = loss
         else:
@@ -39,15 +39,18 @@ class SmoothLoss:
     def _corrected(self, assignment: float) -> float:
         if self._first is None:
             return assignment
-        weight = self._share**self._count  # that l_1 has too much of
+        weight = self._share**self._count  # excess weight of l_1
         return (assignment - weight * self._first) / (1 - weight)
 
     def progress(self) -> dict[str, float | None]:
-        """What an exact resume needs, as JSON values."""
+        """The state that an exact resume needs, as JSON values."""
         return {"smooth_loss": self.value, "assignment_loss": self.assignment, "first_loss": self._first}
 
     def restore(self, progress: Mapping[str, Any], count: int) -> None:
-        """`count` losses were noted. Without the first one, as in earlier versions, nothing is corrected."""
+        """Restores what `progress` returned after `count` losses.
+
+        Checkpoints of earlier versions lack `first_loss`; their runs continue without the correction.
+        """
         self.value = progress["smooth_loss"]
         self.assignment = progress.get("assignment_loss", self.value)
         self._first, self._count = progress.get("first_loss"), count

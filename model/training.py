@@ -1,6 +1,6 @@
-"""Training: a generator of progress, one event an update, resumable to the bit.
+"""Training as a generator that yields the progress after each update; resumable to the bit.
 
-Prints nothing, writes nothing, owns no thread: the caller decides what to keep of what it yields.
+It prints nothing, writes no files and starts no threads: the caller stores what it needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from model.guards import HeldOutGuard, LossGuard, Rollback
 from model.network import Network, named_views
 from model.optimizer import clip, learning_rate, make_optimizer
 from model.orthogonal import dense_matrices
-from model.passes import InTurn, Passes
+from model.passes import Passes, SerialPasses
 from model.sampling import SamplingConfig
 from model.smoothing import SmoothLoss
 from model.vocabulary import Vocabulary
@@ -33,7 +33,7 @@ from model.warm_start import take_over
 
 @dataclass(frozen=True)
 class Sample:
-    """A passage written at `step`; `kind` is "sample", or "best" for the best model's at the end."""
+    """A text generated at `step`; `kind` is "sample", or "best" for that of the best model."""
 
     step: int
     kind: str
@@ -42,17 +42,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after `step` updates. Losses in nats per character, seconds of training time.
+    """The progress of a run after `step` updates. Losses are in nats per character.
 
     Attributes:
-        loss: of the last update's window, before that update; None at step 0.
-        smooth_loss: its running mean, `config.smoothing` of the old and the rest of the new; None at step 0.
-        summed_smooth_loss: the assignment's own figure, the running mean that begins with the first loss,
-            summed over a sequence; None unless the run sums its loss.
-        validation_loss: on the held-out text, at the steps where it is measured.
-        record: whether this step belongs on the loss curve.
-        samples: passages written at this step.
-        finished: whether this was the run's last step.
+        loss: of the last update's window, before the update; None at step 0.
+        smooth_loss: the moving average of `loss`; None at step 0.
+        summed_smooth_loss: the assignment's smooth loss of a whole sequence; None unless losses are summed.
+        validation_loss: the held-out loss, at steps where it is measured; otherwise None.
+        record: whether this step is a point of the loss curve.
+        samples: the texts generated at this step.
+        finished: whether this was the last step of the run.
     """
 
     step: int
@@ -70,19 +69,19 @@ class Progress:
 
 
 class Training:
-    """A run in progress: network, optimiser, carried state and position. Advanced by `train`.
+    """A run in progress: network, optimizer, carried state and position. Advanced by `train`.
 
-    A run of one network may be begun as any `member` of an ensemble, counted from 1.
+    Raises TextError if the text is too short. With `member`, counted from 1, a run of one network starts with
+    the weights of that member of an ensemble.
 
     Attributes:
-        step: updates made.
-        members: the networks that are trained, updated in place; their `parameters` lie in one array, (M, P).
-        state: hidden state carried to the next window, of all members' units, (L, S, B, M*H).
-        passes: runs the forward and backward passes; may be replaced by one that runs the shards at once.
-        best_loss, best_step, best: the lowest loss (by `config.best_by`), the step whose network reached it,
-            and that network's parameters; `best_losses` are the losses and seconds of that step.
+        step: number of updates made.
+        members: the networks being trained; their parameters are the rows of `parameters`, (M, P).
+        state: the hidden state carried to the next window, for all members' units, (L, S, B, M*H).
+        passes: runs the forward and backward passes; can be replaced by a parallel implementation.
+        best_loss, best_step, best: the lowest loss (by `config.best_by`), its step, and the parameters of
+            that step; `best_losses` are the losses and seconds of that step.
         elapsed: seconds of training so far.
-        held_out_guard: notices overfitting.
         rollbacks: returns to an earlier checkpoint, each of which halved the learning rate.
     """
 
@@ -100,7 +99,7 @@ class Training:
         self.step, self.elapsed = 0, 0.0
         sizes = member_config(config, len(vocabulary))
         self.parameters = buffers.zeros((config.members, sizes.size()), np.float32)
-        for _ in range(member):  # those of an ensemble are drawn one after the other
+        for _ in range(member):  # members are drawn in order
             self.members = initialise(config, len(vocabulary), self.rng, self.parameters)
         self._network = self._make_network()
         self._merged_at = -1
@@ -113,7 +112,7 @@ class Training:
         self.loss: float | None = None
         self.smoothed = SmoothLoss(config.smoothing)
         self.best_losses = self._losses()
-        self.passes: Passes = InTurn(self.members, config)
+        self.passes: Passes = SerialPasses(self.members, config)
         self.loss_guard = LossGuard(self.batches.unigram_costs())
         self.held_out_guard = HeldOutGuard(config.validate_every)
         self.rollbacks: tuple[Rollback, ...] = ()
@@ -122,24 +121,25 @@ class Training:
     def resume(
         cls, checkpoint: Checkpoint, ids: Ids, clock: Callable[[], float] = time.perf_counter
     ) -> Training:
-        """Goes on exactly where `checkpoint` was taken. `ids` must be of the same text.
+        """Continues exactly from `checkpoint`; `ids` must be the same text.
 
-        Raises CheckpointError if the checkpoint was kept for serving only, without what a resume needs.
+        Raises CheckpointError if the checkpoint was saved only for serving and lacks the tensors for a
+        resume.
         """
         training = cls(checkpoint.config, checkpoint.vocabulary, ids, checkpoint.text_sha256, clock)
         training._restore(checkpoint)
         return training
 
     def begin_with(self, checkpoint: Checkpoint) -> None:
-        """Gives a fresh run the weights of `checkpoint`, of the same sizes. Raises ConfigError."""
+        """Gives a new run the weights of `checkpoint`. Raises ConfigError as `take_over` does."""
         take_over(checkpoint, self.vocabulary, self.parameters)
         self._merged_at = -1
         self.best[...] = self.network.flat
 
     def roll_back(self, checkpoint: Checkpoint, error: DivergedError) -> None:
-        """Goes back to `checkpoint`, of this run, and on from there at half the learning rate.
+        """Returns to an earlier `checkpoint` of this run and halves the learning rate.
 
-        The time spent stays spent. Raises CheckpointError as `resume` does.
+        `elapsed` is not reset. Raises CheckpointError as `resume` does.
         """
         loss = error.loss if math.isfinite(error.loss) else None
         rollbacks = (*self.rollbacks, Rollback(error.step, checkpoint.step, loss))
@@ -165,14 +165,14 @@ class Training:
         self.best_step = progress["best_step"]
         self.best_loss = math.inf if progress["best_loss"] is None else progress["best_loss"]
         self.rng.bit_generator.state = progress["random_state"]
-        # checkpoints of earlier versions have neither the losses of the best nor guards
+        # checkpoints of earlier versions have neither `best` nor guards
         self.best_losses = progress.get("best", {"seconds": self.elapsed, "loss": None, "smooth_loss": None})
         self.loss_guard.restore(progress.get("loss_guard", {}))
         self.held_out_guard.restore(progress.get("held_out_guard", {}))
         self.rollbacks = tuple(Rollback(*values) for values in progress.get("rollbacks", ()))
 
     def checkpoint(self) -> Checkpoint:
-        """All of it, as copies: training may go on."""
+        """A checkpoint of the current step. All arrays are copies."""
         return Checkpoint(
             config=self.config,
             vocabulary=self.vocabulary,
@@ -184,7 +184,7 @@ class Training:
         )
 
     def best_checkpoint(self) -> Checkpoint:
-        """The best parameters so far, for serving only."""
+        """A checkpoint of the best parameters so far, for serving only."""
         return Checkpoint(
             config=self.config,
             vocabulary=self.vocabulary,
@@ -210,12 +210,12 @@ class Training:
 
     @property
     def smooth_loss(self) -> float | None:
-        """The running mean of the training loss; None before the first update."""
+        """The moving average of the training loss; None before the first update."""
         return self.smoothed.value
 
     @property
     def fraction(self) -> float:
-        """How much of the run is done, 0 to 1, in time if it ends by time, else in steps."""
+        """The completed fraction of the run, 0 to 1, by time if the run ends by time, otherwise by steps."""
         if self.config.minutes:
             return min(1.0, self.elapsed / (60 * self.config.minutes))
         return min(1.0, self.step / self.config.steps)
@@ -230,7 +230,7 @@ class Training:
         return learning_rate(self.config, self.fraction) * 0.5 ** len(self.rollbacks)
 
     def update(self) -> None:
-        """One update: forward, loss, backward, clip, optimise. Raises DivergedError."""
+        """Makes one update: forward, loss, backward, clip, optimizer. Raises DivergedError."""
         config, window = self.config, self.batches.window(self.step)
         if window.reset:
             self.state[...] = 0
@@ -245,7 +245,7 @@ class Training:
         self.step += 1
 
     def validate(self) -> float | None:
-        """The held-out loss, where the run measures it at this step; keeps the best parameters by it."""
+        """The held-out loss if it is due at this step, otherwise None. Updates the best parameters."""
         every = self.config.validate_every
         if not every or len(self.held_out) < 2 or (self.step % every and not self.finished):
             return None
@@ -256,7 +256,7 @@ class Training:
         return loss
 
     def samples(self) -> tuple[Sample, ...]:
-        """The passages that are due at this step."""
+        """Generates the samples that are due at this step."""
         config, samples = self.config, []
         if (spacing := config.sample_spacing(self.step)) and self.step % spacing == 0:
             samples.append(self._sample(self.network, "sample", config.sample_length))
@@ -271,7 +271,7 @@ class Training:
         return Sample(self.step, kind, text)
 
     def _note_loss(self, loss: float) -> None:
-        before = self._losses()  # of this step: the loss of its network is the next step's
+        before = self._losses()  # `loss` was computed before the update, so it belongs to the current step
         self.loss, smooth = loss, self.smoothed.note(loss)
         if self.config.best_by == "smooth_loss":
             self._keep_if_best(smooth, before)
@@ -282,7 +282,7 @@ class Training:
             np.copyto(self.best, self.network.flat)
 
     def _decayed(self) -> np.ndarray:
-        """1 for the weights, which decay, 0 for the biases, which do not; (M*P,)."""
+        """1 for weights, which decay, and 0 for biases, which do not; (M*P,)."""
         decayed = np.zeros_like(self.parameters)
         for row in decayed:
             for values in named_views(self.members[0].config, row).values():
@@ -290,7 +290,7 @@ class Training:
         return decayed.reshape(-1)
 
     def _tensors(self) -> dict[str, np.ndarray]:
-        """What a resume needs in addition to the parameters of the network."""
+        """The tensors that a resume needs in addition to the network's parameters."""
         tensors = {"state": self.state, "best": self.best}
         if len(self.members) > 1:
             tensors["members"] = self.parameters
@@ -316,7 +316,7 @@ class Training:
 
 
 def train(training: Training) -> Iterator[Progress]:
-    """Trains to the end of the run, yielding after every update; a fresh run first yields step 0."""
+    """Trains to the end of the run, yielding after each update; a new run first yields step 0."""
     start = training.clock() - training.elapsed
     if training.step == 0:
         yield _report(training)

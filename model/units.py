@@ -1,7 +1,7 @@
-"""What the hidden units do along a text, and which of them follow something that a person can name.
+"""The activations of hidden units along a text, and which units are correlated with an interpretable feature.
 
-After Karpathy, Johnson and Fei-Fei, "Visualizing and Understanding Recurrent Networks" (2015), where units
-were found that tell how far a line has come or whether a quotation is open.
+After Karpathy, Johnson and Fei-Fei, "Visualizing and Understanding Recurrent Networks" (2015), who found
+units that track the position in a line, or whether a quotation is open.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from model.cells import Array
 from model.network import Network
 
-WINDOW = 256  # characters read at a time, so that the memory taken does not grow with the text
-ENOUGH = 8  # characters of each kind that a half of the text must have
-CONFIRMED = 0.3  # least correlation in the second half
+WINDOW = 256  # characters read at a time, which bounds the memory of a forward pass
+ENOUGH = 8  # minimum number of characters above and below a feature's mean, in each half of the text
+CONFIRMED = 0.3  # minimum correlation in the second half
 VOWELS = frozenset("aeiouyàáâäæèéêëìíîïòóôöœøùúûü")
 BRACKETS = {"(": ")", "[": "]"}
 QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
@@ -25,7 +25,7 @@ QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
 
 @dataclass(frozen=True)
 class Follower:
-    """The unit closest to a feature; `correlation` is Pearson's in the second half, -1 to 1."""
+    """The unit most correlated with a feature; `correlation` is Pearson's r in the second half, -1 to 1."""
 
     feature: str
     layer: int
@@ -34,7 +34,7 @@ class Follower:
 
 
 def activations(network: Network, ids: NDArray[np.integer]) -> Array:
-    """h of every unit after each character of `ids` (T,), from the zero state: (T, L, H), each in -1 to 1."""
+    """h of every unit after each character of `ids` (T,), from the zero state: (T, L, H), from -1 to 1."""
     state = network.zero_state(1)
     parts = [np.empty((0, network.config.layers, network.config.hidden), network.flat.dtype)]
     for start in range(0, len(ids), WINDOW):
@@ -45,7 +45,7 @@ def activations(network: Network, ids: NDArray[np.integer]) -> Array:
 
 
 def features(text: str) -> dict[str, NDArray[np.float64]]:
-    """Numbers that a reader could keep while going through the text, one a character, each (T,)."""
+    """Features of each character of the text that depend only on the text up to there, by name, each (T,)."""
     return {
         "inside quotation marks": _within(text, QUOTES),
         "inside brackets": _within(text, BRACKETS),
@@ -59,12 +59,13 @@ def features(text: str) -> dict[str, NDArray[np.float64]]:
 
 
 def followers(values: Array, text: str) -> list[Follower]:
-    """The unit of `values` (T, L, H) that follows each feature; the best first.
+    """The unit of `values` (T, L, H) most correlated with each feature of `text`, in descending order.
 
-    A unit is found in the first half of the text, and counts only if the second half confirms it: there its
-    correlation, which is the one given, has the same sign and at least CONFIRMED. Features without
-    ENOUGH characters above and not above their mean in each half are left out: some unit of several hundred
-    would follow the one capital of a sentence perfectly.
+    The unit is selected on the first half of the text and confirmed on the second half: its correlation
+        there, which
+    is the one returned, must have the same sign and at least the absolute value CONFIRMED. A feature needs
+    ENOUGH characters on either side of its mean in each half, because among several hundred units one will
+    match a single capital letter by chance.
     """
     length, _, hidden = values.shape
     flat, half = values.reshape(length, -1).astype(np.float64), length // 2
@@ -73,10 +74,10 @@ def followers(values: Array, text: str) -> list[Follower]:
         first, second = feature[:half], feature[half:]
         if not (_varies(first) and _varies(second)):
             continue
-        guesses = _correlations(first, flat[:half])
-        best = int(np.abs(guesses).argmax())
+        selection = _correlations(first, flat[:half])
+        best = int(np.abs(selection).argmax())
         correlation = float(_correlations(second, flat[half:, best : best + 1])[0])
-        if correlation * np.sign(guesses[best]) >= CONFIRMED:
+        if correlation * np.sign(selection[best]) >= CONFIRMED:
             found.append(Follower(name, best // hidden, best % hidden, correlation))
     return sorted(found, key=lambda follower: -abs(follower.correlation))
 
@@ -87,7 +88,7 @@ def _varies(feature: NDArray[np.float64]) -> bool:
 
 
 def _correlations(feature: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson's, of a feature (T,) with each column of `values`; 0 for a column that does not vary."""
+    """Pearson's r of a feature (T,) with each column of `values` (T, N), (N,); 0 for a constant column."""
     feature, values = feature - feature.mean(), values - values.mean(axis=0)
     scale = np.linalg.norm(feature) * np.linalg.norm(values, axis=0)
     correlations = np.zeros(values.shape[1])
@@ -100,7 +101,7 @@ def _flags(text: str, holds: Callable[[str], bool]) -> NDArray[np.float64]:
 
 
 def _since(text: str, ends: Callable[[str], bool]) -> NDArray[np.float64]:
-    """How many characters ago the last one was for which `ends` holds."""
+    """For each character, how many characters ago the last one was for which `ends` is true."""
     counts, count = [], 0
     for character in text:
         count = 0 if ends(character) else count + 1
@@ -109,7 +110,7 @@ def _since(text: str, ends: Callable[[str], bool]) -> NDArray[np.float64]:
 
 
 def _within(text: str, pairs: dict[str, str]) -> NDArray[np.float64]:
-    """1 from an opening mark until its closing one, which counts as outside."""
+    """1 from an opening mark up to, but not including, its closing mark; otherwise 0."""
     inside, closing = [], ""
     for character in text:
         if not closing:

@@ -1,4 +1,4 @@
-"""Characters <-> ids: the alphabet of one text, sorted by code point."""
+"""The vocabulary of a text: its distinct characters and their ids."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from numpy.typing import NDArray
 
 from model.errors import ConfigError, UnknownCharacterError
 
-MOST_CHARACTERS = 1 << 16  # more than any script has; each costs a row of weights and a probability a step
-PIECE = 1 << 20  # characters that are looked up at a time: it takes 25 bytes for each
-SHORT = 64  # characters; up to so many, looking them up one by one is faster
+MAX_CHARACTERS = 1 << 16  # more than any script has; each one costs weights, and time in every step
+PIECE = 1 << 20  # characters looked up together; the lookup needs 25 bytes of memory for each
+SHORT = 64  # characters up to which looking them up one by one is faster
 
 
 class Vocabulary:
-    """The distinct characters of a text; a character's id is its rank by code point.
+    """The distinct characters of a text. A character's id is its rank by code point.
 
-    The order depends on nothing but the set of characters, so two runs on the same text agree.
+    The ids depend only on the set of characters, so two runs on the same text have the same ids. The
+    constructor raises ConfigError unless `characters` are sorted, distinct, and 1 to MAX_CHARACTERS of them.
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = "".join(characters)
         if not self.characters:
             raise ConfigError("vocabulary", "must hold at least one character")
-        if len(self.characters) > MOST_CHARACTERS:
+        if len(self.characters) > MAX_CHARACTERS:
             raise ConfigError(
                 "vocabulary",
-                f"must hold at most {MOST_CHARACTERS:,} characters. Given: {len(self.characters):,}",
+                f"must hold at most {MAX_CHARACTERS:,} characters. Given: {len(self.characters):,}",
             )
         points = _code_points(self.characters)
         if np.any(np.diff(points.astype(np.int64)) <= 0):
@@ -37,7 +38,7 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
-        """The vocabulary of `text`. Raises ConfigError if it is empty."""
+        """The vocabulary of `text`. Raises ConfigError if it has no characters or too many distinct ones."""
         return cls(sorted(set(text)))
 
     def __len__(self) -> int:
@@ -53,9 +54,9 @@ class Vocabulary:
         return f"Vocabulary({self.characters!r})"
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Ids of the characters of `text`, shape (len(text),).
+        """The ids of the characters of `text`, shape (len(text),).
 
-        Raises UnknownCharacterError, naming every unknown character and its position.
+        Raises UnknownCharacterError, with every unknown character and its position.
         """
         if len(text) <= SHORT and all(character in self._ids for character in text):
             return np.array([self._ids[character] for character in text], np.int32)
@@ -68,7 +69,7 @@ class Vocabulary:
         return ids
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
-        """The text of a 1-D sequence of ids."""
+        """The text of a sequence of ids, (N,)."""
         points = self._points[np.asarray(ids, dtype=np.intp)]
         return points.tobytes().decode("utf-32-le", "surrogatepass")
 
@@ -84,5 +85,5 @@ class Vocabulary:
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
-    # surrogatepass: a lone surrogate from JSON must be reported as unknown, not crash the encoder
+    # surrogatepass: a lone surrogate from JSON must be reported as unknown, not raise UnicodeEncodeError
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)

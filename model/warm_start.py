@@ -1,4 +1,4 @@
-"""The weights that a run takes over from another: with rows for characters that the other had not seen."""
+"""Initialises a run with the weights of another run, whose vocabulary may be smaller."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from model.errors import ConfigError
 from model.network import named_views
 from model.vocabulary import Vocabulary
 
-SIZES = ("cell", "hidden", "layers", "embedding", "members")  # of a configuration: they fix the weights
+SIZES = ("cell", "hidden", "layers", "embedding", "members")  # settings that must be equal in both runs
 
 
 def take_over(checkpoint: Checkpoint, vocabulary: Vocabulary, parameters: Array) -> None:
-    """Write `checkpoint`'s weights into `parameters` (M, P), freshly initialised, of a larger vocabulary.
+    """Writes the weights of `checkpoint` into the initialised `parameters` (M, P) of a run with `vocabulary`.
 
-    A new character keeps its fresh input row; its column of V is 0, and its c that of the least likely
-    character, so that what the network predicts hardly changes by it. Raises ConfigError if `checkpoint` was
-    kept for serving only and has no weights of single members.
+    A new character keeps its random row of U or E. Its column of V is 0, and its c is the lowest one of the
+    checkpoint, so that the network's predictions hardly change. Raises ConfigError if `checkpoint` does not
+    have the weights of the members, because it was saved only for serving.
     """
     old_rows = checkpoint.members()
     if old_rows is None:
@@ -29,11 +29,11 @@ def take_over(checkpoint: Checkpoint, vocabulary: Vocabulary, parameters: Array)
     known = vocabulary.encode(checkpoint.vocabulary.characters)
     old_sizes = member_config(checkpoint.config, len(checkpoint.vocabulary))
     sizes = member_config(checkpoint.config, len(vocabulary))
-    read = "E" if sizes.embedding else "layer0.U"
+    input_matrix = "E" if sizes.embedding else "layer0.U"
     for old_row, row in zip(old_rows, parameters, strict=True):
         old, new = named_views(old_sizes, old_row), named_views(sizes, row)
         for name, values in old.items():
-            if name == read:
+            if name == input_matrix:
                 new[name][known] = values
             elif name == "V":
                 new[name][...] = 0

@@ -16,7 +16,7 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from model.batches import Ids, split
 from model.config import RunConfig
-from model.ngram import ORDER, SHARE, ngram_losses
+from model.ngram import HELD_OUT, ORDER, ngram_losses
 from model.vocabulary import Vocabulary
 
 MEMORISED = 12  # times a text is read before its held-out loss rises
@@ -113,7 +113,7 @@ def make_plan(
 
 def _learnt(ids: Ids, config: RunConfig) -> int:
     """How many characters are learnt from; the rest is what a loss is measured on."""
-    return min(len(split(ids, config.validation_fraction or SHARE)[0]), len(ids) - 1)
+    return min(len(split(ids, config.validation_fraction or HELD_OUT)[0]), len(ids) - 1)
 
 
 def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) -> float:

@@ -14,12 +14,12 @@ from app.store.capacity import Capacity
 from app.store.space import Budget
 from model.cells import CELLS
 from model.checkpoint import MAX_BYTES
-from model.config import MOST_SAMPLED_CHECKPOINTS, RunConfig
+from model.config import MAX_SAMPLED_CHECKPOINTS, RunConfig
 from model.ensemble import member_config, network_config
 from model.errors import ConfigError
 from model.evaluation import SEQUENCE_LENGTH, STREAMS
 from model.generation import WIDEST
-from model.ngram import MOST
+from model.ngram import MAX_COUNTED
 from model.passes import shard_rows
 
 WORD = 4  # bytes of a number
@@ -61,7 +61,7 @@ def needs_of(config: RunConfig, characters: int, distinct: int, worker: Capacity
     return Needs(
         weights=weights + max(COPIES * checkpoint, judged, sampled),
         activations=members * passes + VIEWS * config.layers * config.sequence_length * parts,
-        text=CHARACTER * characters + COMPARED * min(characters, MOST),
+        text=CHARACTER * characters + COMPARED * min(characters, MAX_COUNTED),
         processes=WORKER + HELPER * (worker.processes_for(parts) - 1),
         checkpoint=checkpoint,
         disk=checkpoint * (KEPT + _sampled(config, distinct)) + WORD * characters,
@@ -81,7 +81,7 @@ def _sampled(config: RunConfig, distinct: int) -> int:
     if not config.sample_every:
         return 0
     steps = updates(config, expected_speed(config, distinct)) if config.minutes else config.steps
-    return min(MOST_SAMPLED_CHECKPOINTS, int(steps // config.sample_every))
+    return min(MAX_SAMPLED_CHECKPOINTS, int(steps // config.sample_every))
 
 
 def check_memory(config: RunConfig, characters: int, distinct: int, worker: Capacity) -> Needs:

@@ -12,7 +12,7 @@ import numpy as np
 from app.errors import TooLargeError
 from app.intake.appearance import SAMPLE, appearance
 from app.intake.findings import Finding, counted
-from model.vocabulary import MOST_CHARACTERS
+from model.vocabulary import MAX_CHARACTERS
 
 MOST_LINES = 100_000  # looked at for repeats
 LONGEST_LINE = 10_000
@@ -161,8 +161,8 @@ class TextScan:
     def _of_characters(self) -> Iterator[Finding]:
         if self.distinct == 1:
             yield Finding("refusal", "one_character", "the text repeats a single character", 0)
-        if self.distinct > MOST_CHARACTERS:
-            message = f"{self.distinct:,} distinct characters; the limit is {MOST_CHARACTERS:,}"
+        if self.distinct > MAX_CHARACTERS:
+            message = f"{self.distinct:,} distinct characters; the limit is {MAX_CHARACTERS:,}"
             yield Finding("refusal", "too_many_characters", message)
         elif self.distinct > MANY_CHARACTERS:
             message = f"{self.distinct:,} distinct characters: the more there are, the longer training takes"

@@ -34,7 +34,7 @@ from model.config import RunConfig
 from model.ensemble import member_config
 from model.network import Network, NetworkConfig
 from model.orthogonal import Blocks
-from model.passes import InTurn, Part, Passes, by_member, gradients_shape, shard_rows, summed
+from model.passes import Part, Passes, SerialPasses, by_member, gradients_shape, shard_rows, summed
 
 PASS, ORTHOGONALISE, DONE = b"p", b"o", b"d"
 MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
@@ -44,7 +44,7 @@ MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the s
 def running_passes(members: Sequence[Network], config: RunConfig) -> Iterator[Passes]:
     """The passes of a run, by helper processes if it has more than one part; they end with the context."""
     if config.members * len(shard_rows(config)) == 1:
-        yield InTurn(members, config)
+        yield SerialPasses(members, config)
         return
     passes = InProcesses(members, config)
     try:

@@ -32,7 +32,7 @@ from app.store.temporaries import remove_temporaries
 from app.training.processes import running_passes
 from app.training.recovery import kept_anchors, roll_back, start_or_resume, warnings
 from model.checkpoint import Checkpoint, encode, load
-from model.config import MOST_SAMPLED_CHECKPOINTS
+from model.config import MAX_SAMPLED_CHECKPOINTS
 from model.errors import CheckpointError, DivergedError
 from model.guards import ROLLBACKS
 from model.ngram import baselines
@@ -275,7 +275,7 @@ class RunWriter:
 
     def _is_sampled(self, step: int) -> bool:
         """Whether the checkpoint of a step stays because of its sample, as that of step 0 does."""
-        spacing = self.run.config.sample_spacing(self.training.step, MOST_SAMPLED_CHECKPOINTS)
+        spacing = self.run.config.sample_spacing(self.training.step, MAX_SAMPLED_CHECKPOINTS)
         return step == 0 or (spacing > 0 and step % spacing == 0)
 
     def write_status(self, state: State) -> None:

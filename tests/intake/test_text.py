@@ -20,7 +20,7 @@ from app.intake.encodings import decoded, known_encoding
 from app.intake.findings import FileRefusedError
 from app.intake.text import Contents, read_text
 from app.store.files import Source
-from model.vocabulary import MOST_CHARACTERS
+from model.vocabulary import MAX_CHARACTERS
 from tests.support.runs import small_text
 
 # excluded from plain texts: control characters and byte order marks, which have their own tests
@@ -181,7 +181,7 @@ def test_text_of_one_character_is_refused(tmp_path):
 
 
 def test_text_with_too_many_distinct_characters_is_refused(tmp_path):
-    text = "".join(map(chr, range(0x10000, 0x10001 + MOST_CHARACTERS)))
+    text = "".join(map(chr, range(0x10000, 0x10001 + MAX_CHARACTERS)))
     found = refusal(tmp_path, text.encode())
     assert found["code"] == "too_many_characters"
     assert "65,537 distinct characters" in found["message"]

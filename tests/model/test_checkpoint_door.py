@@ -13,7 +13,7 @@ from model.checkpoint import Checkpoint, decode, encode, load
 from model.config import ConfigError, RunConfig
 from model.errors import CheckpointError
 from model.network import NetworkConfig
-from model.vocabulary import MOST_CHARACTERS, Vocabulary
+from model.vocabulary import MAX_CHARACTERS, Vocabulary
 
 DEEP = "[" * 20_000 + "]" * 20_000
 LONG = 10**400
@@ -140,8 +140,8 @@ def test_load_uses_little_more_memory_than_the_file(tmp_path: Path):
 
 
 def test_vocabulary_over_the_limit_is_refused():
-    with pytest.raises(ConfigError, match=f"at most {MOST_CHARACTERS:,}"):
-        Vocabulary(map(chr, range(32, 33 + MOST_CHARACTERS)))
+    with pytest.raises(ConfigError, match=f"at most {MAX_CHARACTERS:,}"):
+        Vocabulary(map(chr, range(32, 33 + MAX_CHARACTERS)))
 
 
 def test_checkpoint_that_could_not_be_read_back_is_not_written():

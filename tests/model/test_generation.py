@@ -337,7 +337,7 @@ def test_log_probabilities_equal_those_of_the_network(company):
     chosen = np.take_along_axis(expected, text[1:, None], axis=1)[:, 0]
     np.testing.assert_allclose([*row.prompt_logprobs, *row.logprobs_of], chosen, atol=1e-4)
     assert (len(row.prompt_logprobs), len(row.logprobs_of)) == (len(prompt) - 1, 40)
-    for place, likeliest in zip(expected, row.likeliest(0, row.told), strict=True):
+    for place, likeliest in zip(expected, row.likeliest(0, row.scored), strict=True):
         ids, values = zip(*likeliest, strict=True)
         np.testing.assert_allclose(values, np.sort(place)[::-1][:3], atol=1e-4)
         np.testing.assert_allclose(place[list(ids)], values, atol=1e-4)
@@ -348,14 +348,14 @@ def test_log_probabilities_end_with_the_stop_string():
     for seed in range(20):
         row = finish(decoder, Row(VOCABULARY, "ab", 80, seed=seed, stop=["e"], logprobs=0), block=50)
         assert len(row.logprobs_of) == len(row.ids) == len(row.text)
-        assert row.told == len(row.prompt_logprobs) + len(row.ids)
+        assert row.scored == len(row.prompt_logprobs) + len(row.ids)
 
 
 def test_row_of_length_zero_only_reads_the_prompt():
     network = random_network()
     row = finish(Decoder(network, widest=2), Row(VOCABULARY, "the cat", 0, logprobs=2))
     assert (row.text, row.ids, row.finish_reason) == ("", [], "length")
-    assert len(row.prompt_logprobs) == row.told == len(row.likeliest(0, 6)) == 6
+    assert len(row.prompt_logprobs) == row.scored == len(row.likeliest(0, 6)) == 6
     assert Row(VOCABULARY, "a", 0).finish_reason == "length"
 
 
@@ -363,7 +363,7 @@ def test_logits_are_kept_for_few_characters_at_a_time(monkeypatch):
     decoder = Decoder(random_network(), widest=2)
     request = {"prompt": "the cat", "length": 50, "logprobs": 2}
     expected = alone(decoder, request)
-    monkeypatch.setattr("model.generation.TOLD_ELEMENTS", 3 * len(VOCABULARY))
+    monkeypatch.setattr("model.generation.MAX_LOGITS", 3 * len(VOCABULARY))
     batch, row = Batch(decoder), Row(VOCABULARY, **request)
     batch.join(row)
     batch.advance(50)

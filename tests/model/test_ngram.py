@@ -62,7 +62,7 @@ def test_ngrams_of_a_large_vocabulary_do_not_overflow():
 
 
 def test_baselines_of_a_long_text_are_those_of_its_end(monkeypatch):
-    monkeypatch.setattr("model.ngram.MOST", 1000)
+    monkeypatch.setattr("model.ngram.MAX_COUNTED", 1000)
     ids = np.random.default_rng(0).integers(0, 7, 5000).astype(np.int32)
     assert baselines(ids, 7, 0.04) == baselines(ids[-1000:], 7, 0.2)
     assert baselines(ids, 7, 0.5) == baselines(ids[-1000:], 7, 0.5)

@@ -12,7 +12,7 @@ from model.recurrent import LayerWeights
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 @pytest.mark.parametrize(
-    ("rows", "inner", "gates", "width", "most_pieces", "pieces", "blocks"),
+    ("rows", "inner", "gates", "width", "max_pieces", "pieces", "blocks"),
     [
         (1, 256, 4, 64, 1, 1, 0),  # a vector
         (3, 5, 4, 6, 1, 1, 1),  # no whole block
@@ -23,7 +23,7 @@ from model.recurrent import LayerWeights
     ],
 )
 def test_blocked_product_equals_the_plain_product(
-    rows, inner, gates, width, most_pieces, pieces, blocks, dtype
+    rows, inner, gates, width, max_pieces, pieces, blocks, dtype
 ):
     rng = np.random.default_rng(0)
     x, matrix = (
@@ -31,7 +31,7 @@ def test_blocked_product_equals_the_plain_product(
         rng.normal(size=(inner, gates * width)).astype(dtype),
     )
     scales = np.linspace(0.5, 1, gates).astype(np.float32)
-    product = BlockedProduct(rows, inner, gates, width, dtype, most_pieces)
+    product = BlockedProduct(rows, inner, gates, width, dtype, max_pieces)
     multiply, operand, target = product.operands(matrix, scales)
     given = x if rows > 1 else x[0]
     multiply(product.operand(given), operand, target)

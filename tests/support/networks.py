@@ -59,4 +59,4 @@ def mixed_request(number: int, longest: int = 120) -> dict[str, Any]:
 def outcome(row: Row) -> tuple[object, ...]:
     """Everything that a row has produced."""
     scores = row.prompt_logprobs.tolist(), row.logprobs_of.tolist(), row.ranks.tolist()
-    return row.text, row.ids, row.finish_reason, *scores, row.likeliest(0, row.told)
+    return row.text, row.ids, row.finish_reason, *scores, row.likeliest(0, row.scored)

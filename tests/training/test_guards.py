@@ -22,7 +22,7 @@ from model.checkpoint import Checkpoint, load
 from model.config import RunConfig
 from model.errors import DivergedError
 from model.guards import HeldOutGuard, LossGuard
-from model.passes import InTurn
+from model.passes import SerialPasses
 from model.training import Training
 from model.vocabulary import Vocabulary
 from tests.support.kills import Killed, Killer, assert_readable, train
@@ -47,7 +47,7 @@ def fault(monkeypatch: pytest.MonkeyPatch, times: int = 1, loss: float = math.na
     def update(training: Training) -> None:
         if training.step >= FAULT_AT and len(training.rollbacks) < times:
 
-            class Faulty(InTurn):
+            class Faulty(SerialPasses):
                 def run(self, window: Window, state: Array) -> float:
                     super().run(window, state)
                     return loss

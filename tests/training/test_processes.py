@@ -5,7 +5,7 @@ from app.store.capacity import Capacity
 from app.training.processes import InProcesses, running_passes
 from model.checkpoint import encode
 from model.config import RunConfig
-from model.passes import InTurn, shard_rows
+from model.passes import SerialPasses, shard_rows
 from model.training import Training, train
 from model.vocabulary import Vocabulary
 
@@ -45,7 +45,7 @@ def test_gradients_of_shards_add_up_to_the_batch_gradient(reduction, cell):
     results = []
     for shards in (1, 3):
         state = network.zero_state(5) + 0.1
-        passes = InTurn([network], config.replace(shards=shards))
+        passes = SerialPasses([network], config.replace(shards=shards))
         results.append((passes.run(window, state), passes.gradients[0], state))
     for one, three in zip(*results, strict=True):
         np.testing.assert_allclose(three, one, rtol=1e-12, atol=1e-15)
@@ -83,7 +83,7 @@ def test_parts_beyond_the_number_of_cores_share_processes(monkeypatch, members, 
 def test_single_shard_starts_no_helper_process():
     training = start(CONFIG.replace(shards=1))
     with running_passes(training.members, training.config) as passes:
-        assert isinstance(passes, InTurn)
+        assert isinstance(passes, SerialPasses)
 
 
 def test_helper_processes_end_with_the_context():

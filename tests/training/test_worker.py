@@ -96,7 +96,7 @@ def test_finished_run_has_its_files_and_final_status(store: RunStore):
 
 
 def test_samples_at_every_step_become_rarer(store: RunStore, monkeypatch):
-    monkeypatch.setattr("app.training.trainer.MOST_SAMPLED_CHECKPOINTS", 4)
+    monkeypatch.setattr("app.training.trainer.MAX_SAMPLED_CHECKPOINTS", 4)
     monkeypatch.setattr("model.config.RunConfig.sample_spacing.__defaults__", (8,))
     settings = {"sample_every": 1, "checkpoint_every": 1000, "best_sample_length": 0, "validate_every": 1000}
     run = add(store, "run", gru_like(steps=40, **settings))
