@@ -93,6 +93,7 @@ def drawing() -> str:
         bottom = max(bottom, end)
     drawn.append(f'<text class="title" x="{MARGIN}" y="{bottom + 24:g}">model/ — below all of it</text>')
     body, bottom = stack([["model"]], MARGIN, bottom + 38, WIDTH - 2 * MARGIN)
+    drawn += body
     height = bottom - GAP + MARGIN
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:g}" role="img">'
     title = "<title>The rooms of Charloom, and which may import which</title>"
