@@ -101,7 +101,7 @@ def updates(status: Status) -> str:
 def last_words(run: Run) -> list[str]:
     """The end of the newest sample in quotes; nothing without a sample."""
     try:
-        samples = run.samples_after(0, most=1)
+        samples = run.samples_after(0, limit=1)
     except CharloomError:
         return []
     text = " ".join(samples[-1][1]["text"].split()) if samples else ""

@@ -91,7 +91,7 @@ class LiveDisplay:
         losses = [point["smooth_loss"] for point in self.run.history() if point["smooth_loss"] is not None]
         if len(losses) > 1:
             parts += [Text(), loss_chart(losses, self.console.width - 16)]
-        for _, sample in self.run.samples_after(0, most=1):
+        for _, sample in self.run.samples_after(0, limit=1):
             lines = sample["text"].splitlines()[:SAMPLE_LINES]
             parts += [Text(), Text(sample_title(sample), style="dim")]
             parts += [Text(visible(line), no_wrap=True, overflow="ellipsis") for line in lines]

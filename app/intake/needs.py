@@ -108,7 +108,7 @@ def check_memory(config: RunConfig, characters: int, distinct: int, worker: Capa
 def check_needs(config: RunConfig, characters: int, distinct: int, worker: Capacity, budget: Budget) -> None:
     """Raises ConfigError as `check_memory`, and OSError if the run's files do not fit on the disk."""
     needs = check_memory(config, characters, distinct, worker)
-    free = budget.most()
+    free = budget.available()
     if needs.disk > free:
         raise OSError(
             errno.ENOSPC,

@@ -1,1 +1,1 @@
-"""The store: a folder of runs; the name, format and atomic write of every file in it."""
+"""The store: a directory of runs; the name, format and atomic replacement of every file in it."""

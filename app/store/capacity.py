@@ -1,7 +1,7 @@
-"""What a worker may use of its machine, memory and cores, published in the store; and what computes here.
+"""The memory and cores that a process may use, and the BLAS kernel that it computes with.
 
-A container's own limits count, from either version of Linux's control groups. Server and worker may be in two
-containers, and the worker's limits are what a run has to fit into.
+Limits of a container are read from Linux control groups, version 1 or 2. Server and worker may be in
+different containers, so a worker publishes its limits in the store: a run has to fit into those.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from app.errors import RunFileError
 from app.store.records import MAX_COUNT, Count, Record
 from app.store.run_store import RunStore
 
-NAME = ".worker.json"  # in the folder of the store
-PROCESSES_A_CORE = 4  # some more than one, so that the cores are busy to the end of most batches
+NAME = ".worker.json"  # in the store's directory
+PROCESSES_PER_CORE = 4  # more than one, so that the cores are busy until the end of most batches
 
 
 class Capacity(Record):
-    """Bytes of memory, and cores, that the processes of a container or a machine share."""
+    """The memory, in bytes, and the cores that the processes of a container or machine share."""
 
     memory: Count
     cores: Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
     def processes_for(self, parts: int) -> int:
-        """How many processes train a run whose batches have so many parts."""
-        return min(parts, PROCESSES_A_CORE * self.cores)
+        """The number of processes that train a run whose batches have `parts` parts."""
+        return min(parts, PROCESSES_PER_CORE * self.cores)
 
 
 @cache
 def kernel() -> str:
-    """What multiplies matrices here, such as `openblas-haswell`: it decides the last bits of all results.
+    """The name of the BLAS kernel, such as `openblas-haswell`, which determines the last bits of all results.
 
-    A BLAS chooses its kernel by the processor. Only to be asked once NumPy is loaded.
+    A BLAS selects its kernel by processor. Import NumPy before calling this.
     """
     for library in threadpool_info():
         if library["user_api"] == "blas":
@@ -48,12 +48,12 @@ def kernel() -> str:
 
 
 def publish(store: RunStore) -> None:
-    """For a worker that begins: tell the servers what it has. Raises OSError."""
+    """Publishes the capacity of this process, a worker, for the servers. Raises OSError."""
     of_this_process().write(store.root / NAME)
 
 
 def of_workers(store: RunStore) -> Capacity:
-    """What the worker that began last has; without one, what this process has."""
+    """The capacity of the worker that started last; without one, that of this process."""
     try:
         return Capacity.read(store.root / NAME)
     except (OSError, RunFileError):
@@ -61,21 +61,21 @@ def of_workers(store: RunStore) -> Capacity:
 
 
 def of_this_process(root: Path = Path("/")) -> Capacity:
-    """What this process may use; `root` is where /proc and /sys are."""
+    """The capacity of this process. `root` is the directory of /proc and /sys."""
     memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for group in _groups(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, and of version 1
+        for name in ("memory.max", "memory.limit_in_bytes"):  # version 2 and version 1
             memory += _numbers(group / name)[:1]
     return Capacity(memory=min(memory), cores=max(1, math.ceil(_cores(root))))
 
 
 def whole_cores(root: Path = Path("/")) -> int:
-    """Cores that this process can keep busy, at least one: of half a core it has none. `root` as above."""
+    """The number of whole cores that this process may use, at least 1. `root` as in `of_this_process`."""
     return max(1, int(_cores(root)))
 
 
 def _cores(root: Path) -> float:
-    """Those that the process may run on, and no more than the quotas of its control groups."""
+    """The cores of the CPU affinity mask, limited by the quotas of the control groups."""
     cores = [float(len(os.sched_getaffinity(0)))]
     for group in _groups(root, "cpu"):
         quota = _numbers(group / "cpu.max") or [
@@ -88,18 +88,18 @@ def _cores(root: Path) -> float:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the control groups that this process is in, the innermost first, of either version."""
+    """The directories of the control groups of this process, innermost first, of either version."""
     tree = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if not controllers or controller in controllers.split(","):
             top = tree / controller if controllers else tree
             group = top / path.strip("/")
-            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
+            yield from (each for each in (group, *group.parents) if each.is_relative_to(top))
 
 
 def _numbers(path: Path) -> list[int]:
-    """The numbers of a control file; none where there is no such file, or no limit (`max`, -1)."""
+    """The numbers in a control file; none if the file is missing or has no limit (`max`, -1)."""
     words = " ".join(_lines(path)).split()
     return [int(word) for word in words] if all(word.isdecimal() for word in words) else []
 

@@ -1,4 +1,4 @@
-"""`run`, `run@step` and `run@best`: the names that checkpoints are asked for by, and the files they mean."""
+"""Model names (`run`, `run@step`, `run@best`) and the checkpoint files that they refer to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from app.store.run import Run
 
 BEST = "best"
 MODEL_NAME = re.compile(rf"([^@]*)(?:@([0-9]{{1,12}}|{BEST}))?", re.ASCII)
-LISTED = 12  # steps that an error message names
+LISTED = 12  # maximum number of steps in an error message
 
 
 class ModelName(NamedTuple):
-    """A run, and which of its checkpoints: a step in digits, "best", or None for the newest."""
+    """A run and one of its checkpoints: a step in digits, "best", or None for the newest."""
 
     run: str
     at: str | None
 
 
 class Found(NamedTuple):
-    """A checkpoint on disk; `digest` is what latest.json says of it, None where it says nothing."""
+    """A checkpoint file; `digest` is from latest.json, or None if that does not list the file."""
 
     step: int
     path: Path
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 def parse_model_name(name: str) -> ModelName:
-    """Split `run@step` into its parts. Raises ModelNotFoundError for what cannot be a model's name."""
+    """Splits `run@step` into its parts. Raises ModelNotFoundError if `name` is not a valid model name."""
     match = MODEL_NAME.fullmatch(name)
     if match is None:
         raise ModelNotFoundError(
@@ -40,7 +40,7 @@ def parse_model_name(name: str) -> ModelName:
 
 
 def find_checkpoint(run: Run, at: Any = None) -> Found:
-    """The checkpoint of `run` at a step (a number, or its digits), its best, or for None its newest.
+    """The checkpoint of `run` at step `at`, a number or its digits; the best for "best", the newest for None.
 
     Raises NotReadyError if the run has no checkpoint, ModelNotFoundError if it has none at that step.
     """
@@ -55,9 +55,9 @@ def find_checkpoint(run: Run, at: Any = None) -> Found:
         return Found(step, path, None)
     wanted = str(at)[:13]
     step = int(wanted) if wanted.isascii() and wanted.isdecimal() else -1
-    if step in (kept := run.kept()):  # first: after a return to an earlier step another may have its number
+    if step in (kept := run.kept()):  # checked first: after a rollback another checkpoint may have this step
         return Found(step, kept[step], None)
-    if step in steps:  # before the best of that step, which is another file
+    if step in steps:  # checked before the best one of the same step, which is another file
         return Found(step, steps[step], None)
     if best and (wanted == BEST or step == best.step):
         return Found(best.step, run.path / best.file, best.digest)
@@ -71,5 +71,5 @@ def find_checkpoint(run: Run, at: Any = None) -> Found:
 
 
 def no_checkpoint(run: Run) -> str:
-    """Why nothing of `run` can be served."""
+    """The message for a run without checkpoints."""
     return f"run {run.name!r} has no checkpoint yet: it is {run.standing.state}"

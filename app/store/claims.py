@@ -1,11 +1,11 @@
-"""The fence: every change to the files of a run in training passes through the claim of its lease's holder.
+"""Fencing: the holder of a run's lease changes the run's files only through a claim.
 
-A process that is stopped, or cut off, loses its lease without a sign, and goes on where it was when it wakes.
-So a claim reads its lease before each change. That alone would leave a gap, between the look and the change.
-To close it, a file reaches its place, or leaves it, by one rename out of, or into, a folder that the claim
-has in the run's; the next holder removes that folder before it reads anything of the run. A change of a
-holder that has lost its lease therefore comes before the next holder's first look, or fails. What is added to
-the end of a file is checked once the file is open: the next holder puts another in its place.
+A process that is suspended or cut off from the store loses its lease without noticing, and continues when it
+wakes. So a claim checks its lease before each change. That leaves a race between the check and the change. To
+close it, the claim has a directory inside the run's, and a file is put in place or removed with a single
+rename out of or into that directory. The next holder removes the directory before it reads the run. A late
+change of the previous holder therefore happens before that, or fails. An append checks the lease after it has
+opened the file, because the next holder replaces the file by another one.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from app.store.temporaries import TEMPORARY_PREFIX, temporary_in
 
 
 class LeaseLostError(Exception):
-    """Another process holds the run now, or may: nothing more of it may be written here."""
+    """This process has lost the lease of the run and must not write to it any more."""
 
 
 class Changes:
-    """How the files of a run that nobody else can train are changed: one that is being made, say."""
+    """Changes to the files of a run without a lease: for a run that no other process can change."""
 
     def replacing(self, path: Path) -> AbstractContextManager[Path]:
-        """A temporary name whose file takes the place of `path`, as `files.replacing`."""
+        """A temporary file that replaces `path`; see `files.replacing`."""
         return replacing(path)
 
     def remove(self, path: Path) -> None:
-        """Remove a file, if it is there."""
+        """Removes a file if it exists."""
         path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raises LeaseLostError if the right to change the run is lost."""
+        """Raises LeaseLostError if this process may no longer change the run."""
 
 
 class Claim(Changes):
-    """The changes of a lease's holder to the run in the folder `run`.
+    """Changes to the files of the run in directory `run`, by the holder of its lease.
 
-    Each raises LeaseLostError once the lease is lost, and OSError. Raises FileNotFoundError if there is no
-    run, OSError.
+    All methods raise LeaseLostError once the lease is lost, and OSError. The constructor ends the claims of
+    earlier holders; it raises FileNotFoundError if there is no such run, and OSError.
     """
 
     def __init__(self, run: Path, lease: SoftFileLease) -> None:
@@ -78,7 +78,7 @@ class Claim(Changes):
 
     @contextmanager
     def _noticing_eviction(self) -> Iterator[None]:
-        """A missing claim's folder is the loss of the lease, unless the whole run is gone."""
+        """Turns FileNotFoundError into LeaseLostError if the claim's directory is gone but the run is not."""
         try:
             yield
         except FileNotFoundError:
@@ -87,17 +87,17 @@ class Claim(Changes):
             raise
 
     def end(self) -> None:
-        """Leave nothing of the claim in the run's folder."""
+        """Removes the claim's directory."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _evict_others(run: Path) -> None:
-    """End the claims of earlier holders, whether their processes still run or not."""
+    """Ends the claims of earlier holders, whose processes may still be running."""
     with os.scandir(run) as entries:
         found = [Path(entry.path) for entry in entries if _is_claim(entry)]
     for folder in found:
         grave = temporary_in(run)
-        with suppress(FileNotFoundError):  # its holder was just ending it
+        with suppress(FileNotFoundError):  # its holder has just ended it
             folder.rename(grave)
         shutil.rmtree(grave, ignore_errors=True)
 

@@ -1,7 +1,7 @@
-"""What people ask of a run that is there: to wait, to go on, to end, to go first, to be gone.
+"""Pausing, resuming, stopping, prioritising and deleting runs.
 
-Servers write `control.json`, the worker obeys it within a second. A run is deleted only while nobody trains
-it.
+Servers write `control.json`, and the worker acts on it within a second. A run is deleted only while no worker
+holds it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 
 RETRY_SECONDS = 0.05
-STOP_SECONDS = 10.0  # longest that the end of a run's training is waited for
+STOP_SECONDS = 10.0  # maximum time to wait for a worker to stop training a run
 POSSIBLE: dict[Wanted, tuple[str, ...]] = {
     "pause": ("queued", "training", "paused"),
     "stop": ("queued", "training", "paused", "stopped"),
@@ -28,9 +28,10 @@ WORDS: dict[Wanted, str] = {"pause": "paused", "stop": "stopped", "train": "resu
 
 
 def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) -> Status:
-    """Ask something of `run`, None leaves it as it was; where it stands then.
+    """Requests a change of `run` and returns its new status. None leaves a request or priority unchanged.
 
-    Raises ConflictError if that is not possible in its state, RunNotFoundError if it was deleted, OSError.
+    Raises ConflictError if the run's state does not allow it, RunNotFoundError if the run was deleted,
+    OSError.
     """
     with store.changing():
         state = run.standing.state
@@ -51,9 +52,9 @@ def ask(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) 
 
 
 def begin_deletion(store: RunStore, name: str, force: bool, others: Sequence[str] = ()) -> None:
-    """Ask a run's training to stop. `others` will be deleted with it.
+    """Requests that a run stop training, before it is deleted together with `others`.
 
-    Raises ConflictError if no run that stays has a checkpoint to serve, unless `force`; RunNameError,
+    Raises ConflictError if no other run has a checkpoint to serve, unless `force`; RunNameError,
     RunNotFoundError, OSError.
     """
     run = store.get(name)
@@ -66,9 +67,10 @@ def begin_deletion(store: RunStore, name: str, force: bool, others: Sequence[str
 
 
 def finish_deletion(store: RunStore, name: str, deadline: float) -> bool:
-    """Remove all of a run, unless it is still trained: False then, and ConflictError after `deadline`.
+    """Deletes a run and returns True; returns False if a worker still holds it.
 
-    `deadline` is by time.monotonic(). Raises RunNotFoundError if another was quicker, OSError.
+    Raises ConflictError if that is still so at `deadline` (of time.monotonic()), RunNotFoundError if the run
+    is already deleted, OSError.
     """
     try:
         with store.holding(name):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed."""
+"""Atomic replacement of files: written under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from app.store.temporaries import temporary_in
 
 Value = TypeVar("Value")
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace the file at `path` by `data`: after a crash it holds the old bytes or the new, never a mixture.
+    """Replaces the content of `path` with `data`; after a crash the file has the old or the new content.
 
-    Raises OSError (a full disk, a missing folder, …); the file at `path` is then untouched.
+    Raises OSError, for example if the disk is full; the file is unchanged then.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(data)
@@ -31,10 +31,10 @@ def write_atomic(path: Path, data: bytes) -> None:
 def replacing(
     path: Path, folder: Path | None = None, check: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
-    """A temporary name in `folder`, by default that of `path`, to be written within the block.
+    """Yields the path of a new temporary file, which replaces `path` when the block ends without an error.
 
-    The file written there is flushed to disk and, after `check`, takes the place of `path` when the block
-    ends without an error; otherwise it is removed.
+    Before that the file is flushed to disk and `check` is called. After an error the file is removed.
+    `folder` is the directory of the temporary file, by default that of `path`.
     """
     temporary = temporary_in(folder or path.parent)
     try:
@@ -46,14 +46,14 @@ def replacing(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    flush(path.parent)  # a rename is on the disk only once its folder is
+    flush(path.parent)  # makes the rename durable
 
 
 def open_new(path: Path, flags: int = os.O_WRONLY | os.O_EXCL) -> int:
-    """A descriptor of a file that is made for this, as private as its folder: see `inherited`."""
+    """Creates a file with the permissions of its directory (see `inherited`) and returns its descriptor."""
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        with contextlib.suppress(PermissionError):  # it was there, and is another user's
+        with contextlib.suppress(PermissionError):  # the file exists and belongs to another user
             os.fchmod(descriptor, inherited(path.parent) & 0o660)
     except BaseException:
         os.close(descriptor)
@@ -62,28 +62,28 @@ def open_new(path: Path, flags: int = os.O_WRONLY | os.O_EXCL) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """A new folder, as private as the one it is in: see `inherited`. Raises OSError."""
+    """Creates a directory with the permissions of its parent (see `inherited`). Raises OSError."""
     path.mkdir(mode=0o700)
     path.chmod(inherited(path.parent))
 
 
 def make_private(folder: Path) -> None:
-    """Give the files in `folder`, regardless of their creator, the permissions of new files."""
+    """Gives all files in `folder` the permissions that `open_new` gives. Raises OSError."""
     for path in folder.iterdir():
         if is_regular(path):
             path.chmod(inherited(folder) & 0o660)
 
 
 def inherited(folder: Path) -> int:
-    """The permissions of a new folder in `folder`: all for the owner, those of `folder` for the group.
+    """The mode of a new directory in `folder`: everything for the owner, that of `folder` for the group.
 
-    So a store whose folder is given to a group (`chmod g+rwxs`) is shared with that group.
+    A store whose directory is shared with a group (`chmod g+rwxs`) is therefore shared as a whole.
     """
     return 0o700 | (folder.stat().st_mode & 0o2070)
 
 
 def remove_folder(path: Path, root: Path) -> None:
-    """Remove a folder below `root`: a reader meets all of it or nothing. Raises OSError."""
+    """Removes a directory below `root`; readers see either all of it or nothing. Raises OSError."""
     grave = temporary_in(root)
     path.rename(grave)
     flush(path.parent)
@@ -91,7 +91,7 @@ def remove_folder(path: Path, root: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Waits until the content of a file, or the entries of a directory, are on disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -100,12 +100,12 @@ def flush(path: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading.
+    """Opens a regular file for reading.
 
-    Raises OSError: FileNotFoundError, or one that says that it is a link, a folder or a device. Links are
-    refused because one could point out of the store.
+    Raises FileNotFoundError, or OSError for anything else, such as a link, a directory or a device. Links are
+    refused because one could point outside the store.
     """
-    # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
+    # O_NONBLOCK: otherwise opening a named pipe would wait for a writer
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -114,7 +114,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit`; raises as `open_regular`, and OSError for more."""
+    """The content of a regular file. Raises as `open_regular`, and OSError above `limit` bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -123,7 +123,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether `path` is a regular file, not a link to one."""
+    """Whether `path` is a regular file; a link to one is not."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -131,14 +131,14 @@ def is_regular(path: Path) -> bool:
 
 
 class Source(NamedTuple):
-    """A file that was brought: its name, and its content at the beginning."""
+    """An uploaded or given file: its name, and its content, open at the start."""
 
     name: str
     content: IO[bytes]
 
 
 class Identity(NamedTuple):
-    """Identifies a state of a file: another one of the same name differs; all 0 where there is none."""
+    """Identifies a version of a file: it changes when the file is changed or replaced. 0 for no file."""
 
     path: str
     inode: int
@@ -147,12 +147,12 @@ class Identity(NamedTuple):
 
     @property
     def run(self) -> str:
-        """The name of the folder that the file is in."""
+        """The name of the file's directory."""
         return Path(self.path).parent.name
 
 
 def identity_of(path: str | Path) -> Identity:
-    """What a file is now; links are not followed."""
+    """The current identity of a file; links are not followed."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -161,13 +161,13 @@ def identity_of(path: str | Path) -> Identity:
 
 
 class Unchanged(Generic[Value]):
-    """What was read of files, by name, read again only where the file is another one."""
+    """A cache of values read from files, by name; a value is read again when its file has changed."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Identity, Value]] = {}
 
     def get(self, name: str, path: str | Path, read: Callable[[], Value]) -> Value:
-        """What `read` gives of the file at `path`. Raises as `read`, and keeps nothing then."""
+        """The value for the file at `path`, from the cache or from `read`, whose exceptions are passed on."""
         identity = identity_of(path)
         known = self._known.get(name)
         if known is None or known[0] != identity:
@@ -175,6 +175,6 @@ class Unchanged(Generic[Value]):
         return known[1]
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget all others."""
+        """Removes all other names from the cache."""
         for name in set(self._known).difference(names):
             self._known.pop(name, None)

@@ -1,7 +1,7 @@
-"""Groups: an ensemble whose members are trained apart, each as a run of its own, and then merged.
+"""Groups: ensembles whose members are trained as separate runs and then merged.
 
-The group is a run too. It stays in the queue until all of its members are finished, and a worker then merges
-them. What is asked of the group is asked of its members.
+The group is also a run. It stays in the queue until all its members are finished, and then a worker merges
+them. Requests for the group, such as a pause, are passed on to its members.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from app.store.run import Run, Text
 from app.store.run_store import RunStore
 
 CORPUS = "corpus.txt"
-# a group is in the first of these states that a member is in
+# a group has the first of these states that one of its members has
 ORDER: tuple[State, ...] = ("training", "queued", "paused", "failed", "stopped")
 
 
 def members_of(store: RunStore, group: Run) -> list[Run]:
-    """The members of a group that are in the store; none of any other run."""
+    """The existing members of a group; empty for a run that is not a group."""
     found = []
     for name in group.spec.member_names:
         try:
@@ -38,7 +38,7 @@ def members_of(store: RunStore, group: Run) -> list[Run]:
 
 
 def waits(run: Run, read: Mapping[str, tuple[Run, Status]]) -> bool:
-    """Whether `run` is a group that cannot be merged yet, as far as the runs in `read`, by name, say."""
+    """Whether `run` is a group that cannot be merged yet. `read` has the runs of the store by name."""
     if not run.spec.apart:
         return False
     members = [read[name] for name in run.spec.member_names if name in read]
@@ -47,7 +47,7 @@ def waits(run: Run, read: Mapping[str, tuple[Run, Status]]) -> bool:
 
 
 def add_members(store: RunStore, group: Run, priority: int = 0) -> None:
-    """Queue a run for each member of a new group. After an error nothing of the group is left.
+    """Adds a run for each member of a new group to the queue. After an error the whole group is deleted.
 
     Raises RunNameError, RunExistsError, OSError.
     """
@@ -75,7 +75,7 @@ def add_members(store: RunStore, group: Run, priority: int = 0) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where the file system has no such names."""
+    """Makes `target` a hard link to `source`, or a copy if the file system has no hard links."""
     try:
         target.hardlink_to(source)
     except OSError:
@@ -84,7 +84,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def standing_of(store: RunStore, run: Run) -> Status:
-    """Where a run stands; of a group that is not merged yet, where its members are."""
+    """The status of a run; for a group that is not merged yet, the combined status of its members."""
     own = run.standing
     if not run.spec.apart or own.state not in ("queued", "paused", "stopped"):
         return own
@@ -124,19 +124,19 @@ def _mean(losses: list[float | None]) -> float | None:
 
 
 def ask_group(store: RunStore, run: Run, wanted: Wanted | None, priority: int | None) -> None:
-    """Ask something of a run and, if it is a group, of its members that are not finished. Raises as `ask`."""
+    """`ask` for a run and, if it is a group, for its unfinished members. Raises as `ask`."""
     if run.spec.apart and run.standing.state != "finished":
         for member in members_of(store, run):
             if wanted is None or member.standing.state in POSSIBLE[wanted]:
                 try:
                     ask(store, member, wanted, priority)
-                except ConflictError:  # it was finished meanwhile
+                except ConflictError:  # it has just finished
                     continue
     ask(store, run, wanted, priority)
 
 
 def begin_group_deletion(store: RunStore, name: str, force: bool) -> list[str]:
-    """Ask the training of a run, and of its members, to stop; the names of all, to be deleted in this order.
+    """`begin_deletion` for a run and its members; returns all names in the order in which to delete them.
 
     Raises as `begin_deletion`.
     """

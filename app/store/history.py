@@ -1,7 +1,6 @@
-"""Loss curve and samples as JSON lines: appended to while training, cut back on resume.
+"""The loss curve and the samples of a run as JSON lines: appended to during training, truncated on resume.
 
-A line that is torn, or is not a record of its kind, costs that line: reading and exporting leave it out. An
-import is refused for it.
+Reading and exporting skip a line that is incomplete or invalid. An import with such a line is refused.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from model.checkpoint import MAX_STEP
 Record = dict[str, Any]
 Replacing = Callable[[Path], AbstractContextManager[Path]]
 
-LONGEST_LINE = 1 << 20  # bytes; the longest sample takes seven tenths of it
+LONGEST_LINE = 1 << 20  # bytes; the longest possible sample takes 70% of it
 PIECE = 1 << 20
-HELD_BYTES = 1 << 24  # of the lines that `newest` returns
+HELD_BYTES = 1 << 24  # maximum total size of the lines that `newest` returns
 
 
 def _refuse(constant: str) -> float:
@@ -35,13 +34,13 @@ _decode = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 class Lines:
-    """One kind of record: a `step`, numbers that may be null, and texts. Other fields are left out."""
+    """One kind of record: a `step`, numbers that may be null, and texts. Other fields are ignored."""
 
     def __init__(self, numbers: Iterable[str] = (), texts: Iterable[str] = ()) -> None:
         self._numbers, self._texts = tuple(numbers), tuple(texts)
 
     def parse(self, line: bytes) -> Record | None:
-        """The record of one line; None if it is not one."""
+        """The record in a line; None if the line is not valid."""
         try:
             found = _decode(line.decode())
             step = found["step"]
@@ -54,30 +53,30 @@ class Lines:
                     return None
             for name in self._texts:
                 text = record[name] = found[name]
-                text.encode()  # a lone surrogate could not be sent to anybody
-        except Exception:  # whatever the line holds, it costs no more than itself
+                text.encode()  # fails for a lone surrogate, which could not be sent to a client
+        except Exception:  # a damaged line may raise anything, and is skipped
             return None
         return record
 
     def decode(self, data: bytes) -> list[Record]:
-        """The records of a file's bytes."""
+        """The records in the content of a file."""
         return [record for line in data.split(b"\n") if line and (record := self.parse(line)) is not None]
 
     def read(self, path: Path) -> list[Record]:
-        """The records of a file; none if it does not exist. Raises OSError, also for what is not a file."""
+        """The records in a file; none if it does not exist. Raises OSError as `open_regular` does."""
         try:
             with open_regular(path) as file:
                 return [record for line in _lines(file) if (record := self.parse(line)) is not None]
         except FileNotFoundError:
             return []
 
-    def newest(self, path: Path, after: int, most: int) -> list[tuple[int, Record]]:
-        """The last `most` records after line number `after`, with their numbers, which begin at 1.
+    def newest(self, path: Path, after: int, limit: int) -> list[tuple[int, Record]]:
+        """The last `limit` records after line number `after`, with their line numbers, which start at 1.
 
-        Only lines that may be among them are parsed, and no more of them kept than HELD_BYTES.
+        Parses only the last `limit` lines, and returns at most HELD_BYTES of them. Raises OSError.
         """
-        after = max(after, count(path) - most)
-        found: deque[tuple[int, Record, int]] = deque(maxlen=most)
+        after = max(after, count(path) - limit)
+        found: deque[tuple[int, Record, int]] = deque(maxlen=limit)
         held = 0
         try:
             with open_regular(path) as file:
@@ -92,7 +91,7 @@ class Lines:
         return [(number, record) for number, record, _ in found]
 
     def cut_back(self, path: Path, step: int, replacing: Replacing = replacing) -> None:
-        """Keep the lines up to `step`, as they are: a run resumed from there writes the later ones again."""
+        """Removes the records after `step`; a run that is resumed from there writes them again."""
         try:
             with open_regular(path) as file, replacing(path) as kept, kept.open("wb") as out:
                 for line in _lines(file):
@@ -103,11 +102,11 @@ class Lines:
                 pass
 
     def valid(self, file: BinaryIO) -> Iterator[bytes]:
-        """The whole lines of a file that are records."""
+        """The complete lines of a file that are valid records."""
         return (line for line in _lines(file) if self.parse(line) is not None)
 
     def check(self, path: Path) -> None:
-        """Raises RunFileError at the first whole line that is not a record, OSError."""
+        """Raises RunFileError for the first complete line that is not a valid record, OSError."""
         with open_regular(path) as file:
             for number, line in enumerate(_lines(file), 1):
                 if self.parse(line) is None:
@@ -128,14 +127,14 @@ SAMPLES = Lines(texts=("kind", "text"))
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The whole lines of a file, a torn last one left out; of one that is too long only its end."""
+    """The complete lines of a file. Of a line that is too long, only the end is returned."""
     while line := file.readline(LONGEST_LINE):
         if line.endswith(b"\n"):
             yield line
 
 
 def count(path: Path) -> int:
-    """The number of whole lines of a file, none of them parsed; 0 if it does not exist. Raises OSError."""
+    """The number of complete lines in a file, valid or not; 0 if it does not exist. Raises OSError."""
     lines = 0
     try:
         with open_regular(path) as file:
@@ -147,19 +146,19 @@ def count(path: Path) -> int:
 
 
 def encode(record: Record) -> bytes:
-    """One record as one line."""
+    """A record as a JSON line."""
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def append(path: Path, records: Iterable[Record], check: Callable[[], None] = lambda: None) -> None:
-    """Adds records to the end of a file, after `check`. Raises OSError for a link."""
+    """Appends records to a file, after calling `check`. Raises OSError, also for a link."""
     with open(open_new(path, os.O_WRONLY | os.O_APPEND), "ab") as file:
-        check()  # of the file that is open: another that takes its place is not added to
+        check()  # after opening: if the file is replaced from here on, the old one is written to
         file.write(b"".join(encode(record) for record in records))
 
 
 def last_measured(records: Iterable[Record], name: str) -> tuple[int, float] | None:
-    """Step and value of the last record in which `name` was measured; None without any."""
+    """The step and value of the last record that has the number `name`; None if there is none."""
     found = None
     for record in records:
         if record.get(name) is not None:

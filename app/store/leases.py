@@ -1,12 +1,12 @@
-"""Who may change a run: one lease a run, held by the process that trains or deletes it.
+"""Leases: a process holds a run's lease while it trains or deletes the run.
 
-    checkpoints/.store.json           how runs are held (StoreInfo): agreed on by all who work on the store
-                .leases/<run>.lease   there while a process holds the run; names its host and process
-                .worker.lock/         a folder in place of an earlier version's lock, which stops that version
+    checkpoints/.store.json           the locking scheme (StoreInfo), the same for all processes
+                .leases/<run>.lease   exists while a process holds the run; names its host and process
+                .worker.lock/         a directory in place of the lock of earlier versions, which stops those
 
-A lease is kept alive by a thread of its holder. Another process takes it over once it has seen the lease
-unchanged for its whole duration, by its own monotonic clock: no two machines' clocks are ever compared. A
-holder that has ended on the same machine is replaced immediately.
+A thread of the holder renews the lease. Another process takes it over after it has seen the lease unchanged
+for its whole duration, by its own monotonic clock: clocks of different machines are never compared. If the
+holder was on the same machine and is no longer running, its lease is taken over immediately.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEASE_SECONDS = 30.0
 INFO = ".store.json"
 FOLDER = ".leases"
 OLD_LOCK = ".worker.lock"
-PATIENCE = 1.1  # times its duration after which a lease that filelock has not taken over is moved aside
+PATIENCE = 1.1  # durations after which an expired lease that filelock could not take over is moved aside
 
 
 class StoreBusyError(CharloomError):
@@ -42,25 +42,31 @@ class StoreBusyError(CharloomError):
 
 
 class StoreInfo(Record):
-    """How the runs of a store are held; written by the first process that takes a lease."""
+    """The locking scheme of a store; written by the first process that takes a lease."""
 
     locks: Literal["leases"] = "leases"
     lease_seconds: Annotated[float, Field(ge=0.5, le=3600)] = LEASE_SECONDS
 
 
 class Leases:
-    """The leases of the store at `root`. `seconds` is their duration where the store has none yet."""
+    """The leases of a store.
+
+    Args:
+        root: the store's directory.
+        seconds: the duration of leases, for a store that has none yet.
+        changing: the store's lock, `RunStore.changing`.
+    """
 
     def __init__(
         self, root: Path, seconds: float, changing: Callable[[], AbstractContextManager[None]]
     ) -> None:
         self._root, self._seconds, self._changing = root, seconds, changing
         self._agreed: StoreInfo | None = None
-        # an observation of another's lease is kept until the next try, or it would never expire
+        # what was seen of another process's lease, kept for the next attempt, so that the lease can expire
         self._observed: dict[str, tuple[SoftFileLease, Identity | None, float]] = {}
 
     def info(self) -> StoreInfo | None:
-        """How the store's runs are held; None if no lease was ever taken. Raises RunFileError."""
+        """The store's locking scheme; None if no lease was ever taken. Raises RunFileError."""
         with contextlib.suppress(FileNotFoundError):
             return StoreInfo.read(self._root / INFO)
         return None
@@ -71,7 +77,7 @@ class Leases:
         return self.prepare().lease_seconds
 
     def prepare(self) -> StoreInfo:
-        """Make sure that all who work on the store use leases; a store of an earlier version becomes one.
+        """Makes sure that the store uses leases, and converts a store of an earlier version.
 
         Raises StoreBusyError if a worker of an earlier version holds the store, RunFileError, OSError.
         """
@@ -101,7 +107,10 @@ class Leases:
         return info
 
     def acquire(self, name: str) -> SoftFileLease:
-        """The lease of a run, to be released. Raises Timeout at once if another holds it, OSError."""
+        """Acquires the lease of a run; the caller releases it. Does not wait.
+
+        Raises Timeout if another process holds it, and as `prepare`.
+        """
         duration = self.seconds
         folder = self._root / FOLDER
         if folder.is_symlink():
@@ -132,17 +141,17 @@ class Leases:
         return lease
 
     def holder(self, name: str) -> Holder | None:
-        """Who holds the lease of a run, or held it last and could not release it; None without any."""
+        """The process that a run's lease file names, which may have ended; None if there is no file."""
         return SoftFileLease(self.path(name)).owner
 
     def held(self) -> set[str]:
-        """The names of the runs that have a holder."""
+        """The names of the runs that have a lease file."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return {path.stem for path in (self._root / FOLDER).iterdir() if path.suffix == ".lease"}
         return set()
 
     def at_work_here(self) -> set[str]:
-        """The names of the runs that other living processes of this machine hold."""
+        """The names of the runs that other running processes of this machine hold."""
         found = set()
         for name in self.held():
             holder = self.holder(name)
@@ -156,7 +165,7 @@ class Leases:
         return found
 
     def abandoned(self, name: str) -> bool:
-        """Whether it is certain now that nobody holds a run: there is no lease, or its process is gone."""
+        """Whether surely no process holds a run: it has no lease, or its holder was here and has ended."""
         holder = self.holder(name)
         return holder is None or (_is_here(holder) and not is_running(holder.pid))
 
@@ -165,10 +174,10 @@ class Leases:
 
 
 def _move_aside(path: Path, expired: Identity) -> None:
-    """Make room for a lease where filelock cannot: it exchanges two names, which NFS has no call for.
+    """Removes an expired lease where filelock cannot: it exchanges two names, which NFS does not support.
 
-    Another process may have been quicker: then its lease is put back. Where that fails it has lost the run,
-    and its claim (app/store/claims.py) keeps it from writing.
+    If another process has taken over the lease meanwhile, it is put back. If that fails, that process loses
+    the run, and its claim (app/store/claims.py) prevents it from writing.
     """
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.expired")
     with contextlib.suppress(FileNotFoundError):
@@ -180,5 +189,5 @@ def _move_aside(path: Path, expired: Identity) -> None:
 
 
 def _is_here(holder: Holder) -> bool:
-    # behind a question mark is the process namespace of a container
+    # after a question mark comes the PID namespace of a container
     return holder.hostname.partition("?")[0] == socket.gethostname()

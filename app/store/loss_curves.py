@@ -1,4 +1,4 @@
-"""Loss curves as the server shows them: read on from where it stopped, thinned without losing extremes."""
+"""Loss curves for the server: read incrementally, and thinned without losing extremes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from app.store.run import Run
 Record = dict[str, Any]
 
 PIECE = 1 << 20
-KEPT_POINTS = 20_000  # of one run, at least, where it has recorded more
-HELD_POINTS = 200_000  # of all runs together; each takes about half a kilobyte
-DRAWN_POINTS = 3000  # of a picture: more than it has columns
-FRESH_SECONDS = 1.0  # however many people look, a curve is read and drawn this often at most
+KEPT_POINTS = 20_000  # points of a run to which a longer curve is thinned in memory
+HELD_POINTS = 200_000  # points of all runs in memory; each takes about half a kilobyte
+DRAWN_POINTS = 3000  # points in a picture: more than it has columns
+FRESH_SECONDS = 1.0  # minimum time between two readings of a curve
 
 
 class Curves:
-    """The curves of a store's runs, no line read twice, none read more than once a second.
+    """A cache of the loss curves of a store. Each line is read once, and a curve at most once a second.
 
-    Reads the disk: not for an event loop. Safe to use from several threads.
+    It reads files, so do not call it in an event loop. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class Curves:
         self._curves: dict[Path, tuple[float, Curve]] = {}
 
     def get(self, run: Run) -> Curve:
-        """The curve of a run: at most a second old, and whole once the run's state says that it has ended.
+        """The curve of a run, at most FRESH_SECONDS old; it is read again whenever the run's state changes.
 
-        Raises RunFileError, FileNotFoundError if it is gone.
+        Raises RunFileError, RunNotFoundError if the run was deleted.
         """
         with self._lock:
             read_at, curve = self._curves.get(run.path, (-math.inf, None))
             now, identity = time.monotonic(), f"{run.spec.created!r} {run.spec.corpus_sha256}"
             if curve is not None and curve.identity != identity:
-                self._forget(run.path)  # the file of another run may have got the same inode
+                self._forget(run.path)  # another run: its file may have the same inode
                 curve = None
             if curve is None or now - read_at > FRESH_SECONDS or curve.state != run.standing.state:
                 curve = self._read(run, identity)
@@ -58,7 +58,7 @@ class Curves:
             return curve
 
     def _release(self, read: Path) -> None:
-        """Forget deleted runs, and of the others the ones read longest ago where too many points are held."""
+        """Drops deleted runs, and the least recently read ones while there are more than HELD_POINTS."""
         if read in self._readings:
             self._readings.move_to_end(read)
         held = sum(len(reading.records) for reading in self._readings.values())
@@ -99,7 +99,7 @@ class Curves:
         )
 
     def _points(self, run: Run) -> tuple[list[Record], int]:
-        """The points of a run that are held, and how many it has recorded. Raises RunFileError."""
+        """The points of a run in memory, and how many it has recorded. Raises RunFileError."""
         path = run.history_path
         try:
             with open_regular(path) as file:
@@ -115,14 +115,14 @@ class Curves:
     def _read_on(self, path: Path, descriptor: int) -> _Reading:
         status = os.fstat(descriptor)
         reading = self._readings.get(path.parent)
-        # a resumed run replaces its curve by a shorter one: another inode
+        # a resumed run replaces its file by a shorter one, with another inode
         if reading is None or reading.inode != status.st_ino or status.st_size < reading.offset:
             reading = self._readings[path.parent] = _Reading(status.st_ino)
         while reading.offset < status.st_size:
             data = os.pread(descriptor, min(PIECE, status.st_size - reading.offset), reading.offset)
             whole = data[: data.rfind(b"\n") + 1]
             if not whole and len(data) < PIECE:
-                break  # a line that is being written
+                break  # the line is still being written
             reading.take(whole or data)
         return reading
 
@@ -135,7 +135,7 @@ def _updates_per_epoch(run: Run) -> float:
 
 @dataclass
 class _Reading:
-    """How far a history file was read."""
+    """The points read from a history file up to `offset`, in bytes."""
 
     inode: int = 0
     offset: int = 0
@@ -143,7 +143,7 @@ class _Reading:
     records: list[Record] = field(default_factory=list)
 
     def take(self, data: bytes) -> None:
-        """Read on by `data`; of very many points only as many are kept as any picture needs."""
+        """Adds the points in `data`, the next bytes of the file, and thins them if there are too many."""
         records = history.POINTS.decode(data)
         self.offset += len(data)
         self.recorded += len(records)
@@ -154,22 +154,23 @@ class _Reading:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a loss curve shows. Losses in nats per character; steps are updates.
+    """The loss curve of a run. Losses are in nats per character; steps are updates.
 
     Attributes:
-        points: records of the training: step, loss, smooth_loss, validation_loss, seconds, …
-        recorded: how many of them the run has written; of very many, `points` are a part.
-        checkpoints: steps whose weights are kept.
+        points: the recorded points: step, loss, smooth_loss, validation_loss, seconds, …
+        recorded: the number of recorded points; `points` has fewer if the curve was thinned.
+        checkpoints: the steps of the checkpoints on disk.
         best: (step, loss) of the best checkpoint.
-        baselines: losses of models without a network on the same text: uniform, unigram, 5-gram; empty until
+        baselines: losses of the uniform, unigram and 5-gram models on the same text, by name; empty until
             they are measured.
-        updates_per_epoch: updates in which the text to learn is read once.
-        characters_per_update: characters of text that one update reads.
-        rollbacks: steps that the run went back to when its loss exploded.
-        overfitting_since: the step of the lowest held-out loss, if that has risen since.
-        warnings: both in words.
-        sequence_length: T of a run that sums its loss over a sequence; it is shown as that sum too.
-        identity: tells the run from an earlier or later one of the same name.
+        updates_per_epoch: updates per pass through the training text.
+        characters_per_update: characters read in each update.
+        rollbacks: steps that the run was rolled back to.
+        overfitting_since: the step of the lowest held-out loss if the run is overfitting, otherwise None.
+        warnings: messages about the rollbacks and the overfitting.
+        sequence_length: T if the run sums its loss over a sequence, so that the sum is shown too; otherwise
+            None.
+        identity: differs between runs that had the same name at different times.
     """
 
     run: str
@@ -192,7 +193,7 @@ class Curve:
 
     @property
     def version(self) -> str:
-        """Changes when the picture would."""
+        """A string that changes whenever the picture would; used as an ETag."""
         last = self.points[-1]["step"] if self.points else -1
         newest = self.checkpoints[-1] if self.checkpoints else -1
         best = self.best[0] if self.best else -1
@@ -201,16 +202,16 @@ class Curve:
         return f"{self.run}-{identity}-{self.state}-{self.step}-{last}-{newest}-{best}-{marks}"
 
     def drawn(self) -> Curve:
-        """The same with as many points as a picture can show."""
+        """The curve, thinned for a picture."""
         return self.thinned(DRAWN_POINTS)
 
     def thinned(self, limit: int) -> Curve:
-        """The same with about `limit` points at most, the extremes of both losses among them."""
+        """The curve with at most about `limit` points; see `thinned`."""
         return self if len(self.points) <= limit else replace(self, points=thinned(self.points, limit))
 
 
 def thinned(points: list[Record], limit: int) -> list[Record]:
-    """About `limit` of the points at most, the extremes of both losses among them."""
+    """At most about `limit` of the points, with the local extremes of the training and held-out loss."""
     losses = np.array([_number(point.get("loss")) for point in points])
     held_out = np.array([_number(point.get("validation_loss")) for point in points])
     measured = np.flatnonzero(~np.isnan(held_out))
@@ -219,10 +220,13 @@ def thinned(points: list[Record], limit: int) -> list[Record]:
     return [points[index] for index in sorted(kept)]
 
 
-def extremes(values: NDArray[np.floating], stretches: int) -> list[int]:
-    """Indices, ascending, of the first and last value and of the extremes of `stretches` equal stretches."""
+def extremes(values: NDArray[np.floating], parts: int) -> list[int]:
+    """The indices of the first and last value, and of the minimum and maximum of each of `parts` equal parts.
+
+    NaN values are left out of the extremes. The indices are in ascending order.
+    """
     kept = {0, len(values) - 1}
-    for part in np.array_split(np.arange(len(values)), min(stretches, len(values))):
+    for part in np.array_split(np.arange(len(values)), min(parts, len(values))):
         known = part[~np.isnan(values[part])]
         if len(known):
             kept.add(int(known[values[known].argmin()]))

@@ -1,4 +1,4 @@
-"""What is worked out once for all who ask for it at nearly the same time."""
+"""A cache for results that many requests need at nearly the same time."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Result = TypeVar("Result")
 
 
 class Recent(Generic[Result]):
-    """Results by name, each good for `seconds`; the `most` that were asked for last. For several threads."""
+    """A thread-safe cache of the `size` most recently used results, by name. Each is valid for `seconds`."""
 
-    def __init__(self, seconds: float, most: int) -> None:
-        self.seconds, self._most = seconds, most
+    def __init__(self, seconds: float, size: int) -> None:
+        self.seconds, self._size = seconds, size
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[float, Result]] = OrderedDict()
 
     def get(self, name: str, make: Callable[[], Result]) -> Result:
-        """What `make` gives, or gave less than `seconds` ago. Raises what it raises."""
+        """The cached result, or that of `make`, whose exceptions are passed on."""
         with self._lock:
             made_at, result = self._known.get(name, (0.0, None))
             if result is None or time.monotonic() - made_at > self.seconds:
                 result = make()
                 self._known[name] = (time.monotonic(), result)
             self._known.move_to_end(name)
-            while len(self._known) > self._most:
+            while len(self._known) > self._size:
                 self._known.popitem(last=False)
             return result

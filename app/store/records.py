@@ -1,4 +1,4 @@
-"""The small JSON files of a run, as validated records: what was asked, where it stands, what to load."""
+"""The small JSON files of a run as validated records: specification, status, requests, newest checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT = 1
 RECORD_LIMIT = 1 << 20
 MAX_TIME = 253_402_300_799.0  # the end of the year 9999, in Unix seconds
 MAX_COUNT = 10**15
-MAX_REASON = 300  # characters of a refusal that come from the file
+MAX_REASON = 300  # characters of a parser's message, which may quote the file
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 CheckpointFile = Annotated[str, Field(pattern=r"^(step|best)-[0-9]{9,12}\.safetensors$")]
@@ -28,11 +28,11 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Time = Annotated[float, Field(ge=0, le=MAX_TIME)]  # Unix seconds, or a duration
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-ENDED = ("finished", "failed", "stopped")  # states of a run that has ended, until a person resumes it
+ENDED = ("finished", "failed", "stopped")  # states of a run that does not continue unless a user resumes it
 
 
 class Record(BaseModel):
-    """A JSON file that is read whole and replaced whole."""
+    """A JSON file that is read and replaced as a whole."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -40,7 +40,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises FileNotFoundError where there is no file, and RunFileError for one that cannot be used."""
+        """Reads a file. Raises FileNotFoundError if it does not exist, RunFileError if it cannot be used."""
         name = f"{path.parent.name}/{path.name}"
         try:
             return cls.parse(read_regular(path, RECORD_LIMIT), name)
@@ -51,7 +51,7 @@ class Record(BaseModel):
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Self:
-        """The record in a file's bytes; `name` is what a refusal calls it. Raises RunFileError."""
+        """The record in the content of a file; `name` is for error messages. Raises RunFileError."""
         try:
             written = Record.model_validate_json(data).format
             if written > FORMAT:
@@ -64,16 +64,16 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
-        except Exception as error:  # whatever the parser raises, the file cannot be used
+        except Exception as error:  # the parser may raise anything for a damaged file
             reason = str(error)
         raise RunFileError(f"{name} is damaged or was not written by Charloom: {reason:.{MAX_REASON}}")
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path`. Raises OSError, RunFileError for what could not be read again."""
+        """Replaces the file at `path`. Raises OSError, RunFileError if the record could not be read back."""
         write_atomic(path, self.encoded(path.name))
 
     def encoded(self, name: str) -> bytes:
-        """The bytes of a file of that name. Raises RunFileError for what could not be read again."""
+        """The content of the file `name`. Raises RunFileError if the record could not be read back."""
         data = self.model_dump_json(indent=2).encode() + b"\n"
         if len(data) > RECORD_LIMIT:
             raise RunFileError(f"{name} would have {len(data):,} bytes; at most {RECORD_LIMIT:,} are read")
@@ -82,7 +82,7 @@ class Record(BaseModel):
 
 
 class TextFinding(BaseModel):
-    """Something worth knowing of a text; `position` in characters, or in bytes of what cannot be decoded."""
+    """A problem found in a text. `position` is in characters, or in bytes if the text cannot be decoded."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -94,14 +94,21 @@ class TextFinding(BaseModel):
 
 
 class RunSpec(Record):
-    """What was asked of a run; never rewritten.
+    """The specification of a run; never rewritten.
 
-    `position` is its place in the queue, `characters` the length of its text, `created` in Unix seconds,
-    `parent` the `run@step` that it was forked from, `licence` that of its text, as the owner named it,
-    `training_file` the id of the uploaded file that its text came from, if it did, `findings` what was worth
-    knowing of the text when it came, `parts` the models that it is merged from. An `apart` run is a group:
-    each member of its ensemble is trained as a run of its own, which names the `group` and is its `member` of
-    that number, counted from 1.
+    Attributes:
+        corpus_name: the file name of the text, for people.
+        corpus_sha256: the digest of the text in UTF-8.
+        characters: the length of the text.
+        position: the run's place in the queue.
+        created: in Unix seconds.
+        parent: the `run@step` that it was forked from.
+        licence: the licence of the text, as given by its owner.
+        training_file: the id of the uploaded file that the text came from.
+        findings: problems found in the text when it was imported.
+        parts: the models that it was merged from.
+        apart: whether it is a group, whose members are trained as separate runs (app/store/groups.py).
+        group, member: for a member of a group, the group's name and the member's number, counted from 1.
     """
 
     name: Annotated[str, Field(pattern=f"^{RUN_NAME.pattern}$")]
@@ -126,26 +133,32 @@ class RunSpec(Record):
 
     @property
     def member_names(self) -> list[str]:
-        """The runs of a group's members."""
+        """The names of a group's members; empty for a run that is not a group."""
         return [f"{self.name}.{number}" for number in range(1, 1 + self.config.members)] if self.apart else []
 
     @property
     def steps(self) -> int:
-        """Updates that the run takes, 0 if it ends by time."""
+        """The number of updates of the whole run; 0 if it ends by time."""
         return 0 if self.config.minutes else self.config.steps
 
 
 class Status(Record):
-    """Where a run stands. Losses are in nats per character, times in Unix seconds.
+    """The status of a run. Losses are in nats per character, times in Unix seconds.
 
-    `steps` is what the run takes in all, 0 if it ends by time; `fraction` the part of it that is done;
-    `heartbeat` when the worker last wrote this, by its own clock; `host` and `process` name that worker;
-    `seconds` the training time so far. A pause with `retry_at`
-    is the worker's own and ends at that time; one without was asked for by a person. `warnings` are for
-    people. Steps: `validation_step` of `validation_loss`, `rollbacks` to which the run went back,
-    `overfitting_since` of the lowest held-out loss. `deaths` is how many workers in a row died while they
-    trained the run from the checkpoint of step `died_at`,
-    `kernel` what multiplied the matrices last (app/store/capacity.py).
+    Attributes:
+        steps: the number of updates of the whole run; 0 if it ends by time.
+        fraction: the completed fraction of the run.
+        heartbeat: when the worker last wrote this file, by its own clock.
+        host, process: the worker.
+        reason: why the run has this state, for people.
+        retry_at: when the worker ends a pause that it made itself; None for a pause that a user asked for.
+        validation_step: the step of `validation_loss`.
+        seconds: of training so far.
+        warnings: for people.
+        rollbacks: the steps that the run was rolled back to.
+        overfitting_since: the step of the lowest held-out loss if the run is overfitting.
+        deaths: how many workers in a row died while training the run from the checkpoint of step `died_at`.
+        kernel: the BLAS kernel of the last worker (app/store/capacity.py).
     """
 
     state: State = "queued"
@@ -173,16 +186,19 @@ class Status(Record):
 
     @property
     def held(self) -> bool:
-        """Whether the run is paused until a person resumes it."""
+        """Whether the run is paused until a user resumes it."""
         return self.state == "paused" and self.retry_at is None
 
 
 class Control(Record):
-    """What people ask of a run: the one file of it that servers write and the worker obeys.
+    """The requests of users for a run; servers write this file and the worker acts on it.
 
-    `asked` is when, in Unix seconds; `answers` is the heartbeat of the status that it was asked about, which
-    tells whether the worker has obeyed since: the clocks of two machines may differ. Runs of a higher
-    `priority` go first.
+    Attributes:
+        wanted: the last request.
+        asked: when, in Unix seconds.
+        answers: the heartbeat of the status at that time. If the status has another heartbeat, the worker has
+            acted since; the clocks of two machines cannot be compared.
+        priority: runs of higher priority are trained first.
     """
 
     wanted: Wanted | None = None
@@ -191,7 +207,10 @@ class Control(Record):
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
     def applied_to(self, status: Status) -> Status:
-        """Where a run stands, given what the worker wrote last; it trains until it has stopped."""
+        """The status that results from the worker's last one and these requests.
+
+        A run in training keeps its state until the worker has stopped it.
+        """
         state = status.state
         if self.wanted in ("pause", "stop") and state in ("queued", "paused"):
             reason = "paused on request" if self.wanted == "pause" else f"stopped at step {status.step:,}"
@@ -199,7 +218,7 @@ class Control(Record):
             changes = {"state": changed, "reason": reason, "retry_at": None, "expected_end": None}
             return status.model_copy(update=changes)
         waits = state in ("failed", "stopped") or status.held
-        # earlier versions wrote the time alone
+        # earlier versions wrote only the time
         due = self.asked > status.heartbeat if self.answers is None else self.answers == status.heartbeat
         if self.wanted == "train" and waits and due:
             return status.model_copy(update={"state": "queued", "reason": None})
@@ -207,15 +226,15 @@ class Control(Record):
 
 
 class Baselines(Record):
-    """What models without a network reach on the run's held-out text, by name, in nats per character."""
+    """Losses of the baseline models (model/ngram.py) on the held-out text, by name, in nats per character."""
 
     losses: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
 class CheckpointEntry(BaseModel):
-    """One checkpoint file of a run: its name, update, content digest, and the Unix time it was written here.
+    """A checkpoint file of a run: its name, step, content digest, and when it was written, in Unix seconds.
 
-    What was `imported` was not trained here: it is served by default only where nothing else is.
+    An `imported` checkpoint was not trained here; it is served by default only if there is no other.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -229,7 +248,7 @@ class CheckpointEntry(BaseModel):
 
 
 class Latest(Record):
-    """The checkpoints that readers want: the newest, and the best so far (its `loss` says how good)."""
+    """The newest checkpoint of a run, and the best one so far, with its `loss`."""
 
     newest: CheckpointEntry
     best: CheckpointEntry | None = None

@@ -1,4 +1,4 @@
-"""One run of the store: its folder and the files in it, read and written whole."""
+"""One run of the store: its directory and its files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from model.config import RunConfig
 
 RECORDS = ("latest.json", "status.json", "control.json", "baselines.json")
 CORPUS_LIMIT = 1 << 30
-MOST_SAMPLES = 1000  # that are read at once
+MAX_SAMPLES = 1000  # read together
 FILES = ("corpus.txt", "history.jsonl", "samples.jsonl", *RECORDS)
-UNSETTLED = 2.0  # seconds
+UNSETTLED = 2.0  # seconds after a change in which another one may have the same time stamp
 STEP_FILE = re.compile(r"step-([0-9]{9,12})\.safetensors", re.ASCII)
 KEPT_FILE = re.compile(r"kept-([0-9]{9,12})\.safetensors", re.ASCII)
 
@@ -30,7 +30,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class Text(NamedTuple):
-    """What a run's record tells of its text: the file's name for people, sha256 (UTF-8), characters."""
+    """A text's file name (for people), the sha256 of its UTF-8 form, and its number of characters."""
 
     name: str
     sha256: str
@@ -38,10 +38,12 @@ class Text(NamedTuple):
 
 
 class Files(NamedTuple):
-    """What a run has.
+    """What is in a run's directory.
 
-    `steps` are those of the checkpoint files, ascending, the kept ones included; `samples` is how many there
-    are; the third says which files cannot be used.
+    Attributes:
+        steps: of the checkpoint files, including kept ones, ascending.
+        samples: number of samples.
+        faults: messages about files that cannot be used.
     """
 
     steps: tuple[int, ...]
@@ -50,9 +52,10 @@ class Files(NamedTuple):
 
 
 class Run:
-    """One run of a store. Reading is for everyone.
+    """One run of a store.
 
-    What changes its files is for a run that nobody else can train; `RunStore.holding` gives one with a claim.
+    Any process may read it. To change its files, except with `write_control`, get the run from
+    `RunStore.holding`, which gives it a claim.
     """
 
     def __init__(self, path: Path, claim: Claim | None = None) -> None:
@@ -60,7 +63,7 @@ class Run:
         self.claim = claim
         self._changes = claim or Changes()
         self.name = path.name
-        self._folder = os.fspath(path)  # joining strings is what looking at hundreds of runs can afford
+        self._folder = os.fspath(path)  # for scans of hundreds of runs, where joining Paths is too slow
         self._records: Unchanged[Record | None] = Unchanged()
         self._files: tuple[tuple[int, int], Files] | None = None
         self._seen: tuple[tuple[int, int], float] | None = None
@@ -71,7 +74,7 @@ class Run:
 
     @cached_property
     def spec(self) -> RunSpec:
-        """What was asked. Raises RunFileError if run.json cannot be used, RunNotFoundError without one."""
+        """The specification. Raises RunNotFoundError without run.json, RunFileError if it cannot be used."""
         try:
             spec = RunSpec.read(self.path / "run.json")
         except FileNotFoundError as error:
@@ -88,7 +91,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """Where the run stands. A damaged status.json counts as queued: the worker then writes it anew."""
+        """The status that the worker wrote last; "queued" if status.json is missing or damaged."""
         try:
             return self._read("status.json", Status)
         except FileNotFoundError:
@@ -97,7 +100,7 @@ class Run:
             return Status(steps=self.spec.steps, reason=str(error))
 
     def silence(self) -> float:
-        """Seconds that this process has seen no new status, by its own clock, whatever its worker's says."""
+        """Seconds since this process last saw a new status, independent of the worker's clock."""
         heartbeat, now = self.status.heartbeat, time.monotonic()
         if self._heartbeat is None or self._heartbeat[0] != heartbeat:
             self._heartbeat = heartbeat, now
@@ -105,29 +108,29 @@ class Run:
 
     @property
     def standing(self) -> Status:
-        """Where the run stands as people see it: what the worker wrote last, and what was asked since."""
+        """The status for users: the worker's last one, with the requests made since applied."""
         return self.control.applied_to(self.status)
 
     @property
     def control(self) -> Control:
-        """What is asked of the run; a damaged file asks nothing, as a missing one does."""
+        """The requests for the run; none if control.json is missing or damaged."""
         try:
             return self._read("control.json", Control)
         except (FileNotFoundError, RunFileError):
             return Control()
 
     def write_control(self, control: Control) -> None:
-        """For servers, which hold the store's `changing` lock for it. Raises OSError."""
+        """For servers; the caller must hold the store's `changing` lock. Raises OSError."""
         control.write(self.path / "control.json")
 
     def _read(self, name: str, kind: type[AnyRecord]) -> AnyRecord:
-        """A record, read again only if its file is another one. Raises as `Record.read`."""
+        """A record, from the cache unless its file has changed. Raises as `Record.read`."""
 
         def read() -> Record | None:
             try:
                 return kind.read(self.path / name)
             except FileNotFoundError:
-                return None  # cached as well: while the file is missing, one `lstat` shows it
+                return None  # cached too, so that a missing file costs only an lstat
 
         record = self._records.get(name, f"{self._folder}/{name}", read)
         if record is None:
@@ -135,25 +138,25 @@ class Run:
         return cast(AnyRecord, record)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Replace one of its files. Raises OSError, LeaseLostError."""
+        """Replaces a file of the run. Raises OSError, LeaseLostError."""
         with self._changes.replacing(path) as temporary:
             temporary.write_bytes(data)
 
     def append(self, path: Path, records: Iterable[dict[str, Any]]) -> None:
-        """Add lines to its curve or its samples. Raises OSError, LeaseLostError."""
+        """Appends records to the loss curve or the samples. Raises OSError, LeaseLostError."""
         history.append(path, records, self._changes.check)
 
     def remove(self, path: Path) -> None:
-        """Remove one of its files, if it is there. Raises OSError, LeaseLostError."""
+        """Removes a file of the run if it exists. Raises OSError, LeaseLostError."""
         self._changes.remove(path)
 
     def cut_back(self, step: int) -> None:
-        """Keep the curve and the samples up to `step`. Raises OSError, LeaseLostError."""
+        """Removes the points and samples after `step`. Raises OSError, LeaseLostError."""
         history.POINTS.cut_back(self.history_path, step, self._changes.replacing)
         history.SAMPLES.cut_back(self.samples_path, step, self._changes.replacing)
 
     def check(self) -> None:
-        """Raises LeaseLostError if another may change its files."""
+        """Raises LeaseLostError if this process may no longer change the run."""
         self._changes.check()
 
     def write_status(self, status: Status) -> None:
@@ -168,7 +171,7 @@ class Run:
         self.write(self.path / name, record.encoded(name))
 
     def text(self) -> str:
-        """The text of the run. Raises RunFileError if it is not the text that the run was made with."""
+        """The text of the run. Raises RunFileError if it cannot be read or has changed."""
         path = self.path / "corpus.txt"
         try:
             data = read_regular(path, CORPUS_LIMIT)
@@ -183,39 +186,38 @@ class Run:
         return data.decode("utf-8")
 
     def text_end(self, characters: int) -> str:
-        """The last characters of the text, without reading the rest, or proving it. Raises RunFileError."""
+        """The last characters of the text, read without the rest and not verified. Raises RunFileError."""
         path = self.path / "corpus.txt"
         try:
             with open_regular(path) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 4 * characters))
                 data = file.read()
         except OSError as error:
-            raise RunFileError(
-                f"{path.name} of run {self.name!r} cannot be read: {error.strerror}"
-            ) from error
-        return data.decode("utf-8", "ignore")[-characters:]  # it may begin within a character
+            reason = error.strerror or error
+            raise RunFileError(f"{path.name} of run {self.name!r} cannot be read: {reason}") from error
+        return data.decode("utf-8", "ignore")[-characters:]  # the data may begin inside a character
 
     def history(self) -> list[dict[str, Any]]:
         """The recorded points of the loss curve, oldest first. Raises OSError."""
         return history.POINTS.read(self.history_path)
 
     def samples(self) -> list[dict[str, Any]]:
-        """The newest texts written on the way, oldest first. Raises RunFileError."""
+        """The newest samples, oldest first. Raises RunFileError."""
         return [sample for _, sample in self.samples_after(0)]
 
-    def samples_after(self, number: int, most: int = MOST_SAMPLES) -> list[tuple[int, dict[str, Any]]]:
-        """At most `most` samples after the `number`-th, with their numbers. Raises RunFileError."""
+    def samples_after(self, number: int, limit: int = MAX_SAMPLES) -> list[tuple[int, dict[str, Any]]]:
+        """The newest samples after number `number`, at most `limit`, by number. Raises RunFileError."""
         try:
-            return history.SAMPLES.newest(self.samples_path, number, most)
+            return history.SAMPLES.newest(self.samples_path, number, limit)
         except OSError as error:
             reason = error.strerror or error
             raise RunFileError(f"samples.jsonl of run {self.name!r} cannot be read: {reason}") from error
 
     def baselines(self) -> dict[str, float]:
-        """Losses of models without a network; empty until the worker has measured them."""
+        """The losses of the baseline models by name; empty until the worker has measured them."""
         try:
             return dict(Baselines.read(self.baselines_path).losses)
-        except (FileNotFoundError, RunFileError):  # damaged: the worker measures them again
+        except (FileNotFoundError, RunFileError):  # the worker measures them again
             return {}
 
     @property
@@ -241,11 +243,11 @@ class Run:
             raise RunNotFoundError(f"run {self.name!r} was deleted in the meantime") from None
 
     def checkpoints(self) -> dict[int, Path]:
-        """The checkpoint files by step, ascending. Links are left out: they could point out of the store."""
+        """The checkpoint files by step, ascending. Links are ignored: they could point outside the store."""
         return self._by_step(STEP_FILE)
 
     def kept(self) -> dict[int, Path]:
-        """The checkpoints by step that stay because somebody has a link to them (app/store/kept.py)."""
+        """The kept checkpoint files by step, ascending (app/store/kept.py)."""
         return self._by_step(KEPT_FILE)
 
     def _by_step(self, names: re.Pattern[str]) -> dict[int, Path]:
@@ -256,9 +258,9 @@ class Run:
         return dict(sorted(found.items()))
 
     def files(self) -> Files:
-        """What there is, looked at again only if the folder, or the samples, changed since.
+        """What is in the directory, from the cache unless the directory or the samples have changed.
 
-        Raises RunNotFoundError if the run was deleted in the meantime; an unusable file is a fault.
+        Raises RunNotFoundError if the run was deleted.
         """
         try:
             changed = os.stat(self._folder).st_mtime_ns, self._samples_size()
@@ -270,7 +272,7 @@ class Run:
         if self._seen is None or self._seen[0] != changed:
             self._seen = (changed, now)
         found = self._look_at_files()
-        if now - self._seen[1] >= UNSETTLED:  # another change may fall into the same tick of the disk's clock
+        if now - self._seen[1] >= UNSETTLED:
             self._files = (changed, found)
         return found
 
@@ -303,7 +305,7 @@ class Run:
         return self.path / f"best-{step:09d}.safetensors"
 
     def latest(self) -> Latest | None:
-        """The newest and the best checkpoint, or None before the first.
+        """The newest and the best checkpoint; None before the first.
 
         Raises RunFileError if latest.json is damaged.
         """
@@ -313,7 +315,7 @@ class Run:
             return None
 
     def usable_latest(self) -> Latest | None:
-        """The same, and None also where latest.json is damaged: the store's refusals say so."""
+        """`latest`, but None if latest.json is damaged, which is reported elsewhere."""
         try:
             return self.latest()
         except RunFileError:

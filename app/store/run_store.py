@@ -1,21 +1,21 @@
-"""The store: a folder of runs, each whole and self-contained; the only thing worker and server share.
+"""The store: a directory of self-contained runs, which is all that workers and servers share.
 
-    checkpoints/<run>/run.json            what was asked (RunSpec)
+    checkpoints/<run>/run.json            the specification (RunSpec)
                       corpus.txt          the text, UTF-8
                       history.jsonl       the loss curve
-                      samples.jsonl       texts written on the way
+                      samples.jsonl       texts generated during training
                       step-000010000.safetensors, best-000009500.safetensors
-                      kept-000004000.safetensors  which copied links name: written by servers
-                      latest.json         which file is newest, which best (Latest)
+                      kept-000004000.safetensors  kept for copied links; written by servers
+                      latest.json         the newest and the best checkpoint (Latest)
                       status.json         queued, training, … (Status)
-                      control.json        what people ask of it (Control): written by servers
-                      initial.safetensors the weights that a fork begins with
-    checkpoints/.reserve                  room that the worker gives up to say that the disk is full
-    checkpoints/.files/<id>/              what OpenAI's clients uploaded (app/store/uploads.py)
-    checkpoints/.worker.json              what the last worker to begin has (app/store/capacity.py)
-    checkpoints/.store.json, .leases/     who holds which run (app/store/leases.py)
+                      control.json        requests of users (Control); written by servers
+                      initial.safetensors the initial weights of a fork
+    checkpoints/.reserve                  space that the worker frees to report that the disk is full
+    checkpoints/.files/<id>/              files uploaded by OpenAI clients (app/store/uploads.py)
+    checkpoints/.worker.json              the capacity of the worker started last (app/store/capacity.py)
+    checkpoints/.store.json, .leases/     the locking scheme and the leases (app/store/leases.py)
 
-Nothing here trains, and readers need no lock: every file is replaced atomically.
+Readers need no lock, because every file is replaced atomically.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ from app.store.run import Run, Text
 from app.store.temporaries import remove_temporaries, temporary_in
 from model.config import RunConfig
 
-CHANGE_SECONDS = 30.0  # longest that one change of the store waits for others
+CHANGE_SECONDS = 30.0  # maximum time to wait for the store's lock
 
-EXTENSION = re.compile(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{0,9}$")  # not the digits of "draft-1.5"
+EXTENSION = re.compile(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{0,9}$")  # the ".5" of "draft-1.5" is not one
 
 logger = logging.getLogger(__name__)
 
 
-Runs = list[Run]  # inside RunStore, `list` is its method
+Runs = list[Run]  # inside RunStore, `list` is a method
 
 
 def default_name(file_name: str) -> str:
-    """The name of a run on the text of a file of that name, which loses its extension."""
+    """The default name of a run on the text of this file: the file's name without its extension."""
     return name_from(EXTENSION.sub("", Path(file_name).name))
 
 
 def name_from(text: str) -> str:
-    """A name that a run can have, as close as possible to `text`."""
+    """A valid run name, as similar to `text` as possible."""
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()[:200]).strip("._-")[:50]
     return name if RUN_NAME.fullmatch(name) else "run"
 
 
 class RunStore:
-    """All runs below one folder, which need not exist yet."""
+    """The runs in the directory `root`, which need not exist yet."""
 
     def __init__(self, root: Path | str, lease_seconds: float = LEASE_SECONDS) -> None:
         self.root = Path(root).resolve()
@@ -73,21 +73,21 @@ class RunStore:
         self._reported: set[str] = set()
 
     def make_root(self) -> None:
-        """The folder of the store, readable by its owner alone unless it is there already. Raises OSError."""
+        """Creates the store's directory, readable only by its owner, unless it exists. Raises OSError."""
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(mode=0o700, exist_ok=True)
 
     def lock(self, path: Path, timeout: float = -1) -> FileLock:
-        """A lock in the store, shared with whom the store is shared."""
+        """A lock file in the store, with the store's group permissions."""
         self.make_root()
         return FileLock(path, timeout, mode=inherited(self.root) & 0o660)
 
     @contextmanager
     def holding(self, name: str) -> Iterator[Run]:
-        """The run, to be trained, changed or deleted by nobody else in this block.
+        """Holds the run's lease during the block: no other process can train, change or delete the run.
 
-        Raises RunNameError, Timeout at once if another holds it, FileNotFoundError without such a run,
-        StoreBusyError, OSError.
+        Raises RunNameError, Timeout (immediately) if another process holds it, FileNotFoundError if there is
+        no such run, StoreBusyError, OSError.
         """
         path = self._path(name)
         self.make_root()
@@ -102,12 +102,12 @@ class RunStore:
             lease.release()
 
     def announce(self) -> None:
-        """Let those who look at the store now and then (app/store/scan.py) look soon."""
+        """Makes processes that poll the store (app/store/scan.py) read it soon."""
         with suppress(OSError):
             os.utime(self.root)
 
     def clear_leftovers(self) -> int:
-        """Remove what killed processes left, and leases of runs that are gone; how many. Raises OSError."""
+        """Removes what killed processes left and leases of deleted runs; returns how many. Raises OSError."""
         count = 0
         for folder in (self.root, self.root / ".files", *(self.root / name for name in self._folders())):
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -122,7 +122,10 @@ class RunStore:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Held while a run is added, or asked something. Raises TimeoutError if others keep it too long."""
+        """Holds the store's lock, for adding a run or writing control.json.
+
+        Raises TimeoutError if other processes hold it for CHANGE_SECONDS.
+        """
         try:
             lock = self.lock(self.root / ".queue.lock", CHANGE_SECONDS).acquire()
         except Timeout:
@@ -133,11 +136,10 @@ class RunStore:
             yield
 
     def create(self, name: str, config: RunConfig, text: str, corpus_name: str, **known: Any) -> Run:
-        """Put a new run at the end of the queue; `corpus_name`, the text's file name, is shown to people.
+        """Adds a run to the end of the queue.
 
-        `known` are further fields of its RunSpec.
-
-        Raises RunNameError, RunExistsError, or OSError (full disk, read-only store); then nothing is left.
+        `corpus_name` is the text's file name, for people; `known` are further fields of the RunSpec. Raises
+        RunNameError, RunExistsError, OSError (full disk, read-only store); nothing is left then.
         """
         data = text.encode("utf-8")
         described = Text(corpus_name, hashlib.sha256(data).hexdigest(), len(text))
@@ -154,10 +156,10 @@ class RunStore:
         numbered: bool = False,
         **known: Any,
     ) -> Run:
-        """Put a new run at the end of the queue, with the files that `fill` writes into its folder.
+        """Adds a run to the end of the queue, with the files that `fill` writes into its directory.
 
-        With `numbered`, a number is put behind a name that is taken. `known` are further fields of its
-        RunSpec. Raises RunNameError, RunExistsError, OSError, or what `fill` raises; then nothing is left.
+        With `numbered`, a number is appended to a name that is taken. `known` are further fields of the
+        RunSpec. Raises RunNameError, RunExistsError, OSError, or what `fill` raises; nothing is left then.
         """
         self._path(name)
         self.make_root()
@@ -190,7 +192,7 @@ class RunStore:
         return Run(path)
 
     def _free_name(self, wanted: str) -> str:
-        """`wanted`, or with a number behind it where a run has that name."""
+        """`wanted`, with a number appended if a run has that name."""
         for name in (wanted, *(f"{wanted[:58]}-{number}" for number in range(2, 100_000))):
             path = self._path(name)
             if not path.exists() and not path.is_symlink():
@@ -198,9 +200,9 @@ class RunStore:
         raise RunExistsError(f"all names like {wanted!r} are taken: choose another name")
 
     def get(self, name: str) -> Run:
-        """Raises RunNameError, RunNotFoundError, or RunFileError if run.json cannot be used."""
+        """The run `name`. Raises RunNameError, RunNotFoundError, RunFileError if run.json cannot be used."""
         path = self._path(name)
-        # a link could point out of the store
+        # a link could point outside the store
         if path.is_symlink() or not path.is_dir():
             raise RunNotFoundError(f"no run named {name!r}{self._suggestion()}")
         run = self._load(name)
@@ -209,7 +211,7 @@ class RunStore:
         return run
 
     def list(self) -> Runs:
-        """All runs that can be read, in the order of the queue. The log says, once, why others cannot."""
+        """All readable runs, in queue order. Others are reported in the log, once each."""
         runs: Runs = []
         names = list(self._folders())
         self._known.keep(names)
@@ -227,7 +229,7 @@ class RunStore:
         return sorted(runs, key=lambda run: (run.spec.position, run.name))
 
     def _folders(self) -> Iterator[str]:
-        """Names that are folders and could be runs; no links, which could point out of the store."""
+        """The names of directories that can be runs. Links are ignored: one could point outside the store."""
         try:
             with os.scandir(self.root) as entries:
                 for entry in entries:
@@ -237,12 +239,12 @@ class RunStore:
             return
 
     def last_trained(self) -> float:
-        """Unix time of the newest checkpoint trained here, by the clock at that time; 0 without any."""
+        """The Unix time of the newest checkpoint that was trained here; 0 if there is none."""
         newest = (latest.newest for run in self.list() if (latest := run.usable_latest()))
         return max((entry.time for entry in newest if not entry.imported), default=0.0)
 
     def _load(self, name: str) -> Run | None:
-        # run.json is never rewritten, so a run read once stays valid while the file is the same one
+        # run.json is never rewritten, so a Run stays valid as long as the file is the same
         def read() -> Run:
             run = Run(self.root / name)
             _ = run.spec

@@ -1,8 +1,8 @@
-"""When to read all the runs of a store again, without asking its disk for each of them twice a second.
+"""Decides when to read all runs of a store again, so that polling does not overload its disk.
 
-Who adds a run, asks something of one, or begins or ends its training changes the store's folder
-(`RunStore.announce`), so that a look at that one folder tells whether there is news. What nobody announces
-(a run put there by hand) is found by reading all runs now and then.
+A process that adds a run, requests something for one, or begins or ends its training changes the modification
+time of the store's directory (`RunStore.announce`), so one stat call shows whether there is news. Changes
+that are not announced, such as a run copied there by hand, are found by reading all runs from time to time.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import time
 from pathlib import Path
 
-IDLE_RATE = 100.0  # looks at a file or folder of the store a second, on average, while nothing is announced
-BUSY_RATE = 1000.0  # and at most, however much is
-FEW = 24  # looks that are always taken: asked for a few times a second, they stay below the idle rate
-SETTLED_SECONDS = 1.0  # after which an announcement shows in the folder's time, or in a cache of a network
+IDLE_RATE = 100.0  # average number of stat calls per second while nothing is announced
+BUSY_RATE = 1000.0  # maximum while there are announcements
+FEW = 24  # stat calls that are always allowed: a few times a second they stay below the idle rate
+SETTLED_SECONDS = 1.0  # until a change is visible in the directory's time, or in the cache of a network disk
 
 
 class Scan:
-    """Whether it is time to read all runs again; asking takes one look at the folder `root`."""
+    """Decides whether to read all runs again, with one stat call of the directory `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
@@ -26,7 +26,7 @@ class Scan:
         self._changed_at = self._read_at = float("-inf")
 
     def due(self, looks: int) -> bool:
-        """Whether to read all runs now, which takes so many looks. The caller then does."""
+        """Whether to read all runs now, which takes `looks` stat calls. If True, the caller must do it."""
         now, changed = time.monotonic(), self._time()
         if changed != self._seen:
             self._seen, self._changed_at = changed, now
@@ -38,7 +38,7 @@ class Scan:
         return True
 
     def forget(self) -> None:
-        """Make a reading due now."""
+        """Makes the next call of `due` return True."""
         self._read_at = float("-inf")
 
     def _time(self) -> int:

@@ -1,4 +1,4 @@
-"""How many bytes the files of a store may take: where there is no more room, old checkpoints go first."""
+"""The disk space of a store: its limit, and the deletion of old checkpoints to stay within it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.temporaries import temporary_in
 
-RESERVED = 1 << 16  # bytes: some statuses
-SHARE = 0.8  # of the volume that a store may take unless a limit is set
+RESERVED = 1 << 16  # bytes; enough for several status files
+SHARE = 0.8  # default limit of a store, as a fraction of its volume
 
 
 class StoreFullError(OSError):
-    """What is kept in any case leaves no room."""
+    """The files that are never deleted leave no room."""
 
     def __init__(self, needed: int, used: int, limit: int) -> None:
         super().__init__(
@@ -37,14 +37,14 @@ class StoreFullError(OSError):
 
 
 class Budget:
-    """Keeps the files of `store` within `limit` bytes, 0 for no limit, None for a share of its volume."""
+    """Keeps a store within `limit` bytes; 0 is no limit, None the fraction SHARE of its volume."""
 
     def __init__(self, store: RunStore, limit: int | None) -> None:
         self.store, self._limit = store, limit
 
     @property
     def limit(self) -> int:
-        """Bytes, 0 for no limit. Raises OSError."""
+        """The limit in bytes; 0 is no limit. Raises OSError."""
         if self._limit is not None:
             return self._limit
         volume = self._volume()
@@ -61,48 +61,45 @@ class Budget:
         return os.statvfs(folder)
 
     def make_room(self, needed: int) -> None:
-        """Remove as many old checkpoints as it takes for `needed` bytes more.
+        """Deletes as many old checkpoints as necessary to write `needed` more bytes.
 
-        The newest and the best of each run stay. Raises StoreFullError if the others are not enough, and
-        then removes none; OSError.
+        Never deletes the newest and the best checkpoint of a run. Raises StoreFullError, without deleting
+        any, if the others are not enough; OSError.
         """
         if not (limit := self.limit):
             return
         if self._limit is None and self._used() + needed <= limit:
-            return  # the store takes no more than all of its volume, which need not be added up
+            return  # the volume is not too full, so the store is not either: no need to add up its files
         used = size_of(self.store.root)
         if used + needed > limit and self.store.clear_leftovers():
             used = size_of(self.store.root)
         excess = used + needed - limit
         if excess <= 0:
             return
-        going = []
+        chosen = []
         for path, size in self._removable():
-            going.append(path)
+            chosen.append(path)
             excess -= size
             if excess <= 0:
                 break
         else:
             raise StoreFullError(needed, used, limit)
-        for path in going:
+        for path in chosen:
             path.unlink(missing_ok=True)
 
-    def most(self) -> int:
-        """Bytes that one more run could take: what is free, within the limit once old checkpoints have gone.
-
-        Raises OSError.
-        """
+    def available(self) -> int:
+        """The bytes available for a new run, after the deletion of all old checkpoints. Raises OSError."""
         volume = self._volume()
         free = volume.f_bavail * volume.f_frsize
         if not (limit := self.limit):
             return free
-        going = sum(size for _, size in self._removable())
-        return max(0, min(free, limit - size_of(self.store.root) + going))
+        removable = sum(size for _, size in self._removable())
+        return max(0, min(free, limit - size_of(self.store.root) + removable))
 
     def _removable(self) -> list[tuple[Path, int]]:
-        """Checkpoints that are neither the newest nor the best of their run, oldest first; their sizes.
+        """Checkpoints that are neither the newest nor the best of their run, with their sizes, oldest first.
 
-        Those that somebody has a link to come last.
+        Kept checkpoints (app/store/kept.py) come last.
         """
         return self._by_age(_intermediate) + self._by_age(_kept)
 
@@ -112,7 +109,7 @@ class Budget:
             for path in choose(run):
                 try:
                     stat = path.lstat()
-                except FileNotFoundError:  # its own worker was quicker
+                except FileNotFoundError:  # the run's worker has just deleted it
                     continue
                 found.append((stat.st_mtime_ns, path, stat.st_size))
         return [(path, size) for _, path, size in sorted(found)]
@@ -121,7 +118,7 @@ class Budget:
 def _intermediate(run: Run) -> list[Path]:
     try:
         checkpoints = run.checkpoints()
-    except RunNotFoundError:  # deleted meanwhile
+    except RunNotFoundError:  # just deleted
         return []
     latest = run.usable_latest()
     kept = {latest.newest.file} if latest else set()
@@ -131,12 +128,12 @@ def _intermediate(run: Run) -> list[Path]:
 def _kept(run: Run) -> list[Path]:
     try:
         return list(run.kept().values())
-    except RunNotFoundError:  # deleted meanwhile
+    except RunNotFoundError:  # just deleted
         return []
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`; links count as themselves."""
+    """The total bytes of all files below `folder`; links are not followed."""
     return sum(_sizes(folder))
 
 
@@ -156,7 +153,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 class Limits(NamedTuple):
-    """Most bytes of a text, most runs of a store, and what all its files may take."""
+    """The maximum bytes of a text, the maximum number of runs, and the disk budget of a store."""
 
     text: int
     runs: int
@@ -165,14 +162,14 @@ class Limits(NamedTuple):
 
 @contextmanager
 def workshop(store: RunStore, limits: Limits) -> Iterator[Path]:
-    """A folder of the store, on its disk, that is gone after the block. Raises ConflictError, OSError."""
+    """`scratch`, if the store can have one more run. Raises ConflictError, OSError."""
     check_runs(store, limits, 1)
     with scratch(store) as folder:
         yield folder
 
 
 def check_runs(store: RunStore, limits: Limits, more: int) -> None:
-    """Raises ConflictError if so many runs more are too many."""
+    """Raises ConflictError if the store cannot have `more` more runs."""
     count = len(store.list())
     if count + more > limits.runs:
         needed = "" if more == 1 else f", {more} are needed"
@@ -183,7 +180,7 @@ def check_runs(store: RunStore, limits: Limits, more: int) -> None:
 
 @contextmanager
 def scratch(store: RunStore) -> Iterator[Path]:
-    """The same, whatever the store holds. Raises OSError."""
+    """A temporary directory on the store's disk, which is removed after the block. Raises OSError."""
     store.make_root()
     folder = temporary_in(store.root)
     make_folder(folder)
@@ -194,21 +191,21 @@ def scratch(store: RunStore) -> Iterator[Path]:
 
 
 class Reserve:
-    """A file in `folder` that is there only to be given up."""
+    """A file in `folder` that reserves disk space, to be freed when the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".reserve"
 
     def keep(self) -> bool:
-        """Take the room, unless it is taken; False where there is none."""
+        """Creates the file unless it exists; returns False if there is no space for it."""
         if not is_regular(self.path):
             try:
-                # random, since a file system may keep zeros for nothing
+                # random, because a file system may store zeros without allocating space
                 write_atomic(self.path, secrets.token_bytes(RESERVED))
             except OSError:
                 return False
         return True
 
     def give_up(self) -> None:
-        """Raises OSError."""
+        """Frees the space. Raises OSError."""
         self.path.unlink(missing_ok=True)

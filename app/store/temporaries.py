@@ -1,7 +1,7 @@
-"""Names of unfinished files and folders: `.tmp-<place>-<pid>-<start>-<random>`.
+"""Temporary files and directories: `.tmp-<place>-<pid>-<start>-<random>`.
 
-Each names the process that writes it, so that what a killed process left is removed. `place` is a hash of the
-machine, its boot and the PID namespace, because the same PID is another process elsewhere.
+The name identifies the process that writes it, so that the files of killed processes can be removed. `place`
+is a hash of the machine, its boot id and the PID namespace, because a PID is unique only within those.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from functools import cache
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
-ABANDONED_SECONDS = (
-    3600.0  # after which what was begun elsewhere, or by an earlier version, is taken for left over
-)
+# without a change for this long, a file of another machine or an earlier version is considered abandoned
+ABANDONED_SECONDS = 3600.0
 OWNED = re.compile(r"\.tmp-([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{16}", re.ASCII)
 
 
 def temporary_in(folder: Path) -> Path:
-    """A name in `folder` that nobody has, and that is cleared away once this process is gone."""
+    """An unused path in `folder`, which `remove_temporaries` removes once this process has ended."""
     pid = os.getpid()
     return folder / f"{TEMPORARY_PREFIX}{_place()}-{pid}-{_start(pid) or 0}-{secrets.token_hex(8)}"
 
 
 def remove_temporaries(folder: Path) -> int:
-    """Remove what processes that are gone left in `folder`, and say how many. Raises OSError."""
+    """Removes what ended processes left in `folder`; returns how many. Raises OSError."""
     stale = []
     for entry in folder.iterdir():
         if entry.name.startswith(TEMPORARY_PREFIX):
-            with contextlib.suppress(FileNotFoundError):  # finished, or cleared by another
+            with contextlib.suppress(FileNotFoundError):  # renamed, or removed by another process
                 if _is_left_over(entry, folder):
                     stale.append(entry)
     for entry in stale:
@@ -51,7 +50,7 @@ def _is_left_over(entry: Path, folder: Path) -> bool:
 
 
 def _time_of(folder: Path) -> float:
-    """The time by the clock that stamps the files of a folder: a network's disk has one of its own."""
+    """The current time of the clock that sets modification times in `folder`: a network disk has its own."""
     probe = temporary_in(folder)
     try:
         probe.touch(0o600, exist_ok=False)
@@ -61,7 +60,7 @@ def _time_of(folder: Path) -> float:
 
 
 def _last_change(entry: Path) -> float:
-    """Of a file, or of a folder and all that it holds. Raises FileNotFoundError."""
+    """The newest modification time of a file, or of a directory and everything in it."""
     newest = entry.lstat().st_mtime
     if entry.is_dir() and not entry.is_symlink():
         newest = max([newest, *map(_last_change, entry.iterdir())])
@@ -70,7 +69,7 @@ def _last_change(entry: Path) -> float:
 
 @cache
 def _place() -> str:
-    """What tells this machine and PID namespace from others."""
+    """Identifies this machine, its boot and the PID namespace."""
     parts = [os.uname().nodename]
     with contextlib.suppress(OSError):  # not Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -79,16 +78,16 @@ def _place() -> str:
 
 
 def _start(pid: int) -> int | None:
-    """When a process of this place began, in ticks; 0 where that is unknown, None if there is no process."""
+    """The start time of a local process, in clock ticks; 0 if unknown, None if there is no such process."""
     try:
-        # the name of the program, in parentheses, may hold anything
+        # the name of the program, in parentheses, may contain spaces and parentheses
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
         return None if Path("/proc/self/stat").exists() or not is_running(pid) else 0
 
 
 def is_running(pid: int) -> bool:
-    """Whether this machine has such a process."""
+    """Whether a process with this PID exists on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

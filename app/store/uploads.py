@@ -1,7 +1,7 @@
-"""Files that clients of OpenAI's interface upload before they ask for a training on them.
+"""Files that OpenAI clients upload before they create a fine-tuning job.
 
-checkpoints/.files/<id>/file.json   what it is (UploadedFile)
-                        content     its bytes, as they came
+checkpoints/.files/<id>/file.json   the description (UploadedFile)
+                        content     the uploaded bytes
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PIECE = 1 << 20
 
 
 class UploadedFile(Record):
-    """A file as it came; `size` in bytes, `created` in Unix seconds."""
+    """An uploaded file; `size` is in bytes, `created` in Unix seconds."""
 
     id: str
     filename: str
@@ -35,18 +35,18 @@ class UploadedFile(Record):
 
 
 class UploadedFiles:
-    """The uploaded files of a store, at most as many as it may have runs."""
+    """The uploaded files of a store; their maximum number is that of its runs."""
 
     def __init__(self, store: RunStore, limits: Limits) -> None:
         self._store, self._limits = store, limits
         self.folder = store.root / ".files"
 
     def add(self, source: Source, purpose: str) -> UploadedFile:
-        """Keep a file. Raises ConflictError (too many), TooLargeError, OSError; then nothing is left."""
-        files, most = len(self.list()), self._limits.runs
-        if files >= most:
+        """Stores a file. Raises ConflictError (too many), TooLargeError, OSError; nothing is left then."""
+        files, limit = len(self.list()), self._limits.runs
+        if files >= limit:
             raise ConflictError(
-                f"the store has {files} of {most} files (CHARLOOM_MAX_RUNS): delete some first"
+                f"the store has {files} of {limit} files (CHARLOOM_MAX_RUNS): delete some first"
             )
         with scratch(self._store) as folder:
             size = self._copy(source, folder / "content")
@@ -80,7 +80,7 @@ class UploadedFiles:
         return size
 
     def get(self, file_id: str) -> UploadedFile:
-        """Raises NotFoundError, RunFileError if its record cannot be used."""
+        """The description of a file. Raises NotFoundError, RunFileError if it cannot be used."""
         path = self._path(file_id)
         try:
             return UploadedFile.read(path / "file.json")
@@ -88,30 +88,30 @@ class UploadedFiles:
             raise NotFoundError(f"there is no file {file_id!r}") from None
 
     def list(self) -> list[UploadedFile]:
-        """All that can be read, the newest first."""
+        """All readable files, newest first."""
         found = []
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             try:
                 found.append(self.get(path.name))
-            except (NotFoundError, RunFileError):  # deleted meanwhile, or not of this project
+            except (NotFoundError, RunFileError):  # just deleted, or not a Charloom file
                 continue
         return sorted(found, key=lambda file: (file.created, file.id), reverse=True)
 
     def open(self, file_id: str) -> IO[bytes]:
-        """Its content, at the beginning. Raises NotFoundError, OSError."""
+        """Opens the content of a file. Raises NotFoundError, OSError."""
         try:
             return open_regular(self._path(file_id) / "content")
         except FileNotFoundError:
             raise NotFoundError(f"there is no file {file_id!r}") from None
 
     def delete(self, file_id: str) -> None:
-        """Runs that were made of it keep their text. Raises NotFoundError, OSError."""
+        """Deletes a file; runs made from it keep their text. Raises NotFoundError, OSError."""
         self.get(file_id)
         remove_folder(self._path(file_id), self._store.root)
 
     def _path(self, file_id: str) -> Path:
         path = self.folder / file_id
-        # a link could point out of the store
+        # a link could point outside the store
         if not FILE_ID.fullmatch(file_id) or path.is_symlink() or self.folder.is_symlink():
             raise NotFoundError(f"there is no file {file_id[:80]!r}")
         return path

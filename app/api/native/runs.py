@@ -28,7 +28,7 @@ from app.server.auth import Right, needs
 from app.server.streaming import bounded_answer
 from app.store.control import RETRY_SECONDS, STOP_SECONDS, finish_deletion
 from app.store.groups import ask_group, begin_group_deletion
-from app.store.kept import MOST, keep
+from app.store.kept import MAX_KEPT, keep
 from app.store.records import Wanted
 
 router = APIRouter(tags=["training"])
@@ -75,7 +75,7 @@ async def keep_checkpoint(name: str, body: KeepRequest, services: ServicesDep) -
     def kept() -> Kept:
         run = services.runs.get(name)
         count = keep(run, body.step, services.limits.budget)
-        return Kept(model=f"{run.name}@{body.step}", kept=count, limit=MOST)
+        return Kept(model=f"{run.name}@{body.step}", kept=count, limit=MAX_KEPT)
 
     return await run_in_threadpool(kept)
 
