@@ -1,1 +1,1 @@
-"""Many texts at once from loaded checkpoints."""
+"""Generates many texts at the same time from loaded checkpoints."""

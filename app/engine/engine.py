@@ -1,9 +1,9 @@
-"""Generation for many requests at once: one thread, rows joining and leaving its batches as they come.
+"""Generation for many concurrent requests, in one thread, with continuous batching.
 
-A request is a `Job`. It is admitted or refused when it is submitted, before any work; what is admitted holds
-its places until its work has really ended. Rows wait in one queue, first come, first served. The thread
-advances every model's batch by one block in turn; between two blocks it takes out who is cancelled or late
-and lets in who waits.
+A request is a `Job`. It is admitted or refused when it is submitted, before any work. Its rows count against
+the engine's limit until they have ended. Rows wait in one queue, first come, first served. The thread
+advances the batch of each model by one block in turn; between blocks it removes the rows of cancelled and
+late jobs and adds waiting ones.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from app.engine.scheduler import Outcome, Scheduler
 from app.errors import DeadlineError, DrainingError, OverloadedError
 from model.generation import Row
 
-LOOK_SECONDS = 0.05  # between two looks for jobs past their deadline
+LOOK_SECONDS = 0.05  # interval of the check for jobs past their deadline
 SWITCH_SECONDS = 0.0005
-UNKNOWN_WAIT = 1.0  # seconds; advice to come back before any rate has been measured
+UNKNOWN_WAIT = 1.0  # seconds; the Retry-After before a rate has been measured
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Stats:
-    """A look at the engine.
+    """A snapshot of the engine.
 
     Attributes:
-        running, waiting: rows; `models`: with running rows.
-        backlog: characters that the admitted rows have still to read or write.
-        characters: read or written by rows since the start.
-        rate: characters a second while busy, mostly over the last second of work; 0 before any.
-        blocks: turns of a batch since the start.
+        running: rows in batches.
+        waiting: rows in the queue.
+        models: models with running rows.
+        backlog: characters that the admitted rows still have to read or generate.
+        characters: characters read or generated since the start.
+        rate: characters per second of work, mostly of the last second; 0 before any work.
+        blocks: blocks of all batches since the start.
     """
 
     running: int
@@ -53,12 +55,12 @@ class Stats:
 
 
 class Engine:
-    """Writes texts in one thread of its own.
+    """Generates texts in its own thread.
 
     Args:
-        max_rows: rows written at the same time, over all models.
-        max_queue: rows that may wait for a place.
-        clock: seconds, ever growing.
+        max_rows: maximum number of rows generated at the same time, over all models.
+        max_queue: maximum number of waiting rows.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -66,14 +68,14 @@ class Engine:
     ) -> None:
         self.room = max_rows + max_queue
         self.clock = clock
-        # guarded by the lock: written by submit, cancel and stop
+        # guarded by this lock
         self._changed = threading.Condition()
         self._queue: deque[tuple[Job, Row]] = deque()
         self._cancelled: list[Job] = []
         self._held = 0  # rows admitted and not yet ended
         self._backlog = 0
-        self._stop_at: float | None = None  # set: nothing new is admitted
-        # the thread's own
+        self._stop_at: float | None = None  # once set, no jobs are admitted
+        # used only by the engine's thread
         self._scheduler = Scheduler(max_rows, clock)
         self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], object]]] = {}
         self._look_at = 0.0
@@ -81,27 +83,27 @@ class Engine:
         self._blas: threadpool_limits | None = None
 
     def start(self) -> None:
-        """Starts the thread, once. Until it stops, BLAS has one thread: more cost more than they give."""
-        # each product lets the event loop run, and by default could get its turn back only after 5 ms
+        """Starts the thread; call it once. BLAS is limited to one thread until the engine stops."""
+        # each product releases the GIL; with the default interval it takes up to 5 ms to get it back
         sys.setswitchinterval(SWITCH_SECONDS)
         self._blas = threadpool_limits(1, "blas")
         self._thread.start()
 
     def drain(self, seconds: float) -> None:
-        """Admits nothing from now on; what has not ended after `seconds` fails with DrainingError."""
+        """Stops admitting jobs; those that have not ended after `seconds` fail with DrainingError."""
         with self._changed:
             until = self.clock() + seconds
             self._stop_at = until if self._stop_at is None else min(until, self._stop_at)
             self._changed.notify()
 
     def stop(self, seconds: float = 0.0) -> None:
-        """Drains, and waits for the thread's end. Blocks: not for an event loop."""
+        """Drains, and waits for the thread to end. Blocks, so do not call it in an event loop."""
         self.drain(seconds)
         if self._thread.ident is not None:
             self._thread.join()
 
     def submit(self, job: Job) -> None:
-        """Admits a job, or raises OverloadedError or DrainingError and does nothing. Safe in any thread."""
+        """Admits a job. Thread-safe. Raises OverloadedError, DrainingError or DeadlineError otherwise."""
         rows = job.unfinished
         steps = sum(row.steps_left for row in rows)
         with self._changed:
@@ -117,17 +119,17 @@ class Engine:
                 self._backlog += steps
                 self._changed.notify()
                 return
-        job.finish(job.submitted)  # there was nothing to read or write
-        job.tell()
+        job.finish(job.submitted)  # there is nothing to read or generate
+        job.notify_listener()
 
     def cancel(self, job: Job) -> None:
-        """Ends a job within a block. Safe in any thread; does nothing to a job that has ended."""
+        """Ends a job after the current block, unless it has ended. Thread-safe."""
         if job.submitted is not None and job.ended is None:
             with self._changed:
                 self._cancelled.append(job)
 
     async def run(self, job: Job) -> list[Row]:
-        """Waits for a job's end and returns its rows. Cancels the job if the waiting task is cancelled.
+        """Submits a job, waits for its end and returns its rows. Cancelling the task cancels the job.
 
         Raises OverloadedError, DrainingError, DeadlineError.
         """
@@ -144,10 +146,10 @@ class Engine:
         return job.rows
 
     def stream(self, job: Job) -> AsyncIterator[list[Chunk]]:
-        """Submits a job at once and returns its chunks as they come, coalesced while nobody takes them.
+        """Submits a job and returns an iterator of its chunks, which are merged while the consumer is slow.
 
-        Cancels the job if the iterator is closed. Raises as `run` does; what makes it fail later is raised
-        by the iterator.
+        Closing the iterator cancels the job. Raises as `run` does; errors after admission are raised by the
+        iterator.
         """
         arrived = asyncio.Event()
         job.listen(arrived.set, asyncio.get_running_loop())
@@ -159,7 +161,7 @@ class Engine:
             while True:
                 await arrived.wait()
                 arrived.clear()
-                ended = job.ended is not None  # before the chunks are taken: none can follow
+                ended = job.ended is not None  # read before the chunks are taken, so that none is missed
                 chunks = job.take()
                 if chunks:
                     yield chunks
@@ -171,7 +173,7 @@ class Engine:
             raise job.error
 
     def stats(self) -> Stats:
-        """A look from any thread."""
+        """A snapshot of the engine. Thread-safe."""
         scheduler, running = self._scheduler, self._scheduler.running
         waiting = max(0, self._held - running)
         return Stats(
@@ -186,40 +188,39 @@ class Engine:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing new is admitted. Safe to ask in any thread."""
+        """Whether the engine has stopped admitting jobs. Thread-safe."""
         return self._stop_at is not None
 
     @property
     def full(self) -> bool:
-        """Whether not even one text can be admitted. Safe to ask in any thread."""
+        """Whether not even a single row can be admitted. Thread-safe."""
         return self._held >= self.room and self._stop_at is None
 
     def overload(self, rows: int = 1) -> OverloadedError:
-        """Why so many texts are refused where there is no room for them, with the time to come back after."""
+        """The error for a refusal of `rows` rows, with the time after which to try again."""
         wait = self._wait()
         return OverloadedError(
-            f"{self._held} of {self.room} places are taken and {rows} more are asked for; try again in about "
-            f"{wait:.1f} s",
+            f"{self._held} of {self.room} places are taken and this request needs {rows} more; try again in "
+            f"about {wait:.1f} s",
             wait,
         )
 
     def _wait(self) -> float:
-        """Seconds that what has been admitted takes."""
+        """The estimated seconds until all admitted rows have ended."""
         rate = self._scheduler.rate
         return self._backlog / rate if rate else UNKNOWN_WAIT
 
     def _admit(self, rows: int, longest: int, seconds: float | None) -> None:
         if self._stop_at is not None:
             raise DrainingError("the server is stopping; try another one, or try again in a moment")
-        if self._held and self._held + rows > self.room:  # alone, even a job of more rows is let in
+        if self._held and self._held + rows > self.room:  # an idle engine admits a job of any size
             raise self.overload(rows)
         rate = self._scheduler.rate
         wait = self._wait()
         if rate and seconds is not None and self._held > self._scheduler.running and wait > seconds:
             raise OverloadedError(
                 f"the texts already waiting take about {wait:.1f} s, longer than the {seconds:g} s that a "
-                f"request "
-                f"may take; try again in about {wait - seconds:.1f} s",
+                f"request may take; try again in about {wait - seconds:.1f} s",
                 wait - seconds,
             )
         needed = longest * self._scheduler.tick_seconds
@@ -245,14 +246,14 @@ class Engine:
             self._blas.restore_original_limits()
 
     def _await_work(self) -> bool:
-        """Waits until there is something to do; False when it is time to stop."""
+        """Waits until there is work; returns False when the thread should stop."""
         with self._changed:
             while not self._held and self._stop_at is None:
                 self._changed.wait()
             return self._stop_at is None or (self._held > 0 and self.clock() < self._stop_at)
 
     def _turn(self) -> None:
-        """A block of every batch, after a look at who leaves and who joins."""
+        """Removes and adds rows, then advances every batch by one block."""
         if self._cancelled:
             with self._changed:
                 jobs, self._cancelled = self._cancelled, []
@@ -263,7 +264,7 @@ class Engine:
             self._look_at = now + LOOK_SECONDS
             self._drop_late(now)
         if self._queue and self._scheduler.running < self._scheduler.max_rows:
-            self._let_in(now)
+            self._add_waiting(now)
         for outcome in self._scheduler.turn():
             self._report(outcome)
         self._flush()
@@ -278,7 +279,7 @@ class Engine:
             if job.deadline is not None and now >= job.deadline:
                 self._end(job, DeadlineError(f"the text was not finished within {job.seconds:g} s"))
 
-    def _let_in(self, now: float) -> None:
+    def _add_waiting(self, now: float) -> None:
         with self._changed:
             joining = self._scheduler.take(self._queue)
         for index, (job, row) in enumerate(joining):
@@ -293,17 +294,17 @@ class Engine:
                 return
 
     def _report(self, outcome: Outcome) -> None:
-        """Frees places and tells who waits for news."""
+        """Updates the counts, ends jobs, and notifies listeners of new chunks."""
         with self._changed:
             self._held -= outcome.rows
             self._backlog -= outcome.steps
         for job in outcome.ended:
             self._end(job, outcome.error)
         for job in outcome.news:
-            self._tell(job)
+            self._notify(job)
 
     def _end(self, job: Job, error: Exception | None = None) -> None:
-        """Ends a job, and takes out what is left of it, wherever it is."""
+        """Ends a job, and removes its remaining rows from the queue and the batches."""
         if job.ended is not None:
             return
         if error is not None or any(row.finish_reason is None for row in job.unfinished):
@@ -315,16 +316,16 @@ class Engine:
                 self._backlog -= steps + sum(row.steps_left for row in waiting)
         job.error = error
         job.finish(self.clock())
-        self._tell(job)
+        self._notify(job)
 
-    def _tell(self, job: Job) -> None:
+    def _notify(self, job: Job) -> None:
         if job.loop is None:
-            job.tell()
+            job.notify_listener()
         elif job.notify is not None:
             self._outbox.setdefault(job.loop, []).append(job.notify)
 
     def _flush(self) -> None:
-        """Wakes each event loop once, however many of its jobs have news."""
+        """Calls the listeners, with one wake-up per event loop."""
         outbox, self._outbox = self._outbox, {}
         for loop, calls in outbox.items():
             wake(loop, calls)

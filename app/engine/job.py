@@ -1,4 +1,4 @@
-"""A request's work in the engine: the rows it wants written, and how the waiting request is notified."""
+"""The work of one request in the engine: its rows, and how the request is notified of progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 class Chunk(NamedTuple):
-    """What one choice of a streamed job has written since the last chunk.
+    """The text that one choice of a streamed job has generated since the last chunk.
 
     Attributes:
         choice: index in `Job.rows`.
-        start: place of the text's first character in the choice's text; its ids and log-probabilities stand
-            at the same places of `Row.ids` and `Row.logprobs_of`.
-        text: nothing that could still turn out to begin a stop string.
+        start: position of `text` in the choice's text, and of its ids and log-probabilities in `Row.ids` and
+            `Row.logprobs_of`.
+        text: without an end that may be the start of a stop string.
         finish_reason: None until the choice's last chunk.
     """
 
@@ -31,15 +31,16 @@ class Chunk(NamedTuple):
 
 
 class Job:
-    """Rows to be written with one decoder: the choices of one request.
+    """The rows of one request, generated with one decoder.
 
     Attributes:
-        deadline: when the engine gives it up, by the engine's clock; None is never.
-        streamed: whether chunks are wanted before the end.
-        error: why it failed, after its end; None if it did not. A cancelled job has none, and rows without a
+        seconds: maximum time from admission to the end; None for no limit.
+        deadline: when the engine ends it, by the engine's clock; None for never.
+        streamed: whether to produce chunks before the end.
+        error: why it failed; None if it did not. A cancelled job has no error, but rows without a
             finish_reason.
-        submitted, started, first, ended: times of the engine's clock, None until then. It starts when its
-            first row gets a place; `first` is when a stream's first characters were there.
+        submitted, started, first, ended: times of the engine's clock; None until then. A job starts when its
+            first row joins a batch; `first` is the time of a stream's first chunk.
     """
 
     def __init__(
@@ -67,15 +68,14 @@ class Job:
 
     @property
     def queue_seconds(self) -> float:
-        """How long it waited for its first row's place."""
+        """The seconds from admission until the first row joined a batch."""
         return (self.started or self.submitted or 0.0) - (self.submitted or 0.0)
 
     def listen(self, notify: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Calls `notify` at the end and whenever a stream has chunks: in `loop`, or the engine's thread."""
+        """Sets a listener for the end and for new chunks. It is called in `loop`, or else by the engine."""
         self.notify, self.loop = notify, loop
 
-    def tell(self) -> None:
-        """Calls the listener."""
+    def notify_listener(self) -> None:
         if self.notify is not None:
             if self.loop is None:
                 self.notify()
@@ -83,13 +83,13 @@ class Job:
                 wake(self.loop, [self.notify])
 
     def finish(self, now: float) -> None:
-        """Marks the end, after the last chunks."""
+        """Marks the job as ended, after collecting the last chunks."""
         if self.streamed:
             self.collect(now)
         self.ended = now
 
     def collect(self, now: float) -> bool:
-        """Notes what can be released; whether there is anything. For the engine's thread."""
+        """Collects the released text into chunks; returns whether there is any. For the engine's thread."""
         found = False
         for choice, row in enumerate(self.rows):
             if self._announced[choice]:
@@ -104,7 +104,7 @@ class Job:
         return found
 
     def take(self) -> list[Chunk]:
-        """The chunks since the last call, at most one a choice."""
+        """Returns the chunks since the last call, at most one for each choice."""
         merged: dict[int, Chunk] = {}
         while self._chunks:
             chunk = self._chunks.popleft()
@@ -116,10 +116,10 @@ class Job:
 
 
 def wake(loop: asyncio.AbstractEventLoop, calls: Sequence[Callable[[], object]]) -> None:
-    """Makes the calls in `loop`, all in one of its turns. Safe in any thread."""
+    """Makes the calls in `loop`, in a single callback. Thread-safe."""
     try:
         loop.call_soon_threadsafe(_call_all, calls)
-    except RuntimeError:  # the loop is closed: nobody is left to be told
+    except RuntimeError:  # the loop is closed, so its requests have ended
         logger.debug("an event loop closed before its jobs ended")
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint in memory, laid out for generation."""
+"""A checkpoint in memory, prepared for generation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from model.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory; never changed, so a request that holds one is not disturbed by a newer.
+    """A checkpoint in memory. It never changes, so a newer checkpoint does not affect requests that use it.
 
     Attributes:
-        decoder: the network laid out for generation.
-        progress: losses (nats per character) and training seconds as of `step`.
+        decoder: the network, prepared for generation.
+        progress: losses (nats per character) and training seconds at `step`.
     """
 
     run: str
@@ -38,12 +38,12 @@ class LoadedModel:
 
     @property
     def size(self) -> int:
-        """Bytes of the weights, as they came and as they are laid out."""
+        """Bytes of memory of the network and the decoder."""
         return self.network.flat.nbytes + self.decoder.size
 
 
-def laid_out(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
-    """Without what only a resume needs; the weights are made read-only."""
+def prepared(run: str, path: Path, checkpoint: Checkpoint) -> LoadedModel:
+    """The model in a checkpoint, without what only a resume needs. Makes the weights read-only."""
     checkpoint.parameters.flags.writeable = False
     network = checkpoint.network()
     progress = {name: value for name, value in checkpoint.progress.items() if name != "random_state"}

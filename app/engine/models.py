@@ -1,9 +1,9 @@
-"""What the server generates with: the newest valid checkpoint of the run that trained last, or a named one.
+"""The models that the server generates with.
 
-The default, what a request without a model gets, can be set to a model by its name.
-Readers poll `latest.json`. A checkpoint that is torn, foreign or not the one announced is refused, with the
-reason in the log and in `refusals`, and the last good one stays. Nothing here knows threads or the event loop
-but for being safe to call from several threads.
+The default model, for requests that name none, is the newest valid checkpoint of the run that trained last,
+unless it is configured by name. `latest.json` is polled. A checkpoint that is damaged, not from Charloom or
+not the one that latest.json names is refused; the reason is logged and counted, and the previous model stays.
+Thread-safe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engine.loaded_model import LoadedModel, laid_out
+from app.engine.loaded_model import LoadedModel, prepared
 from app.errors import ModelNotFoundError, NotReadyError, RunError, RunFileError, RunNotFoundError
 from app.store.checkpoints import find_checkpoint, no_checkpoint, parse_model_name
 from app.store.files import Identity, Unchanged, identity_of
@@ -28,8 +28,8 @@ from app.store.scan import Scan
 from model.checkpoint import load
 from model.errors import CheckpointError
 
-LOOKS = 2  # at files of a run that has not changed: what was asked, its newest checkpoint
-MOVING_SECONDS = 120.0  # after its last checkpoint, that a run is looked at as often as the server looks
+LOOKS = 2  # stat calls for a run that has not changed: run.json and latest.json
+MOVING_SECONDS = 120.0  # after its last checkpoint, during which a run is read at every poll
 Candidate = tuple[tuple[bool, bool, float], Run, Latest | None]
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A checkpoint that could not be used."""
+    """A file that could not be used, and why."""
 
     run: str
     file: str
@@ -45,16 +45,21 @@ class Refusal:
 
 
 class ModelStore:
-    """Loads models of a RunStore: the current one by `refresh`, named ones by `get`.
+    """Loads models from a RunStore: the default model by `refresh` or `look`, others by `get`.
+
+    Args:
+        runs: the store.
+        cache_bytes: size of the cache of other models, from which the least recently used is dropped first.
+        default: name of the default model; None for the run that trained last.
+
+    Raises ModelNotFoundError if `default` is not a valid model name.
 
     Attributes:
-        default: name of the model that requests without one get; None is the run that trained last.
-        loads: checkpoints read so far. Named ones are kept in `cache_bytes`, least recently used out first.
-        refusals: how many could not be used; `last_refusal` says which, and why.
+        loads: number of checkpoints read.
+        refusals: number of files that could not be used; `last_refusal` is the last one.
     """
 
     def __init__(self, runs: RunStore, cache_bytes: int = 1 << 28, default: str | None = None) -> None:
-        """Raises ModelNotFoundError if `default` cannot be the name of a model."""
         self.runs = runs
         self.default = default
         self._default = parse_model_name(default) if default else None
@@ -76,7 +81,7 @@ class ModelStore:
 
     @property
     def current(self) -> LoadedModel:
-        """What a request gets that names no model. Raises NotReadyError."""
+        """The default model. Raises NotReadyError if there is none."""
         if self._current is None:
             raise NotReadyError(self._why_not_ready())
         return self._current
@@ -86,7 +91,7 @@ class ModelStore:
         return self._current is not None
 
     def refresh(self) -> None:
-        """Look once for a newer checkpoint. Reads the disk: not for an event loop. Raises OSError."""
+        """Reads all runs and updates the default model. Not for an event loop. Raises OSError."""
         with self._lock:
             runs = self.runs.list()
             self._count = len(runs)
@@ -94,14 +99,17 @@ class ModelStore:
             if self._default is not None:
                 runs = [run for run in runs if run.name == self._default.run]
                 if not runs:
-                    self._current = None  # deleted, or not there yet: no other model may answer for it
+                    self._current = None  # the configured run does not exist: no other model may replace it
             self._candidates = {}
             for run in runs:
                 self._consider(run)
             self._choose()
 
     def look(self) -> None:
-        """The same a few times a second: at all runs if it is time, else at those that have moved lately."""
+        """Updates the default model; call it a few times a second. Reads all runs only when necessary.
+
+        Otherwise it reads only the runs that had a new checkpoint recently. Raises OSError.
+        """
         if self._scan.due(1 + LOOKS * self._count):
             self.refresh()
             return
@@ -113,7 +121,7 @@ class ModelStore:
             self._choose()
 
     def _choose(self) -> None:
-        """Serve the run that trained last of those that can be."""
+        """Sets the default model to that of the best candidate with a usable checkpoint."""
         for _, run, latest in sorted(self._candidates.values(), key=lambda one: one[0], reverse=True):
             model = None
             with self._isolated(run):
@@ -127,19 +135,19 @@ class ModelStore:
 
     @contextmanager
     def _isolated(self, run: Run) -> Iterator[None]:
-        """Whatever goes wrong with one run is logged once, and the look goes on to the next."""
+        """Logs an error in the block once and suppresses it, so that one bad run does not affect others."""
         try:
             yield
         except (RunNotFoundError, FileNotFoundError):
-            pass  # deleted meanwhile
+            pass  # just deleted
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            if self._failed.get(run.name) != told:
-                self._failed[run.name] = told
+            message = f"{type(error).__name__}: {error}"
+            if self._failed.get(run.name) != message:
+                self._failed[run.name] = message
                 logger.exception("run %s cannot be read", run.name)
 
     def _forget_all_but(self, names: set[str]) -> None:
-        """Release what is kept of runs that were deleted."""
+        """Drops everything that is cached of other, deleted runs."""
         self._latest.keep(names)
         for known in (self._failed, self._digests):
             for name in known.keys() - names:
@@ -149,7 +157,10 @@ class ModelStore:
             del self._named[identity]
 
     def peek(self, name: str | None) -> LoadedModel | None:
-        """The model of that name, if it takes no reading to know it. Raises NotReadyError for None."""
+        """The model `name` if it is the default model, otherwise None. Reads no files.
+
+        Raises NotReadyError if `name` is None and there is no default model.
+        """
         if name is None:
             return self.current
         if self._current is None:
@@ -159,9 +170,10 @@ class ModelStore:
         return self._current if name in names else None
 
     def get(self, name: str | None) -> LoadedModel:
-        """The model `name`: None, `run`, `run@step` or `run@best`. May read the disk: not for an event loop.
+        """The model `name`: `run`, `run@step`, `run@best`, or None for the default model.
 
-        Raises ModelNotFoundError, NotReadyError (no checkpoint yet), RunFileError, CheckpointError.
+        May read files, so do not call it in an event loop. Raises ModelNotFoundError, NotReadyError (no
+        checkpoint yet), RunFileError, CheckpointError.
         """
         model = self.peek(name)
         if model is not None or name is None:
@@ -180,7 +192,7 @@ class ModelStore:
             return self._load_found(run, asked.at)
 
     def _load_found(self, run: Run, at: str) -> LoadedModel:
-        """A checkpoint by its step, or the best; that may be replaced between finding and reading it."""
+        """The checkpoint at a step, or the best. It is searched again if it is replaced before it is read."""
         found = find_checkpoint(run, at)
         while True:
             try:
@@ -191,7 +203,7 @@ class ModelStore:
                     raise
 
     def _newest_named(self, run: Run) -> LoadedModel:
-        """The newest checkpoint of `run` that can be used, read only if it is not at hand."""
+        """The newest usable checkpoint of `run`, from the cache if possible."""
         latest = self._read_latest(run)
         files: list[tuple[Path, str | None]] = [(path, None) for path in reversed(run.checkpoints().values())]
         if latest is not None:
@@ -220,12 +232,12 @@ class ModelStore:
         if digest is not None and checkpoint.digest != digest:
             raise CheckpointError(path, "is intact, but it is not the one that latest.json names")
         self.loads += 1
-        return laid_out(run.name, path, checkpoint)
+        return prepared(run.name, path, checkpoint)
 
     def _consider(self, run: Run) -> None:
-        """Note what there is of `run`, if it has a checkpoint: the run that trained last here comes first.
+        """Makes `run` a candidate for the default model if it has a checkpoint.
 
-        Untrained runs come after all others.
+        Candidates are ordered: trained before untrained, trained here before imported, then by time.
         """
         self._candidates.pop(run.name, None)
         with self._isolated(run):
@@ -237,13 +249,13 @@ class ModelStore:
                 if self._digests.get(run.name, newest.digest) != newest.digest:
                     self._moved[run.name] = time.monotonic()
                 self._digests[run.name] = newest.digest
-            elif files := run.checkpoints():  # latest.json is damaged, or was lost: the files say as much
+            elif files := run.checkpoints():  # latest.json is damaged or missing
                 step, path = files.popitem()
                 order = (step > 0, True, identity_of(path).modified / 1e9)
                 self._candidates[run.name] = order, run, None
 
     def _read_latest(self, run: Run) -> Latest | None:
-        """What latest.json says, the same object while the file is the same; None if it cannot be used."""
+        """The content of latest.json, the same object until the file changes; None if it cannot be used."""
 
         def read() -> Latest | None:
             try:
@@ -255,7 +267,7 @@ class ModelStore:
         return self._latest.get(run.name, run.path / "latest.json", read)
 
     def _newest_valid(self, run: Run, latest: Latest | None) -> LoadedModel | None:
-        """The newest checkpoint of `run` that can be used; the current one where no newer can."""
+        """The newest usable checkpoint of `run`; the current model if no newer one is usable."""
         current = self._current if self._current and self._current.run == run.name else None
         if latest is not None:
             if current and current.digest == latest.newest.digest:
@@ -269,7 +281,7 @@ class ModelStore:
         return next(filter(None, (self._try(run, path, None) for path in files)), None)
 
     def _default_at(self, run: Run, at: str) -> LoadedModel | None:
-        """The default where it is a step of a run, or its best; None if it is not there or cannot be used."""
+        """The configured checkpoint of `run`, a step or the best; None if it is missing or cannot be used."""
         try:
             found = find_checkpoint(run, at)
         except (ModelNotFoundError, NotReadyError):
@@ -288,7 +300,7 @@ class ModelStore:
             return None
 
     def _try(self, run: Run, path: Path, latest: Latest | None) -> LoadedModel | None:
-        """Load a checkpoint, or note why not; one refused before is not tried again until it changes."""
+        """Loads a checkpoint; returns None if it is refused. A refused file is read again once it changes."""
         identity = identity_of(path)
         if identity in self._refused:
             return None
@@ -296,19 +308,19 @@ class ModelStore:
             return self._load(run, path, latest.newest.digest if latest else None)
         except CheckpointError as error:
             if latest and self._read_latest(run) is not latest:
-                return None  # replaced while it was read: the next look finds the new one
+                return None  # it was replaced while it was read; the next poll finds the new one
             self._refuse(run, path, error)
             return None
 
     def _refuse(self, run: Run, path: Path, error: CheckpointError) -> None:
-        """Notes why a checkpoint cannot be used, once for each state of its file."""
+        """Records why a checkpoint cannot be used, once for each version of the file."""
         identity = identity_of(path)
         if identity not in self._refused:
             self._refused.add(identity)
             self._note(Refusal(run.name, path.name, error.reason))
 
     def _note(self, refusal: Refusal) -> None:
-        # logged first: who sees it counted finds it in the log
+        # logged before it is counted, so that the reason is in the log when the metric changes
         logger.error("checkpoint %s of run %s refused: %s", refusal.file, refusal.run, refusal.reason)
         self.refusals += 1
         self.last_refusal = refusal

@@ -1,6 +1,6 @@
-"""What a request asks for, in one form for every interface, within every limit that is configured.
+"""A generation request in one form for all APIs, checked against the configured limits.
 
-Each interface gives its fields their common names here; `names` turns them back for the messages.
+Each API maps its fields to these names; `names` maps them back for error messages.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from model.errors import ConfigError, UnknownCharacterError
 from model.generation import Row
 from model.sampling import RANGES, SamplingConfig
 
-SAMPLING = tuple(RANGES)  # fields of the same name in every interface that has them
-SEED_BITS = 32  # of a seed that is drawn: every JSON reader keeps such a number exactly
+SAMPLING = tuple(RANGES)  # fields that have the same name in every API
+SEED_BITS = 32  # of a random seed; every JSON parser represents such a number exactly
 
-LOGPROB_BYTES = 50  # size of one log-probability in an answer
+LOGPROB_BYTES = 50  # of one log-probability in a response
 
 Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True)
 class Order:
-    """Texts to write: `best_of` for each prompt, of which the best `n` are wanted.
+    """The texts to generate: `best_of` for each prompt, of which the best `n` are returned.
 
     Attributes:
-        length: most characters of each text; 0 only reads the prompts.
-        logprobs: how many of the likeliest characters are wanted at each place; None is no log-probability.
-        names: the request's names of fields that it calls otherwise, for messages.
-        unknown: what happens to characters of the prompts that the model has never seen; `changed`: to how
-            many it has.
+        length: maximum number of characters of each text; 0 only reads the prompts.
+        logprobs: number of most likely characters to return for each position; None for no log-probabilities.
+        names: the API's own names of fields, for error messages.
+        unknown: how to handle characters of a prompt that are not in the vocabulary.
+        changed: the number of characters that were dropped or replaced.
     """
 
     prompts: tuple[Prompt, ...]
@@ -66,7 +66,7 @@ class Order:
         names: Mapping[str, str] | None = None,
         unknown: Unknown | None = None,
     ) -> Order:
-        """None is the default everywhere. Raises InvalidRequestError, with the limit and the value."""
+        """Makes an order; None means the default. Raises InvalidRequestError and ConfigError."""
         n = n or 1
         chosen = {name: value for name, value in (sampling or {}).items() if value is not None}
         config = SamplingConfig(**chosen)
@@ -78,7 +78,7 @@ class Order:
             stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
             n=n,
             best_of=best_of or n,
-            # the best are those of the highest log-probability
+            # log-probabilities are needed to choose the best texts
             logprobs=0 if logprobs is None and best_of and best_of > n else logprobs,
             names=names or {},
             unknown=unknown or settings.unknown,
@@ -87,9 +87,9 @@ class Order:
         return order
 
     def read_by(self, model: LoadedModel, settings: Settings) -> Order:
-        """The order with its prompts and stop strings as the model reads them.
+        """The order with prompts and stop strings converted to the model's vocabulary.
 
-        Raises UnknownInFieldError, PromptTooLongError (for what a replacement has made longer).
+        Raises UnknownInFieldError, PromptTooLongError (a replacement can be longer than the original).
         """
         read: list[Prompt] = []
         changed = 0
@@ -101,7 +101,7 @@ class Order:
                     raise self._unknown(error, model) from None
                 changed += count
             read.append(prompt)
-        # a stop string that is nothing but a mark stays what it is, as an empty one would end every text
+        # a stop string that is only a byte order mark is not changed: an empty one would end every text
         stop = tuple(plain(text, model.vocabulary) or text for text in self.stop)
         if not changed and stop == self.stop and tuple(read) == self.prompts:
             return self
@@ -111,7 +111,7 @@ class Order:
         return order
 
     def check_logprobs(self, settings: Settings, models: int = 1) -> None:
-        """Raises InvalidRequestError if so many models would list too many log-probabilities."""
+        """Raises InvalidRequestError if `models` models would return too many log-probabilities."""
         if self.logprobs is None:
             return
         texts, each = len(self.prompts) * self.best_of * models, 1 + self.logprobs
@@ -126,24 +126,25 @@ class Order:
 
     @property
     def characters(self) -> int:
-        """To be read and written in all texts, if no stop string ends one."""
+        """Characters to be read and generated in all texts, unless a stop string ends one."""
         return self.best_of * (sum(map(len, self.prompts)) + len(self.prompts) * self.length)
 
     @property
     def size(self) -> int:
-        """Bytes of its answer, roughly."""
-        told = 0 if self.logprobs is None else self.characters * (1 + self.logprobs)
-        return self.characters + LOGPROB_BYTES * told
+        """The approximate size of the response in bytes."""
+        logprobs = 0 if self.logprobs is None else self.characters * (1 + self.logprobs)
+        return self.characters + LOGPROB_BYTES * logprobs
 
     @property
-    def told_changed(self) -> dict[str, int]:
-        """How many characters were changed, for an answer; nothing where none may be."""
+    def changed_field(self) -> dict[str, int]:
+        """The response field `changed_characters`; empty if unknown characters are refused."""
         return {} if self.unknown == "refuse" else {"changed_characters": self.changed}
 
     def job(self, model: LoadedModel, seconds: float, streamed: bool = False) -> Job:
-        """The work: for each prompt `best_of` rows. A choice's text depends on its prompt and number alone.
+        """The job for the engine, with `best_of` rows for each prompt. `seconds` is its time limit.
 
-        Raises UnknownCharacterError, InvalidRequestError (ids outside the vocabulary).
+        A row's random stream depends only on the seed and its number among those of its prompt. Raises
+        UnknownInFieldError, InvalidRequestError (ids outside the vocabulary).
         """
         self._check_bias(model)
         try:
@@ -168,7 +169,7 @@ class Order:
         return Job(model.decoder, rows, seconds, streamed)
 
     def chosen(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """For each prompt its `n` texts: all, or those of the highest mean log-probability."""
+        """The `n` texts of each prompt: all, or those with the highest mean log-probability."""
         groups = [list(rows[at : at + self.best_of]) for at in range(0, len(rows), self.best_of)]
         if self.best_of > self.n:
             groups = [sorted(group, key=_mean_logprob, reverse=True)[: self.n] for group in groups]

@@ -1,7 +1,7 @@
-"""Rows in batches, one batch a model, advanced a block at a time. For one thread; knows no locks.
+"""Schedules rows in one batch per model, advanced one block at a time. Not thread-safe.
 
-A model here is its decoder: a row stays with the one its job came with, so new weights never reach a text
-that has begun.
+A model is identified by its decoder. A row stays with the decoder of its job, so a new checkpoint never
+affects a text that has begun.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import NamedTuple
 from app.engine.job import Job
 from model.generation import Batch, Decoder, Row
 
-BLOCK_SECONDS = 0.001  # how long a batch runs between two looks at who joins and who leaves
-CHUNK_SECONDS = 0.02  # least time between two chunks of a stream: nobody reads faster, and each costs
+BLOCK_SECONDS = 0.001  # target duration of a block; rows join and leave between blocks
+CHUNK_SECONDS = 0.02  # minimum time between two chunks of a stream, which limits their overhead
 LONGEST_BLOCK = 256  # characters
-FIRST_BLOCK = 4  # characters: a stream's first ones should not wait
+FIRST_BLOCK = 4  # characters of a stream's first block, so that the first chunk comes early
 
 logger = logging.getLogger(__name__)
 
 
 class _Running(NamedTuple):
-    """A row in a batch; it will have been fed its last character when the batch has made `end` ticks."""
+    """A row in a batch, which has been fed all its characters at tick `end` of the batch."""
 
     job: Job
     end: int
@@ -33,14 +33,15 @@ class _Running(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What a block of a batch has come to.
+    """The result of one block of a batch.
 
     Attributes:
-        rows: rows that ended.
-        steps: characters fed, and those that a row which ended early will not be fed.
-        ended: jobs of which no row is left to write.
-        news: streamed jobs that have chunks.
-        error: why the batch failed; `ended` are then all of its jobs, and their rows are still to be removed.
+        rows: number of rows that ended.
+        steps: number of characters by which the backlog has shrunk: those fed, and those saved by stop
+            strings.
+        ended: jobs without unfinished rows.
+        news: streamed jobs with new chunks.
+        error: why the batch failed. `ended` has all its jobs then, and the caller has to remove their rows.
     """
 
     rows: int = 0
@@ -54,7 +55,8 @@ class Scheduler:
     """Advances up to `max_rows` rows, over all models.
 
     Attributes:
-        characters: fed to rows so far; `blocks`: of all batches.
+        characters: number of characters fed to rows so far.
+        blocks: number of blocks of all batches so far.
     """
 
     def __init__(self, max_rows: int, clock: Callable[[], float]) -> None:
@@ -62,29 +64,29 @@ class Scheduler:
         self.characters = self.blocks = 0
         self._batches: dict[Decoder, Batch] = {}
         self._running: dict[Row, _Running] = {}
-        self._streams: dict[Job, float] = {}  # with the time from which they may have their next chunk
+        self._streams: dict[Job, float] = {}  # with the earliest time of their next chunk
         self._newest: Decoder | None = None
         self._tick_seconds: dict[Decoder, float] = {}
         self._recent_characters = self._recent_seconds = self._recent_ticks = 0.0
 
     @property
     def running(self) -> int:
-        """Rows in batches. Safe to ask in any thread, as is `rate`."""
+        """Number of rows in batches. Thread-safe, like `rate`."""
         return len(self._running)
 
     @property
     def rate(self) -> float:
-        """Characters a second while busy, mostly over the last second of work; 0 before any."""
+        """Characters per second of work, mostly of the last second; 0 before any work."""
         return self._recent_characters / self._recent_seconds if self._recent_seconds else 0.0
 
     @property
     def tick_seconds(self) -> float:
-        """What a character of a text takes, mostly over the last second of work; 0 before any."""
+        """Seconds per character of a text, mostly of the last second of work; 0 before any work."""
         return self._recent_seconds / self._recent_ticks if self._recent_ticks else 0.0
 
     @property
     def models(self) -> int:
-        """Models with rows in batches. Safe to ask in any thread."""
+        """Number of models with rows in batches. Thread-safe."""
         return len({running.job.decoder for running in list(self._running.values())})
 
     @property
@@ -93,7 +95,7 @@ class Scheduler:
         return dict.fromkeys(running.job for running in self._running.values())
 
     def take(self, queue: deque[tuple[Job, Row]]) -> list[tuple[Job, Row]]:
-        """Takes the rows that can join from the queue, in order; passes one whose model's batch is full."""
+        """Removes the rows that can join from the queue, in order, skipping those whose batch is full."""
         joining: list[tuple[Job, Row]] = []
         passed: list[tuple[Job, Row]] = []
         free = {decoder: batch.free for decoder, batch in self._batches.items()}
@@ -106,7 +108,7 @@ class Scheduler:
         return joining
 
     def join(self, job: Job, row: Row) -> None:
-        """Adds a row. Whatever it raises, the row is not in."""
+        """Adds a row to the batch of its model. If it raises, the row was not added."""
         if job.decoder not in self._batches:
             self._batches[job.decoder] = Batch(job.decoder)
         batch, self._newest = self._batches[job.decoder], job.decoder
@@ -116,7 +118,7 @@ class Scheduler:
             self._streams.setdefault(job, self.clock())
 
     def remove(self, job: Job) -> tuple[int, int]:
-        """Takes out what is running of a job; how many rows that were, and characters not fed."""
+        """Removes a job's rows from their batch; returns the number of rows, and of characters not fed."""
         self._streams.pop(job, None)
         rows = [row for row in job.unfinished if row in self._running]
         if not rows:
@@ -128,14 +130,14 @@ class Scheduler:
         return len(rows), sum(self._running.pop(row).end - batch.ticks for row in rows)
 
     def turn(self) -> Iterator[Outcome]:
-        """One block of every batch."""
+        """Advances every batch by one block."""
         for batch in list(self._batches.values()):
             if batch.rows:
                 yield self._advance(batch)
         self._forget_idle()
 
     def _forget_idle(self) -> None:
-        """Lets go of weights that nobody uses, but for the newest ones: the next request needs them."""
+        """Releases the decoders without rows, except the newest, which the next request will need."""
         for decoder, batch in list(self._batches.items()):
             if not batch.rows and decoder is not self._newest:
                 del self._batches[decoder]
@@ -153,7 +155,8 @@ class Scheduler:
         self._tick_seconds[batch.decoder] = seconds / ticks
         self._measure(ticks, ticks * len(rows), seconds)
         done = [self._running.pop(row) for row in ended]
-        # a row that a stop string ended has saved some; one that ended within the block was run on in vain
+        # end - ticks is positive for a row ended by a stop string, negative for one that ended inside the
+        # block
         outcome = Outcome(len(ended), ticks * len(rows) + sum(end - batch.ticks for _, end in done))
         for job in dict.fromkeys(job for job, _ in done):
             if all(row.finish_reason is not None for row in job.unfinished):
@@ -171,7 +174,7 @@ class Scheduler:
                     yield job
 
     def _block(self, batch: Batch) -> int:
-        """Characters of the next block: as many as fit BLOCK_SECONDS, fewer for a stream's first ones."""
+        """The characters of the next block: for BLOCK_SECONDS, but fewer before a stream's first chunk."""
         seconds = self._tick_seconds.get(batch.decoder)
         block = FIRST_BLOCK if seconds is None else max(1, min(LONGEST_BLOCK, int(BLOCK_SECONDS / seconds)))
         for job in self._streams:
@@ -182,7 +185,7 @@ class Scheduler:
         return block
 
     def _measure(self, ticks: int, characters: int, seconds: float) -> None:
-        keep = 0.5**seconds  # what was a second ago counts half
+        keep = 0.5**seconds  # exponential decay with a half-life of one second of work
         self._recent_characters = self._recent_characters * keep + characters
         self._recent_seconds = self._recent_seconds * keep + seconds
         self._recent_ticks = self._recent_ticks * keep + ticks

@@ -1,4 +1,4 @@
-"""Prompts as a model reads them: characters that it has never seen are refused, dropped or replaced."""
+"""Handling of characters in prompts that the model has never seen: refuse, drop or replace them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DASHES = "-–—―‐‑‒−﹘﹣－"
 
 
 def plain(text: str, vocabulary: Vocabulary) -> str:
-    """`text` without a byte order mark and with plain line ends, as texts are read for training."""
+    """`text` without a byte order mark and carriage returns, as in training, unless the model knows them."""
     if text.startswith(MARK) and MARK not in vocabulary.characters:
         text = text.removeprefix(MARK)
     if "\r" in text and "\r" not in vocabulary.characters:
@@ -27,9 +27,9 @@ def plain(text: str, vocabulary: Vocabulary) -> str:
 
 
 def readable(text: str, vocabulary: Vocabulary, how: Unknown) -> tuple[str, int]:
-    """The text that `vocabulary` reads for `text`, and how many characters it had never seen.
+    """`text` converted to the vocabulary, and the number of characters that were dropped or replaced.
 
-    Raises UnknownCharacterError, with positions in `text` as it was given, if these are to be refused.
+    Raises UnknownCharacterError, with positions in the original `text`, if `how` is "refuse".
     """
     cleaned = plain(text, vocabulary)
     missing = {character for character in set(cleaned) if character not in vocabulary.characters}
@@ -43,7 +43,7 @@ def readable(text: str, vocabulary: Vocabulary, how: Unknown) -> tuple[str, int]
 
 
 def nearest(character: str, vocabulary: Vocabulary) -> str:
-    """What comes closest to a character among those of the vocabulary; nothing if none is near."""
+    """The closest equivalent of a character in the vocabulary; empty if there is none."""
     for candidate in _candidates(character):
         if candidate and all(one in vocabulary.characters for one in candidate):
             return candidate
@@ -51,7 +51,7 @@ def nearest(character: str, vocabulary: Vocabulary) -> str:
 
 
 def _candidates(character: str) -> Iterator[str]:
-    """The likest first: the same kind of sign, the letter without its marks, the other case."""
+    """Equivalents, closest first: the same kind of mark, the letter without diacritics, the other case."""
     for group in (DOUBLE_QUOTES, SINGLE_QUOTES, DASHES):
         if character in group:
             yield from group

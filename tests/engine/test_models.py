@@ -282,8 +282,8 @@ def test_model_that_fails_to_load_does_not_stop_the_refresh(trained: RunStore, m
             raise MemoryError
         return loaded(run, path, checkpoint)
 
-    loaded = models_module.laid_out
-    monkeypatch.setattr(models_module, "laid_out", fail)
+    loaded = models_module.prepared
+    monkeypatch.setattr(models_module, "prepared", fail)
     assert refreshed(trained).current.id == "gru@60"
 
 

@@ -34,7 +34,7 @@ from starlette.requests import Request
 
 from app.api.native.run_info import describe
 from app.api.openai import jobs
-from app.engine.loaded_model import laid_out
+from app.engine.loaded_model import prepared
 from app.engine.models import ModelStore
 from app.errors import RunFileError
 from app.intake.archive import export, import_run
@@ -168,7 +168,7 @@ class Fuzzer:
             data = changed_bytes(rng, self.weights)
         decoded = decode(data)
         assert decoded.losses is not None
-        laid_out("elman", RUN, decoded)
+        prepared("elman", RUN, decoded)
         if decoded.config.hidden * decoded.config.streams * decoded.config.sequence_length < 10**6:
             self.resume(decoded)
 

@@ -131,7 +131,7 @@ def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> dict[str,
         "losses": Losses(**{name: model.progress.get(name) for name in Losses.model_fields}).model_dump(),
         # most ask for one text, and need not read it twice
         **({"choices": choices} if order.n > 1 else {}),
-        **order.told_changed,
+        **order.changed_field,
     }
 
 

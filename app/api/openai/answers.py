@@ -96,7 +96,7 @@ class Envelope:
             "model": self.model.id,
             "system_fingerprint": f"{self.model.id}-{self.model.digest[:12]}-{kernel()}",
             "seed": self.order.seed,
-            **self.order.told_changed,
+            **self.order.changed_field,
             "choices": choices,
             **more,
         }

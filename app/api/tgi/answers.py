@@ -59,7 +59,7 @@ class TgiOrder:
                 details["best_of_sequences"] = [
                     {"generated_text": self.whole(row), **self._details(row)} for row in others
                 ]
-        return response | self.order.told_changed
+        return response | self.order.changed_field
 
     def events(self, row: Row) -> TgiStream:
         """The events of a stream of `row`."""
@@ -133,7 +133,7 @@ class TgiStream:
             event = {"index": self._told + 1, "token": nothing}
         summary = self._order.summary(row) | {"input_length": len(self._order.order.prompts[0])}
         whole = {"generated_text": self._order.whole(row), "details": summary}
-        return event | whole | self._order.order.told_changed
+        return event | whole | self._order.order.changed_field
 
 
 def _token(number: int, text: str, logprob: float | None) -> dict[str, Any]:
