@@ -1,1 +1,1 @@
-"""The worker's side: one run to its end, resumable to the bit."""
+"""Trains the runs of a store, resumable to the bit."""

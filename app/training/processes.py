@@ -1,12 +1,11 @@
-"""The parts of a batch on several cores, by processes that share memory.
+"""Runs the parts of a batch on several cores, in processes with shared memory.
 
-Each process runs one part, or several in turn where there are more parts than the cores can use: which
-process runs a part does not show in a single bit of the result.
+Each process runs one part, or several one after another if there are more parts than processes. The result is
+the same to the bit, whichever process runs a part.
 
-Processes, because a recurrent network's steps are many small operations, between which threads of one
-interpreter wait for each other. The helpers hold nothing of their own: parameters, text, state and gradients
-lie in one nameless piece of shared memory, and a helper whose trainer is gone, however it went, reads the end
-of its pipe and ends.
+Threads would be slower: the steps of a recurrent network are many small operations, between which threads
+wait for the GIL. Parameters, text, state and gradients are in one anonymous shared mapping. If the trainer
+ends for any reason, a helper reads end-of-file from its pipe and ends too.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ from model.orthogonal import Blocks
 from model.passes import Part, Passes, SerialPasses, by_member, gradients_shape, shard_rows, summed
 
 PASS, ORTHOGONALISE, DONE = b"p", b"o", b"d"
-MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
+MEMORY_FOLDER = Path("/dev/shm")  # a file system in memory, if the system has it  # noqa: S108
 
 
 @contextmanager
 def running_passes(members: Sequence[Network], config: RunConfig) -> Iterator[Passes]:
-    """The passes of a run, by helper processes if it has more than one part; they end with the context."""
+    """The passes of a run, with helper processes if it has more than one part; these end with the block."""
     if config.members * len(shard_rows(config)) == 1:
         yield SerialPasses(members, config)
         return
-    passes = InProcesses(members, config)
+    passes = ParallelPasses(members, config)
     try:
         yield passes
     finally:
@@ -54,7 +53,7 @@ def running_passes(members: Sequence[Network], config: RunConfig) -> Iterator[Pa
 
 
 class Memory:
-    """Arrays that several processes see: parameters, ids, state, and a gradient and a loss a part."""
+    """The arrays in shared memory: parameters, ids, state, and each part's gradient and loss."""
 
     def __init__(self, file: IO[bytes], network: NetworkConfig, config: RunConfig) -> None:
         members, size, gradients = config.members, network.size(), gradients_shape(config, network.size())
@@ -77,44 +76,43 @@ class Memory:
         self.losses = array(4, (count, 2)).view(np.float64)[:, 0]
 
     def part(self, index: int, network: NetworkConfig, config: RunConfig) -> Part:
-        """Part `index`, working in this memory."""
+        """Part `index`, using this memory."""
         member, shard = divmod(index, len(self.gradients))
         return Part(Network(network, self.parameters[member]), config, index, self.gradients[shard, member])
 
     def share(self, first: int, processes: int, network: NetworkConfig, config: RunConfig) -> Share:
-        """The parts, and the blocks for Muon, of process number `first` of so many."""
+        """The parts, and the blocks for Muon, of process `first` of `processes`."""
         numbers = range(first, len(self.losses), processes)
         parts = {index: self.part(index, network, config) for index in numbers}
         return Share(self, parts, Blocks(network, config, self.gradients[0], first, processes))
 
 
 class Share:
-    """What one process works on."""
+    """The work of one process."""
 
     def __init__(self, memory: Memory, parts: Mapping[int, Part], blocks: Blocks) -> None:
         self._memory, self._parts, self._blocks = memory, parts, blocks
 
     def work(self, what: bytes) -> None:
-        """What a byte asks for: PASS or ORTHOGONALISE."""
+        """Executes a command, PASS or ORTHOGONALISE."""
         if what == PASS:
             self._run()
         elif what == ORTHOGONALISE:
             self._blocks.orthogonalise()
 
     def _run(self) -> None:
-        """One pass of each part, one after the other."""
         memory = self._memory
         for index, part in self._parts.items():
             memory.losses[index] = part.run(memory.ids[0], memory.ids[1], memory.state)
 
 
-class InProcesses:
-    """The parts shared out to this process and its helpers, all at once: at most four processes a core."""
+class ParallelPasses:
+    """Runs the parts in this process and its helpers, in parallel; at most four processes per core."""
 
     def __init__(self, members: Sequence[Network], config: RunConfig) -> None:
         self._members, network = members, members[0].config
         folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-        with tempfile.TemporaryFile(dir=folder) as file:  # nameless from the start: nothing to clean up
+        with tempfile.TemporaryFile(dir=folder) as file:  # has no name, so there is nothing to clean up
             self._memory = Memory(file, network, config)
             processes = of_this_process().processes_for(len(self._memory.losses))
             self._share = self._memory.share(0, processes, network, config)
@@ -138,7 +136,7 @@ class InProcesses:
         self._all(ORTHOGONALISE)
 
     def _all(self, what: bytes) -> None:
-        """Every process works on its share, all at once."""
+        """Executes a command in all processes, in parallel."""
         for helper in self._helpers:
             _pipe(helper.stdin).write(what)
         self._share.work(what)
@@ -173,7 +171,7 @@ def _start_helper(
         stdout=subprocess.PIPE,
         bufsize=0,
         pass_fds=[memory],
-        process_group=0,  # Ctrl-C in a terminal is the trainer's to answer
+        process_group=0,  # so that Ctrl-C in a terminal reaches only the trainer
     )
 
 
@@ -184,14 +182,14 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def main(task: str) -> None:
-    """A helper: works on its share once for each byte it reads, until its trainer is gone."""
+    """A helper process: executes the commands on standard input until end-of-file."""
     described = json.loads(task)
     config = RunConfig.from_dict(described["config"])
     network = member_config(config, described["vocabulary"])
     with open(described["memory"], "r+b", buffering=0) as file:
         memory = Memory(file, network, config)
     share = memory.share(described["first"], described["processes"], network, config)
-    # a trainer that was killed reads nothing any more
+    # BrokenPipeError: the trainer was killed
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"), suppress(BrokenPipeError):
         while what := os.read(0, 1):
             share.work(what)

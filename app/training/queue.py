@@ -1,4 +1,4 @@
-"""Which run of a store a worker trains next: what it found in the store, and what it leaves to others."""
+"""Chooses the run that a worker trains next."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from app.store.run_store import RunStore
 from app.store.scan import IDLE_RATE, Scan
 from model.passes import shard_rows
 
-LOOKS = 3  # at files of a run that has not changed: run.json, control.json, status.json
-LEASE_LOOKS = 10  # at most, to try a lease that another holds
+LOOKS = 3  # stat calls for a run that has not changed: run.json, control.json, status.json
+LEASE_LOOKS = 10  # maximum file operations to try a lease that another process holds
 
 
 class Queue:
-    """The runs of `store` that a worker may train.
+    """The unfinished runs of `store`, in the order in which a worker trains them.
 
-    One with more parts than `cores` is left to others for `patience` seconds.
+    A run with more parts than `cores` is left to other workers for `patience` seconds.
     """
 
     def __init__(self, store: RunStore, cores: float, patience: float) -> None:
@@ -34,7 +34,7 @@ class Queue:
         self._alive: set[str] = set()
 
     def look(self) -> list[Run]:
-        """Read all runs again if it is time. Those that are in training although they were asked to stop."""
+        """Reads all runs again if it is time. Returns runs with state "training" that were asked to stop."""
         if not self._scan.due(1 + LOOKS * len(self._runs)):
             return []
         waiting, asked = [], []
@@ -56,17 +56,17 @@ class Queue:
         return [run for run in asked if self.ready(run)]
 
     def taken(self, run: Run) -> None:
-        """That run was held here. All is read again at the next look: much may have happened meanwhile."""
+        """Records that this worker has held the run; the next `look` reads all runs again."""
         self._leases.pop(run.name, None)
         self._alive.clear()
         self._scan.forget()
 
     def first(self) -> Run | None:
-        """The run to train now, if any."""
+        """The run to train now; None if there is none."""
         return next((run for run in self._waiting if self.ready(run) and self._fits(run)), None)
 
     def more_important(self, priority: int, seconds: float) -> Run | None:
-        """A run of a higher priority that nobody has begun for so long, if there is one."""
+        """A run of a higher priority that no worker has begun for `seconds`; None if there is none."""
         for run in self._waiting:
             if run.control.priority <= priority:
                 return None
@@ -76,18 +76,18 @@ class Queue:
         return None
 
     def wants(self, run: Run) -> bool:
-        """Whether a run that is held now is still to be trained: another may have, since it was looked at."""
+        """Whether a run that this worker now holds still needs training: another worker may have done it."""
         if run.control.wanted in ("pause", "stop"):
             return False
         members = {one.name: (one, one.status) for one in members_of(self._store, run)}
         return _unfinished(run.standing) and not waits(run, members)
 
     def leave(self, name: str, seconds: float) -> None:
-        """Do not take that run for so long."""
+        """Skips the run for `seconds`."""
         self._not_before[name] = time.monotonic() + seconds
 
     def held_elsewhere(self, name: str) -> None:
-        """Another holds that run: try again now and then, or a dead holder would never be noticed."""
+        """Skips a run that another process holds, but only briefly, because attempts detect a dead holder."""
         lease = identity_of(self._store.leases.path(name))
         if self._leases.setdefault(name, lease) != lease:
             self._alive.add(name)
@@ -96,11 +96,11 @@ class Queue:
         self.leave(name, pause)
 
     def idle(self) -> bool:
-        """Whether all that is not done is trained by others that are alive, or does not fit here."""
+        """Whether each unfinished run is trained by another live process or does not fit here."""
         return all(run.name in self._alive or not self._could_fit(run) for run in self._waiting)
 
     def ready(self, run: Run) -> bool:
-        """Whether the time to leave that run is over."""
+        """Whether the run is not being skipped."""
         return time.monotonic() >= self._not_before.get(run.name, 0.0)
 
     def _could_fit(self, run: Run) -> bool:
@@ -116,5 +116,5 @@ def _unfinished(status: Status) -> bool:
 
 
 def parts(run: Run) -> int:
-    """How many processes train a run at the same time, if there are cores for them; one merges a group."""
+    """The number of processes that can train a run in parallel; 1 for a group, which is only merged."""
     return 1 if run.spec.apart else run.config.members * len(shard_rows(run.config))

@@ -1,4 +1,4 @@
-"""Where a run goes on from, after a stop or when its loss has exploded, and what its status says of that."""
+"""Resumes a run from its checkpoints, after a stop or an exploding loss, and describes that in its status."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 def start_or_resume(run: Run) -> Training:
-    """The run's training as of its newest valid checkpoint, or fresh if it has none.
+    """The training of a run, resumed from its newest valid checkpoint, or new if it has none.
 
-    A damaged checkpoint is put aside under another name, with the reason in the log.
+    Unusable checkpoints are renamed to `.refused`, and the reason is logged. Raises RunFileError (the text or
+    all checkpoints are unusable), ConfigError (too little memory), TextError, LeaseLostError, OSError.
     """
     text = run.text()
     initial = initial_checkpoint(run)
@@ -69,7 +70,7 @@ def _load(run: Run, path: Path) -> Checkpoint:
 
 @contextmanager
 def resuming(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary) -> Iterator[None]:
-    """Turn whatever keeps a checkpoint from being resumed within the block into CheckpointError."""
+    """Turns errors in the block that are caused by the checkpoint into CheckpointError."""
     if checkpoint.vocabulary != vocabulary:
         raise CheckpointError(path, "has other characters than the text of the run")
     try:
@@ -77,13 +78,13 @@ def resuming(checkpoint: Checkpoint, path: Path, vocabulary: Vocabulary) -> Iter
     except CheckpointError as error:
         raise CheckpointError(path, error.reason) from None
     except CharloomError:
-        raise  # of the text or the settings, whatever the checkpoint
+        raise  # caused by the text or the settings
     except Exception as error:
         raise CheckpointError(path, f"cannot be resumed: {error!r:.200}") from None
 
 
 def initial_checkpoint(run: Run) -> Checkpoint | None:
-    """What a forked run begins with; None for others. Raises RunFileError if it cannot be used."""
+    """The checkpoint that a fork starts from; None for other runs. Raises RunFileError if it is unusable."""
     try:
         return load(run.initial_path) if run.initial_path.exists() else None
     except CheckpointError as error:
@@ -93,30 +94,30 @@ def initial_checkpoint(run: Run) -> Checkpoint | None:
 
 
 def is_anchor(step: int, every: int) -> bool:
-    """Whether a run that writes a checkpoint at least `every` updates may go back to the one of `step`.
+    """Whether a run with `checkpoint_every` = `every` may be rolled back to its checkpoint of `step`.
 
-    That depends on the step alone: other checkpoints are written by the clock, and a run that went back to
-    one of those could not be repeated. Of each block that the loss is judged in it is the first.
+    Anchors are the first checkpoint by steps in each block of the loss guard. They depend only on the step:
+    checkpoints written by time are not the same in every repetition of a run.
     """
     return step % every == 0 and (step < every or block_start(step) != block_start(step - every))
 
 
 def kept_anchors(steps: list[int], step: int, every: int) -> set[int]:
-    """Of the checkpoints `steps`, those a run at `step` may need: the last judged good, and later ones."""
+    """The anchors among `steps` that a rollback at `step` may need: the last checked one and later ones."""
     anchors = [candidate for candidate in steps if is_anchor(candidate, every)]
     good = [candidate for candidate in anchors if candidate <= block_start(step)]
     return {*good[-1:], *(candidate for candidate in anchors if candidate > block_start(step))}
 
 
 def roll_back(run: Run, training: Training, error: DivergedError) -> Checkpoint | None:
-    """Take the training back to its newest usable checkpoint from before the block of the error.
+    """Rolls the training back to its newest usable anchor before the block of `error`.
 
-    None if there is none; the training cannot go on then.
+    Returns its checkpoint, or None if there is none; the training cannot be continued then.
     """
     rollbacks, elapsed = training.rollbacks, training.elapsed
     for candidate, path in reversed(run.checkpoints().items()):
         if candidate <= block_start(error.step) and is_anchor(candidate, run.config.checkpoint_every):
-            # as they were, also after an attempt that failed half-way
+            # restore what a failed attempt may have changed
             training.rollbacks, training.elapsed = rollbacks, elapsed
             try:
                 checkpoint = _load(run, path)
@@ -129,19 +130,19 @@ def roll_back(run: Run, training: Training, error: DivergedError) -> Checkpoint 
 
 
 def warnings(training: Training) -> list[str]:
-    """What a person should know of the run, oldest first."""
-    told = [describe(rollback, number) for number, rollback in enumerate(training.rollbacks, 1)]
+    """The warnings about a run for its status, oldest first."""
+    messages = [describe(rollback, number) for number, rollback in enumerate(training.rollbacks, 1)]
     guard = training.held_out_guard
     if guard.overfitting:
-        told.append(
+        messages.append(
             f"overfitting: the held-out loss has risen since step {guard.step:,}, where it was "
             f"{guard.lowest:.4f}, while the training loss still falls; the best checkpoint is kept"
         )
-    return told
+    return messages
 
 
 def describe(rollback: Rollback, number: int) -> str:
-    """One rollback, the `number`-th of its run, in words."""
+    """The warning about the `number`-th rollback of a run."""
     what = "was not a number" if rollback.loss is None else f"exploded to {rollback.loss:.4g}"
     return (
         f"the loss {what} at step {rollback.step:,}: rolled back to step {rollback.to:,}, "

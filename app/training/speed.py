@@ -1,4 +1,4 @@
-"""How fast this machine trains, measured by training."""
+"""Measures how fast this machine trains."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from model.training import Training
 from model.vocabulary import Vocabulary
 
 SECONDS = 1.5
-LEAST_UPDATES = 3
+MIN_UPDATES = 3
 
 
 def measure(config: RunConfig, vocabulary: Vocabulary, ids: Ids, *, shared: bool = False) -> float:
-    """Characters a second that each network of `config` reads here, on all the cores that it uses.
+    """Characters per second with which each network of `config` is trained on this machine.
 
-    `shared`: a worker is training at the same time, but will not be when the network is trained. Then only
-    the time counts in which this process computed.
+    If `shared`, another process is training now but will not be when the run is trained; then only the CPU
+    time of this process is counted.
     """
     training = Training(config, vocabulary, ids)
     with running_passes(training.members, config) as training.passes:
-        for _ in range(LEAST_UPDATES):  # helpers start, caches fill
+        for _ in range(MIN_UPDATES):  # warm-up
             training.update()
         start, computed, updates = time.perf_counter(), time.process_time(), 0
-        while (seconds := time.perf_counter() - start) < SECONDS or updates < LEAST_UPDATES:
+        while (seconds := time.perf_counter() - start) < SECONDS or updates < MIN_UPDATES:
             training.update()
             updates += 1
         if shared:

@@ -1,8 +1,9 @@
-"""Trains one run: its checkpoints, its loss curve and samples, its status, and its exact resume.
+"""Trains one run and writes its files: checkpoints, loss curve, samples and status.
 
-The order of writing is what makes a kill harmless. Curve and samples reach the disk before the checkpoint of
-the same step, the checkpoint before `latest.json` names it, `latest.json` before older files go. A resumed
-run cuts curve and samples back to its checkpoint and writes the rest again, the same to the bit.
+The order of the writes makes it safe to kill the worker at any time: curve and samples are flushed before the
+checkpoint of the same step is written, the checkpoint before `latest.json` names it, and `latest.json` before
+older files are deleted. A resumed run truncates curve and samples to its checkpoint and writes the rest
+again, the same to the bit.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ from model.guards import ROLLBACKS
 from model.ngram import baselines
 from model.training import Progress, Training, train
 
-SPEED_MEMORY = 0.7  # part of the old speed in its running mean
+SPEED_MEMORY = 0.7  # weight of the old value in the moving average of the speed
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often a run is saved, in addition to its own interval of steps, and how many checkpoints are kept.
+    """How often a run is saved, in addition to its own `checkpoint_every`, and how many checkpoints are kept.
 
     Attributes:
-        checkpoint_seconds: longest time without a checkpoint; a run begins with one a second, so that one can
-            watch it learn. Where writing one takes long, they are spaced so that at most a twentieth of the
-            time goes into them.
+        checkpoint_seconds: maximum time between checkpoints. A run begins with one per second, so that users
+            can watch it learn. Slow writes are spaced so that they take at most 5% of the time.
         status_seconds: time between heartbeats.
-        keep: newest checkpoints that stay, next to step 0, the sampled ones (at most 100) and the best.
-        store_bytes: most bytes that the whole store may take, 0 for no limit, None for a share of its volume.
+        keep: number of newest checkpoints to keep, in addition to step 0, the sampled ones (at most 100), the
+            anchors and the best.
+        store_bytes: the limit of the whole store; 0 for no limit, None for a fraction of its volume.
     """
 
     checkpoint_seconds: float = 5.0
@@ -68,13 +69,13 @@ def train_run(
     on_status: Callable[[Status], None] = lambda status: None,
     cadence: Cadence | None = None,
 ) -> bool:
-    """Train `run` from where it stands to its end, or until `should_stop()`; say whether it is finished.
+    """Trains or resumes `run` until its end or until `should_stop()`; returns whether it is finished.
 
-    `on_status` is called after each writing of the status. Holds the run, unless the caller does.
+    `on_status` is called after each write of the status. Acquires the run's lease unless the caller has it.
 
-    Raises LeaseLostError if another process has taken the run over, filelock's Timeout if another holds it,
-    RunFileError (text or checkpoints unusable), TextError, DivergedError, or OSError (a full disk, …).
-    The run can be trained again after each, and goes on from its newest checkpoint.
+    Raises LeaseLostError if another process has taken over the run, filelock's Timeout if another process
+    holds it, RunFileError (text or checkpoints unusable), TextError, DivergedError, OSError (a full disk, …).
+    After any of these the run can be trained again, from its newest checkpoint.
     """
     if run.claim is None:
         with RunStore(run.path.parent).holding(run.name) as held:
@@ -86,7 +87,7 @@ def train_run(
     training = start_or_resume(run)
     writer = RunWriter(run, training, cadence or Cadence(), on_status)
     writer.begin()
-    overflowing = np.errstate(over="ignore", invalid="ignore")  # ends in DivergedError
+    overflowing = np.errstate(over="ignore", invalid="ignore")  # the loss guard detects these
     with overflowing, running_passes(training.members, training.config) as training.passes:
         while not _train_on(training, writer, should_stop):
             pass
@@ -95,7 +96,7 @@ def train_run(
 
 
 def _train_on(training: Training, writer: RunWriter, should_stop: Callable[[], bool]) -> bool:
-    """Train until the end or a stop; False if the loss exploded, and the run was taken back to go on."""
+    """Trains until the end or a stop; returns False if the run was rolled back and has to be continued."""
     try:
         for progress in train(training):
             writer.take(progress)
@@ -108,7 +109,7 @@ def _train_on(training: Training, writer: RunWriter, should_stop: Callable[[], b
 
 
 class RunWriter:
-    """Writes a run's files as its training goes on."""
+    """Writes the files of a run during its training."""
 
     def __init__(
         self, run: Run, training: Training, cadence: Cadence, on_status: Callable[[Status], None]
@@ -118,18 +119,18 @@ class RunWriter:
         self.speed: float | None = None
         self._measured = (time.monotonic(), training.step)
         self._saved_step = -1
-        self._compared, self._told_of_rise = False, -1
-        self._save_due = self._status_due = 0.0  # at once: the untrained network is a checkpoint too
+        self._compared, self._reported_rise = False, -1
+        self._save_due = self._status_due = 0.0  # due immediately: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
         before = run.status
         self._attempts = {"deaths": before.deaths, "died_at": before.died_at}
-        # the run that trains is the last one to have trained, also where the clock was set back since
+        # times of checkpoints increase even if the clock was set back, because the newest one is served
         self._store = RunStore(run.path.parent)
         self._not_before = math.nextafter(self._store.last_trained(), math.inf)
         self._budget = Budget(self._store, self.cadence.store_bytes)
 
     def begin(self) -> None:
-        """Bring all files to the step that the training stands at: after a kill they may be ahead of it."""
+        """Truncates all files to the current step; after a kill they may be ahead of the checkpoint."""
         self._cut_back()
         self._best = self._best_on_disk()
         if self.training.step:
@@ -137,14 +138,15 @@ class RunWriter:
         self.write_status("training")
 
     def _cut_back(self) -> None:
-        step = self.training.step or -1  # a training at step 0 reports step 0 again
+        step = self.training.step or -1  # a training at step 0 yields step 0 again
         self.run.cut_back(step)
         self.held_out = history.last_measured(self.run.history(), "validation_loss")
 
     def roll_back(self, error: DivergedError) -> None:
-        """Take the run back to its last good checkpoint; raises `error` if there is none, or no use in it.
+        """Rolls the run back to its last good checkpoint.
 
-        Killed anywhere in here, the run goes on from what is left, meets the same error and comes here again.
+        Raises DivergedError if there is none, or after too many rollbacks. If the worker is killed in here,
+        the run resumes from the remaining checkpoints, reaches the same error and is rolled back again.
         """
         training = self.training
         count = len(training.rollbacks)
@@ -155,7 +157,7 @@ class RunWriter:
         self._keep_best()
         newest = self._entry(self.run.checkpoint_path(checkpoint.step), checkpoint, training.smooth_loss)
         self.run.write_latest(Latest(newest=newest, best=self._best))
-        for step, path in reversed(self.run.checkpoints().items()):  # a resumed run takes the newest there is
+        for step, path in reversed(self.run.checkpoints().items()):  # a resume would use the newest one
             if step > checkpoint.step:
                 self.run.remove(path)
         self._prune()
@@ -165,10 +167,10 @@ class RunWriter:
         self.write_status("training")
 
     def take(self, progress: Progress) -> None:
-        """Write what is due after an update."""
+        """Writes what is due after an update."""
         if progress.validation_loss is not None:
             self.held_out = (progress.step, progress.validation_loss)
-            self._tell_of_overfitting()
+            self._report_overfitting()
         if progress.record:
             self.run.append(self.run.history_path, [point(progress)])
         if progress.samples:
@@ -181,15 +183,15 @@ class RunWriter:
         if not self._compared:
             self._compare()
 
-    def _tell_of_overfitting(self) -> None:
-        """Once for each lowest loss from which it has risen, however it goes up and down after that."""
+    def _report_overfitting(self) -> None:
+        """Logs a warning, once for each minimum of the held-out loss."""
         guard = self.training.held_out_guard
-        if guard.overfitting and guard.step != self._told_of_rise:
+        if guard.overfitting and guard.step != self._reported_rise:
             logger.warning("run %s: %s", self.run.name, warnings(self.training)[-1])
-            self._told_of_rise = guard.step
+            self._reported_rise = guard.step
 
     def _compare(self) -> None:
-        """Measures, once a run, what models without a network reach; by now the first checkpoint is there."""
+        """Measures the baselines, once per run. This takes time, so it is done after the first checkpoint."""
         self._compared = True
         if not self.run.baselines():
             ids = self.training.vocabulary.encode(self.run.text())
@@ -198,7 +200,7 @@ class RunWriter:
             self.run.write_baselines(losses)
 
     def end(self) -> None:
-        """Write down the last step: of the run if it is finished, else as one that waits to be continued."""
+        """Saves the last step; an unfinished run goes back to the queue."""
         if self._saved_step != self.training.step:
             self.save()
         self.write_status("finished" if self.training.finished else "queued")
@@ -211,7 +213,7 @@ class RunWriter:
         )
 
     def save(self) -> None:
-        """Write the checkpoint of this step, and the best if it is a new one; then let go of older ones."""
+        """Writes the checkpoint of this step, and a new best one; then deletes older ones."""
         began = time.monotonic()
         training = self.training
         if not np.isfinite(training.parameters).all():
@@ -226,7 +228,7 @@ class RunWriter:
         self._prune()
         self._saved_step = training.step
         ended = time.monotonic()
-        # one a second while the text changes most, ever fewer as it changes less
+        # one per second at first, when the model improves fastest, then less often
         pause = min(self.cadence.checkpoint_seconds, max(1.0, training.elapsed / 20))
         self._save_due = ended + max(pause, 20 * (ended - began))
 
@@ -238,7 +240,7 @@ class RunWriter:
             self._best = self._write(training.best_checkpoint(), "best", training.best_loss)
 
     def _best_on_disk(self) -> CheckpointEntry | None:
-        """The entry of the best checkpoint, if it is on disk and whole: a file once named never changes."""
+        """The entry of the best checkpoint in latest.json, if its file is intact; None otherwise."""
         try:
             latest = self.run.latest()
             if latest and latest.best and latest.best.step == self.training.best_step:
@@ -274,7 +276,7 @@ class RunWriter:
                 self.run.remove(path)
 
     def _is_sampled(self, step: int) -> bool:
-        """Whether the checkpoint of a step stays because of its sample, as that of step 0 does."""
+        """Whether the checkpoint of a step is kept because the run wrote a sample there; step 0 always is."""
         spacing = self.run.config.sample_spacing(self.training.step, MAX_SAMPLED_CHECKPOINTS)
         return step == 0 or (spacing > 0 and step % spacing == 0)
 
@@ -309,7 +311,7 @@ class RunWriter:
         self.on_status(status)
 
     def _measure_speed(self) -> None:
-        """Characters per second since the last call, as a running mean over the heartbeats."""
+        """Updates the moving average of characters per second."""
         now, step = time.monotonic(), self.training.step
         then, last_step = self._measured
         if step > last_step:
@@ -333,7 +335,7 @@ class RunWriter:
 
 
 def point(progress: Progress) -> dict[str, Any]:
-    """One line of the loss curve: losses in nats per character, `seconds` of training time."""
+    """A point of the loss curve as a JSON object. Losses are in nats per character."""
     fields = asdict(progress)
     for name in ("record", "samples", "finished"):
         del fields[name]
@@ -341,5 +343,5 @@ def point(progress: Progress) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """None for what JSON does not have: a held-out loss may overflow before the training loss does."""
+    """None for values that JSON does not have: a held-out loss may overflow before the training loss does."""
     return value if value is not None and math.isfinite(value) else None

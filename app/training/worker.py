@@ -1,6 +1,6 @@
-"""The worker: takes the runs of a store in turn and trains each to its end.
+"""The worker: trains the runs of a store, one after another.
 
-Any number of workers, on any machines, may work on one store: what keeps them apart is the lease of each run.
+Any number of workers, on any machines, can share a store: the lease of each run excludes the others.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from app.training.queue import Queue
 from app.training.trainer import Cadence, train_run
 from model.errors import CharloomError
 
-CONTROL_SECONDS = 0.2  # how often a run in training looks for what is asked of it
-RANK_SECONDS = 1.0  # and whether another has become more important
-RANK_SHARE = 0.1  # of its time, at most: on a network file system, thousands of runs take seconds to read
-LONGEST_REASON = 1000  # characters that a run's status has of it
-CLEARING_SECONDS = 600.0  # between two looks for what killed processes left
-ATTEMPTS = 3  # workers that may die in a row at one step of a run
+CONTROL_SECONDS = 0.2  # interval of reading the requests for the run in training
+RANK_SECONDS = 1.0  # minimum interval of checking for runs of higher priority
+RANK_SHARE = 0.1  # maximum fraction of the time for that: reading thousands of runs over NFS takes seconds
+LONGEST_REASON = 1000  # characters
+CLEARING_SECONDS = 600.0  # interval of removing the files of killed processes
+ATTEMPTS = 3  # deaths of workers in a row, at the same step of a run, after which the run fails
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(store: RunStore) -> None:
-    """Make sure that this process may train the runs of a store.
+    """Makes sure that this process can train the runs of a store.
 
     Raises StoreBusyError if a worker of an earlier version holds it, RunFileError, OSError if it is not
     writable.
@@ -56,7 +56,7 @@ def prepare(store: RunStore) -> None:
 
 @contextmanager
 def suppress_full_disk() -> Iterator[None]:
-    """A full disk is no reason to leave: the runs wait for space, and say so."""
+    """Ignores a full disk: the worker starts, and its runs wait for space."""
     try:
         yield
     except OSError as error:
@@ -65,11 +65,18 @@ def suppress_full_disk() -> Iterator[None]:
 
 
 class Worker:
-    """Takes the runs of a store in turn: those already begun first, then by their place in the queue.
+    """Trains the runs of a store: by priority, then those already begun, then by their place in the queue.
 
-    Attributes:
-        cores: a run with more parts than this is left to other workers, for so many seconds of `patience`.
-        until_idle: whether `run` ends when nothing is left to be trained.
+    Args:
+        store: the store.
+        should_stop: is called often; training stops when it returns True.
+        on_status: is called after each write of a run's status.
+        poll_seconds: time between two reads of the store while there is nothing to train.
+        retry_seconds: time for which a run is skipped after an error.
+        cadence: how often runs are saved.
+        attempts: deaths of workers in a row after which a run fails.
+        cores: a run with more parts than this is left to other workers for `patience` seconds.
+        until_idle: whether `run` returns when there is nothing left to train.
     """
 
     def __init__(
@@ -95,9 +102,9 @@ class Worker:
         self._next: tuple[Run, ExitStack] | None = None
 
     def run(self) -> None:
-        """Train until a stop is requested, or with `until_idle` until there is nothing to train."""
+        """Trains until a stop is requested or, with `until_idle`, until there is nothing left to train."""
         self._serving = True
-        # more threads cost more than they give at these sizes, and the server wants the other cores
+        # at these sizes more BLAS threads are slower, and the server needs the other cores
         with threadpool_limits(1):
             try:
                 while not self.should_stop():
@@ -116,11 +123,11 @@ class Worker:
     def _try(self, run: Run) -> None:
         if self._reserve.keep() or run.status.retry_at is None:
             self.train(run)
-        else:  # the disk is as full as it was, and the run's state says so
+        else:  # the disk is still full, as the run's status says
             self._queue.leave(run.name, self.retry_seconds)
 
     def _clear_leftovers(self) -> None:
-        """Now and then remove what killed processes left; what cannot be removed is logged."""
+        """Removes what killed processes left, every CLEARING_SECONDS; logs what cannot be removed."""
         now = time.monotonic()
         if now < self._clearing_due:
             return
@@ -131,25 +138,25 @@ class Worker:
             logger.error("temporary files of killed processes cannot be removed: %s", error)
 
     def next_run(self) -> Run | None:
-        """The run to train now, if any: of the highest priority, of those the ones already begun."""
+        """The run to train now; None if there is none."""
         if self._next is not None:
             return self._next[0]
         for run in self._queue.look():
-            self._put_down(run)
+            self._requeue(run)
         return self._queue.first()
 
     def may_take(self, run: Run) -> bool:
-        """Whether it is time to try that run, after another held it or the disk was full."""
+        """Whether it is time to try this run (again)."""
         return self._queue.ready(run)
 
     def train(self, run: Run) -> None:
-        """Train one run; whatever goes wrong becomes its state and reason, and the worker goes on."""
+        """Trains one run. Errors are written to its status; nothing is raised."""
         try:
             with self._taking(run) as held:
                 if self._queue.wants(held):
                     self._train(held)
                 self._queue.taken(held)
-        except Timeout:  # by another worker of this store, or it is being deleted
+        except Timeout:  # another worker trains it, or it is being deleted
             self._queue.held_elsewhere(run.name)
         except LeaseSettingsMismatch as error:
             logger.error("run %s: %s", run.name, error)
@@ -161,7 +168,7 @@ class Worker:
 
     @contextmanager
     def _taking(self, run: Run) -> Iterator[Run]:
-        """Hold the run in this block; it is held already if another was interrupted for it."""
+        """Holds the run in this block; `_outranked` may have acquired its lease already."""
         if self._next is None:
             with self.store.holding(run.name) as held:
                 yield held
@@ -189,7 +196,7 @@ class Worker:
             if train_run(run, self._interruption(run), self.on_status, self.cadence):
                 logger.info("run %s is finished", run.name)
         except LeaseLostError as error:
-            logger.warning("%s; this worker writes nothing more of it", error)
+            logger.warning("%s; this worker writes nothing more to it", error)
             self._queue.leave(run.name, self.store.leases.seconds)
         except OSError as error:
             if not run.path.exists():
@@ -206,13 +213,13 @@ class Worker:
         self.store.announce()
 
     def _count_attempt(self, run: Run) -> None:
-        """Write down that the run is being trained, and how many workers have died at its newest checkpoint.
+        """Sets the status to "training", with the number of workers that have died at the newest checkpoint.
 
         Raises CharloomError after `attempts` of them, OSError.
         """
         status, step = run.status, max(run.checkpoints(), default=0)
         deaths = 0
-        if status.state == "training":  # its worker was killed: nothing else leaves this state
+        if status.state == "training":  # its worker was killed: otherwise it would have changed the state
             deaths = status.deaths + 1 if status.died_at == step else 1
         if deaths >= self.attempts:
             raise CharloomError(
@@ -225,7 +232,7 @@ class Worker:
         run.write_status(status.model_copy(update=changes | {"deaths": deaths, "died_at": step}))
 
     def _interruption(self, run: Run) -> Callable[[], bool]:
-        """Whether the training of `run` should stop: with the worker, on request, or for another run."""
+        """A function that says whether `run` should stop: with the worker, on request or for another run."""
         look_at, rank_at = 0.0, time.monotonic() + RANK_SECONDS
 
         def interrupted() -> bool:
@@ -249,7 +256,7 @@ class Worker:
         return interrupted
 
     def _outranked(self, run: Run) -> bool:
-        """Whether a more important run waits, and is now held here: so one worker alone puts its run down."""
+        """Whether a run of higher priority waits. Takes its lease, so that only one worker is interrupted."""
         self._queue.look()
         urgent = self._queue.more_important(run.control.priority, RANK_SECONDS)
         if urgent is None:
@@ -264,8 +271,8 @@ class Worker:
                 return True
         return False
 
-    def _put_down(self, run: Run) -> None:
-        """A run that was to stop and whose worker was killed first: nobody is training it any more."""
+    def _requeue(self, run: Run) -> None:
+        """Resets the state of a run that was asked to stop but whose worker was killed before it did."""
         try:
             with self.store.holding(run.name) as held:
                 if held.status.state == "training":
@@ -284,7 +291,7 @@ class Worker:
 
     def _set_aside(self, run: Run, state: Literal["paused", "failed"], reason: str) -> None:
         logger.error("run %s %s: %s", run.name, state, reason)
-        # also where the state cannot be written, the others must get their turn
+        # even if the status cannot be written, other runs must get their turn
         self._queue.leave(run.name, self.retry_seconds)
         now = time.time()
         retry_at = now + self.retry_seconds if state == "paused" else None
@@ -311,7 +318,7 @@ class Worker:
 
 
 def _without_folder(error: OSError) -> str:
-    """What happened to which file; clients that read it must not learn where the store is."""
+    """The error and the file's name, without its directory, which clients must not see."""
     if error.strerror is None or error.filename is None:
         return error.strerror or str(error)
     return f"{Path(os.fsdecode(error.filename)).name}: {error.strerror}"

@@ -148,7 +148,7 @@ def test_host_suspended_between_check_and_change_changes_nothing(store: RunStore
         with ended(second):
             wait_for_training(run, second, run.status.step + 500)
             first.signal(signal.SIGCONT)
-            wait_until(lambda: "this worker writes nothing more of it" in first.log, "the first host notices")
+            wait_until(lambda: "this worker writes nothing more to it" in first.log, "the first host notices")
             if kind != "append":  # the change itself fails; an appended line goes to a file that was replaced
                 assert "another process has taken over run 'run'" in first.log
             wait_until(lambda: finished(run), "the run is finished")

@@ -230,7 +230,7 @@ def test_recurring_rise_of_held_out_loss_is_logged_once(tmp_path, caplog):
     for lowest_at, times in ((10, 1), (40, 2)):
         guard.lowest, guard.step = 1.5, lowest_at
         for guard.overfitting in (True, False, True):
-            writer._tell_of_overfitting()
+            writer._report_overfitting()
         assert caplog.text.count("overfitting: ") == times
 
 

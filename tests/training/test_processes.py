@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.store.capacity import Capacity
-from app.training.processes import InProcesses, running_passes
+from app.training.processes import ParallelPasses, running_passes
 from model.checkpoint import encode
 from model.config import RunConfig
 from model.passes import SerialPasses, shard_rows
@@ -58,7 +58,7 @@ def test_training_in_processes_equals_sequential_training(optimizer):
     events = list(train(expected))
     training = start(config)
     with running_passes(training.members, training.config) as passes:
-        assert isinstance(passes, InProcesses)
+        assert isinstance(passes, ParallelPasses)
         training.passes = passes
         assert list(train(training)) == events
     assert encode(training.checkpoint()) == encode(expected.checkpoint())
@@ -73,7 +73,7 @@ def test_parts_beyond_the_number_of_cores_share_processes(monkeypatch, members, 
     events = list(train(expected))
     training = start(config)
     with running_passes(training.members, config) as passes:
-        assert isinstance(passes, InProcesses)
+        assert isinstance(passes, ParallelPasses)
         assert len(passes._helpers) == 3  # four processes with this one
         training.passes = passes
         assert list(train(training)) == events
