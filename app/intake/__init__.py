@@ -1,1 +1,1 @@
-"""From what a person brings (a text, a document, a zip, options) to a queued run."""
+"""Turns what a user brings (a text, a document, a zip, options) into a queued run."""

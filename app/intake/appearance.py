@@ -1,4 +1,4 @@
-"""What a text looks like that is hardly prose: a table, JSON, markup, code, or random characters."""
+"""Recognises texts that are not prose: tables, JSON, markup, code and random characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SAMPLE = 100_000  # characters that are looked at
+SAMPLE = 100_000  # characters that are examined
 LEAST_LINES, LEAST_CHARACTERS = 20, 2_000
 TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
 KEY = re.compile(r'"[^"\n]{1,80}"\s*:')
@@ -17,9 +17,9 @@ CODE = re.compile(
     r"static|void|int|struct|fn|pub|use|package|namespace|using)\b.*[:;{(]?|#include\b.*|//.*|.*[;{}]|[\])}]+[,;]?)\s*$"
 )
 CODE_MARK = re.compile(r"[;{}()=\[\]]|:$|^\s*(?:import|from|return)\b")
-SHARE = 0.8  # of the lines of a table, which have the same number of separators
-TAGS, KEYS, CODE_LINES = 0.15, 0.1, 0.45  # share of the characters in tags; keys and code lines per line
-STRUCTURELESS = 0.97  # conditional entropy of a character given the one before, over its plain entropy
+SHARE = 0.8  # minimum fraction of a table's lines with the same number of separators
+TAGS, KEYS, CODE_LINES = 0.15, 0.1, 0.45  # minimum fraction of characters in tags, keys per line, code lines
+STRUCTURELESS = 0.97  # minimum ratio of H(character | previous one) to H(character) in a random text
 SEPARATORS = {  # in prose, a comma or a semicolon is followed by a space
     "tabs": re.compile(r"\t"),
     "semicolons": re.compile(r";(?! )"),
@@ -36,7 +36,7 @@ class Looks(NamedTuple):
 
 
 def appearance(sample: str) -> Looks | None:
-    """What the beginning of a text looks like, if it does not look like prose."""
+    """What `sample`, the beginning of a text, looks like; None for prose."""
     if len(sample) < LEAST_CHARACTERS:
         return None
     lines = [line for line in sample.split("\n")[:-1] if line.strip()] or [sample]
@@ -63,7 +63,7 @@ def appearance(sample: str) -> Looks | None:
 
 
 def _separator(lines: list[str]) -> str | None:
-    """What most lines have the same number of, at least two, or one tab."""
+    """The separator that occurs equally often in most lines: at least twice, or once for a tab."""
     for name, separator in SEPARATORS.items():
         columns, rows = Counter(len(separator.findall(line)) for line in lines).most_common(1)[0]
         if columns >= (1 if name == "tabs" else 2) and rows > SHARE * len(lines):
@@ -72,11 +72,11 @@ def _separator(lines: list[str]) -> str | None:
 
 
 def _is_structureless(sample: str) -> bool:
-    """Whether a character tells nothing about the next: by the entropies of single ones and of pairs."""
+    """Whether each character is independent of the one before, by the entropies of single ones and pairs."""
     points = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
     _, ids = np.unique(points, return_inverse=True)
     distinct = int(ids.max()) + 1
-    if distinct < 3 or len(ids) < 20 * distinct**2:  # too few pairs to judge by
+    if distinct < 3 or len(ids) < 20 * distinct**2:  # too few pairs to estimate their entropy
         return False
     single = _entropy(ids)
     pair = _entropy(ids[:-1] * distinct + ids[1:])

@@ -1,4 +1,4 @@
-"""A run as one file, a zip of weights, configuration, curve, samples and a model card, and the way back."""
+"""Export and import of a run as a zip of weights, configuration, loss curve, samples and a model card."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ PIECE = 1 << 20
 WEIGHTS, RECORD, CARD, CORPUS = "model.safetensors", "run.json", "README.md", "corpus.txt"
 LINES = {"history.jsonl": POINTS, "samples.jsonl": SAMPLES}
 LARGEST_RECORD, LARGEST_DIRECTORY = 1 << 20, 1 << 16
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others take any memory that a file asks for
-MAX_REASON = 300  # characters of a refusal that come from the file
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # with other methods a file determines the memory needed
+MAX_REASON = 300  # characters of a parser's message, which may quote the file
 
 
 def export_state(run: Run, at: str | None, with_text: bool) -> tuple[object, ...]:
-    """Equal while an export would give the same bytes; its last part is when its files changed, Unix seconds.
+    """A value that stays equal while an export would give the same bytes.
 
-    Raises NotReadyError, ModelNotFoundError.
+    Its last element is when the files last changed, in Unix seconds. Raises NotReadyError,
+    ModelNotFoundError.
     """
     found = find_checkpoint(run, at)
     state: list[object] = [run.name, found.step]
@@ -55,7 +56,7 @@ def _lines(with_text: bool) -> tuple[str, ...]:
 
 
 def export(run: Run, at: str | None, with_text: bool, target: Path | IO[bytes]) -> str:
-    """Write `run` at a step as a zip into `target`; the name that it should be given. Same run, same bytes.
+    """Writes `run` at checkpoint `at` as a zip into `target`; returns the file name to use. Deterministic.
 
     Raises NotReadyError, ModelNotFoundError, CheckpointError, OSError.
     """
@@ -79,7 +80,7 @@ def export(run: Run, at: str | None, with_text: bool, target: Path | IO[bytes]) 
 def _pack(
     archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes], compression: int = zipfile.ZIP_STORED
 ) -> None:
-    entry = zipfile.ZipInfo(name)  # dated 1980, so that the same run is always the same bytes
+    entry = zipfile.ZipInfo(name)  # has a fixed date, 1980, so that the same run gives the same bytes
     entry.compress_type = compression
     with archive.open(entry, "w", force_zip64=True) as out:
         for piece in pieces:
@@ -87,7 +88,7 @@ def _pack(
 
 
 def card(run: Run, checkpoint: Checkpoint) -> str:
-    """What a person should know of a model, in Markdown with a head that programs read."""
+    """The model card: Markdown with a YAML header."""
     spec, config, losses = run.spec, run.config, checkpoint.losses
     licence = json.dumps(spec.licence or "unknown")
     rows = [
@@ -118,11 +119,11 @@ def _number(value: Any) -> str:
 
 
 def import_run(store: RunStore, given: dict[str, Any], content: IO[bytes], limits: Limits) -> Run:
-    """Add an exported run to the store, under its own name unless `name` is given.
+    """Adds an exported run to the store, under its own name unless `given` has a `name`.
 
-    It can be served and forked; it goes on training, when resumed, if its text came with it.
-    Raises InvalidRequestError for what is not such a file, TooLargeError, RunNameError, RunExistsError,
-    CheckpointError, ConflictError, OSError.
+    The run can be served and forked, and resumed if the export includes its text. Raises InvalidRequestError
+    if `content` is not a valid export, TooLargeError, RunNameError, RunExistsError, CheckpointError,
+    ConflictError, OSError.
     """
     unknown = sorted(set(given) - {"name"})
     if unknown:
@@ -136,7 +137,7 @@ def import_run(store: RunStore, given: dict[str, Any], content: IO[bytes], limit
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Whatever goes wrong with what was brought is a refusal. Nothing in the block writes to the store."""
+    """Turns any error in the block into InvalidRequestError. For code that only reads the given file."""
     try:
         yield
     except (InvalidRequestError, TooLargeError):
@@ -146,7 +147,7 @@ def _refusing() -> Iterator[None]:
 
 
 def _unpack(content: IO[bytes], folder: Path, limit: int) -> None:
-    """Write the files that an export has; names from the archive are never used as paths."""
+    """Unpacks the known files of an export; names from the archive are never used as paths."""
     with _refusing():
         check_directory(content, LARGEST_DIRECTORY)
         archive = zipfile.ZipFile(content)
@@ -182,7 +183,7 @@ def _pieces(archive: zipfile.ZipFile, name: str, limit: int) -> Iterator[bytes]:
 
 
 def _check(folder: Path) -> tuple[RunSpec, Checkpoint]:
-    """Record and checkpoint of what was unpacked; all files fit each other. Raises InvalidRequestError."""
+    """Checks that the unpacked files are valid and belong together. Raises InvalidRequestError."""
     with _refusing():
         spec = RunSpec.parse((folder / RECORD).read_bytes(), RECORD)
         check_length(spec.config, spec.characters)
@@ -198,7 +199,7 @@ def _check(folder: Path) -> tuple[RunSpec, Checkpoint]:
 
 
 def _check_text(path: Path, spec: RunSpec, checkpoint: Checkpoint) -> None:
-    """Raises ValueError."""
+    """Raises ValueError unless the file is the run's text and the checkpoint knows its characters."""
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     length, distinct = 0, set[str]()
     with path.open("rb") as file:
@@ -245,7 +246,7 @@ def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
         for line_file in (*LINES, CORPUS):
             if (folder / line_file).exists():
                 (folder / line_file).rename(target / line_file)
-        # the clock of where it was trained orders nothing here
+        # the time of import: other machines' clocks must not decide which run is the newest
         entry = CheckpointEntry(
             file=file, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), imported=True
         )

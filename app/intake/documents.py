@@ -1,7 +1,7 @@
-"""The text of documents: Word, OpenDocument, EPUB, HTML, RTF, PDF, notebooks and subtitles.
+"""Extracts the text of documents: Word, OpenDocument, EPUB, HTML, RTF, PDF, notebooks and subtitles.
 
-The libraries for them are the extra `charloom[documents]`. Each reader yields text piece by piece, and turns
-whatever its library raises into FileRefusedError.
+Most formats need the libraries of the extra `charloom[documents]`. Each reader yields the text in pieces;
+errors of its library become FileRefusedError.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from app.intake.subtitles import subtitle_text
 from app.intake.zips import is_of_disk, open_zip, refusing_damage
 from app.store.files import Source
 
-LARGEST_WHOLE = 16 << 20  # bytes of a file that is read whole
-LARGEST_MEMBER = 256 << 20  # bytes of a file in a document, unpacked
+LARGEST_WHOLE = 16 << 20  # bytes of a file that is read at once
+LARGEST_MEMBER = 256 << 20  # bytes of a file in a zipped document, unpacked
 PIECE = 1 << 16
-HEAD = 2048  # bytes in which a page declares its encoding
+HEAD = 2048  # bytes of a page that are searched for its encoding
 NAMES = {
     "docx": "a Word document",
     "odt": "an OpenDocument text",
@@ -47,12 +47,12 @@ MANIFEST, ENCRYPTION = "META-INF/manifest.xml", "META-INF/encryption.xml"
 
 
 def document_text(source: Source, kind: str, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    """The text of a document of that kind, lines ended by line feeds. Raises FileRefusedError."""
+    """The text of a document of the given kind, with \\n line endings. Raises FileRefusedError."""
     name = printable_name(source.name)
     with _library_faults(name, NAMES[kind]):
         pieces = joined(READERS[kind](source, encoding, findings))
     while True:
-        # around the reading alone: what the caller raises at a piece is not the document's fault
+        # only around `next`: an error raised by the caller at `yield` is not the document's fault
         with _library_faults(name, NAMES[kind]):
             piece = next(pieces, None)
         if piece is None:
@@ -62,7 +62,7 @@ def document_text(source: Source, kind: str, encoding: str, findings: list[Findi
 
 
 def _whole_characters(text: str) -> str:
-    """Pairs of surrogates joined, as RTF has them, and others replaced by U+FFFD."""
+    """Joins surrogate pairs, which RTF uses, and replaces lone surrogates with U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -83,7 +83,7 @@ def _library_faults(name: str, kind: str) -> Iterator[None]:
 
 
 def _damaged(name: str, kind: str, error: Exception) -> FileRefusedError:
-    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # its text is in quotes
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() would add quotes
     reason = (
         "it is nested too deeply" if isinstance(error, RecursionError) else printable_name(str(said))[:150]
     )
@@ -101,14 +101,14 @@ def _whole(source: Source) -> bytes:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
-    """A file of a zipped document, piece by piece."""
+    """A file in a zipped document, in pieces."""
     with refusing_damage(printable_name(name), "damaged inside the document"), archive.open(name) as content:
         size = 0
         while piece := content.read(PIECE):
             size += len(piece)
             if size > LARGEST_MEMBER:
-                most = f"{LARGEST_MEMBER >> 20} MB unpacked; this one is larger"
-                message = f"{printable_name(name)} must have at most {most}: save the document as plain text"
+                limit = f"{LARGEST_MEMBER >> 20} MB unpacked; this one is larger"
+                message = f"{printable_name(name)} must have at most {limit}: save the document as plain text"
                 raise FileRefusedError("large_document", message, None, printable_name(name))
             yield piece
 
@@ -181,7 +181,7 @@ def _srt(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str
 
 
 def _ipynb(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    """The cells' texts and code, without outputs, an empty line between two cells."""
+    """The text and code of the cells, without outputs, separated by empty lines."""
     for number, cell in enumerate(_cells(json.loads(_whole(source)))):
         content = cell.get("source", cell.get("input", "")) if isinstance(cell, dict) else None
         if isinstance(content, list) and all(isinstance(line, str) for line in content):
@@ -192,7 +192,7 @@ def _ipynb(source: Source, encoding: str, findings: list[Finding]) -> Iterator[s
 
 
 def _cells(notebook: Any) -> list[Any]:
-    """Those of a notebook; in the format before the fourth they are in worksheets."""
+    """The cells of a notebook; before version 4 of the format they were in worksheets."""
     try:
         lists: list[Any] = [sheet["cells"] for sheet in notebook.get("worksheets", [notebook])]
     except (AttributeError, KeyError, TypeError):
@@ -217,7 +217,7 @@ READERS: dict[str, Reader] = {
 
 @contextmanager
 def seekable(source: Source) -> Iterator[Source]:
-    """The same file on disk, where its content can only be read on, as that of a file in a zip."""
+    """The file itself, or a temporary copy if its content is not seekable, as that of a file in a zip."""
     if isinstance(source.content, io.IOBase) and source.content.seekable():
         yield source
         return

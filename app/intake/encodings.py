@@ -1,4 +1,4 @@
-"""Encodings: every one that Python knows for texts, decoded in pieces."""
+"""Decodes files in any text encoding that Python knows, in pieces."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from app.intake.guesses import (
 )
 from app.store.files import Source
 
-PIECE = 1 << 20  # bytes read at once
+PIECE = 1 << 20  # bytes read at a time
 NOT_OF_FILES = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "mbcs", "oem"}
-# what a file with such a mark is sent as, and what else it may be; the longer first: UTF-16's little-endian
-# mark also begins UTF-32's
+# for each mark, the encodings that accept it, the one to suggest first; longer marks come first, because the
+# UTF-32-LE mark begins with the UTF-16-LE mark
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: ("utf-32", "utf-32-le"),
     codecs.BOM_UTF32_BE: ("utf-32", "utf-32-be"),
     codecs.BOM_UTF16_LE: ("utf-16", "utf-16-le"),
     codecs.BOM_UTF16_BE: ("utf-16", "utf-16-be"),
 }
-NEED_A_MARK = ("utf-16", "utf-32")  # or raise an error that says so
+NEED_A_MARK = ("utf-16", "utf-32")  # these codecs raise an error if there is no mark
 UTF_8 = ("utf-8", "utf-8-sig")
-END_OF_FILE = "\x1a"  # Ctrl-Z, which ends a file of DOS
-MOST_END_MARKS = 4096  # at the end of a file; CP/M filled a block with them
+END_OF_FILE = "\x1a"  # Ctrl-Z, the end-of-file mark of DOS
+MAX_END_MARKS = 4096  # CP/M filled the last block with them
 SURROGATE = re.compile("[\ud800-\udfff]")
-LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # as some programs write it in UTF-8
+LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # written by some programs in place of UTF-8
 
 
 def known_encoding(name: str) -> str:
-    """Python's name of an encoding for texts. Raises UnusableTextError."""
+    """Python's name of a text encoding. Raises UnusableTextError if Python does not know it."""
     try:
         info = codecs.lookup(name)
     except (LookupError, ValueError):
@@ -52,9 +52,9 @@ def known_encoding(name: str) -> str:
 
 
 def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[str]:
-    """The text of a file piece by piece, without byte order mark, every line end a line feed.
+    """The text of a file in pieces, without a byte order mark, with \\n line endings.
 
-    A Ctrl-Z at the end, as DOS wrote it, is left out and added to `findings`. Raises FileRefusedError.
+    Ctrl-Z characters at the end are removed, with a warning in `findings`. Raises FileRefusedError.
     """
     name = printable_name(source.name)
     decoder = _Decoder(name, encoding)
@@ -73,7 +73,7 @@ def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[
         text = held + text
         stripped = text.rstrip(END_OF_FILE)
         held = text[len(stripped) :]
-        if len(held) > MOST_END_MARKS:
+        if len(held) > MAX_END_MARKS:
             stripped, held = text, ""
         if stripped:
             yield stripped
@@ -85,13 +85,13 @@ def decoded(source: Source, encoding: str, findings: list[Finding]) -> Iterator[
 
 
 class _Decoder:
-    """Decodes a file piece by piece; an empty piece ends it."""
+    """Decodes a file in pieces; an empty piece marks the end."""
 
     def __init__(self, name: str, encoding: str) -> None:
         self._name, self._encoding = name, encoding
         self._inner = codecs.getincrementaldecoder(encoding)("strict")
         self._decoder = io.IncrementalNewlineDecoder(self._inner, translate=True)
-        self._base = 0  # of the next piece, in bytes
+        self._base = 0  # offset of the next piece, in bytes
 
     def decode(self, piece: bytes) -> str:
         if self._base == 0:
@@ -102,7 +102,7 @@ class _Decoder:
         except UnicodeDecodeError as error:
             position = self._base - len(pending) + error.start
             raise self._refused(position, error.object, error.start) from None
-        except Exception as error:  # codecs raise what they like, such as UnicodeError without a position
+        except Exception as error:  # some codecs raise other errors, such as UnicodeError without a position
             raise self._refused(self._base, piece, 0, str(error)) from None
         if surrogate := SURROGATE.search(text):
             point = f"U+{ord(surrogate[0]):04X}"
@@ -114,11 +114,11 @@ class _Decoder:
     def _pending(self) -> bytes:
         try:
             return bytes(self._inner.getstate()[0])
-        except Exception:  # of a codec that keeps no such state
+        except Exception:  # some codecs do not have this state
             return b""
 
     def _refuse_other(self, piece: bytes) -> None:
-        """Refuse what can be decoded, but is evidently in another encoding."""
+        """Raises FileRefusedError if the file is evidently in another encoding, even if it can be decoded."""
         for mark, others in BYTE_ORDER_MARKS.items():
             if piece.startswith(mark):
                 if self._encoding in others:

@@ -1,4 +1,4 @@
-"""What to expect of a run before it is trained: a range for its loss, and when it ends."""
+"""Predicts the loss of a run and when it ends, before it is trained."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from model.config import RunConfig
 from model.ngram import HELD_OUT, ORDER, ngram_losses
 from model.vocabulary import Vocabulary
 
-MEMORISED = 12  # times a text is read before its held-out loss rises
-USUAL_CHARACTERS = 80  # distinct ones of a text that is not looked at
-# Measured on Shakespeare, Python's standard library and random words (docs/experiments.md), for millions of
-# characters read by each network. A network that has read little is as good as n-grams counted on fewer
-# characters: at least and at most so many.
+MEMORISED = 12  # passes through a text after which the held-out loss rises
+USUAL_CHARACTERS = 80  # distinct characters of a typical text
+# The tables map millions of characters read by each network to a value. They were measured on Shakespeare,
+# Python's standard library and random words (docs/experiments.md). After little reading, a network is as good
+# as n-grams counted on a smaller number of characters: the minimum and the maximum of that number.
 COUNTED_LEAST = ((0.01, 10.0), (0.03, 60.0), (0.1, 5e3), (0.3, 1e5), (0.9, 9e5))
 COUNTED_MOST = ((0.01, 100.0), (0.03, 3e3), (0.1, 6e4), (0.3, 6e5), (0.9, 1e9))
-# One that has read more is better than n-grams counted on the whole text: its loss over theirs.
+# After more reading, it is better than n-grams counted on the whole text: the ratio of the losses.
 RATIO_LOW = ((0.1, 1.0), (0.3, 0.96), (0.9, 0.9), (2.7, 0.83), (5.6, 0.80), (10.9, 0.77))
 RATIO_HIGH = ((0.9, 1.0), (2.7, 0.98), (10.9, 0.97))
 
@@ -35,7 +35,7 @@ MeasuredSpeed = Callable[[RunConfig, Vocabulary, Ids], float]
 
 
 class Queue(NamedTuple):
-    """What a new run waits for: so many runs, and about so many seconds."""
+    """The runs that are trained before a new one: their number, and about how many seconds they take."""
 
     runs: int
     seconds: float
@@ -46,16 +46,15 @@ NO_QUEUE = Queue(0, 0.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be trained, and what to expect.
+    """The configuration of a run, and what to expect of it.
 
     Attributes:
-        config: of the run.
-        characters_per_second: measured here, of each network.
-        passes: how often each network reads the text it learns from.
-        ngram_loss: of a 5-gram on the held-out text, in nats per character.
-        expected_loss: the lowest and the highest that the best checkpoint is likely to have there.
-        queue: what a worker trains before this run.
-        ends_at: Unix time.
+        characters_per_second: measured speed of each network.
+        passes: passes of each network through the training text.
+        ngram_loss: loss of a 5-gram model on the held-out text, in nats per character.
+        expected_loss: the range of the best checkpoint's held-out loss.
+        queue: the runs that are trained before this one.
+        ends_at: in Unix seconds.
     """
 
     config: RunConfig
@@ -67,7 +66,7 @@ class Plan:
     ends_at: float
 
     def described(self) -> list[str]:
-        """Lines for people."""
+        """The plan as lines of text."""
         config = self.config
         many = (
             f"{config.members} networks side by side, each with" if config.members > 1 else "One network of"
@@ -91,9 +90,10 @@ class Plan:
 def make_plan(
     text: str, asked: Mapping[str, Any], cores: int, measured: MeasuredSpeed, queue: Queue = NO_QUEUE
 ) -> Plan:
-    """A plan for `text` and `asked["minutes"]` on so many cores; other fields in `asked` stay as they are.
+    """A plan for training on `text` for `asked["minutes"]` on `cores` cores.
 
-    `measured` tells how many characters a second each network of a configuration reads here.
+    Other fields in `asked` are used unchanged. `measured` returns the speed of each network of a
+    configuration on this machine, in characters per second. Raises ConfigError, TextError.
     """
     vocabulary = Vocabulary.from_text(text)
     ids = vocabulary.encode(text)
@@ -104,22 +104,26 @@ def make_plan(
         config=config,
         characters_per_second=speed,
         passes=seconds * speed / len(training_ids),
-        ngram_loss=ngram_losses(ids, _learnt(ids, config), len(vocabulary), ORDER)[-1],
-        expected_loss=loss_range(ids, _learnt(ids, config), len(vocabulary), seconds * speed),
+        ngram_loss=ngram_losses(ids, _trained(ids, config), len(vocabulary), ORDER)[-1],
+        expected_loss=loss_range(ids, _trained(ids, config), len(vocabulary), seconds * speed),
         queue=queue,
         ends_at=time.time() + queue.seconds + seconds,
     )
 
 
-def _learnt(ids: Ids, config: RunConfig) -> int:
-    """How many characters are learnt from; the rest is what a loss is measured on."""
+def _trained(ids: Ids, config: RunConfig) -> int:
+    """The number of characters to train on; the loss is measured on the rest."""
     return min(len(split(ids, config.validation_fraction or HELD_OUT)[0]), len(ids) - 1)
 
 
 def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) -> float:
-    """About what loss a run's best checkpoint reaches on held-out text: the middle of the range.
+    """An estimate of the held-out loss of a run's best checkpoint: the middle of `loss_range`.
 
-    `text` is the beginning of the run's, two characters or more, `characters` the length of the whole.
+    Args:
+        text: the beginning of the run's text, at least two characters.
+        characters: the length of the whole text.
+        config: of the run.
+        distinct: the number of distinct characters.
     """
     vocabulary = Vocabulary.from_text(text)
     ids = vocabulary.encode(text)
@@ -127,21 +131,21 @@ def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) 
     if config.minutes:
         read = 60 * config.minutes * expected_speed(config, distinct)
     whole = characters * (1 - config.validation_fraction)
-    return math.sqrt(math.prod(loss_range(ids, _learnt(ids, config), len(vocabulary), read, whole)))
+    return math.sqrt(math.prod(loss_range(ids, _trained(ids, config), len(vocabulary), read, whole)))
 
 
-def loss_range(ids: Ids, learnt: int, distinct: int, read: float, whole: float = 0.0) -> tuple[float, float]:
-    """The range of the loss on ids[learnt:] of networks that each read `read` characters of ids[:learnt].
+def loss_range(ids: Ids, trained: int, distinct: int, read: float, whole: float = 0.0) -> tuple[float, float]:
+    """The likely range of the loss on ids[trained:] after training on ids[:trained].
 
-    It is measured by the text's own n-grams: on a regular text they become good after few characters, and so
-    does a network. A text that is read too often is memorised, so that more reading does not help; `whole` is
-    the length of what is learnt from, where ids[:learnt] is only its beginning.
+    Each network reads `read` characters. The range is derived from n-gram losses on the same text: on a
+    regular text n-grams are good after few characters, and so is a network. More than MEMORISED passes do not
+    help. `whole` is the length of the training text if ids[:trained] is only its beginning.
     """
-    millions = min(read, MEMORISED * max(learnt, whole)) / 1e6
+    millions = min(read, MEMORISED * max(trained, whole)) / 1e6
 
     def of_ngrams(counted: float) -> float:
-        used = min(int(counted), learnt)
-        shorter = np.concatenate((ids[:used], ids[learnt:]))
+        used = min(int(counted), trained)
+        shorter = np.concatenate((ids[:used], ids[trained:]))
         return min(ngram_losses(shorter, used, distinct, ORDER))
 
     high = of_ngrams(_at(millions, COUNTED_LEAST)) * _at(millions, RATIO_HIGH)
@@ -150,13 +154,13 @@ def loss_range(ids: Ids, learnt: int, distinct: int, read: float, whole: float =
 
 
 def _at(x: float, points: Points) -> float:
-    """The value at `x` between points, on logarithmic scales."""
+    """The value at `x`, interpolated linearly on logarithmic scales."""
     logarithms = np.log(np.array(points))
     return math.exp(float(np.interp(math.log(x), logarithms[:, 0], logarithms[:, 1])))
 
 
 def queue_of(store: RunStore) -> Queue:
-    """What the worker of a store trains before a new run."""
+    """The runs that one worker of the store trains before a new run."""
     before = [
         (run, status)
         for run in store.list()
@@ -169,12 +173,12 @@ def queue_of(store: RunStore) -> Queue:
 
 
 def _slowness(run: Run, status: Status) -> float:
-    """How many times slower a run is trained here than on a common machine."""
+    """The factor by which the worker is slower than a typical machine."""
     return expected_speed(run.config, USUAL_CHARACTERS) / (status.characters_per_second or math.inf)
 
 
 def seconds_left(run: Run, status: Status, slower: float = 1.0) -> float:
-    """About how long the rest of a run takes, once it is its turn."""
+    """An estimate of the remaining training time of a run, in seconds, without its time in the queue."""
     if status.state == "training" and status.expected_end is not None:
         return max(0.0, status.expected_end - status.heartbeat)
     seconds = expected_seconds(run.config, USUAL_CHARACTERS) * (1.0 - status.fraction)

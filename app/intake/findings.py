@@ -1,4 +1,4 @@
-"""What is worth knowing about a text: refusals and warnings, each with the place where it begins."""
+"""Findings about a text: refusals and warnings, each with its position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a text; `position` in characters, or in bytes of `file` where it cannot be decoded."""
+    """A problem with a text. `position` is in characters, or in bytes of `file` if that cannot be decoded."""
 
     level: Literal["refusal", "warning"]
     code: str
@@ -25,7 +25,7 @@ class Finding:
 
 
 class FileRefusedError(Exception):
-    """A file of an upload cannot be used; `finding` says why. Ends the reading of that file only."""
+    """A file of an upload cannot be used; `finding` says why. Other files are still read."""
 
     def __init__(self, code: str, message: str, position: int | None = None, file: str | None = None) -> None:
         super().__init__(message)
@@ -33,20 +33,20 @@ class FileRefusedError(Exception):
 
 
 def as_details(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Findings as plain JSON values."""
+    """Findings as JSON values."""
     return [asdict(finding) for finding in findings]
 
 
 def unusable(findings: list[Finding]) -> UnusableTextError:
-    """The error for a text with these findings, of which the first is a refusal."""
+    """The error for a text with these findings; the first must be a refusal."""
     return UnusableTextError(findings[0].message, as_details(findings))
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and what it counts: `1 character`, `2,000 characters`."""
+    """A number with its noun: `1 character`, `2,000 characters`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def printable_name(name: str) -> str:
-    """A file's name as it can be shown and stored: what is not UTF-8, and control characters, as U+FFFD."""
+    """A file name without control characters and invalid UTF-8, which become U+FFFD; at most LONGEST_NAME."""
     return UNPRINTABLE.sub("\ufffd", name)[:LONGEST_NAME]

@@ -1,4 +1,4 @@
-"""Guesses the encoding of a file that cannot be read as it was sent, to suggest it to its sender."""
+"""Guesses the encoding of a file that cannot be decoded as declared, to suggest it in the error message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from charset_normalizer.cd import coherence_ratio
 
 from app.intake.findings import printable_name
 
-GUESSED_FROM = 1 << 15  # bytes before and after the place that cannot be decoded
+GUESSED_FROM = 1 << 15  # bytes before and after the position that cannot be decoded
 SHOWN_BEFORE, SHOWN = 20, 60  # characters of a preview
 COMMON = (
     "utf-8",
@@ -27,30 +27,28 @@ COMMON = (
     "gb18030",
     "big5",
 )
-# of names for which a file reads the same, the first is suggested
+# if a file reads the same in several encodings, the first of these is suggested
 PREFERRED = (
     *COMMON,
     *("iso8859-2", "cp1253", "cp1254", "mac-roman", "cp1255", "cp1256", "cp1257", "cp437", "cp850", "cp866"),
     *("euc_jp", "euc_kr", "iso2022_jp", "iso2022_kr"),
 )
-CHAOS = 0.1  # more of it, as charset-normalizer counts it, than the best guess has rules a guess out
-# how much more like a language a file must read in an encoding that is not COMMON, or not even PREFERRED
+CHAOS = 0.1  # maximum excess of charset-normalizer's `chaos` over that of the best match
+# penalty on the language coherence of an encoding that is not in COMMON, or not in PREFERRED
 LESS_COMMON, RARE_ENCODING = 0.05, 0.25
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-WELL_READ = 0.9  # share of letters, digits, marks and spaces in a text
-EIGHT_BIT = 0.9  # share of printable ASCII bytes, above which a file with a zero byte is not UTF-16
-SHORTEST_WIDE = 8  # bytes by which UTF-16 can be told
-BINARY_BYTES, BINARY = (
-    bytes((*range(9), 11, *range(14, 26), 28, 29, 30, 31)),
-    0.02,
-)  # and their share in a file
-MANY_ZEROS = 0.2  # share of zero bytes, above which it is, whatever the others are
+WELL_READ = 0.9  # minimum fraction of letters, digits, marks and spaces in a text
+EIGHT_BIT = 0.9  # fraction of printable ASCII bytes above which a file with few zero bytes is not UTF-16
+SHORTEST_WIDE = 8  # minimum number of bytes to recognise UTF-16
+BINARY_BYTES = bytes((*range(9), 11, *range(14, 26), 28, 29, 30, 31))
+BINARY = 0.02  # fraction of BINARY_BYTES above which a file is binary
+MANY_ZEROS = 0.2  # fraction of zero bytes above which EIGHT_BIT does not apply
 PRINTABLE = bytes((*range(32, 127), 9, 10, 13))
-ISO_2022 = re.compile(rb"\x1b\$(?:[@AB]|[()][A-Z])|\x1b\(J")  # switches between sets of characters
+ISO_2022 = re.compile(rb"\x1b\$(?:[@AB]|[()][A-Z])|\x1b\(J")  # escape sequences that switch character sets
 
 
 def suggestion(data: bytes, index: int, tried: str) -> str:
-    """What to declare instead, with a preview of how the file would read; or that it hardly is a text."""
+    """Advice on the encoding of a file that cannot be decoded at data[index], with a preview of its text."""
     common = f"common encodings are {', '.join(COMMON)}"
     start = max(0, index - GUESSED_FROM) // 4 * 4
     sample = data[start : index + GUESSED_FROM]
@@ -67,7 +65,7 @@ def suggestion(data: bytes, index: int, tried: str) -> str:
 
 
 def as_utf8(data: bytes) -> str:
-    """How bytes, cut off anywhere, read as UTF-8 where they are not ASCII; nothing if they do not."""
+    """A preview of bytes as UTF-8; empty if they are ASCII or not UTF-8. `data` may be truncated."""
     sample = data[:GUESSED_FROM]
     if sample.isascii():
         return ""
@@ -80,7 +78,7 @@ def as_utf8(data: bytes) -> str:
 
 
 def guessed(sample: bytes) -> str | None:
-    """The likeliest encoding of some bytes, as Python names it; None if they hardly are a text."""
+    """Python's name of the most likely encoding of some bytes; None if they are probably not text."""
     if wide := guessed_wide(sample):
         return wide
     if b"\0" in sample:
@@ -92,7 +90,7 @@ def guessed(sample: bytes) -> str | None:
 
 
 def guessed_wide(sample: bytes) -> str | None:
-    """The kind of UTF-16 or UTF-32 that bytes without a byte order mark are, by their zero bytes."""
+    """The variant of UTF-16 or UTF-32 of bytes without a byte order mark; None if they are neither."""
     zeros = sample.count(0)
     if not zeros or len(sample) < SHORTEST_WIDE:
         return None
@@ -103,13 +101,13 @@ def guessed_wide(sample: bytes) -> str | None:
 
 
 def reads_well(sample: bytes, encoding: str) -> bool:
-    """Whether bytes, cut off anywhere, hold hardly anything but letters, digits, marks and spaces."""
+    """Whether bytes, possibly truncated, are almost only letters, digits, marks and spaces."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeError:
         return False
     readable = sum(unicodedata.category(each)[0] in "LMNPZ" or each in "\t\n\r" for each in text)
-    # in the other byte order, Latin letters are ideographs, and line ends are not what they are
+    # in the wrong byte order Latin letters become ideographs
     usual = (
         sum(ord(each) < 0x600 for each in text) if sample.count(0) > MANY_ZEROS * len(sample) else readable
     )
@@ -117,14 +115,14 @@ def reads_well(sample: bytes, encoding: str) -> bool:
 
 
 def is_binary(data: bytes, index: int) -> bool:
-    """Whether bytes that cannot be decoded at that place are no text in any encoding."""
+    """Whether bytes that cannot be decoded at data[index] are probably not text in any encoding."""
     sample = data[max(0, index - GUESSED_FROM) : index + GUESSED_FROM]
     binary = len(sample) - len(sample.translate(None, BINARY_BYTES))
     return binary > BINARY * len(sample) and guessed(sample) is None
 
 
 def _rank(match: CharsetMatch) -> tuple[float, float, int, str]:
-    """What makes a guess unlikely, the most telling first; last its name."""
+    """A sort key, lowest for the most likely match; its last element is the encoding's name."""
     text = str(match)
     names = {codecs.lookup(name).name for name in match.could_be_from_charset}
     order = {codecs.lookup(name).name: place for place, name in enumerate(PREFERRED)}
@@ -136,7 +134,7 @@ def _rank(match: CharsetMatch) -> tuple[float, float, int, str]:
 
 
 def _oddities(text: str) -> int:
-    """How many characters are where no language has them: a capital or a symbol in a word, mixed scripts."""
+    """The number of implausible characters: capitals or symbols inside words, and mixed scripts."""
     odd = 0
     for before, each in pairwise(text):
         if before.isascii() and each.isascii():

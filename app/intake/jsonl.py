@@ -1,4 +1,4 @@
-"""JSON lines of training examples, as OpenAI's clients write them, as one text to learn from."""
+"""Reads JSON Lines files of training examples, as used for fine-tuning at OpenAI, as one text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LONGEST_LINE = 1 << 20  # bytes
 
 
 def example_texts(source: Source) -> Iterator[str]:
-    """The texts of all lines, one after the other, a line break behind each.
+    """The texts of all lines, each followed by a newline.
 
     A line is an object with `text`, with `prompt` and `completion`, or with `messages`, whose contents are
-    joined by line breaks. Raises FileRefusedError with the line that is none of these.
+    joined with newlines. Raises FileRefusedError for any other line.
     """
     name = printable_name(source.name)
     for number, line in enumerate(_lines(source.content), 1):

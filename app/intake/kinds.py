@@ -1,4 +1,4 @@
-"""What kind of file somebody sent: by its first bytes, and where those say little by its name."""
+"""Detects the kind of a file by its first bytes, and otherwise by its name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import IO
 
 from app.intake.zips import ZIP_MARKS, open_zip, refusing_damage
 
-HEAD = 4096  # bytes that a kind is told by
+HEAD = 4096  # bytes that are examined
 
-# kinds that no text can be taken from
+# files without text: offset, bytes there, and a description for the error message
 BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
@@ -61,17 +61,8 @@ BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"OTTO", "a font"),
     (0, b"\0\1\0\0\0", "a font"),
 )
-PRINTABLE_MARKS = (
-    b"BM",
-    b"8BPS",
-    b"AT&TFORM",
-    b"PAR1",
-    b"MZ",
-    b"ID3",
-    b"BZh",
-    b"II*\0",
-    b"MM\0*",
-)  # a text may begin so too
+# a text may also begin with these
+PRINTABLE_MARKS = (b"BM", b"8BPS", b"AT&TFORM", b"PAR1", b"MZ", b"ID3", b"BZh", b"II*\0", b"MM\0*")
 ZIPPED = {
     "xl/workbook.xml": "an Excel workbook: save its sheet as text",
     "xl/workbook.bin": "an Excel workbook: save its sheet as text",
@@ -100,10 +91,10 @@ BY_NAME = {
 
 
 def kind_of(content: IO[bytes], name: str) -> str:
-    """`text`, `zip`, `jsonl`, or a kind of document that `documents.py` reads.
+    """The kind of a file: `text`, `zip`, `jsonl`, or a key of `documents.NAMES`.
 
-    What no text can be taken from is described in words, such as "a PNG image". The file is at its beginning
-    before and after. Raises FileRefusedError for a damaged zip.
+    For a file without text it is a description such as "a PNG image". The file is left at its start. Raises
+    FileRefusedError for a damaged zip.
     """
     content.seek(0)
     head = content.read(HEAD)

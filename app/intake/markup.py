@@ -1,4 +1,4 @@
-"""Text out of XML and HTML, while it is parsed: nothing is held but the piece at hand."""
+"""Extracts text from XML and HTML while it is parsed, in bounded memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOCUMENT_SKIPPED = {"Fallback", "annotation", "tracked-changes", "instrText", "d
 
 
 class _Collector:
-    """Gets a parser's events; `taken` gives the text since the last call."""
+    """A target for parser events; `taken` returns the text since the last call."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -49,7 +49,7 @@ class _Collector:
 
 
 class _Page(_Collector):
-    """HTML: white space as a browser shows it, a line for each block, an empty line between paragraphs."""
+    """HTML: white space as in a browser; each block is a line, with empty lines between paragraphs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Page(_Collector):
 
 
 class _Document(_Collector):
-    """The XML of Word and OpenDocument: a line for each paragraph."""
+    """The XML of Word and OpenDocument: each paragraph is a line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class _Document(_Collector):
         elif not self._skipped:
             if tag in ("br", "cr", "line-break"):
                 self._pieces.append("\n")
-            elif tag == "tab" and self._open[-2:-1] != ["tabs"]:  # those are the stops of a paragraph
+            elif tag == "tab" and self._open[-2:-1] != ["tabs"]:  # inside tabs, it defines a tab stop
                 self._pieces.append("\t")
             elif tag == "s" and self._in_paragraph:
                 count = next((value for name, value in attributes.items() if _local(name) == "c"), "1")
@@ -135,7 +135,7 @@ class _Document(_Collector):
     def data(self, text: str) -> None:
         if self._skipped or not self._in_paragraph:
             return
-        if "r" in self._open and self._open[-1] != "t":  # Word's text is in w:t alone
+        if "r" in self._open and self._open[-1] != "t":  # in a Word run, only w:t has text
             return
         self._pieces.append(text)
 
@@ -179,7 +179,7 @@ def _pieces(parser: Any, collector: _Collector, content: Iterable[bytes]) -> Ite
 
 
 def spine(read: Callable[[str], bytes]) -> tuple[str, list[str]]:
-    """The path of an EPUB's package document, and the chapters that it lists, in order, relative to it."""
+    """The path of an EPUB's package document, and the paths of its chapters relative to that, in order."""
     from lxml import etree
 
     def parsed(name: str) -> Any:
@@ -196,7 +196,7 @@ def spine(read: Callable[[str], bytes]) -> tuple[str, list[str]]:
 
 
 def encrypted(content: bytes) -> set[str]:
-    """The files of an EPUB that its META-INF/encryption.xml lists."""
+    """The encrypted files of an EPUB, given its META-INF/encryption.xml."""
     from lxml import etree
 
     root = etree.fromstring(
@@ -206,7 +206,7 @@ def encrypted(content: bytes) -> set[str]:
 
 
 def declared_encoding(head: bytes) -> str | None:
-    """What the beginning of a page says that it is encoded in, as a browser understands it, if anything."""
+    """The encoding that a page declares in its first bytes, as a browser interprets it; None without one."""
     for mark, name in MARKS.items():
         if head.startswith(mark):
             return name
@@ -217,7 +217,7 @@ def declared_encoding(head: bytes) -> str | None:
         name = known_encoding(declared[1].decode())
     except UnusableTextError:
         return None
-    # what declares UTF-16 in single bytes is not UTF-16, and Latin-1 on the web means Windows-1252
+    # a declaration in ASCII is not in UTF-16 or UTF-32, and browsers read Latin-1 as Windows-1252
     if name.startswith(("utf-16", "utf-32", "ascii")):
         return None
     return "cp1252" if name == "iso8859-1" else name

@@ -1,4 +1,4 @@
-"""Several trained models of one shape become one run, whose answers are the mean of theirs."""
+"""Merges several trained models of the same shape into one run, an ensemble."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
-    """One of the models to merge: its name with its step, its run, and its checkpoint."""
+    """One of the models to merge; `name` includes its step."""
 
     name: str
     run: Run
@@ -37,10 +37,10 @@ class Part(NamedTuple):
 
 
 def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: Limits) -> Run:
-    """A new run, finished, that answers with the mean of the models `names` (`run`, `run@step`).
+    """Adds a finished run that is the ensemble of the models `names` (`run`, `run@step`).
 
-    Its text is the first model's; its held-out loss is measured where that text is here. Raises
-    InvalidRequestError, ConfigError (what differs), RunNotFoundError, ModelNotFoundError, NotReadyError,
+    Its text is that of the first model; its held-out loss is measured if the store has that text. Raises
+    InvalidRequestError, ConfigError (the models differ), RunNotFoundError, ModelNotFoundError, NotReadyError,
     CheckpointError, RunExistsError, ConflictError (too many runs), OSError.
     """
     name = Options.parse({} if name is None else {"name": name}).name
@@ -71,9 +71,9 @@ def merge_runs(store: RunStore, names: Sequence[str], name: str | None, limits: 
 
 
 def merge_group(run: Run, store_bytes: int | None) -> None:
-    """Finish a group whose members are finished. Only for the one that holds it; the same each time.
+    """Merges the finished members of a group. The caller must hold the group's lease. Deterministic.
 
-    Raises CharloomError that says what is wrong with a member, OSError.
+    Raises CharloomError if a member cannot be used, OSError.
     """
     store = RunStore(run.path.parent)
     parts = read_parts(store, run.spec.member_names)
@@ -86,7 +86,7 @@ def merge_group(run: Run, store_bytes: int | None) -> None:
 
 
 def read_parts(store: RunStore, names: Sequence[str]) -> list[Part]:
-    """The models of these names. Raises as `merge_runs`."""
+    """Loads the models `names`. Raises as `merge_runs`."""
     parts = []
     for name in names:
         asked = parse_model_name(name)
@@ -102,26 +102,26 @@ def read_parts(store: RunStore, names: Sequence[str]) -> list[Part]:
 
 
 def held_out_loss(run: Run, checkpoint: Checkpoint) -> float | None:
-    """The loss of `checkpoint` on what `run` holds out of its text; None where that cannot be measured."""
+    """The loss of `checkpoint` on the held-out text of `run`; None if it cannot be measured."""
     characters = int(run.spec.characters * checkpoint.config.validation_fraction)
     if characters < 2:
         return None
     try:
         ids = checkpoint.vocabulary.encode(run.text_end(characters))
         return mean_logits_loss(member_networks(checkpoint), ids)
-    except CharloomError:  # without its text, or with another one
+    except CharloomError:  # the text is missing, or has other characters
         return None
 
 
 def write_merged(run: Run, merged: Checkpoint, loss: float | None, not_before: float, budget: Budget) -> None:
-    """Write the checkpoint and the records of a merged run, finished. Raises OSError, LeaseLostError."""
+    """Writes the checkpoint and the records of a merged, finished run. Raises OSError, LeaseLostError."""
     known = loss if loss is not None and math.isfinite(loss) else None
     merged.progress |= {"best_loss": known, "best_step": merged.step, "as_of": merged.step}
     data = encode(merged)
     budget.make_room(len(data))
     path = run.checkpoint_path(merged.step)
     run.write(path, data)
-    # the run that was merged last is served by default, also where the clock was set back since
+    # later than all other checkpoints even if the clock was set back, because the newest one is served
     written = max(time.time(), math.nextafter(not_before, math.inf))
     entry = CheckpointEntry(file=path.name, step=merged.step, digest=merged.digest, time=written, loss=known)
     losses, seconds = merged.losses, merged.progress["seconds"]
@@ -157,6 +157,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _licence(parts: Sequence[Part]) -> str:
-    """The licence of the texts, where all have the same."""
+    """The licence of all texts; empty if they differ."""
     licences = {part.run.spec.licence for part in parts}
     return licences.pop() if len(licences) == 1 else ""

@@ -1,7 +1,7 @@
-"""What a run needs of memory and disk, estimated before it is queued and before it is trained.
+"""Estimates the memory and disk space of a run, before it is queued and before it is trained.
 
-The estimate adds up the arrays that training makes; a test compares it with what a worker takes. It is not
-exact and need not be: what it has to find is a run whose worker would be killed at its first update.
+The estimate adds up the arrays of training; a test compares it with a worker's memory. It does not have to be
+exact: its purpose is to refuse a run whose worker would be killed at the first update.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from model.ngram import MAX_COUNTED
 from model.passes import shard_rows
 
 WORD = 4  # bytes of a number
-WORKER, HELPER = 60 << 20, 20 << 20  # bytes of a process that has nothing to do yet
-VIEWS = 4096  # bytes of the views of one step of one layer
-CHARACTER, COMPARED = 16, 90  # bytes of a character in training, and while n-grams are counted
-COPIES = 3  # of a checkpoint's arrays while it is written
-KEPT = 12  # checkpoints next to the sampled ones: the newest, those to go back to, the best
+WORKER, HELPER = 60 << 20, 20 << 20  # bytes of an idle process
+VIEWS = 4096  # bytes of the array views of one step of one layer
+CHARACTER, COMPARED = 16, 90  # bytes per character in training, and while n-grams are counted
+COPIES = 3  # copies of a checkpoint's arrays while it is written
+KEPT = 12  # checkpoints in addition to the sampled ones: the newest, the anchors, the best
 
 
 class Needs(NamedTuple):
-    """Bytes: of memory, by what takes it; of one checkpoint; of all files that the run keeps at a time."""
+    """The needs of a run in bytes: memory by purpose, one checkpoint, and all files on disk."""
 
     weights: int
     activations: int
@@ -46,14 +46,14 @@ class Needs(NamedTuple):
 
 
 def needs_of(config: RunConfig, characters: int, distinct: int, worker: Capacity) -> Needs:
-    """What a run takes on a text of so many characters, so many of them distinct."""
+    """The needs of a run on a text of `characters` characters, `distinct` of them distinct."""
     members, rows = config.members, [part.stop - part.start for part in shard_rows(config)]
     parts = members * len(rows)
     trained = WORD * members * member_config(config, distinct).size()
     served = WORD * network_config(config, distinct).size()
     moments = 1 if config.optimizer == "adagrad" else 2
     checkpoint = 2 * served + (moments + (members > 1)) * trained
-    # parameters, shared ones, decay, moments, a gradient a shard; the best, and the network of all members
+    # parameters, their shared copy, decay, moments, a gradient per shard; the best, and the merged network
     weights = trained * (3 + moments + len(rows)) + served * (1 + (members > 1))
     passes = sum(_tape(config, config.hidden, config.sequence_length, count, distinct) for count in rows)
     judged = _tape(config, members * config.hidden, SEQUENCE_LENGTH, STREAMS, distinct)
@@ -69,7 +69,7 @@ def needs_of(config: RunConfig, characters: int, distinct: int, worker: Capacity
 
 
 def _tape(config: RunConfig, hidden: int, steps: int, rows: int, distinct: int) -> int:
-    """Bytes of the arrays of a pass over so many steps of so many rows."""
+    """The bytes of the arrays of a pass over `steps` steps of `rows` rows."""
     cell = CELLS[config.cell]
     layer = steps * rows * hidden * (cell.cached + cell.gates + 2 * cell.states) + 3 * cell.gates * hidden**2
     embedded = 3 * distinct * cell.gates * hidden if config.embedding else 0
@@ -77,7 +77,7 @@ def _tape(config: RunConfig, hidden: int, steps: int, rows: int, distinct: int) 
 
 
 def _sampled(config: RunConfig, distinct: int) -> int:
-    """How many checkpoints stay because a sample was written of them."""
+    """The number of checkpoints that are kept because the run wrote a sample there."""
     if not config.sample_every:
         return 0
     steps = updates(config, expected_speed(config, distinct)) if config.minutes else config.steps
@@ -85,7 +85,7 @@ def _sampled(config: RunConfig, distinct: int) -> int:
 
 
 def check_memory(config: RunConfig, characters: int, distinct: int, worker: Capacity) -> Needs:
-    """What the run needs. Raises ConfigError if a worker has less memory, or no checkpoint could be read."""
+    """The needs of a run. Raises ConfigError if they exceed the worker's memory or MAX_BYTES."""
     needs = needs_of(config, characters, distinct, worker)
     if needs.memory > worker.memory:
         raise ConfigError(
@@ -119,5 +119,5 @@ def check_needs(config: RunConfig, characters: int, distinct: int, worker: Capac
 
 
 def _size(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes as text."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

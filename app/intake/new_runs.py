@@ -1,6 +1,6 @@
-"""Runs made of what people bring: a text and options, a step of another run, or a run exported elsewhere.
+"""Creates runs: from a text and options, or as a fork of another run.
 
-Works on files, with bounded memory: not for an event loop.
+These functions work on files, in bounded memory; do not call them in an event loop.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from model.config import DEFAULT_PRESET, RunConfig
 from model.errors import ConfigError
 from model.warm_start import SIZES
 
-ESTIMATED = 300_000  # characters of a text that its expected loss is judged by
-BEGINNING = 300  # characters of a text that are shown
+ESTIMATED = 300_000  # characters of a text from which the expected loss is estimated
+BEGINNING = 300  # characters of a text that are shown to the user
 
 
 @dataclass(frozen=True)
 class Made:
-    """A run that waits in the queue, and what was found about its text."""
+    """A new run in the queue, the findings about its text, and its expected training time in seconds."""
 
     run: Run
     distinct: int
@@ -57,7 +57,7 @@ class Made:
 
 
 class Checked(NamedTuple):
-    """What was found in a text, what would be trained on it, the loss to expect, and how the text begins."""
+    """The result of `check`: the text and its findings, the configuration, the loss, the beginning."""
 
     read: ReadText
     config: RunConfig
@@ -73,9 +73,9 @@ def new_run(
     suggested: str = "",
     **known: str,
 ) -> Made:
-    """Queue a run on the text of `sources`; `known` are further fields of its RunSpec.
+    """Adds a run on the text of `sources` to the queue; `known` are further fields of its RunSpec.
 
-    Where no name is given it is `suggested` or that of the text, with a number where that is taken.
+    If no name is given, it is `suggested` or the name of the text, with a number appended if it is taken.
 
     Raises ConfigError, RunNameError, RunExistsError, UnusableTextError, TextError (too short), TooLargeError,
     ConflictError (too many runs), OSError.
@@ -95,7 +95,7 @@ def new_run(
 
 
 def check(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], limits: Limits) -> Checked:
-    """What `new_run` would find and choose; nothing stays in the store. Raises as `new_run`."""
+    """What `new_run` would do, without changing the store. Raises as `new_run`."""
     options = Options.parse(given)
     with workshop(store, limits) as folder:
         read, config = _read(options, sources, folder, limits)
@@ -109,11 +109,11 @@ def check(store: RunStore, given: Mapping[str, Any], sources: Sequence[Source], 
 def _read(
     options: Options, sources: Sequence[Source], folder: Path, limits: Limits
 ) -> tuple[ReadText, RunConfig]:
-    """Write the text into `folder`, and choose what it is trained with."""
-    # first, so that bad settings are refused before the text is read
+    """Writes the text into `folder`, and chooses the configuration."""
+    # before the text is read, so that bad settings are refused early
     preset = make_config(options.preset or DEFAULT_PRESET, options.overrides)
     members, asked = preset.members, options.overrides
-    if options.apart:  # each is trained as one network alone is
+    if options.apart:  # each member is trained as a run of one network
         check_apart(members)
         preset, asked = preset.replace(members=1), {**asked, "members": 1}
     if not sources:
@@ -128,7 +128,7 @@ def _read(
 def _check_needs(
     store: RunStore, config: RunConfig, read: ReadText, limits: Limits, apart: bool = False
 ) -> None:
-    """Raises ConfigError or OSError for what no worker of the store has the memory or the disk for."""
+    """Raises ConfigError if the run needs more memory than the worker has, OSError for the disk."""
     trained = config.replace(members=1) if apart else config
     check_needs(trained, read.text.characters, read.distinct, of_workers(store), limits.budget)
 
@@ -137,7 +137,7 @@ def _suited(read: ReadText, asked: Mapping[str, Any]) -> RunConfig:
     config = usual(read.text.characters, asked)
     if not config.minutes:
         return config
-    # the speed of the worker's machine is not known here: a common one is assumed
+    # the speed of the worker's machine is unknown here; that of a typical one is assumed
     assumed = partial(expected_speed, distinct=read.distinct)
     return suited(read.text.characters, asked, CORES, assumed)[0]
 
@@ -151,9 +151,10 @@ def fork(
     suggested: str = "",
     **known: str,
 ) -> Made:
-    """Queue a run that begins with the weights of another, at `step` (a number, `best` or the newest).
+    """Adds a run to the queue that starts from a checkpoint of run `name`.
 
-    Raises as `new_run`, and RunNotFoundError, ModelNotFoundError, NotReadyError, CheckpointError.
+    `given["step"]` is a step or "best"; the newest checkpoint is the default. Raises as `new_run`, and
+    RunNotFoundError, ModelNotFoundError, NotReadyError, CheckpointError.
     """
     parent = store.get(name)
     values = dict(given)
@@ -171,7 +172,7 @@ def fork(
             )
     step, path, _ = find_checkpoint(parent, at)
     with workshop(store, limits) as folder:
-        # at once: while the text is read, the parent's training may remove the checkpoint
+        # copied first: while the text is read, the parent's worker may delete the checkpoint
         initial = folder / "initial.safetensors"
         shutil.copyfile(path, initial, follow_symlinks=False)
         target = folder / "corpus.txt"
@@ -198,7 +199,7 @@ def fork(
 
 
 def _text_of(parent: Run) -> BinaryIO:
-    """Raises InvalidRequestError where an import came without its text, OSError."""
+    """Opens the text of a run. Raises InvalidRequestError if it was imported without its text, OSError."""
     try:
         return open_regular(parent.path / "corpus.txt")
     except FileNotFoundError:
@@ -222,9 +223,9 @@ def _queue(
             Control(priority=options.priority).write(folder / "control.json")
 
     name, unnamed = options.name or otherwise, options.name is None
-    told: dict[str, Any] = {"licence": options.licence, "findings": as_details(read.findings)}
-    told |= dict(known) | {"apart": options.apart}
-    return store.add(name, config, read.text, fill, unnamed, **told)
+    fields: dict[str, Any] = {"licence": options.licence, "findings": as_details(read.findings)}
+    fields |= dict(known) | {"apart": options.apart}
+    return store.add(name, config, read.text, fill, unnamed, **fields)
 
 
 def _made(run: Run, read: ReadText) -> Made:

@@ -1,4 +1,4 @@
-"""What was asked of a new run, read and checked: a name, a preset, single fields of the configuration."""
+"""Parses and checks the options of a new run: name, preset, and single settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from model.config import RunConfig
 from model.errors import ConfigError
 
 LONGEST_LICENCE = 200
-MOST_EPOCHS = 1_000_000
+MAX_EPOCHS = 1_000_000
 
 
 class Options(NamedTuple):
-    """The options of a request, in addition to the fields of a configuration, which are `overrides`.
+    """The options of a new run.
 
-    `epochs`, passes through the text that is trained on, is another way to say `steps`. `apart` trains each
-    member of the ensemble as a separate run.
+    Attributes:
+        epochs: passes through the training text, an alternative to `steps`.
+        apart: whether to train each member of the ensemble as a separate run.
+        overrides: the settings that replace those of the preset.
     """
 
     name: str | None
@@ -35,7 +37,7 @@ class Options(NamedTuple):
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Options:
-        """Raises ConfigError, InvalidRequestError."""
+        """Parses options by name; others become `overrides`. Raises ConfigError, InvalidRequestError."""
         values = dict(given)
         name = values.pop("name", None)
         if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
@@ -85,19 +87,18 @@ def _epochs(values: dict[str, Any]) -> float | None:
             raise ConfigError("epochs", f"cannot be given with {other}: each of them ends the run")
     try:
         epochs = math.nan if isinstance(given, bool) else float(given)
-    except (TypeError, ValueError, OverflowError):  # not a number, or more than a float holds
+    except (TypeError, ValueError, OverflowError):  # not a number, or too large for a float
         epochs = math.nan
-    if not 0 < epochs <= MOST_EPOCHS:
-        raise ConfigError(
-            "epochs", f"must be a number above 0, at most {MOST_EPOCHS:,}. Given: {given!r:.40}"
-        )
+    if not 0 < epochs <= MAX_EPOCHS:
+        raise ConfigError("epochs", f"must be a number above 0, at most {MAX_EPOCHS:,}. Given: {given!r:.40}")
     return epochs
 
 
 def by_epochs(config: RunConfig, options: Options, characters: int) -> RunConfig:
-    """`config`, ending after the epochs that were asked for of a text of that length, if any were.
+    """`config` with the number of steps for `options.epochs` of a text of `characters` characters.
 
-    Raises TextError for a text too short for a single window, ConfigError for too many steps.
+    Without `epochs` it is unchanged. Raises TextError if the text is too short for one window, ConfigError
+    for too many steps.
     """
     if options.epochs is None:
         return config

@@ -1,6 +1,6 @@
-"""The text of a PDF, read in a process of its own: one page can take hours, or all memory.
+"""Extracts the text of a PDF in a separate process, because a single page can take hours or all memory.
 
-The process is this module as a program: a PDF is its standard input, the text its standard output.
+The process runs this module: the PDF is its standard input, the text its standard output.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import IO
 
 from app.intake.findings import FileRefusedError
 
-LONGEST_SECONDS = 60.0  # others who upload may wait meanwhile
+LONGEST_SECONDS = 60.0  # other uploads may have to wait for this one
 LARGEST_TEXT = 256 << 20  # bytes
-MOST_MEMORY = 2 << 30  # bytes of address space
+MAX_MEMORY = 2 << 30  # bytes of address space
 PIECE = 1 << 16
 UNREADABLE, LOCKED, PROTECTED, TOO_LARGE = 1, 3, 4, 5  # exit codes
 
 
 def pdf_text(content: IO[bytes], name: str) -> Iterator[str]:
-    """The text of all pages. Raises FileRefusedError, ImportError, or ValueError with what is damaged."""
-    import pypdf  # noqa: F401 - that it is installed
+    """The text of all pages. Raises FileRefusedError, ImportError, ValueError if the PDF is damaged."""
+    import pypdf  # noqa: F401 - raises ImportError if it is not installed
 
     with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as text:
         while piece := content.read(PIECE):
@@ -34,7 +34,7 @@ def pdf_text(content: IO[bytes], name: str) -> Iterator[str]:
         file.seek(0)
         try:
             done = subprocess.run(  # noqa: S603 - with fixed arguments
-                [sys.executable, "-P", "-m", "app.intake.pdf", str(MOST_MEMORY)],
+                [sys.executable, "-P", "-m", "app.intake.pdf", str(MAX_MEMORY)],
                 stdin=file,
                 stdout=text,
                 stderr=subprocess.PIPE,
@@ -60,8 +60,8 @@ def _refusal(code: int, said: str, name: str) -> Exception:
     if code == PROTECTED:
         message = f"{name} is a PDF document that is encrypted: save it as plain text"
         return FileRefusedError("locked_document", message, None, name)
-    if code != UNREADABLE:  # ended by a limit of the system
-        limits = f"{MOST_MEMORY >> 20:,} MB of memory, or {LARGEST_TEXT >> 20} MB of text"
+    if code != UNREADABLE:  # a resource limit
+        limits = f"{MAX_MEMORY >> 20:,} MB of memory, or {LARGEST_TEXT >> 20} MB of text"
         message = f"{name} is a PDF document that takes more than {limits}: save it as plain text"
         return FileRefusedError("large_document", message, None, name)
     return ValueError((said.strip().splitlines() or ["it is damaged"])[-1])
@@ -70,17 +70,17 @@ def _refusal(code: int, said: str, name: str) -> Exception:
 def _limit(memory: int) -> None:
     import resource
 
-    for limit, most in (
+    for limit, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, LARGEST_TEXT),
-        (resource.RLIMIT_CPU, int(LONGEST_SECONDS)),  # if the caller is gone
+        (resource.RLIMIT_CPU, int(LONGEST_SECONDS)),  # in case the caller has ended
     ):
-        with contextlib.suppress(ValueError, OSError):  # of systems that have no such limit
-            resource.setrlimit(limit, (most, most))
+        with contextlib.suppress(ValueError, OSError):  # not every system has these limits
+            resource.setrlimit(limit, (value, value))
 
 
 def main() -> int:
-    """Write the text of the PDF on standard input; the exit code says what is wrong with it."""
+    """Writes the text of the PDF on standard input to standard output; returns the exit code."""
     _limit(int(sys.argv[1]))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -105,7 +105,7 @@ def _write() -> int:
             if text := page.extract_text().strip("\n"):
                 sys.stdout.buffer.write(f"{text}\n\n".encode("utf-8", "replace"))
         sys.stdout.buffer.flush()
-    except DependencyError:  # a kind of encryption that needs another library
+    except DependencyError:  # the encryption needs another library
         return PROTECTED
     return 0
 

@@ -1,4 +1,4 @@
-"""Texts in pieces."""
+"""Joins small pieces of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LONG_ENOUGH = 1 << 16  # characters
 
 
 def joined(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces long enough to be worked on quickly."""
+    """The same text in longer pieces, which are faster to process."""
     held: list[str] = []
     size = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""A text looked at while it is written: its length, its digest, and what is unusual about it."""
+"""Examines a text while it is written: its length, its digest, and unusual properties."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from app.intake.appearance import SAMPLE, appearance
 from app.intake.findings import Finding, counted
 from model.vocabulary import MAX_CHARACTERS
 
-MOST_LINES = 100_000  # looked at for repeats
+MAX_LINES = 100_000  # lines that are checked for repeats
 LONGEST_LINE = 10_000
 LONG_ENOUGH = 20_000  # characters; a shorter text is soon memorised
-REPEATED = 0.3  # share of lines that occur earlier in the text
+REPEATED = 0.3  # maximum fraction of lines that repeat an earlier one
 MANY_CHARACTERS = 500
-RARE = 5  # times; what is rarer is hardly learnt
-CONTROLS_TOLERATED, FEW_CONTROLS = 1e-4, 8  # share of the characters, or a number in a short text
+RARE = 5  # occurrences; a rarer character is hardly learnt
+CONTROLS_TOLERATED, FEW_CONTROLS = 1e-4, 8  # fraction of control characters, or their number in a short text
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 C1_CONTROL = re.compile(r"[\x80-\x9f]")
 
 
 class Controls:
-    """Counts the control characters of one kind, and remembers the first."""
+    """Counts the control characters of one kind and keeps the first."""
 
     def __init__(self, kind: re.Pattern[str]) -> None:
         self._kind = kind
@@ -41,11 +41,15 @@ class Controls:
 
 
 class TextScan:
-    """Takes a text piece by piece, writes it as UTF-8, and collects findings; holds no more than a sample.
+    """Writes a text as UTF-8, in pieces and bounded memory, and collects findings.
+
+    Args:
+        out: the file to write to.
+        limit: maximum number of bytes.
 
     Attributes:
-        characters, distinct: how many there are so far.
-        findings: of the single files, added by their readers.
+        characters: number of characters so far; `distinct` is that of distinct ones.
+        findings: about single files; their readers add them.
     """
 
     def __init__(self, out: IO[bytes], limit: int) -> None:
@@ -72,7 +76,7 @@ class TextScan:
         return len(self._first)
 
     def add(self, piece: str) -> None:
-        """Write one more piece of the text. Raises TooLargeError, OSError."""
+        """Writes one piece of the text. Raises TooLargeError, OSError."""
         data = piece.encode("utf-8")
         self._size += len(data)
         if self._size > self._limit:
@@ -100,7 +104,7 @@ class TextScan:
         self._counts[: len(counts)] += counts
 
     def _look_at_lines(self, piece: str) -> None:
-        if self._seen_lines >= MOST_LINES:
+        if self._seen_lines >= MAX_LINES:
             return
         position = self.characters - len(self._rest)
         lines = (self._rest + piece).split("\n")
@@ -117,7 +121,7 @@ class TextScan:
             position += len(line) + 1
 
     def all_findings(self) -> list[Finding]:
-        """All of them, refusals first."""
+        """The findings about files and about the whole text, refusals first."""
         found = [*self.findings, *self._of_controls(), *self._of_length(), *self._of_characters()]
         if self._seen_lines > 20 and self._repeated / self._seen_lines > REPEATED:
             share = self._repeated / self._seen_lines
@@ -171,8 +175,8 @@ class TextScan:
         if rare and self.characters >= LONG_ENOUGH:
             first = min(rare, key=self._first.__getitem__)
             message = (
-                f"{counted(len(rare), 'character')} of the text are too rare to learn, with fewer than "
-                f"{RARE} occurrences of each, such as {chr(first)!r}"
+                f"the text has {counted(len(rare), 'distinct character')} with fewer than {RARE} "
+                f"occurrences, too rare to learn, such as {chr(first)!r}"
             )
             yield Finding("warning", "rare_characters", message, self._first[first])
         if 0xFFFD in self._first:

@@ -1,4 +1,4 @@
-"""What is said in subtitles, SubRip or WebVTT, without numbers, times, tags and remarks."""
+"""Extracts the text of subtitles (SubRip or WebVTT), without numbers, times, tags and comments."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 
 TIMES = re.compile(r"\s*(?:\d+:)?\d\d?:\d\d[,.]\d{1,3}\s*-->")
 TAG = re.compile(r"</?[a-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}", re.I)
-NOT_SAID = ("NOTE", "STYLE", "REGION", "WEBVTT")  # how a block of WebVTT begins that is not shown
+NOT_SAID = ("NOTE", "STYLE", "REGION", "WEBVTT")  # first words of WebVTT blocks that are not shown
 
 
 def subtitle_text(pieces: Iterable[str]) -> Iterator[str]:
     """The lines of the subtitles."""
-    web = first = True  # `first`: the line begins a block
+    web = first = True  # `first`: whether the line is the first of a block
     skipped = False
-    held: str | None = None  # a line that is a number or a name, if a time follows
+    held: str | None = None  # the previous line, which is a cue's number or name if a time follows
     for count, line in enumerate(_lines(pieces)):
         if count == 0:
             web = line.startswith("WEBVTT")

@@ -1,8 +1,8 @@
-"""Reads what somebody brings as text: plain files in any encoding, zips of them, and documents.
+"""Reads texts: plain files in any encoding, zips of them, and documents.
 
-Everything that takes a text uses this reader: the command line, HTTP, uploaded files and the default text. It
-writes UTF-8 to disk while it reads, and holds no more than a piece. What makes a text unusable is a refusal,
-what is merely unusual a warning; both are findings, with the place where they begin.
+The command line, HTTP uploads, uploaded files and the default text all use this reader. It writes UTF-8 to
+disk while it reads, in bounded memory. A refusal says why a text is unusable, a warning what is unusual about
+it; both are findings, with their position.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from app.intake.zips import members
 from app.store.files import Source, flush
 from app.store.run import Text
 
-LARGEST = 256 * 1024 * 1024  # bytes; far more than a character-level RNN on a CPU gets through
-LARGEST_COPIED = 1 << 30  # of a text that a server with other limits may have taken
+LARGEST = 256 * 1024 * 1024  # bytes; far more than a character-level RNN can read on a CPU
+LARGEST_COPIED = 1 << 30  # bytes of the text of an existing run, which may have had another limit
 PIECE = 1 << 20
-MOST_FILES = 10_000  # of a zip
+MAX_FILES = 10_000  # in a zip
 WIDEST = 4  # bytes of a character in UTF-32, the widest encoding
-MOST_PICTURES = 256 << 20  # bytes of a zip that may be documents' pictures and other parts
-PREVIEW = 60  # characters that are shown of a document's text
+MAX_PICTURES = 256 << 20  # bytes of the parts of zipped documents that are not text
+PREVIEW = 60  # characters of a document's text in its warning
 
 
 @dataclass
 class ReadText:
-    """A text on disk, and what was found; `text` is what its run's record says of it."""
+    """A text on disk, its description for the RunSpec, and its findings."""
 
     path: Path
     text: Text
@@ -46,7 +46,7 @@ class ReadText:
 
 
 class Contents(NamedTuple):
-    """A text in memory, with its findings, all of them warnings."""
+    """A text in memory, and its findings, which are all warnings."""
 
     text: str
     findings: list[Finding]
@@ -60,23 +60,23 @@ def read_text(path: Path, encoding: str = "utf-8") -> Contents:
 
 
 def write_text(sources: Iterable[Source], encoding: str, target: Path, limit: int) -> ReadText:
-    """Write the texts of all sources, one after the other, into `target`, at most `limit` bytes of UTF-8.
+    """Writes the texts of all sources, one after another, into `target`, at most `limit` bytes of UTF-8.
 
-    Raises UnusableTextError with all findings, TooLargeError, or OSError.
+    Raises UnusableTextError with all findings, TooLargeError, OSError.
     """
     encoding = known_encoding(encoding)
     names: list[str] = []
     with target.open("wb") as out:
         scan = TextScan(out, limit)
         try:
-            for source in _unpacked(sources, WIDEST * limit + MOST_PICTURES):
-                if len(names) >= MOST_FILES:
-                    raise TooLargeError(f"more than {MOST_FILES:,} files: join them into fewer")
+            for source in _unpacked(sources, WIDEST * limit + MAX_PICTURES):
+                if len(names) >= MAX_FILES:
+                    raise TooLargeError(f"more than {MAX_FILES:,} files: join them into fewer")
                 if names and not scan.at_line_start:
                     scan.add("\n")
                 names.append(printable_name(source.name))
                 _add(source, encoding, scan)
-        except FileRefusedError as error:  # a zip that cannot be read on
+        except FileRefusedError as error:  # the rest of a zip cannot be read
             scan.findings.append(error.finding)
     return _read(target, names, scan)
 
@@ -91,7 +91,7 @@ def _read(target: Path, names: list[str], scan: TextScan) -> ReadText:
 
 
 def copy_text(source: Source, target: Path) -> ReadText:
-    """The same for the text of a run, which was read before, whatever kind of file its name is that of."""
+    """Like `write_text`, for the stored text of a run: always read as UTF-8, whatever its name."""
     with target.open("wb") as out:
         scan = TextScan(out, LARGEST_COPIED)
         for piece in codecs.iterdecode(iter(lambda: source.content.read(PIECE), b""), "utf-8"):
@@ -99,17 +99,17 @@ def copy_text(source: Source, target: Path) -> ReadText:
     return _read(target, [source.name], scan)
 
 
-def _unpacked(sources: Iterable[Source], most: int) -> Iterator[Source]:
-    """The sources, each zip replaced by the files in it, at most `most` bytes. Raises FileRefusedError."""
+def _unpacked(sources: Iterable[Source], limit: int) -> Iterator[Source]:
+    """The sources, with each zip replaced by its files, at most `limit` bytes. Raises FileRefusedError."""
     for source in sources:
         if kind_of(source.content, printable_name(source.name)) == "zip":
-            yield from members(source, most)
+            yield from members(source, limit)
         else:
             yield source
 
 
 def _add(source: Source, encoding: str, scan: TextScan) -> None:
-    """Add one file's text, or the finding that says why it has none."""
+    """Adds the text of one file, or a finding if it has none."""
     name = printable_name(source.name)
     try:
         with seekable(source) as file:

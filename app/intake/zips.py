@@ -1,4 +1,4 @@
-"""Zips, whose damage shows anywhere while they are read."""
+"""Reads zips, which can turn out to be damaged at any time while they are read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from app.intake.findings import FileRefusedError, printable_name
 from app.intake.zip_directory import check_directory
 from app.store.files import Source
 
-LARGEST_DIRECTORY = 4 << 20  # bytes of the list of files
+LARGEST_DIRECTORY = 4 << 20  # bytes
 ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 @contextmanager
 def refusing_damage(name: str, what: str = "a zip that cannot be unpacked") -> Iterator[None]:
-    """Turn whatever a damaged zip raises within the block into FileRefusedError; the disk's errors pass."""
+    """Turns errors of a damaged zip in the block into FileRefusedError; errors of the disk are passed on."""
     try:
         yield
     except (FileRefusedError, MemoryError):
@@ -30,7 +30,7 @@ def refusing_damage(name: str, what: str = "a zip that cannot be unpacked") -> I
 
 
 def is_of_disk(error: Exception) -> bool:
-    """Whether it is an error of the disk; damage is a seek to nowhere, or bad bzip2."""
+    """Whether it is an error of the disk. Damaged zips raise OSError too, for bad seeks or bzip2 data."""
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
@@ -40,27 +40,28 @@ def _reason(error: Exception) -> str:
 
 
 def open_zip(content: IO[bytes]) -> zipfile.ZipFile:
-    """A zip, once the list of its files is known to fit into memory. For a block of `refusing_damage`."""
+    """Opens a zip after checking the size of its directory. Call it in a block of `refusing_damage`."""
     check_directory(content, LARGEST_DIRECTORY)
     return zipfile.ZipFile(content)
 
 
 class Room:
-    """How many bytes the files of a zip may have, unpacked: a small zip may hold any number."""
+    """Limits the total unpacked size of a zip's files, which may be far larger than the zip."""
 
-    def __init__(self, zip_name: str, most: int) -> None:
-        self._name, self._most, self._left = zip_name, most, most
+    def __init__(self, zip_name: str, limit: int) -> None:
+        self._name, self._limit, self._left = zip_name, limit, limit
 
     def take(self, size: int) -> None:
+        """Counts `size` more bytes. Raises FileRefusedError above the limit."""
         self._left -= size
         if self._left < 0:
-            most = f"{self._most:,} bytes unpacked"
-            message = f"{self._name} must have at most {most}; it is larger: send a part of it"
+            limit = f"{self._limit:,} bytes unpacked"
+            message = f"{self._name} must have at most {limit}; it is larger: send a part of it"
             raise FileRefusedError("large_zip", message, None, self._name)
 
 
 class Member:
-    """A file in a zip, open for reading; damage that shows while it is read is FileRefusedError too."""
+    """A file in a zip, open for reading. Reading raises FileRefusedError if it is damaged or too large."""
 
     def __init__(self, content: IO[bytes], name: str, room: Room) -> None:
         self._content, self._name, self._room = content, name, room
@@ -72,13 +73,13 @@ class Member:
         return data
 
 
-def members(source: Source, most: int) -> Iterator[Source]:
-    """The files in a zip, at most `most` bytes, in the order of their names; no folders, no hidden files.
+def members(source: Source, limit: int) -> Iterator[Source]:
+    """The files in a zip in the order of their names, without hidden files; at most `limit` bytes unpacked.
 
-    Their content can be read, not sought. Raises FileRefusedError.
+    Their content is not seekable. Raises FileRefusedError.
     """
     zip_name = printable_name(source.name)
-    room = Room(zip_name, most)
+    room = Room(zip_name, limit)
     with refusing_damage(zip_name):
         archive = open_zip(source.content)
     with archive:

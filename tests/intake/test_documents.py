@@ -289,7 +289,7 @@ def test_pdf_that_takes_too_long_is_refused(tmp_path, monkeypatch):
 
 
 def test_pdf_that_needs_too_much_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.intake.pdf.MOST_MEMORY", 160 << 20)
+    monkeypatch.setattr("app.intake.pdf.MAX_MEMORY", 160 << 20)
     assert "takes more than 160 MB of memory" in refusal(tmp_path, pdf(["word" * 10_000_000]), "my.pdf")
 
 

@@ -387,7 +387,7 @@ def test_unsupported_zipped_document_is_refused_with_its_kind(tmp_path):
 
 def test_zip_that_unpacks_to_more_than_its_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "LARGEST", 1 << 20)
-    monkeypatch.setattr(reader, "MOST_PICTURES", 0)
+    monkeypatch.setattr(reader, "MAX_PICTURES", 0)
     data = zipped(**{"a.jsonl": b"\n" * (3 << 20), "b.jsonl": b"\n" * (3 << 20)})
     assert "at most 4,194,304 bytes unpacked" in str(refusal(tmp_path, data, "my.zip")["message"])
 
