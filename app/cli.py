@@ -1,7 +1,7 @@
 """The command line: `charloom serve`, `train`, `generate`, `doctor` and the others.
 
-Here stand the options and the exit codes; what a command does stands in `app.commands` and is imported when
-it is called, so that `charloom --help` answers at once. Bad input ends with one line and exit code 2.
+This module defines the options and the exit codes. `app.commands` implements the commands; it is imported
+only when one is called, so that `charloom --help` is fast. Bad input prints one line and exits with code 2.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from model.errors import CharloomError
 
 USAGE_ERROR = 2
 FAILED = 1
-INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
-# the base of all that Typer says about arguments; where it is defined depends on Typer's version
+INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+# base class of Typer's argument errors; its module depends on Typer's version
 UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
@@ -129,8 +129,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help=f"What all other settings start from (default: {DEFAULT_PRESET}; with --minutes, settings "
-            f"that suit the text, the time and the machine).",
+            help=f"Settings to start from (default: {DEFAULT_PRESET}; with --minutes, settings that suit the "
+            f"text, the time and the machine).",
             metavar="|".join(PRESETS),
         ),
     ] = None,
@@ -212,8 +212,8 @@ def generate(
     typical_p: Annotated[
         float,
         typer.Option(
-            help="Choose among the characters of nearly average surprise that together reach this "
-            "probability (locally typical sampling)."
+            help="Choose among the characters whose surprise is closest to the entropy and that together "
+            "reach this probability (locally typical sampling)."
         ),
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
@@ -296,7 +296,7 @@ def corpus(
     from app.settings import load_settings
 
     path = load_settings(corpus=target).corpus
-    print(f"{path} is fetched" if fetch(path) else f"{path} was there already")
+    print(f"downloaded {path}" if fetch(path) else f"{path} exists already")
 
 
 def open_store(path: Path | None) -> Any:
@@ -308,7 +308,7 @@ def open_store(path: Path | None) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code. Errors for people become one line on standard error."""
+    """Run a command and return its exit code. Expected errors become one line on standard error."""
     prepare_standard_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
@@ -318,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CharloomError as error:
         return complain(str(error))
     except BrokenPipeError:
-        # the reader has gone (`charloom runs | head`): nothing to say, and nothing to be flushed at exit
+        # the reader closed the pipe (`charloom runs | head`); Python must not flush into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:

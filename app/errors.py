@@ -4,23 +4,23 @@ CharloomError
 ├── ServiceError
 │   ├── NotReadyError          nothing to serve yet, or a run without a checkpoint
 │   ├── ModelNotFoundError     no run, or no checkpoint, of that name
-│   ├── NotFoundError          nothing else of that name
+│   ├── NotFoundError          no other resource of that name
 │   ├── InvalidRequestError    a request that is well-formed but outside a limit
 │   │   └── PromptTooLongError
-│   ├── OverloadedError        the queue is full; says when to come back
-│   ├── RateLimitedError       more requests than this key or address may make
-│   ├── UnauthorizedError      no API key, or none that is known
+│   ├── OverloadedError        the queue is full; has the time to retry after
+│   ├── RateLimitedError       over the rate limit of this key or address
+│   ├── UnauthorizedError      no API key, or an unknown one
 │   ├── ForbiddenError         the API key lacks the right
-│   ├── ConflictError          not possible in the state that a run is in
-│   ├── TooLargeError          more bytes than are taken
+│   ├── ConflictError          not possible in the run's present state
+│   ├── TooLargeError          more bytes than the limit
 │   ├── DrainingError          the server is stopping
 │   ├── DeadlineError          the work took longer than a request may take
-│   └── RenderError            a picture or a check whose process failed
+│   └── RenderError            the helper process of a picture or a check failed
 ├── RunError
-│   ├── RunNameError           a name that no run can have
+│   ├── RunNameError           not a valid run name
 │   ├── RunNotFoundError       no run of that name
 │   ├── RunExistsError         the name of a new run is taken
-│   └── RunFileError           a file of a run that is torn, foreign, or newer than this program
+│   └── RunFileError           a run's file is damaged, foreign, or from a newer version
 └── …                          those of model/errors.py
 """
 
@@ -45,11 +45,11 @@ class NotReadyError(ServiceError):
 
 
 class ModelNotFoundError(ServiceError):
-    """No run, or no checkpoint of it, has the name that was asked for."""
+    """No run, or no checkpoint of it, has the requested name."""
 
 
 class NotFoundError(ServiceError):
-    """Nothing of that name, where it is not a model that was asked for."""
+    """A resource other than a model does not exist."""
 
 
 class InvalidRequestError(ServiceError):
@@ -61,11 +61,11 @@ class InvalidRequestError(ServiceError):
 
 
 class PromptTooLongError(InvalidRequestError):
-    """A prompt of more characters than are read."""
+    """A prompt with more characters than the limit."""
 
 
 class OverloadedError(ServiceError):
-    """No room. `retry_after` is the number of seconds after which there should be."""
+    """No capacity. `retry_after` is the estimated number of seconds until there is."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -73,15 +73,15 @@ class OverloadedError(ServiceError):
 
 
 class RateLimitedError(OverloadedError):
-    """More requests than one client may make; others may."""
+    """One client has reached its rate limit; others are still served."""
 
 
 class UnauthorizedError(ServiceError):
-    """An API key is needed, and was not given or is not known."""
+    """The API key is missing or unknown."""
 
 
 class ForbiddenError(ServiceError):
-    """The API key is known, and does not allow this."""
+    """The API key is known but lacks the right."""
 
 
 class UnknownInFieldError(UnknownCharacterError):
@@ -96,7 +96,7 @@ class UnknownInFieldError(UnknownCharacterError):
 
 
 class UnusableTextError(TextError):
-    """A text that no run can be made of; `findings` are all that is known of it, as plain JSON values."""
+    """A text that a run cannot train on. `findings` holds all findings about it, as JSON values."""
 
     def __init__(self, message: str, findings: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(message)
@@ -104,31 +104,31 @@ class UnusableTextError(TextError):
 
 
 class ConflictError(ServiceError):
-    """Not possible in the state that a run is in."""
+    """Not possible in the run's present state."""
 
 
 class TooLargeError(ServiceError):
-    """More bytes than are taken."""
+    """More bytes than the limit."""
 
 
 class DrainingError(ServiceError):
-    """The server is stopping and takes nothing new."""
+    """The server is stopping and accepts no new requests."""
 
 
 class DeadlineError(ServiceError):
-    """The work took longer than it may."""
+    """The work exceeded its time limit."""
 
 
 class RenderError(ServiceError):
-    """A helper process failed at a picture or a check."""
+    """The helper process of a picture or a check failed."""
 
 
 class RunError(CharloomError):
-    """A run that cannot be made or read."""
+    """A run cannot be created or read."""
 
 
 class RunNameError(RunError):
-    """A name that no run can have."""
+    """Not a valid run name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -146,10 +146,10 @@ class RunExistsError(RunError):
 
 
 class RunFileError(RunError):
-    """A file of a run that is torn, foreign, or from a newer version."""
+    """A run's file is damaged, foreign, or from a newer version."""
 
 
 def shortened(value: Any, limit: int = 80) -> str:
-    """A value as text for a message, cut to a bounded length."""
+    """The `repr` of a value for a message, truncated to `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"

@@ -3,7 +3,7 @@
     python -m app.healthcheck server http://127.0.0.1:8000/healthz
     python -m app.healthcheck worker checkpoints
 
-It is started every few seconds, so it imports little.
+Orchestrators start it every few seconds, so it imports little.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def server_fault(url: str) -> str | None:
 
 
 def worker_fault(store: Path) -> str | None:
-    """What is wrong with this machine's workers: a run that one holds has no heartbeat; None if nothing is.
+    """What is wrong with this machine's workers: one holds a run but writes no heartbeat. None if nothing is.
 
-    Runs of other machines' workers, and of workers that are gone, are theirs who take them over.
+    Runs of other machines and of dead workers are ignored: other workers take those over.
     """
     for lease in sorted((store / ".leases").glob("*.lease")):
         try:
             status = json.loads((store / lease.stem / "status.json").read_bytes())
-            silence = time.time() - status["heartbeat"]  # by the clock that it was written by
+            silence = time.time() - status["heartbeat"]  # the same machine's clock wrote it
             silent = status["state"] == "training" and silence > SILENT_SECONDS
             if silent and status["host"] == socket.gethostname() and _is_alive(status["process"]):
                 return f"run {lease.stem} is in training, but its last heartbeat was {silence:.0f} s ago"
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
-            continue  # a damaged record is reported where runs are read; it is no sign of a dead worker
+            continue  # damaged records are reported where runs are read; they do not mean a dead worker
     return None
 
 

@@ -1,4 +1,4 @@
-"""Log lines on standard error, for people or for machines."""
+"""Log lines on standard error, as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.streams import visible
 
 
 def configure_logging(settings: Settings) -> None:
-    """Every logger, of the standard library or structlog's, in one format on standard error."""
+    """Send the standard library's and structlog's loggers to standard error in one format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -34,7 +34,7 @@ def configure_logging(settings: Settings) -> None:
     )
     renderers: list[Processor]
     if settings.log_format == "json":
-        # without local variables: they would take seconds to format and hold what people wrote
+        # no local variables: formatting them can take seconds, and they may hold users' texts
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderers = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
@@ -56,9 +56,9 @@ def configure_logging(settings: Settings) -> None:
 
 
 def without_controls(logger: object, method: str, event: EventDict) -> EventDict:
-    """Every text of a log line with its control characters as escapes: a request's path may hold any.
+    """Escape control characters in every string of a log line: a request's path may contain any.
 
-    A line end too, but in a traceback, or a path could forge a line of its own.
+    Line feeds are escaped too, except in tracebacks; otherwise a path could forge a log line.
     """
     for key, value in event.items():
         if isinstance(value, str):
@@ -74,7 +74,7 @@ def _without_second_message(logger: object, method: str, event: EventDict) -> Ev
 
 
 def traceback(stream: TextIO, exception: ExcInfo) -> None:
-    """A plain traceback, in which the error's message may hold what came from outside."""
+    """A plain traceback with control characters escaped: the error's message may hold a client's input."""
     written = io.StringIO()
     structlog.dev.plain_traceback(written, exception)
     stream.write(visible(written.getvalue()))

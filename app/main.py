@@ -1,4 +1,4 @@
-"""The server's application, and the server around it: its time limits, its load shedding, its end."""
+"""The FastAPI application, and the server that runs it: time limits, load shedding, shutdown."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ ROUTES = (
     pages,
 )
 
-LOOK_SECONDS, LOOKS = 0.25, 256  # that one look at a watched run is good for; runs looked at
-READERS = 16  # texts read for their activations, or waiting for it
-PASSAGES = 512  # some hundred bytes each
-DOWNLOADS = 16  # exports and reports at once
-LARGE_ANSWERS = 64  # each may hold some megabytes of log-probabilities until it is read
-COLLECT_AFTER = (20_000, 50, 100)  # objects, and collections of the generation before
+LOOK_SECONDS, LOOKS = 0.25, 256  # how long the state of a watched run is cached; for how many runs
+READERS = 16  # activation requests in progress or waiting
+PASSAGES = 512  # cached answers of a few hundred bytes each
+DOWNLOADS = 16  # exports, reports and files being sent
+LARGE_ANSWERS = 64  # each may hold some megabytes of log-probabilities until the client has read it
+COLLECT_AFTER = (20_000, 50, 100)  # thresholds of the garbage collector's three generations
 CLEARING_SECONDS = 600.0
 TELEMETRY_OFF = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 
@@ -108,9 +108,9 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None, shared: Shared | None = None) -> FastAPI:
-    """The application, or one of several that are one server.
+    """Build the application; `shared` connects it to the other processes of the same server.
 
-    Without settings they are read from the environment; raises ConfigError.
+    Without `settings`, reads them from the environment. Raises ConfigError.
     """
     settings = settings or load_settings()
     services = build_services(settings, shared)
@@ -141,12 +141,12 @@ def create_app(settings: Settings | None = None, shared: Shared | None = None) -
 def build_server(
     settings: Settings, shared: Shared | None = None, *, uds: str | None = None, lifespan: bool = True
 ) -> Server:
-    """The server of `charloom serve`, of the command line and of the tests; run it with its sockets.
+    """Build the server that `charloom serve`, other commands and the tests run, each with its own sockets.
 
     Args:
-        shared: of one of several processes, what it has in common with the others.
-        uds: a socket's path to listen on instead.
-        lifespan: whether checkpoints are looked for and the engine runs; without, only the store is served.
+        shared: state in common with the other processes of the same server.
+        uds: path of a Unix socket to listen on instead.
+        lifespan: whether to load checkpoints and run the engine; if not, only the store is served.
     Raises ConfigError.
     """
     app = create_app(settings, shared)
@@ -162,14 +162,14 @@ def build_server(
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         lifespan="on" if lifespan else "off",
-        # the application ends what is left after the grace; this is for connections that hang
+        # `drain` ends requests after the grace; this timeout is for connections that hang
         timeout_graceful_shutdown=round(settings.grace_seconds) + 2,
     )
     return Server(config, partial(drain, services))
 
 
 def add_middleware(app: FastAPI, services: Services, shared: Shared | None = None) -> None:
-    """What every request passes through, the last one added first. Raises ConfigError."""
+    """Add the middleware; a request passes the last one added first. Raises ConfigError."""
     settings = services.settings
     routes = [route for module in ROUTES for route in module.router.routes]
     app.add_middleware(DirectRoutes, services=services, routes=routes, handlers=app.exception_handlers)
@@ -195,16 +195,15 @@ def add_middleware(app: FastAPI, services: Services, shared: Shared | None = Non
 
 
 def listed(setting: str) -> list[str]:
-    """The parts of a setting that are separated by commas."""
+    """The items of a comma-separated setting."""
     return [part.strip() for part in setting.split(",") if part.strip()]
 
 
 def build_services(settings: Settings, shared: Shared | None = None) -> Services:
-    """The parts, none of them started. Raises ConfigError.
+    """Build the services without starting any. Raises ConfigError.
 
-    Of several processes each has its part of the memory for models, and takes the places that are left.
+    Several processes divide the memory for models evenly and share the limits on concurrent requests.
     """
-
     places = shared.places if shared else nowhere
     results = shared.results if shared else nowhere
     run_store = RunStore(settings.store, settings.lease_seconds)
@@ -244,9 +243,9 @@ def build_services(settings: Settings, shared: Shared | None = None) -> Services
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Looks for a checkpoint before the first request, then keeps looking until the server stops."""
+    """Load a checkpoint before the first request, then poll for new ones until the server stops."""
     services: Services = app.state.services
-    # first: it sets the number of BLAS threads that a decoder's products are tried out with
+    # the engine comes first: it sets the number of BLAS threads, which the choice of a decoder depends on
     services.engine.start()
     await look(services.models)
     settle()
@@ -264,14 +263,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def settle() -> None:
-    """Spares the garbage collector what stays for good: without this a quarter fewer texts a second."""
+    """Exempt long-lived objects from garbage collection: without this, throughput is a quarter lower."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
 
 
 def drain(services: Services, immediately: bool) -> None:
-    """Admits nothing new; texts, downloads and pictures have the grace to end, gradient checks have none."""
+    """Stop admitting work. Texts, downloads and pictures get the grace period; gradient checks do not."""
     grace = 0.0 if immediately else services.settings.grace_seconds
     services.engine.drain(grace)
     asyncio.get_running_loop().call_later(grace, services.renderer.helper.stop)
@@ -282,7 +281,7 @@ def drain(services: Services, immediately: bool) -> None:
 
 
 async def keep_looking(services: Services) -> None:
-    """Picks up new checkpoints until the server stops."""
+    """Poll for new checkpoints until the server stops."""
     while True:
         await asyncio.sleep(services.settings.poll_seconds)
         await look(services.models)
@@ -291,17 +290,17 @@ async def keep_looking(services: Services) -> None:
 
 
 async def keep_clear(runs: RunStore) -> None:
-    """Removes what killed processes left in the store, now and every ten minutes."""
+    """Remove the files that killed processes left in the store, now and every ten minutes."""
     while True:
         try:
             await asyncio.to_thread(runs.clear_leftovers)
-        except OSError as error:  # a store that is only read
+        except OSError as error:  # a read-only store
             logger.warning("temporary files of killed processes cannot be removed: %s", error)
         await asyncio.sleep(CLEARING_SECONDS)
 
 
 async def look(models: ModelStore) -> None:
-    """One look at the store, off the event loop; whatever it meets, the model being served stays."""
+    """Check the store once, in another thread; on any error the current model stays in service."""
     try:
         await asyncio.to_thread(models.look)
     except OSError as error:
@@ -311,7 +310,7 @@ async def look(models: ModelStore) -> None:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Every error leaves in the shape of its routes, by the one table."""
+    """Answer every error in the format of its route family, by the table in `app.server.problems`."""
     for kind, _, _ in TABLE:
         app.add_exception_handler(kind, on_known_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
@@ -335,7 +334,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     code = HTTP_CODES.get(error.status_code, "http_error")
     messages = {
-        404: f"there is nothing at {request.url.path}; /docs lists what is",
+        404: f"there is nothing at {request.url.path}; see /docs",
         405: f"{request.method} is not allowed at {request.url.path}; see /docs",
     }
     message = messages.get(error.status_code, error.detail)

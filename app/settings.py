@@ -1,4 +1,4 @@
-"""What can be configured, with defaults and limits.
+"""The settings, with defaults and limits.
 
 Every field is an environment variable with the prefix `CHARLOOM_`: `port` is `CHARLOOM_PORT`.
 """
@@ -17,9 +17,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.errors import ConfigError
 
 PREFIX = "CHARLOOM_"
-OTHERS = ("CHARLOOM_API_KEY",)  # of the command line, which is a client
+OTHERS = ("CHARLOOM_API_KEY",)  # used by the command line as a client
 ALIASES = {"CHECKPOINTS": "STORE", "KEYS": "API_KEYS", "TEXT": "CORPUS", "ADDRESS": "HOST", "BIND": "HOST"}
-# variables that Kubernetes sets in each container if a service is named charloom
+# Kubernetes sets these in every container if a service is named charloom
 INJECTED = re.compile(r"CHARLOOM_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://")
 
@@ -206,7 +206,7 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none, with the nearest setting."""
+    """A message for each variable that looks like a setting but is not one, with the closest match."""
     known = [name.upper() for name in Settings.model_fields]
     found = []
     for name in sorted(names):
@@ -220,9 +220,9 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; `overrides` that are neither None nor empty win.
+    """Settings from the environment; `overrides` take precedence unless they are None or empty.
 
-    Raises ConfigError that names the variable, the value given and the limit.
+    Raises ConfigError, which names the variable, the value given and the limit.
     """
     try:
         return Settings(**{name: value for name, value in overrides.items() if value not in (None, "")})

@@ -1,4 +1,4 @@
-"""How the processes react to the signals that ask them to end."""
+"""Signal handling: orderly stops, with a time limit for workers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LONGEST_GOODBYE = 1.5  # seconds from a stop signal to leaving without another checkpoint
+LONGEST_GOODBYE = 1.5  # seconds from a stop signal to exiting without another checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def on_signals(react: Callable[[int], object], numbers: tuple[int, ...] = STOPS) -> Iterator[None]:
-    """Within the block each of the signals calls `react` with its number; afterwards they do what they did.
+    """Call `react` with the signal's number inside the block; restore the previous handlers afterwards.
 
-    A hangup that is ignored (`nohup`) stays ignored. Does nothing outside the main thread, where Python
-    delivers no signals.
+    An ignored hangup (`nohup`) stays ignored. Does nothing outside the main thread, because Python delivers
+    signals only there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,7 +38,7 @@ def on_signals(react: Callable[[int], object], numbers: tuple[int, ...] = STOPS)
 
 
 def interrupt(number: int) -> None:
-    """As a reaction: ends the block by KeyboardInterrupt, whichever signal it was."""
+    """A reaction to any signal: raise KeyboardInterrupt."""
     raise KeyboardInterrupt
 
 
@@ -53,21 +53,21 @@ class Stop:
         return self.requested or (self._parent is not None and os.getppid() != self._parent)
 
     def request(self, number: int) -> None:
-        """As a reaction: the first signal gives an orderly stop LONGEST_GOODBYE to end."""
+        """A reaction: the first signal requests an orderly stop, which may take LONGEST_GOODBYE."""
         if not self.requested:
             self.requested = True
             signal.setitimer(signal.ITIMER_REAL, LONGEST_GOODBYE)
 
 
 class NoTimeLeftError(BaseException):
-    """The orderly stop took too long. Not an Exception: it must pass through all that handles those."""
+    """The orderly stop took too long. Not an Exception, so that no `except Exception` catches it."""
 
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """The signals request a stop in this block; if it has not ended soon after, it is left immediately.
+    """Let signals request a stop inside the block; if it does not end soon after, leave it immediately.
 
-    Leaving immediately loses nothing but the updates since the last checkpoint. Only for the main thread.
+    This loses only the updates since the last checkpoint. For the main thread only.
     """
     try:
         with on_signals(stop.request), on_signals(_leave, (signal.SIGALRM,)):

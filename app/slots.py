@@ -1,7 +1,7 @@
-"""A bound on how many of something there are at once, such as open streams.
+"""Limits on how many of something are in progress at the same time, such as open streams.
 
-Where several processes are one server they share the places. A place is a byte of a file that the process has
-locked, so the system frees the places of a process that is killed.
+The processes of one server share the slots. Each shared slot is a byte of a file, held by a lock on it, so
+the system frees the slots of a killed process.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 class Places:
-    """The numbers below `limit`, each held by at most one process of those that open the same file."""
+    """Slots shared by processes: `limit` numbers, each held by at most one process that opened the file."""
 
     def __init__(self, file: Path, limit: int) -> None:
-        """Raises OSError. Only once for each file: to close any handle of it frees all that are held."""
+        """Raises OSError. Open each file only once: closing any handle of it releases all its locks."""
         self._file, self.limit = file.open("ab"), limit
         self._held: set[int] = set()
-        self._free = 0  # where to look first
+        self._free = 0  # where the search starts
 
     def take(self) -> bool:
-        """Whether there was a free one, which is now held."""
+        """Take a free slot; False if there is none."""
         for place in (*range(self._free, self.limit), *range(self._free)):
             if place not in self._held and self._lock(place):
                 self._held.add(place)
@@ -38,7 +38,7 @@ class Places:
         return False
 
     def give_back(self) -> None:
-        """Free one that is held."""
+        """Release one held slot."""
         self._free = self._held.pop()
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._free)
 
@@ -51,9 +51,9 @@ class Places:
 
 
 class Slots:
-    """At most `limit` at once; `what` names them for people: `streams are open`.
+    """At most `limit` at the same time; `what` describes them in messages, such as `streams are open`.
 
-    `shared` is the file of the places where other processes take some of them too; `taken` are this one's.
+    `shared` is the file of the slots if other processes use them too; `taken` counts those of this process.
     """
 
     def __init__(self, limit: int, what: str, shared: Path | None = None) -> None:
@@ -62,7 +62,7 @@ class Slots:
         self._places = Places(shared, limit) if shared else None
 
     def take(self, seconds: float) -> None:
-        """Raises OverloadedError; `seconds` is the advice when to come back."""
+        """Take a slot. Raises OverloadedError, which advises retrying after `seconds`."""
         if self.taken >= self.limit or (self._places is not None and not self._places.take()):
             raise OverloadedError(f"{self.limit} of {self.limit} {self.what}; try again later", seconds)
         self.taken += 1
@@ -74,7 +74,7 @@ class Slots:
 
 
 class UploadSlots(Slots):
-    """Bounds the uploads; a fourth of the places of a process is for other clients than the busiest."""
+    """Limits uploads; no single client may take more than three quarters of a process's slots."""
 
     def __init__(self, limit: int, shared: Path | None = None) -> None:
         super().__init__(limit, "uploads are in progress", shared)
@@ -83,7 +83,7 @@ class UploadSlots(Slots):
 
     @contextmanager
     def taken_by(self, client: str, seconds: float) -> Iterator[None]:
-        """A place during the block. Raises OverloadedError; `seconds` is the advice when to come back."""
+        """Hold a slot during the block. Raises OverloadedError, which advises retrying after `seconds`."""
         if self._clients[client] >= self.most:
             raise OverloadedError(
                 f"{self.most} of {self.limit} {self.what} for this client, which is its limit; try again "
@@ -102,9 +102,9 @@ class UploadSlots(Slots):
 
 
 class Watchers(Slots):
-    """Bounds how many clients follow runs; not those that wait for texts, so neither takes the other's place.
+    """Limits the clients that watch runs, separately from text streams, so that neither crowds out the other.
 
-    `closing` is set when the server stops: a run that is followed may not end before.
+    `closing` is set when the server stops, because a watched run may not end before that.
     """
 
     def __init__(self, limit: int, shared: Path | None = None) -> None:
@@ -113,7 +113,7 @@ class Watchers(Slots):
 
 
 class Downloads(Slots):
-    """Bounds how many large answers are being sent, and how long each may take."""
+    """Limits how many large answers are being sent, and how long each may take."""
 
     def __init__(self, limit: int, what: str, shared: Path | None = None) -> None:
         super().__init__(limit, what, shared)
@@ -122,7 +122,7 @@ class Downloads(Slots):
 
     @asynccontextmanager
     async def sending(self, seconds: float) -> AsyncIterator[None]:
-        """The block in which an answer is sent, cut after `seconds`; gives back the place that was taken."""
+        """Send an answer in the block, cut off after `seconds`; gives back the slot that was taken."""
         try:
             until = min(self._latest, asyncio.get_running_loop().time() + seconds)
             async with asyncio.timeout_at(until) as timeout:
@@ -137,7 +137,7 @@ class Downloads(Slots):
             self.give_back()
 
     def end_within(self, seconds: float) -> None:
-        """The server stops: what is being sent, or still being made, has so long to end."""
+        """The server is stopping: answers in progress have `seconds` to finish."""
         self._latest = asyncio.get_running_loop().time() + seconds
         for timeout in self._open:
             timeout.reschedule(min(self._latest, timeout.when() or self._latest))

@@ -1,4 +1,4 @@
-"""The standard streams of a process: that they are there, and that what is printed to them does no harm."""
+"""The standard streams of a process: make sure that they are open and that printing to them is safe."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import re
 import sys
 
-# controls but line feed and tab, marks that turn the direction of what follows, and lone surrogates
+# control characters except line feed and tab, marks that change the text direction, and lone surrogates
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def prepare_standard_streams() -> None:
-    """Makes it safe to print: all streams are open, and no character ends the process."""
+    """Make it safe to print: all streams are open, and no character can raise an error."""
     _open_closed_streams()
     _replace_what_cannot_be_encoded()
 
 
 def _open_closed_streams() -> None:
-    """Opens the null device for each standard stream that was closed (`charloom serve 2>&-`).
+    """Open the null device for each standard stream that was closed (`charloom serve 2>&-`).
 
-    A socket or a file of the store would get its number otherwise, and what is written to it.
+    Otherwise a socket or a file of the store would get its number, and whatever is printed.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -36,17 +36,17 @@ def _open_closed_streams() -> None:
 
 
 def _replace_what_cannot_be_encoded() -> None:
-    """Prints a question mark for a character that the terminal's encoding lacks, instead of failing.
+    """Print a question mark for a character that the terminal's encoding lacks.
 
-    What is shown must never end the work that it is about.
+    An error in the display must never end the work.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 def visible(text: str) -> str:
-    """`text` with control characters as escapes (`\\x1b`), for a terminal or a log.
+    """`text` with control characters escaped (`\\x1b`), for a terminal or a log.
 
-    A file's name, a request's path or a sample can hold sequences that clear a terminal or set its clipboard.
+    A file name, a request's path or a sample may hold sequences that clear a terminal or set its clipboard.
     """
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

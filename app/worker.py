@@ -1,7 +1,7 @@
-"""The worker process: it trains the queued runs of a store, one at a time.
+"""The worker process, which trains the queued runs of a store, one at a time.
 
 Any number of workers may work on one store, from any machine that has it. Start one with `charloom worker`,
-or from the environment alone with `python -m app.worker`.
+or with `python -m app.worker`, which reads only the environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.training.worker import Worker, prepare
 from model.errors import CharloomError, TextError
 
 USAGE_ERROR = 2
-PATIENCE_SECONDS = 5.0  # that a run with more parts than there are cores is left to an idle larger machine
+PATIENCE_SECONDS = 5.0  # for which a run with more parts than cores is left to a larger machine
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,16 @@ def run_worker(
     cores: int | None = None,
     until_idle: bool = False,
 ) -> None:
-    """Be a worker of the configured store until a signal, or the end of process `parent`, stops it.
+    """Run a worker on the configured store until a signal, or the end of process `parent`, stops it.
 
-    A worker with a parent leaves the default runs to that. `nice` lowers the priority, so that a server
-    beside it answers first. A run with more parts than `cores` is left to others; None means the cores of the
-    machine, or container, and leaves it for a moment only. `until_idle` as `Worker` has it. Logging is
-    configured by the caller.
+    The caller configures logging.
+
+    Args:
+        nice: lowers the priority, so that a server on the same machine stays responsive.
+        parent: the process that started the worker and that queues the default runs.
+        cores: a run with more parts is left to other workers. None means the cores of the machine or
+            container, and leaves such a run only for PATIENCE_SECONDS.
+        until_idle: stop when no run is left to train.
     Raises StoreBusyError (a worker of an earlier version holds the store), RunFileError, or OSError if the
     store is not writable.
     """
@@ -55,7 +59,7 @@ def run_worker(
         _compare_leases(store, settings)
         if parent is None and not until_idle:
             _queue_defaults(store, settings)
-        with suppress(OSError):  # a full disk: the servers go by what they had
+        with suppress(OSError):  # on a full disk, the servers keep using the old value
             publish(store)
         logger.info("worker of %s, process %d on %s", store.root, os.getpid(), socket.gethostname())
         mine, patience = (of_this_process().cores, PATIENCE_SECONDS) if cores is None else (cores, math.inf)
@@ -82,7 +86,7 @@ def _queue_defaults(store: RunStore, settings: Settings) -> None:
 
 
 def main() -> int:
-    """The worker from the environment alone; its exit code. An error becomes one line."""
+    """Run a worker configured by the environment alone; return its exit code. Errors become one line."""
     prepare_standard_streams()
     try:
         settings = load_settings()

@@ -1,1 +1,1 @@
-"""HTTP itself: connections, keys, limits, error bodies, server-sent events."""
+"""The HTTP layer: connections, keys, limits, error bodies, server-sent events."""

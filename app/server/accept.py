@@ -22,7 +22,7 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
 
 
 def accepts_page(accept: str) -> bool:
-    """Whether a client wants HTML above all, as a browser does that opens an address; `*/*` is not enough."""
+    """Whether a client prefers HTML, as a browser does that opens an address; `*/*` is not enough."""
     qualities = [
         _quality(offer, [_media_range(part) for part in accept.split(",")]) for offer in PAGE_OR_DATA
     ]
@@ -43,7 +43,7 @@ def _media_range(text: str) -> tuple[str, float]:
 
 
 def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """That of the most specific range the type falls into; 0 for none."""
+    """The quality of the most specific range that matches the type; 0 if none does."""
     for name in (offer, offer.split("/")[0] + "/*", "*/*"):
         found = [quality for given, quality in ranges if given == name]
         if found:

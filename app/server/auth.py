@@ -1,4 +1,4 @@
-"""Who may ask, what for, and how often. Pure ASGI; keys are compared in constant time and never logged."""
+"""API keys, their rights, and rate limits. Pure ASGI; keys are compared in constant time and never logged."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from app.server.shared import SharedCounts
 from model.errors import ConfigError
 
 OPEN = ("/health", "/healthz", "/readyz")
-ASSETS = "/assets/"  # open too: the page that asks for a key is made of them, and they hold no data
-KEY = "charloom.key"  # of an ASGI scope: the key that a request came with
-WRONG_KEY_SECONDS = 0.5  # that the answer to a wrong key takes
-MOST_GUESSES = 16  # wrong keys of one address whose answers may be waiting at the same time
+ASSETS = "/assets/"  # open too: the error page needs them, and they hold no data
+KEY = "charloom.key"  # the request's key in the ASGI scope
+WRONG_KEY_SECONDS = 0.5  # delay of the answer to a wrong key
+MOST_GUESSES = 16  # delayed answers to wrong keys per address
 TEXTS = "texts"
-# what costs as much as a text, or more, though it is asked for by GET
+# GET requests that cost as much as a text, or more
 COSTLY = re.compile(r"/generate|/gradcheck(\.svg|\.png)?|/report|/runs/[^/]+/export")
 
 
 class Right(IntEnum):
-    """What a key allows; each right holds those before it."""
+    """What a key allows; each right includes those before it."""
 
     READ = 1
     TRAIN = 2
@@ -50,7 +50,7 @@ class Right(IntEnum):
 
 @dataclass(frozen=True)
 class Key:
-    """A client's name, its secret, and what it may do; `texts`: also read whole texts."""
+    """A client's name, secret and right; `texts` also allows reading whole texts."""
 
     name: str
     secret: bytes = field(repr=False)
@@ -59,9 +59,9 @@ class Key:
 
 
 def read_keys(text: str) -> list[Key]:
-    """`name:secret` (may read) or `name:secret:right`, separated by commas; `train+texts` is two rights.
+    """Parse `name:secret` (may read) or `name:secret:right`, comma-separated; a right may be `train+texts`.
 
-    Raises ConfigError, without showing a secret.
+    Raises ConfigError, whose message contains no secret.
     """
     keys: dict[str, Key] = {}
     for number, entry in enumerate(filter(None, map(str.strip, text.split(","))), 1):
@@ -72,7 +72,7 @@ def read_keys(text: str) -> list[Key]:
             raise ConfigError(
                 "api_keys (CHARLOOM_API_KEYS)",
                 "must hold name:secret or name:secret:right, each with its own name and a right of "
-                "{', '.join(one.name.lower() for one in Right)}, which {TEXTS} may be added to with '+'; "
+                f"{', '.join(one.name.lower() for one in Right)}, to which +{TEXTS} may be added; "
                 f"check entry {number}",
             )
         keys[name] = Key(name, secret.encode(), *rights)
@@ -84,7 +84,7 @@ def read_keys(text: str) -> list[Key]:
 
 
 def _rights(given: str) -> tuple[Right, bool] | None:
-    """`train+texts` as right and whether whole texts may be read; None if it cannot be read."""
+    """Parse `train+texts` into the right and whether whole texts may be read; None if invalid."""
     parts = given.lower().split("+") if given else []
     ranks = [Right[part.upper()] for part in parts if part.upper() in Right.__members__]
     if len(ranks) > 1 or len(ranks) + (TEXTS in parts) != len(parts):
@@ -94,7 +94,7 @@ def _rights(given: str) -> tuple[Right, bool] | None:
 
 
 def read_limits(text: str) -> list[RateLimitItem]:
-    """`60/minute; 1000/day` as limits. Raises ConfigError."""
+    """Parse limits such as `60/minute; 1000/day`. Raises ConfigError."""
     try:
         return parse_many(text) if text.strip() else []
     except ValueError:
@@ -104,14 +104,14 @@ def read_limits(text: str) -> list[RateLimitItem]:
 
 
 class ApiKeys:
-    """Lets nobody pass without one of the keys, but for the questions of orchestrators and for assets.
+    """Requires one of the keys for every request except health checks and assets.
 
-    The key comes as `Authorization: Bearer KEY`, or as the password of Basic, which browsers ask for.
+    Clients send the key as `Authorization: Bearer KEY` or, as browsers do, as the password of Basic.
     """
 
     def __init__(self, app: ASGIApp, keys: list[Key]) -> None:
         self.app, self._keys = app, keys
-        self._guesses: Counter[str] = Counter()  # wrong keys whose answers wait, by address
+        self._guesses: Counter[str] = Counter()  # delayed answers to wrong keys, by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(ASSETS):
@@ -119,11 +119,10 @@ class ApiKeys:
             return
         headers = Headers(scope=scope)
         given, address = _given(headers.get("authorization", "")), _address(scope)
-        if given and self._guesses[address] >= MOST_GUESSES:  # before the key is compared with any
+        if given and self._guesses[address] >= MOST_GUESSES:  # before any comparison
             guessing = RateLimitedError(
                 f"{MOST_GUESSES} requests with wrong API keys from this address are waiting for their "
-                f"answers; try again in "
-                f"{WRONG_KEY_SECONDS:g} s",
+                f"answers; try again in {WRONG_KEY_SECONDS:g} s",
                 WRONG_KEY_SECONDS,
             )
             await respond(problem_of(guessing), scope)(scope, receive, send)
@@ -144,13 +143,13 @@ class ApiKeys:
             if message["type"] == "http.response.start":
                 answered = MutableHeaders(scope=message)
                 if answered.get("content-type", "").startswith("application/json"):
-                    answered["cache-control"] = "no-store"  # a browser's disk is not where it belongs
+                    answered["cache-control"] = "no-store"  # keep it out of the browser's disk cache
             await send(message)
 
         await self.app(scope, receive, send_privately)
 
     async def _delay(self, address: str) -> None:
-        """The wait before a wrong key is answered, which counts as one of its address until then."""
+        """Delay the answer to a wrong key; until then it counts against the address."""
         self._guesses[address] += 1
         try:
             await asyncio.sleep(WRONG_KEY_SECONDS)
@@ -161,12 +160,12 @@ class ApiKeys:
 
 
 def key_of(keys: Sequence[Key], authorization: str) -> Key | None:
-    """The key that a header gives, if it is one of these."""
+    """The key in an Authorization header, if it is one of `keys`."""
     return _find(keys, _given(authorization))
 
 
 def client_of(scope: Mapping[str, Any]) -> str:
-    """Whom a request is counted for: its key, or its address where there are no keys."""
+    """The client that a request counts for: its key, or its address if the server has no keys."""
     key = scope.get(KEY)
     return f"key {key.name}" if key else f"address {_address(scope)}"
 
@@ -176,7 +175,7 @@ def _address(scope: Mapping[str, Any]) -> str:
 
 
 def demand(scope: Mapping[str, Any], right: Right) -> None:
-    """Raises ForbiddenError unless the request's key has the right; without keys everybody has all."""
+    """Raises ForbiddenError unless the request's key has the right; without keys, every client has it."""
     key = scope.get(KEY)
     if key is not None and key.right < right:
         raise ForbiddenError(
@@ -194,7 +193,7 @@ def demand_texts(scope: Mapping[str, Any]) -> None:
 
 
 def needs(right: Right) -> Callable[[Request], Awaitable[None]]:
-    """A dependency of routes that only keys with `right` may use."""
+    """A dependency for routes that require `right`."""
 
     async def check(request: Request) -> None:
         demand(request.scope, right)
@@ -206,20 +205,20 @@ _charge: ContextVar[Callable[[int], None] | None] = ContextVar("charge", default
 
 
 def charge(texts: int) -> None:
-    """Counts further texts of the request in progress. Raises RateLimitedError."""
+    """Count further texts of the current request. Raises RateLimitedError."""
     more = _charge.get()
     if more is not None and texts > 0:
         more(texts)
 
 
 class RateLimit:
-    """Bounds how many texts a key, or an address where there are no keys, may ask for in a time.
+    """Limits how many texts a key, or an address if there are no keys, may request in a period.
 
-    A request counts as one at the door; the routes `charge` what it asks for beyond that.
+    Every request counts as one text; the routes `charge` any further ones.
     """
 
     def __init__(self, app: ASGIApp, limits: list[RateLimitItem], shared: Path | None = None) -> None:
-        """`shared` is the file in which several processes count together."""
+        """`shared` is the file of the counts that several processes share."""
         self.app, self.limits = app, limits
         self._limiter = SlidingWindowCounterRateLimiter(SharedCounts(shared) if shared else MemoryStorage())
 
@@ -257,7 +256,7 @@ def _costs(scope: Mapping[str, Any]) -> bool:
 
 
 def _find(keys: Sequence[Key], given: bytes) -> Key | None:
-    """Compares with all keys, so that the time tells nothing about which."""
+    """Compare with every key, so that the time does not reveal which one matched."""
     found = None
     for key in keys:
         if hmac.compare_digest(given, key.secret):
@@ -272,7 +271,7 @@ def _given(authorization: str) -> bytes:
             return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
         except (binascii.Error, ValueError):
             return b""
-    # a server hands headers over as Latin-1, whatever bytes they hold
+    # ASGI servers decode header bytes as Latin-1
     return value.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
 
 

@@ -1,9 +1,9 @@
-"""The shapes that errors leave in: each family of routes speaks as its clients expect.
+"""Error formats: each family of routes answers as its clients expect.
 
 - native: `{"error": {"code", "message", "field"?, "details"}}`
-- OpenAI's (`/v1/...`): `{"error": {"message", "type", "param", "code"}}`, and 400 for what others call 422
+- OpenAI's (`/v1/...`): `{"error": {"message", "type", "param", "code"}}`, with status 400 instead of 422
 - TGI's (`POST /`, `/generate_stream`, and `/generate` with `inputs`): `{"error": str, "error_type": str}`
-- a browser that opens an address: a page
+- browsers that open an address: a page
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPENAI_CODES = {"unauthorized": "invalid_api_key", "rate_limited": "rate_limit_e
 
 
 class Family(Enum):
-    """Whose clients a route serves."""
+    """The API whose clients a route serves."""
 
     NATIVE = "native"
     OPENAI = "openai"
@@ -38,7 +38,7 @@ class Family(Enum):
 
 
 def family_of(scope: Mapping[str, Any]) -> Family:
-    """The family of an ASGI request: by its path, unless its body has told (`mark`)."""
+    """The family of an ASGI request: the one it was marked with, or else by its path."""
     told = scope.get("state", {}).get("family")
     if isinstance(told, Family):
         return told
@@ -49,27 +49,27 @@ def family_of(scope: Mapping[str, Any]) -> Family:
 
 
 def mark(scope: MutableMapping[str, Any], family: Family) -> None:
-    """Notes the family of a request that only its body tells."""
+    """Set the family of a request whose path does not determine it."""
     scope.setdefault("state", {})["family"] = family
 
 
 def code_of(scope: Mapping[str, Any]) -> str | None:
-    """The code of the problem that a request was answered with."""
+    """The code of the problem that a request was answered with, if any."""
     code = scope.get("state", {}).get("code")
     return code if isinstance(code, str) else None
 
 
 def status_of(problem: Problem, family: Family) -> int:
-    """The HTTP status that the family's clients understand."""
+    """The HTTP status that the family's clients expect."""
     if family is Family.OPENAI and problem.status == 422:
         return 400
-    if family is Family.TGI and problem.status in (400, 503, 504):
-        return {400: 422, 503: 503, 504: 424}[problem.status]
+    if family is Family.TGI and problem.status in (400, 504):
+        return {400: 422, 504: 424}[problem.status]
     return problem.status
 
 
 def body_of(problem: Problem, family: Family) -> dict[str, Any]:
-    """The answer's body, for JSON and for events of a stream."""
+    """The body of the answer, also for events of a stream."""
     if family is Family.OPENAI:
         return {"error": _openai(problem)}
     if family is Family.TGI:
@@ -81,9 +81,10 @@ def body_of(problem: Problem, family: Family) -> dict[str, Any]:
 def respond(
     problem: Problem, scope: MutableMapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A problem as an answer: a page in a browser, else the shape of the request's family.
+    """The response to a problem: a page for a browser, otherwise the format of the request's family.
 
-    The application draws the page, if its state has an `error_page`. The scope keeps the code (`code_of`).
+    The application renders the page, if its state has an `error_page`. The code is kept in the scope
+    (`code_of`).
     """
     family = family_of(scope)
     scope.setdefault("state", {})["code"] = problem.code

@@ -1,4 +1,4 @@
-"""Headers as ASGI carries them, pairs of bytes, searched and completed without making copies of each."""
+"""Functions on ASGI headers, which are pairs of bytes, without a copy for each lookup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Pairs = list[Pair]
 
 
 def header(headers: Iterable[Pair], name: bytes) -> str | None:
-    """The first value of a header, its name in lower case; None where there is none."""
+    """The first value of the header `name` (lower case), or None."""
     for key, value in headers:
         if key == name:
             return value.decode("latin-1")
@@ -17,6 +17,6 @@ def header(headers: Iterable[Pair], name: bytes) -> str | None:
 
 
 def completed(headers: Pairs, defaults: Sequence[Pair]) -> Pairs:
-    """The headers of an answer, and those of the defaults that it does not have, all in lower case."""
+    """The headers of an answer plus the defaults that it lacks; all names are lower case."""
     given = {name for name, _ in headers}
     return headers + [pair for pair in defaults if pair[0] not in given]

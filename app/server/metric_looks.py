@@ -1,7 +1,7 @@
-"""What /metrics looks at when it is asked: engine, process, checkpoint and store; also of several processes.
+"""Metrics collected when /metrics is scraped: engine, process, checkpoint and store.
 
-prometheus-client's multi-process mode adds up what the processes have counted in files. It does not know what
-is only looked at, so each process writes that down too (`FileCopy`), some times a second.
+prometheus-client's multi-process mode adds up what the processes have counted in files. It does not cover
+collected metrics, so each process also writes those to its files (`FileCopy`), a few times a second.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from app.store.records import State
 Mode = Literal["livemin", "livesum"]
 
 RUNNING, BATCHES = "charloom_num_requests_running", "charloom_batches"
-OLDEST = ("process_start_time_seconds",)  # of these the least value is that of the whole, of others the sum
+OLDEST = ("process_start_time_seconds",)  # aggregated by minimum, all others by sum
 
 
 class Look(Protocol):
-    """What has metrics to show."""
+    """A source of metrics."""
 
     def collect(self) -> Iterable[Metric]: ...
 
@@ -53,7 +53,7 @@ class EngineLook:
 
 
 class ReadLook:
-    """What this process has read of the store."""
+    """The checkpoints that this process has read."""
 
     def __init__(self, models: ModelStore) -> None:
         self.models = models
@@ -68,20 +68,20 @@ class ReadLook:
 
 
 class StoreLook(Collector):
-    """The store and the checkpoint being served: the same in each process that serves it."""
+    """The store and the checkpoint being served, which are the same in each process."""
 
     def __init__(self, models: ModelStore) -> None:
         self.models = models
 
     def describe(self) -> list[Metric]:
-        return []  # else the registry would look before there is anything to see
+        return []  # otherwise the registry would collect at registration
 
     def collect(self) -> Iterator[Metric]:
         yield self._runs()
         yield from self._checkpoint()
 
     def _runs(self) -> Metric:
-        """How many runs are in each state; one that cannot be read is `unreadable`."""
+        """Number of runs in each state, including `unreadable`."""
         counts = dict.fromkeys((*get_args(State), "unreadable"), 0)
         with suppress(OSError):
             for run in self.models.runs.list():
@@ -108,7 +108,7 @@ class StoreLook(Collector):
             )
         try:
             age = time.time() - model.path.stat().st_mtime
-        except OSError:  # thinned out, or the store is gone: it is served from memory
+        except OSError:  # the file was pruned, or the store is gone: the model is served from memory
             age = None
         if age is not None:
             yield _gauge(
@@ -120,7 +120,7 @@ class StoreLook(Collector):
 
 
 class Whole(Collector):
-    """All that `looks` show, and the texts in a batch, on average over all batches."""
+    """The metrics of all `looks`, plus the average number of texts per batch."""
 
     def __init__(self, looks: Sequence[Look]) -> None:
         self.looks = looks
@@ -140,17 +140,17 @@ class Whole(Collector):
 
 
 def count_in_files(shared: Shared) -> None:
-    """From here on this process counts in files of `shared.metrics`, those of its number.
+    """Make this process count in the files of its number in `shared.metrics`.
 
-    By its number and not its PID, as the library has it: a process that replaces another counts on where that
-    one has ended, and there are never more files.
+    The library would use its PID. With the number, a process that replaces another continues its counts, and
+    the number of files is bounded.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared.metrics)
     values.ValueClass = values.MultiProcessValue(lambda: shared.number)  # type: ignore[no-untyped-call]
 
 
 class FileCopy:
-    """Copies what `looks` show into the files of this process."""
+    """Copies the metrics of `looks` into the files of this process."""
 
     def __init__(self, looks: Sequence[Look]) -> None:
         self._looks = looks

@@ -1,6 +1,6 @@
-"""What /metrics tells: counters and times of the texts written, and a look at engine and checkpoint.
+"""The metrics of /metrics: counters and times of the texts written, and the state of engine and checkpoint.
 
-The names behind the prefix are those of vLLM's server where it has one for the same thing.
+After the prefix, the names are those of vLLM where it has the same metric.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from app.server.shared import Shared
 SHORT = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 LONG = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
 A_CHARACTER = (0.000003, 0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01)
-REJECTIONS = (401, 403, 413, 429, 503)  # statuses of requests refused for no fault in what they ask for
+REJECTIONS = (401, 403, 413, 429, 503)  # statuses of requests refused for keys, size, load or readiness
 
 
 class Metrics:
-    """The metrics of one application, in a registry of its own. For the event loop's thread.
+    """The metrics of one application, in its own registry. Only for the event loop's thread.
 
-    Of several processes each writes its own to a file (prometheus-client's multi-process mode), and `expose`
-    adds them up; what is looked at only when it is asked for is written down by `note`.
+    Each of several processes writes its metrics to files (prometheus-client's multi-process mode), and
+    `expose` adds them up. `note` writes those that are otherwise collected only at a scrape.
     """
 
     def __init__(self, engine: Engine, models: ModelStore, shared: Shared | None = None) -> None:
         self.shared = shared
         registry, self._exposed = CollectorRegistry(), CollectorRegistry()
-        # the last one for memory, descriptors, processor time; where there is /proc
+        # ProcessCollector has memory, descriptors and processor time, on systems with /proc
         looks: list[Look] = [EngineLook(engine), ReadLook(models), ProcessCollector(registry=None)]
         self._copy: FileCopy | None = None
         if shared is None:
@@ -83,12 +83,12 @@ class Metrics:
             "charloom_requests_rejected", "Requests refused, by error code.", ["reason"], registry=registry
         )
         for reason in {code for _, status, code in TABLE if status in REJECTIONS}:
-            self._rejected.labels(reason)  # from the start, or an alert on its rate misses the first ones
+            self._rejected.labels(reason)  # else an alert on the rate misses the first refusals
 
     def ended(self, job: Job) -> None:
-        """A job has ended, or nobody waits for it any more; does nothing for one that was not admitted."""
+        """Count a job that has ended or was abandoned by its client; ignore jobs that were not admitted."""
         if job.submitted is None:
-            return  # it was refused
+            return
         read = written = longest = 0
         for row in job.rows:
             read, written = read + len(row.prompt), written + len(row.ids)
@@ -106,16 +106,16 @@ class Metrics:
             self._each.observe((job.ended - job.submitted - job.queue_seconds) / longest)
 
     def refused(self, status: int, code: str) -> None:
-        """A request got an error; counts those refused for load, size, keys or readiness."""
+        """Count an error if its status is one of REJECTIONS."""
         if status in REJECTIONS:
             self._rejected.labels(code).inc()
 
     def note(self) -> None:
-        """Write down what is looked at, for the scrapes of other processes. Reads files."""
+        """Write the collected metrics to files, for scrapes answered by other processes. Reads files."""
         if self._copy is not None:
             self._copy.write()
 
     def expose(self) -> bytes:
-        """The text format. Reads files: not for an event loop."""
+        """The metrics in Prometheus's text format. Reads files: not for an event loop."""
         self.note()
         return generate_latest(self._exposed)

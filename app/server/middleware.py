@@ -1,7 +1,7 @@
-"""What every request passes through: an id, security headers, a line in the log, a bound on the body.
+"""Middleware for every request: request id, security headers, access log, HEAD, and the limit on bodies.
 
-Pure ASGI, not `@app.middleware("http")`: behind that a route never learns that its client has gone. A layer
-that has nothing to do returns the coroutine of the next one, and so takes no part in the answer.
+Pure ASGI rather than `@app.middleware("http")`, which hides a client's disconnect from the routes. A layer
+with nothing to do returns the coroutine of the next one, which costs nothing during the answer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from app.server.problems import Problem, problem_of
 
 REQUEST_ID = "x-request-id"
 ID_HEADER = REQUEST_ID.encode()
-UNLOGGED = ("/healthz", "/readyz", "/metrics")  # requested every few seconds, indefinitely
+UNLOGGED = ("/healthz", "/readyz", "/metrics")  # requested every few seconds
 UPLOADS = re.compile(r"/runs|/runs/check|/runs/import|/runs/[^/]+/fork|/v1/files")
-WRITING = ("/generate",)  # a GET of these writes a text
-ENVELOPE = 100_000  # maximum bytes of a form in addition to its texts
+WRITING = ("/generate",)  # a GET request to these writes a text
+ENVELOPE = 100_000  # bytes that a form may have in addition to its texts
 USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -45,25 +45,25 @@ logger = logging.getLogger("app.requests")
 
 
 def id_of(headers: Iterable[Pair]) -> str:
-    """The client's id of its request, or a new one if that cannot be used."""
+    """The request id sent by the client, or a new one if there is none or it is invalid."""
     given = header(headers, ID_HEADER)
     if given is not None and USABLE_ID.fullmatch(given):
         return given
-    return f"{random.getrandbits(128):032x}"  # not a secret, and the system's random numbers take 3 us
+    return f"{random.getrandbits(128):032x}"  # need not be secret, and `os.urandom` takes 3 us
 
 
 def log_request(scope: Scope, status: int, seconds: float) -> None:
-    """A line in the log for a request and its answer."""
+    """Write the access log line of a request."""
     client = (scope.get("client") or ("unknown",))[0]
     extra = {"client": client, "method": scope["method"], "path": scope["path"], "status": status}
     logger.debug("request", extra=extra | {"milliseconds": round(1000 * seconds, 2)})
 
 
 class RequestContext:
-    """Gives every request an id, or keeps the client's, and every answer the id and security headers.
+    """Gives every request an id, or keeps the client's, and adds the id and security headers to every answer.
 
     Args:
-        refused: is told status and code of every answer that is an error.
+        refused: called with the status and code of every error.
     """
 
     def __init__(self, app: ASGIApp, access_log: bool, refused: Callable[[int, str], object]) -> None:
@@ -84,14 +84,13 @@ class RequestContext:
                 message["headers"] = completed(message["headers"], fixed)
             return send(message)
 
-        # for the log, while the request's task lasts
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception as error:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if status:
-                raise  # the answer has begun: only ending the connection tells that it is not whole
+                raise  # the answer has begun: only a closed connection shows that it is incomplete
             response = respond(problem_of(error), scope)
             await response(scope, receive, send_with_headers)
         finally:
@@ -103,9 +102,9 @@ class RequestContext:
 
 
 class HeadAsGet:
-    """Answers HEAD as GET without the body: the rest of an answer is not made once its headers are there.
+    """Answers HEAD like GET without the body, and stops the work once the headers are sent.
 
-    A text is not written for it.
+    No text is generated for a HEAD request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -133,13 +132,13 @@ class HeadAsGet:
 
 
 class HeadSentError(Exception):
-    """The headers of an answer to HEAD are sent: nothing more of it is needed."""
+    """Stops the work on an answer to HEAD once its headers are sent."""
 
 
 class BodyLimit:
-    """Refuses bodies of more than `limit` bytes, announced or not, before they are held in memory.
+    """Refuses bodies of more than `limit` bytes, with or without Content-Length, before they fill memory.
 
-    Uploads, which go to disk, have a limit of their own.
+    Uploads, which go to disk, have their own limit.
     """
 
     def __init__(self, app: ASGIApp, limit: int, uploads: int) -> None:
@@ -157,15 +156,15 @@ class BodyLimit:
         announced = header(scope["headers"], b"content-length")
         if announced is None or not announced.isdecimal():
             return self.app(scope, _counted(receive, limit), send)
-        if int(announced) <= limit:  # the server takes no more than was announced
+        if int(announced) <= limit:  # the parser reads no more than that
             return self.app(scope, receive, send)
         problem = Problem(413, "body_too_large", _too_large(limit, f"{int(announced)} bytes"))
-        # the body is not read, so the connection is of no further use
+        # the unread body makes the connection unusable
         return respond(problem, scope, {"connection": "close"})(scope, receive, send)
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    """`receive`, which raises HTTPException (413) where a body turns out to be longer than the limit."""
+    """Wrap `receive` to raise HTTPException (413) when the body exceeds the limit."""
     received = 0
 
     async def receive_counted() -> Message:

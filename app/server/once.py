@@ -1,4 +1,4 @@
-"""Answers that are computed once, for all clients that request them."""
+"""Answers that are computed once for all clients that request them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 
 class Once:
-    """Bytes by key, for one event loop: the `most` that were asked for last are kept.
+    """A cache of bytes by key, for one event loop, which keeps the `most` recently used.
 
-    Those who ask while the bytes are being made wait for the same task. It goes on if they leave.
+    Clients that request a key while it is being computed wait for the same task, which continues if they
+    leave.
     """
 
     def __init__(self, most: int) -> None:
@@ -19,7 +20,7 @@ class Once:
         self._tasks: OrderedDict[str, asyncio.Task[bytes]] = OrderedDict()
 
     async def get(self, key: str, make: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
-        """What `make` gives, or gave before. Raises what it raises; the next call then tries again."""
+        """The result of `make`, cached. Raises what `make` raises; the next call then tries again."""
         task = self._tasks.get(key)
         if task is None:
             task = self._tasks[key] = asyncio.ensure_future(make())

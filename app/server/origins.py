@@ -1,7 +1,7 @@
-"""Which web pages may act on this server: a browser sends requests for any page that it shows.
+"""Protection against requests that a browser sends on behalf of other sites' pages.
 
-A page of another site may not change anything, and a name that somebody else controls may not lead here (DNS
-rebinding). What is no browser sends neither `Origin` nor `Sec-Fetch-Site`, and is not concerned.
+A page of another site may not change anything (CSRF), and a host name that somebody else controls may not
+lead here (DNS rebinding). Other clients send neither `Origin` nor `Sec-Fetch-Site`, and are not affected.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Origins:
     """Refuses requests for a host that is not this server, and unsafe ones from pages of other sites.
 
     Args:
-        hosts: names that the server is reached by; `*.example.org` is any below it, `*` any at all.
-        origins: of other sites whose pages may act here (CORS); `*` is any.
+        hosts: names of this server; `*.example.org` allows every subdomain, `*` every name.
+        origins: origins of other sites whose pages may change things here (CORS); `*` allows every origin.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
@@ -61,9 +61,9 @@ class Origins:
 
 @lru_cache(256)
 def is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
-    """Whether a request whose Host header is `host` is for this server.
+    """Whether `host`, a Host header, names this server.
 
-    An attacker cannot rebind an address, or a name without a dot, because public DNS has neither.
+    Addresses and names without a dot are always allowed: public DNS has neither, so they cannot be rebound.
     """
     name = host.lower()
     name = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
@@ -79,7 +79,7 @@ def is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
 
 
 def is_address(name: str) -> bool:
-    """Whether it is an IP address, in brackets or not."""
+    """Whether `name` is an IP address, with or without brackets."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:

@@ -7,10 +7,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Prefix:
-    """Takes the prefix off the paths of requests, unless the proxy has done so, and puts it into redirects.
+    """Strips the prefix from the paths of requests, unless the proxy has, and adds it to `Location` headers.
 
     Args:
-        prefix: `/charloom`, without a slash at its end.
+        prefix: such as `/charloom`, without a trailing slash.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:

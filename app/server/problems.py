@@ -1,4 +1,4 @@
-"""The one table from error to HTTP status and code, and validation faults as sentences."""
+"""The table from errors to HTTP statuses and codes, and messages for validation errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from app.errors import (
 from app.store.files import DISK_FULL
 from model.errors import CheckpointError, ConfigError, TextError, UnknownCharacterError
 
-NATIVE_BODY, TGI_BODY = ("body-native",), ("body-tgi",)  # of a route that understands two bodies
-SHOWN = 100  # most single faults that one answer lists
+NATIVE_BODY, TGI_BODY = ("body-native",), ("body-tgi",)  # tags of the two bodies that /generate accepts
+SHOWN = 100  # maximum number of details in an answer
 TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (UnknownCharacterError, 422, "unknown_characters"),
     (InvalidRequestError, 422, "invalid_request"),
@@ -99,16 +99,16 @@ DEMANDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """An error as an answer, before it takes the shape of a route family.
+    """An error to answer with, before it gets the format of a route family.
 
     Attributes:
         status: HTTP status.
         code: stable, for programs.
         message: for people.
-        field: the request's field to change, where one is at fault.
-        details: single faults, at most SHOWN.
-        retry_after: seconds until another try makes sense.
-        openai_code: the code for OpenAI's clients, where theirs is another.
+        field: the request's field to change, if one is at fault.
+        details: the individual errors, at most SHOWN.
+        retry_after: seconds after which to retry.
+        openai_code: the code for OpenAI's clients, if it differs.
     """
 
     status: int
@@ -120,7 +120,7 @@ class Problem:
     openai_code: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds and `retry-after-ms`, where the problem passes."""
+        """`Retry-After` in whole seconds and `retry-after-ms`, if the problem is temporary."""
         if self.retry_after is None:
             return {}
         return {
@@ -129,7 +129,7 @@ class Problem:
         }
 
     def body(self) -> dict[str, Any]:
-        """The native routes' shape."""
+        """The body of the native format."""
         error: dict[str, Any] = {"code": self.code, "message": printable(self.message)}
         if self.field is not None:
             error["field"] = printable(self.field)
@@ -141,7 +141,7 @@ class Problem:
 
 
 def problem_of(error: Exception) -> Problem:
-    """The answer to an error raised on purpose, or by the store's disk; of any other nothing is told."""
+    """The problem for an error of TABLE; any other error becomes a 500 without details."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return Problem(
             507, "store_full", f"{error.strerror}: delete runs, or ask the operator of this server"
@@ -151,7 +151,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(
                 status,
                 code,
-                # of an OSError, which would name its file, what the system says
+                # `str` of an OSError would contain the file's path
                 getattr(error, "strerror", None) or str(error),
                 field=getattr(error, "field", None),
                 details=_details(error),
@@ -166,7 +166,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def validation_problem(errors: Iterable[Mapping[str, Any]]) -> Problem:
-    """The answer to a request that does not fit its schema, from pydantic's list of errors."""
+    """The problem for a request that does not fit its schema, from pydantic's list of errors."""
     faults = _most_specific(list(errors))
     if any(fault["type"] == "json_invalid" for fault in faults):
         reason = faults[0].get("ctx", {}).get("error", "")
@@ -181,7 +181,7 @@ def validation_problem(errors: Iterable[Mapping[str, Any]]) -> Problem:
 
 
 def explain(name: str, fault: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a sentence that states the limit and the value."""
+    """A message for one of pydantic's errors, with the limit and the value given."""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "missing":
         return f"{name} is required"
@@ -208,18 +208,18 @@ def _length_demand(context: Mapping[str, Any], noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with what UTF-8 cannot carry (lone surrogates) as escapes."""
+    """`text` with lone surrogates, which UTF-8 cannot encode, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _field_of(fault: Mapping[str, Any]) -> str:
-    """`stop.0` for a location ("body", "stop", 0), without the tags pydantic adds for members of a union."""
+    """`stop.0` for a location ("body", "stop", 0), without the tags that pydantic adds for union members."""
     location = [part for part in _location(fault)[1:] if not (isinstance(part, str) and _is_union_tag(part))]
     return ".".join(map(str, location)) or str(fault["loc"][0])
 
 
 def _location(fault: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Where a fault is, without the tag of which of several bodies was read."""
+    """The location of an error, without the tag of the body."""
     location = tuple(fault["loc"])
     return (*location[:1], *location[2:]) if location[1:2] in (NATIVE_BODY, TGI_BODY) else location
 
@@ -229,7 +229,7 @@ def _is_union_tag(part: str) -> bool:
 
 
 def _most_specific(faults: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of the faults of one field, which a union has for each of its members, those that reach deepest."""
+    """The deepest errors of each field: for a union, pydantic reports errors for each of its members."""
     depths: dict[Any, int] = {}
     for fault in faults:
         location = _location(fault)
@@ -238,7 +238,7 @@ def _most_specific(faults: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _plain(limit: Any) -> Any:
-    """2 for 2.0."""
+    """2 instead of 2.0."""
     return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 

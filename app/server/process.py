@@ -1,4 +1,4 @@
-"""The server as a process: the sockets it listens on, and the signals that end it."""
+"""One server process: its listening sockets, descriptor limit and signals."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from model.errors import CharloomError
 
 CONNECTIONS = 4096
 RESERVED = 256  # descriptors for listening sockets, files and helper processes
-ACCEPTED = 32  # connections in a turn of the event loop
+ACCEPTED = 32  # new connections per iteration of the event loop
 
 
 class AddressError(CharloomError):
-    """The address cannot be listened on."""
+    """The server cannot listen on the address."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which tells its application as soon as it is asked to end.
+    """uvicorn's server, but the application is notified as soon as a stop is requested.
 
-    uvicorn waits for the open connections first; a long text, or a stream, would keep it waiting until then.
+    uvicorn notifies it only after all connections have closed, which a long text or a stream would delay.
 
     Args:
-        drain: called in the event loop at the first signal, and again at any later one with True: what is in
-            progress is then to end immediately.
+        drain: called in the event loop with False at the first signal, and with True at any later one, which
+            means that work in progress must end immediately.
 
-    `serving` is set once requests are answered, in the event loop `loop`.
+    `serving` is set once the server answers requests in the event loop `loop`.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[bool], object]) -> None:
@@ -48,13 +48,13 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Also hangups; and no signal is raised again at the end, as uvicorn does."""
+        """Also handles hangups and, unlike uvicorn, does not raise the signals again at the end."""
         loop = asyncio.get_running_loop()
         with on_signals(lambda number: loop.call_soon_threadsafe(self.end)):
             yield
 
     def end(self) -> None:
-        """Stop accepting, and let what is in progress end; at once if that was asked for before."""
+        """Stop accepting and let requests in progress finish; a second call ends them immediately."""
         again, self.should_exit = self.should_exit, True
         self._drain(again)
         if again:
@@ -63,7 +63,7 @@ class Server(uvicorn.Server):
 
 
 def raise_descriptor_limit() -> None:
-    """Takes as many descriptors as the system allows this process, up to what it can use."""
+    """Raise the soft limit on descriptors to what the server can use, within the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CONNECTIONS + RESERVED
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -72,15 +72,15 @@ def raise_descriptor_limit() -> None:
 
 
 def most_connections() -> int:
-    """How many connections may be open, so that descriptors are left for files and helpers."""
+    """Maximum number of open connections that leaves descriptors for files and helpers."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, soft - RESERVED))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a port in use is known before anything else starts. Raises AddressError.
+    """A listening socket, opened first of all because the port may be in use. Raises AddressError.
 
-    IPv6 addresses may have brackets; `::` listens to IPv4 too, where the system can do both.
+    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets.
     """
     name = host.strip("[]")
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
@@ -95,11 +95,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def handles(listener: socket.socket, processes: int = 1) -> list[socket.socket]:
-    """The socket many times over: uvloop takes one new connection from each in a turn of its loop.
+    """Duplicates of the socket: uvloop accepts one connection per socket and iteration.
 
-    From a single one a busy server, whose turns are long, would take so few that the system's queue for them
-    is full, and a health check waits for a minute behind it. Of several processes each takes its part.
+    With a single socket, a busy server with long iterations would accept so few that the backlog fills up,
+    and a health check could wait for a minute. Several processes divide the number among themselves.
     """
-    # else `dup` would make it block for all processes, whose event loops would then stand still in `accept`
+    # otherwise `dup` would make it blocking for all processes, and their event loops would hang in `accept`
     listener.setblocking(False)
     return [listener, *(listener.dup() for _ in range(max(1, ACCEPTED // processes) - 1))]

@@ -1,7 +1,7 @@
 """Several server processes on one socket, kept running by uvicorn's own supervisor.
 
-Each has an event loop and an engine of its own. The one that starts them serves nothing: it replaces a
-process that ends, or whose event loop hangs, and ends them all when it is asked to.
+Each has its own event loop and engine. Their parent serves nothing: it replaces a process that exits or whose
+event loop hangs, and stops them all at a signal.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from app.server.shared import Shared
 from app.settings import Settings
 from app.signals import on_signals
 
-HANG_SECONDS = 5  # without a turn of its event loop, after which a process is replaced
-START_SECONDS = 120.0  # that a process may take until it serves
-LEAVE_SECONDS = 5.0  # more than the grace of the requests in flight, after which what has not ended is killed
+HANG_SECONDS = 5  # a process whose event loop does not respond for this long is replaced
+START_SECONDS = 120.0  # time that a process may take to start serving
+LEAVE_SECONDS = 5.0  # time after the grace period before remaining processes are killed
 LOOK_SECONDS = 0.1
 
-Build = Callable[[Settings, Shared], Server]  # a function of a module: the processes get its name
+Build = Callable[[Settings, Shared], Server]  # must be picklable: a module's function
 
 logger = logging.getLogger(__name__)
 
 
 class ServerProcess(Process):
-    """One server process, as its supervisor sees it; `target` and what it calls run in the process itself."""
+    """The supervisor's handle of a server process; `target` and what it calls run in that process."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ServerProcess(Process):
         self._began, self._serves = time.monotonic(), False
 
     def is_alive(self, timeout: float = HANG_SECONDS) -> bool:
-        """Whether it serves, or is still starting; asks it, and waits for its answer."""
+        """Whether it serves or is still starting; pings it and waits for the reply."""
         if not self.process.is_alive():
             return False
         if not self._serves:
@@ -64,29 +64,29 @@ class ServerProcess(Process):
         return self.ping(timeout)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
-        os.setsid()  # Ctrl-C in the terminal is for the supervisor, which then ends the processes
+        os.setsid()  # Ctrl-C must reach only the supervisor, which then stops the processes
         configure_logging(self.settings)
         server = self.build(self.settings, self.shared)
         for work in (self._answer, self._end_with_parent):
             threading.Thread(target=work, args=(server,), daemon=True).start()
         server.run(handles((sockets or [])[0], self.shared.processes))
         if os.getppid() != multiprocessing.parent_process().pid:  # type: ignore[union-attr]
-            shutil.rmtree(self.shared.folder, ignore_errors=True)  # nobody else does
+            shutil.rmtree(self.shared.folder, ignore_errors=True)  # the supervisor was killed
 
     def _answer(self, server: Server) -> None:
-        """Say that this process serves, and then each time that it is asked that its event loop turns."""
+        """Report that this process serves, then reply to each ping once the event loop has run a callback."""
         server.serving.wait()
         self.child_conn.send(True)
         while True:
             self.child_conn.recv()
             turned = threading.Event()
-            with suppress(RuntimeError):  # the loop has ended, and so does the process
+            with suppress(RuntimeError):  # the loop is closed: the process is exiting
                 server.loop.call_soon_threadsafe(turned.set)
             turned.wait()
             self.child_conn.send(True)
 
     def _end_with_parent(self, server: Server) -> None:
-        """As at a signal, if the supervisor was killed."""
+        """Stop as at a signal if the supervisor was killed."""
         multiprocessing.parent_process().join()  # type: ignore[union-attr]
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -94,26 +94,26 @@ class ServerProcess(Process):
 class Processes(Multiprocess):
     """Keeps the server processes running until a signal.
 
-    The first signal gives what is in progress the grace that the settings say, a second one ends it
-    immediately, as with one process.
+    As with one process, the first signal gives requests in progress the configured grace period, and a second
+    one ends them immediately.
     """
 
     def __init__(
         self, build: Build, settings: Settings, listener: socket.socket, shared: Sequence[Shared]
     ) -> None:
-        """Only in the main thread."""
+        """Must run in the main thread."""
         config = uvicorn.Config(
             "", workers=len(shared), log_config=None, timeout_worker_healthcheck=HANG_SECONDS
         )
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         super().__init__(config, [listener])
-        for number, handler in handlers.items():  # `run` has its own
+        for number, handler in handlers.items():  # undo uvicorn's handlers: `run` has its own
             signal.signal(number, handler)
         self.build, self.settings, self.shared = build, settings, shared
         self._asked = 0
 
     def run(self) -> None:
-        """Raises SystemExit, with uvicorn's code for it, if a process could not start."""
+        """Raises SystemExit with uvicorn's STARTUP_FAILURE if a process could not start."""
         with on_signals(self.signal_queue.append):
             super().run()
         if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
@@ -129,7 +129,7 @@ class Processes(Multiprocess):
             hung = process.exitcode is None
             process.kill()
             process.join()
-            if process.exitcode == STARTUP_FAILURE:  # it would fail the same way each time
+            if process.exitcode == STARTUP_FAILURE:  # a new process would fail the same way
                 self.should_exit.set()
                 return
             reason = f"did not answer for {HANG_SECONDS} s" if hung else f"ended with code {process.exitcode}"
@@ -149,7 +149,7 @@ class Processes(Multiprocess):
     handle_term = handle_hup = handle_int
 
     def join_all(self) -> None:
-        """Wait for the end of all; kill those that are still there when the grace is over."""
+        """Wait for all processes to exit; kill those that are left after the grace period."""
         latest = time.monotonic() + self.settings.grace_seconds + LEAVE_SECONDS
         again = killed = False
         while left := [one.process for one in self.processes if one.process.is_alive()]:
@@ -157,7 +157,7 @@ class Processes(Multiprocess):
             if self._asked > 1 and not again:
                 again = True
                 for process in left:
-                    # not the signal of the first time: two of a kind that wait to be delivered count as one
+                    # not SIGTERM again: pending signals of the same kind are merged into one
                     os.kill(process.pid or 0, signal.SIGINT)
             if time.monotonic() > latest and not killed:
                 killed = True

@@ -1,8 +1,8 @@
-"""The HTTP connection of the server: what uvicorn leaves without bound has one here.
+"""The HTTP connections of the server, with the limits that uvicorn lacks.
 
-Neither uvicorn nor its parser bounds how long a client may take to send a request, how many bytes of it are
-not body, or how many connections are open: a few hundred clients that send a byte now and then would hold
-every descriptor, and one endless header or trailer all memory.
+Neither uvicorn nor its parser limits how long a client may take to send a request, how many bytes of it are
+not body, or how many connections are open. A few hundred clients that send a byte now and then could hold
+every descriptor, and one endless header or trailer could fill memory.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.server.headers import Pairs
 from app.server.transport import AnswerTransport
 
-HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of what is not body at a stretch after them
-FRAMING = 16  # further bytes that are not body for each one that is: chunks may hold a single byte
+HEAD_LIMIT = 1 << 16  # bytes of request line and headers, and of consecutive non-body bytes after them
+FRAMING = 16  # non-body bytes allowed per byte of body: a chunk may hold a single byte
 PIECE = 1 << 14  # bytes parsed before the limits are checked again
-SLOWEST = 64_000  # bytes a second that a long body must come at, a slow line's upload
-SNIFFED = 1 << 16  # bytes of a refused request's body that are looked at
-LONGEST_REFUSED = 1 << 20  # bytes of a refused request's body that are read, so that its client sees why
+SLOWEST = 64_000  # minimum speed of a long body in bytes per second, that of a slow line
+SNIFFED = 1 << 16  # bytes of a refused request's body that are inspected
+LONGEST_REFUSED = 1 << 20  # bytes of a refused request's body that are read before its answer
 BAD_REQUEST, TIMEOUT = b"400 Bad Request", b"408 Request Timeout"
 TOO_LARGE, UNAVAILABLE = b"431 Request Header Fields Too Large", b"503 Service Unavailable"
-PROBE_SECONDS = 0.5  # between two looks whether a client that has closed its half still reads
+PROBE_SECONDS = 0.5  # interval of the checks whether a half-closed client still reads
 GONE = "charloom.gone"  # in a request's scope: a future that is done once its connection is lost
-CONNECTION = (b"close", b"keep-alive")  # what of `Connection` concerns this server
+CONNECTION = (b"close", b"keep-alive")  # the tokens of `Connection` that this server handles
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Door(Protocol):
-    """Refuses requests by their heads, so that refusing costs next to nothing."""
+    """Refuses requests by their headers, at almost no cost."""
 
     def closed(self, method: bytes, target: bytes, headers: Pairs) -> bool:
-        """Whether such a request would be refused whatever its body says."""
+        """Whether to refuse such a request, whatever its body contains."""
 
     def refusal(self, scope: MutableMapping[str, Any], beginning: bytes) -> tuple[Pairs, bytes]:
-        """Headers and body of the answer, a 429, to a request whose body begins so.
+        """Headers and body of the 429 answer to a request whose body starts with `beginning`.
 
-        The scope is an ASGI one's method, path, headers and client.
+        The scope has the method, path, headers and client of an ASGI scope.
         """
 
 
 class Crowd:
-    """The connections whose request is not here yet, of one server, those that have waited longest first."""
+    """The connections of one server whose request is incomplete, in order of how long they have waited."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -53,49 +53,47 @@ class Crowd:
         self._receiving: dict[BoundedHttp, None] = {}
 
     def idle(self, connection: BoundedHttp) -> None:
-        """It is between two requests, or at the head of one."""
+        """The connection is between two requests, or sending the head of one."""
         self.busy(connection)
         self._idle[connection] = None
 
     def receiving(self, connection: BoundedHttp) -> None:
-        """It is sending the body of its request."""
+        """The connection is sending the body of its request."""
         self.busy(connection)
         self._receiving[connection] = None
 
     def busy(self, connection: BoundedHttp) -> None:
-        """Its request is here, or it has gone."""
+        """The request is complete, or the connection is closed."""
         self._idle.pop(connection, None)
         self._receiving.pop(connection, None)
 
     def longest(self) -> BoundedHttp | None:
-        """The one that makes room for another."""
+        """The connection to close when a new one needs its place."""
         return next(iter(self._idle), None) or next(iter(self._receiving), None)
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Closes a connection whose request is not here whole, head and body, in time.
+    """Closes a connection whose request, head and body, is not complete in time, even if nothing was sent.
 
-    That is `read_seconds`, and a second more for every SLOWEST bytes of a body, so that a long upload has the
-    time it needs, and one that trickles in has not. Also closes one that is opened and then silent. An answer
-    is not counted: that has bounds of its own.
+    The limit is `read_seconds` plus one second for every SLOWEST bytes of body received, which is enough for
+    a long upload but not for one that trickles in. Answers are not included: they have their own limits.
 
-    Where there are as many connections as the process has descriptors for, the one that has been idle longest
-    is closed for each new one.
+    At the maximum number of connections, each new one closes the one that has been idle longest.
 
-    A request that finds the door closed never reaches the application: under overload most do, and each would
-    cost as much as a text.
+    A request that the door refuses never reaches the application: under overload most requests are refused,
+    and each would cost as much as a text.
     """
 
     read_seconds = 30.0
     door: Door | None = None
     crowd = Crowd(1 << 20)
 
-    _gap = _received_bytes = _body = 0  # not body at a stretch; all, and body, of this request
+    _gap = _received_bytes = _body = 0  # consecutive non-body bytes; bytes and body bytes of this request
     _began = 0.0
     _in_head = True
     _rejected = _upgrading = _half_closed = False
     _overdue: asyncio.TimerHandle | None = None
-    _refusing: bytearray | None = None  # the beginning of the body of a request that is being refused
+    _refusing: bytearray | None = None  # the first bytes of a refused request's body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(AnswerTransport(transport, self.loop))
@@ -123,7 +121,7 @@ class BoundedHttp(HttpToolsProtocol):
                 break
 
     def _parse(self, piece: bytes, data: bytes, start: int) -> bool:
-        """Parse the piece of `data` at `start`; say whether the rest is still to be parsed."""
+        """Parse `piece`, which is at `start` in `data`; return whether to parse the rest of `data`."""
         self._gap += len(piece)
         self._received_bytes += len(piece)
         try:
@@ -151,7 +149,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._expect()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what comes after the body, as a trailer, is not a header of the request
+        if self._in_head:  # a trailer is not a header of the request
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -195,7 +193,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._refusing is None or self.door is None:
             super().on_message_complete()
             if not self.pipeline:
-                self.flow.resume_reading()  # paused by a long body; a client that goes would not be noticed
+                self.flow.resume_reading()  # a long body paused it; a disconnect would go unnoticed
             if self.cycle.response_complete:
                 self.crowd.idle(self)
         else:
@@ -210,9 +208,9 @@ class BoundedHttp(HttpToolsProtocol):
             self.crowd.idle(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that only has nothing more to send (`nc -N`, a shutdown of its half) is still answered.
+        """Keep answering a client that has only shut down its sending half (`nc -N`).
 
-        One that has gone looks the same; it is found out by what it answers to a `100 Continue`.
+        A client that has disconnected looks the same, so `100 Continue` is sent to detect that.
         """
         waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
         self._half_closed = waits and self.cycle.scope["http_version"] == "1.1"
@@ -227,7 +225,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.loop.call_later(PROBE_SECONDS, self._probe)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """An upgrade that is not taken is an ordinary request; the parser would lose its body."""
+        """Parse the request again without its unsupported upgrade: the parser would drop the body."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._end(BAD_REQUEST, "CONNECT is not supported: this server is not a proxy")
@@ -247,7 +245,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.door is None or self.expect_100_continue:
             return False
         if self.cycle is not None and not self.cycle.response_complete:
-            return False  # pipelined: its answer has to wait for the one before
+            return False  # pipelined: its answer must wait for the previous one
         return self.door.closed(self.parser.get_method(), self.url, self.headers)
 
     def _refuse(self, door: Door, beginning: bytes) -> None:
@@ -268,7 +266,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._overdue = self.loop.call_at(self._latest(), self._too_late)
 
     def _latest(self) -> float:
-        """When the request should be here, given what has come of it."""
+        """The deadline for the request, given the bytes received so far."""
         return self._began + self.read_seconds + self._body / SLOWEST
 
     def _received(self) -> None:
@@ -284,7 +282,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._end(TIMEOUT, f"the request was not complete within {self.loop.time() - self._began:.3g} s")
 
     def _end(self, status: bytes, message: str) -> None:
-        """Says why, unless an answer has begun, and closes."""
+        """Send an error, unless an answer has begun, and close the connection."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             text = message.encode()
             head = (
@@ -299,7 +297,7 @@ def bounded_http(seconds: float, connections: int, door: Door | None = None) -> 
 
     Args:
         seconds: how long a client may take to send a request.
-        connections: most that are open at once.
+        connections: maximum number of open connections.
     """
     bounds = {"read_seconds": seconds, "crowd": Crowd(connections), "door": door}
     return type("BoundedHttp", (BoundedHttp,), bounds)

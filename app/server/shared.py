@@ -1,4 +1,4 @@
-"""What several processes that are one server share: a private folder, for as long as they run."""
+"""What the processes of one server share: a private directory that exists while they run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from limits.storage import MemoryStorage
 
-MEMORY_FOLDER = Path("/dev/shm")  # memory without a disk behind it, where the system has it  # noqa: S108
-LONGEST_WAIT = 1.0  # seconds that a process waits for others that count
+MEMORY_FOLDER = Path("/dev/shm")  # in memory, if the system has it  # noqa: S108
+LONGEST_WAIT = 1.0  # seconds to wait for the lock of another process
 CLEARING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Shared:
-    """One process's part of what is shared.
+    """The view of one process.
 
     Attributes:
-        folder: for files that only these processes use.
-        number: of this process, from 0; one that replaces another has its number.
-        processes: how many there are.
+        folder: directory of the shared files.
+        number: number of this process, from 0; a process that replaces another keeps its number.
+        processes: number of processes.
     """
 
     folder: Path
@@ -33,7 +33,7 @@ class Shared:
 
     @property
     def counts(self) -> Path:
-        """Of the rate limit."""
+        """The counts of the rate limit."""
         return self.folder / "counts.sqlite"
 
     @property
@@ -41,21 +41,21 @@ class Shared:
         return self.folder / "metrics"
 
     def places(self, name: str) -> Path:
-        """The file of the places of one kind (`app.slots.Places`)."""
+        """The file of the slots of one kind (`app.slots.Places`)."""
         return self.folder / f"{name}.places"
 
     def results(self, name: str) -> Path:
-        """The folder of the results of one kind of helper (`app.reports.helper.Results`)."""
+        """The directory of the results of one kind of helper (`app.reports.helper.Results`)."""
         return self.folder / name
 
 
 def nowhere(name: str) -> None:
-    """Of a process that is the whole server: it shares nothing."""
+    """Stands in for `places` and `results` if one process is the whole server."""
 
 
 @contextmanager
 def shared_folder(processes: int) -> Iterator[list[Shared]]:
-    """What each of the processes gets; the folder is gone after the block. Raises OSError."""
+    """A `Shared` for each process; the directory is removed after the block. Raises OSError."""
     with tempfile.TemporaryDirectory(prefix="charloom-", dir=_memory(), ignore_cleanup_errors=True) as name:
         shared = [Shared(Path(name), number, processes) for number in range(processes)]
         for folder in (shared[0].metrics, shared[0].results("pictures"), shared[0].results("gradchecks")):
@@ -65,7 +65,7 @@ def shared_folder(processes: int) -> Iterator[list[Shared]]:
 
 
 def _memory() -> Path | None:
-    """None is the system's own choice."""
+    """MEMORY_FOLDER if it is writable, otherwise None: the system's default."""
     try:
         tempfile.TemporaryFile(dir=MEMORY_FOLDER).close()
     except OSError:
@@ -74,17 +74,17 @@ def _memory() -> Path | None:
 
 
 def make_counts(path: Path) -> None:
-    """An empty file for `SharedCounts`, by one process before the others use it."""
+    """Create the empty file of `SharedCounts`, before any process uses it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("CREATE TABLE counts (key TEXT PRIMARY KEY, count INTEGER, until REAL) WITHOUT ROWID")
 
 
 class SharedCounts(MemoryStorage):
-    """The counts of `limits`, in a file that several processes use; its windows are those of the library's
-    own storage, which asks this for each number.
+    """A storage for `limits` whose counts are in a file that several processes share.
 
-    Each change is one statement, so a process that is killed leaves no lock and no half of a change.
+    The windows are those of the library's MemoryStorage, which calls these methods for each count. Each
+    change is one SQL statement, so a killed process leaves no lock and no partial change.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +114,7 @@ class SharedCounts(MemoryStorage):
         return self._count(change, key, amount=amount)
 
     def _count(self, statement: str, key: str, **values: float) -> int:
-        """The count that a statement returns, 0 if none. Raises OSError."""
+        """The count that a statement returns, or 0. Raises OSError."""
         try:
             rows = self._file.execute(statement, {"key": key, "now": time.time(), **values}).fetchall()
         except sqlite3.OperationalError as error:

@@ -1,4 +1,4 @@
-"""Server-sent events from a job that is being written."""
+"""Server-sent events and large answers, with limits on how long a client may take to read them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from app.server.problems import problem_of
 from app.server.protocol import GONE
 from app.slots import Downloads, Slots
 
-DONE = b"data: [DONE]\n\n"  # ends an OpenAI stream, whatever happened
-PLAIN_CHARACTERS = 1 << 14  # whose events are made in one turn of the event loop
-TOLD_CHARACTERS = 128  # the same where each has its log-probabilities
-LARGE_BYTES = 1 << 18  # what a connection may hold that nobody reads
+DONE = b"data: [DONE]\n\n"  # ends every OpenAI stream, also after an error
+PLAIN_CHARACTERS = 1 << 14  # maximum characters encoded without yielding to the event loop
+TOLD_CHARACTERS = 128  # the same, with log-probabilities for each character
+LARGE_BYTES = 1 << 18  # larger answers occupy a slot until the client has read them
 SLICE = 1 << 16
-LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # a download may take so long, and a second more for so many bytes
-SLACK_SECONDS = 5.0  # beyond its work's deadline, that a reader may take
+LEAST_SECONDS, LEAST_SPEED = 60.0, 50_000  # time limit of a download: seconds, plus bytes divided by speed
+SLACK_SECONDS = 5.0  # time that a client may take to read after its job's deadline
 
 _json = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make an encoder for each event
 
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 class BoundedStream(StreamingResponse):
-    """An answer in pieces, sent within `bound`: a context that cuts it and releases what it holds.
+    """An answer in pieces, sent inside `bound`, a context that cuts it off and releases its resources.
 
-    It also ends when the client goes. Starlette watches for that in a second task, inside a task group.
+    It also ends when the client disconnects, without the task group that Starlette needs for that.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class BoundedStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._bound:
             gone = scope.get(GONE)
-            if gone is None:  # another server than ours
+            if gone is None:  # not our HTTP protocol, such as in tests
                 await super().__call__(scope, receive, send)
             else:
                 await _unless(gone, self.stream_response(send))
 
 
 async def _unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
-    """Awaits `work`, and cancels it when `gone` is done."""
+    """Await `work`, but cancel it when `gone` is done."""
     task = cast("asyncio.Task[None]", asyncio.current_task())
     requests, working, cut = task.cancelling(), True, False
 
@@ -72,14 +72,14 @@ async def _unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, None]) -
         await work
     except asyncio.CancelledError:
         if not cut or task.uncancel() > requests:
-            raise  # something else cancelled it, such as the end of its time
+            raise  # cancelled by something else, such as a timeout
     finally:
         working = False
         gone.remove_done_callback(cancel)
 
 
 def bounded_answer(data: bytes, media_type: str, headers: Mapping[str, str], places: Downloads) -> Response:
-    """An answer whose bytes are known: a large one takes a place, and is cut if it is not read in time.
+    """An answer whose bytes are known; a large one takes a slot and is cut off if it is not read in time.
 
     Raises OverloadedError.
     """
@@ -97,12 +97,12 @@ async def _slices(data: bytes) -> AsyncIterator[bytes]:
 
 
 class EventStream(BoundedStream):
-    """Server-sent events; whatever ends them, their job ends too and their slot is free again.
+    """Server-sent events, cut off after `seconds`, because the client may stop reading.
 
     Args:
         events: the body, event by event.
-        close: called once, at the end.
-        seconds: longest it may take, so that a client that stops reading does not hold it indefinitely.
+        close: called once at the end, whatever ended the stream.
+        seconds: maximum duration.
     """
 
     def __init__(self, events: AsyncIterator[bytes], close: Callable[[], object], seconds: float) -> None:
@@ -130,12 +130,12 @@ def open_stream(
     family: Family,
     on_end: Callable[[], object],
 ) -> EventStream:
-    """Admits a streamed job, or raises as `Engine.stream` does, and answers with its events.
+    """Admit a streamed job, or raise as `Engine.stream` does, and answer with its events.
 
     Args:
-        encode: the events of a chunk, as JSON data.
-        end: what follows the last chunk, as bytes of whole events.
-        family: in whose shape an error in mid-stream is told.
+        encode: converts a chunk to JSON data, one item per event.
+        end: encoded events to send after the last chunk.
+        family: determines the format of an error in mid-stream.
         on_end: called once, whatever ended the stream.
     """
     slots.take(1.0)
@@ -162,12 +162,12 @@ async def _events(
     family: Family,
     most: int,
 ) -> AsyncIterator[bytes]:
-    """Sends the news in events of at most `most` characters. An error ends them in the family's shape."""
+    """The events of the chunks, encoded `most` characters at a time; an error becomes the last event."""
     try:
         async with aclosing(cast(AsyncGenerator[list[Chunk]], chunks)) as source:
             async for news in source:
                 for number, group in enumerate(_bounded(news, most)):
-                    if number:  # what a slow reader has let pile up is not made in one turn
+                    if number:  # yield to other requests while encoding the backlog of a slow client
                         await asyncio.sleep(0)
                     yield b"".join(event(data) for chunk in group for data in encode(chunk))
         for last in end():
@@ -182,7 +182,7 @@ async def _events(
 
 
 def _bounded(news: list[Chunk], most: int) -> Iterator[list[Chunk]]:
-    """The chunks in groups of together at most `most` characters; longer ones are cut."""
+    """The chunks in groups of at most `most` characters in total; longer chunks are split."""
     group: list[Chunk] = []
     room = most
     for chunk in news:
@@ -199,9 +199,9 @@ def _bounded(news: list[Chunk], most: int) -> Iterator[list[Chunk]]:
 
 
 def event(data: Any, name: str | None = None, cursor: str | None = None) -> bytes:
-    """One server-sent event of JSON data. Of ASCII, so that no character can end a line or fail to encode.
+    """One server-sent event of JSON data, in ASCII, so that no character can end a line or fail to encode.
 
-    `cursor` is its id, which a client that comes back gives as `Last-Event-ID`.
+    `cursor` is its id, which a reconnecting client sends as `Last-Event-ID`.
     """
     head = f"event: {name}\n" if name else ""
     if cursor is not None:

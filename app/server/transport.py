@@ -1,21 +1,21 @@
-"""The transport of a connection, which joins what is written to it into few system calls."""
+"""A transport that combines small writes, to save system calls."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-LARGEST_COPY = 1 << 16  # bytes that are copied into one piece
-HEAD_SECONDS = 0.05  # longest that the head of a stream waits for the first piece of its body
-STREAM_HEAD = b"\r\ntransfer-encoding: chunked\r\n\r\n"  # how uvicorn ends it
+LARGEST_COPY = 1 << 16  # bytes that are combined into one write
+HEAD_SECONDS = 0.05  # maximum delay of a stream's head
+STREAM_HEAD = b"\r\ntransfer-encoding: chunked\r\n\r\n"  # how uvicorn ends the head of a stream
 
 
 class AnswerTransport(asyncio.Transport):
-    """Sends together what is written in one turn of the event loop.
+    """Combines what is written in one iteration of the event loop.
 
-    uvicorn writes head, body and end of an answer one after the other, and uvloop sends each: a system call
-    and a packet for each, and a client that wakes as often. A call costs the event loop a tenth of the time
-    that a short text takes. The head of a stream waits for the first piece of its body, though not for long.
+    uvicorn writes head, body and end of an answer separately, and uvloop sends each with its own system call
+    and packet, which wakes the client as often. One call costs the event loop a tenth of a short text's time.
+    The head of a stream waits up to HEAD_SECONDS for the first piece of its body.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -23,7 +23,7 @@ class AnswerTransport(asyncio.Transport):
         self._pieces: list[bytes] = []
         self._size = 0
         self._sending: asyncio.Handle | None = None
-        self._delayed = False  # whether that is a timer
+        self._delayed = False  # whether `_sending` is a timer
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""The body of an upload: raw, multipart or JSON, taken to disk piece by piece, and the options beside it."""
+"""The body of an upload (raw, form or JSON), written to disk piece by piece, and its options."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FORM_FIELDS = {
     *(field.name for field in dataclasses.fields(RunConfig)),
 }
 RETRY_SECONDS = 5.0
-# what a form may hold in memory: its fields, and the small files among its files
+# limits of a form; fields, and files up to LARGEST_HELD bytes, are held in memory
 MOST_FILES, LARGEST_HELD = 200, 1 << 16
 MOST_FIELDS, LONGEST_FIELD = 100, 200_000
 
 
 @dataclass
 class Upload:
-    """What came: `options` from the query and the body, files at their beginning."""
+    """A received upload: `options` from query and body, and `sources`, files positioned at their start."""
 
     options: dict[str, Any] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
@@ -47,9 +47,9 @@ class Upload:
 
 @asynccontextmanager
 async def received(request: Request, body_limit: int, slots: UploadSlots) -> AsyncIterator[Upload]:
-    """The request's upload, whose files are closed after the block; it has one of the `slots` until then.
+    """Receive the request's upload; after the block its files are closed and its slot is free.
 
-    The bytes in all are bounded by the middleware; a JSON body, which is held in memory, by `body_limit`.
+    The middleware limits the total size; `body_limit` limits a JSON body, which is held in memory.
     Raises OverloadedError, InvalidRequestError, TooLargeError, HTTPException.
     """
     upload = Upload(dict(request.query_params))
@@ -75,7 +75,7 @@ async def received(request: Request, body_limit: int, slots: UploadSlots) -> Asy
 
 class _FormParser(MultiPartParser):
     def close_unfinished(self, form: FormData) -> bool:
-        """Close the files that have a beginning in the form and no end; whether there are any."""
+        """Close the files that are cut off; return whether there are any."""
         whole = {id(value.file) for _, value in form.multi_items() if isinstance(value, UploadFile)}
         unfinished = [file for file in self._files_to_close_on_error if id(file) not in whole]
         for file in unfinished:
@@ -111,7 +111,7 @@ async def _take_form(request: Request, upload: Upload) -> None:
 
 
 def _take_urlencoded(upload: Upload) -> None:
-    """Read a raw body as the form that it is, if it is one."""
+    """Split a raw body into fields if it is a form."""
     for source in upload.sources:
         head = source.content.read(HEAD)
         source.content.seek(0)
@@ -172,5 +172,5 @@ async def _take_raw(request: Request, upload: Upload, charset: str | None) -> No
 
 
 def _text_name(name: Any) -> str:
-    """The name of a text that came without one: that of its run."""
+    """File name for a text sent without one, derived from the name of the run."""
     return f"{str(name or 'text')[:60]}.txt"

@@ -1,6 +1,7 @@
 """Forms of type application/x-www-form-urlencoded, split on disk.
 
-curl declares this type for whatever `--data-binary` sends, so a raw text has to be told from a form.
+curl declares this type for anything sent with `--data-binary`, so a raw text must be distinguished from a
+form.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from urllib.parse import unquote_to_bytes
 from app.errors import InvalidRequestError
 
 PIECE = 1 << 20
-HEAD = 1 << 14  # bytes that are looked at
+HEAD = 1 << 14  # bytes inspected
 MOST_FIELDS, LONGEST_FIELD = 100, 200_000
 ENCODED = re.compile(rb"(?:[A-Za-z0-9._~+*\[\]-]|%[0-9A-Fa-f]{2})+=[\x21-\x7e]*")
 CUT = re.compile(rb"%[0-9A-Fa-f]?$")  # half of an escape, at the end of a piece
 
 
 def is_form(head: bytes, fields: Collection[str]) -> bool:
-    """Whether a body that begins so is a form: wholly encoded, or with one of `fields` first."""
+    """Whether a body that starts with `head` is a form: fully encoded, or starting with one of `fields`."""
     name, separator, _ = head.partition(b"=")
     first = _decoded(name).decode("utf-8", "replace")
     return bool(ENCODED.fullmatch(head)) or (bool(separator) and first in fields)
 
 
 def split_form(body: IO[bytes], kept: str) -> tuple[dict[str, str], IO[bytes] | None]:
-    """The fields of the form in the file `body`, and the content of field `kept`, in a file at its beginning.
+    """The fields of the form in the file `body`, and the value of the field `kept` as a file.
 
-    Raises InvalidRequestError for too many or too long fields.
+    Raises InvalidRequestError if there are too many fields, or one is too long.
     """
     fields: dict[str, str] = {}
     content: IO[bytes] | None = None
@@ -66,7 +67,7 @@ def _short(name: str, data: mmap.mmap, start: int, end: int) -> str:
 
 
 def _pieces(data: mmap.mmap, start: int, end: int) -> Iterator[bytes]:
-    """A long value, decoded piece by piece."""
+    """The decoded pieces of a long value."""
     while start < end:
         piece = data[start : min(start + PIECE, end)]
         if start + len(piece) < end and (cut := CUT.search(piece)):

@@ -14,11 +14,11 @@ FAILED = "Failed to load resource"
 @pytest.mark.parametrize(
     ("path", "title"),
     [
-        ("nowhere", "There is nothing here"),
-        ("loss-curve?model=none", "There is no such run or network"),
-        ("report?model=none", "There is no such run or network"),
+        ("nowhere", "Page not found"),
+        ("loss-curve?model=none", "Run or model not found"),
+        ("report?model=none", "Run or model not found"),
         ("gradcheck?method=guess", "This cannot be shown"),
-        ("v1/models/none", "There is no such run or network"),
+        ("v1/models/none", "Run or model not found"),
     ],
 )
 def test_error_page_has_a_link_back(client, opened, path, title):

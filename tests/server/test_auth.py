@@ -57,7 +57,7 @@ def test_keys_have_names_and_rights():
 def test_invalid_keys_stop_the_start_without_being_shown(keys):
     with pytest.raises(ConfigError) as refused:
         read_keys(keys)
-    assert "entry" in str(refused.value)
+    assert "a right of read, train, admin, to which +texts may be added; check entry" in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
 
