@@ -1,1 +1,1 @@
-"""The routes, one folder a dialect."""
+"""The HTTP routes, one package per API."""

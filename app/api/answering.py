@@ -1,4 +1,4 @@
-"""From a request to its texts: waiting for a job, or answering with its stream."""
+"""Runs the jobs of a request and answers with their result or a stream."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from app.server.protocol import GONE
 from app.server.streaming import LEAST_SECONDS, LEAST_SPEED, BoundedStream, EventStream, open_stream
 from model.generation import Row
 
-CLIENT_GONE = 499  # nobody reads it; for the log
+CLIENT_GONE = 499  # never received, only logged
 JSON = "application/json"
-LARGE_BYTES = 100_000  # of an answer, roughly; one that is larger is not made on the event loop
+LARGE_BYTES = 100_000  # answers estimated to be larger are not built on the event loop
 
 
 async def answer(
@@ -31,14 +31,14 @@ async def answer(
     build: Callable[[list[list[Row]]], Any],
     dumps: Dumps,
 ) -> Response:
-    """Runs jobs and answers with what `build` makes of their rows, as JSON. Raises as `write_all` does.
+    """Run jobs and answer with the JSON that `build` makes of their rows. Raises as `write_all` does.
 
-    A large answer is made in other threads and sent in pieces; there are only so many at once.
+    A large answer is built in other threads and sent in pieces; their number is limited.
 
     Args:
-        size: bytes of the answer, roughly.
-        jobs: makes the jobs.
-        build: the answer, with `Items` for its long lists.
+        size: estimated size of the answer in bytes.
+        jobs: creates the jobs.
+        build: creates the answer, with `Items` for its long lists.
     """
     if size <= LARGE_BYTES:
         rows = await write_all(request, services, jobs())
@@ -58,12 +58,12 @@ async def answer(
 
 
 async def write_all(request: Request, services: Services, jobs: Sequence[Job]) -> list[list[Row]] | None:
-    """The finished rows of all jobs; None, and the work cancelled, if the client goes away.
+    """The finished rows of all jobs. If the client disconnects, cancels the jobs and returns None.
 
-    Raises RateLimitedError, and as Engine.run.
+    Raises RateLimitedError, and as Engine.run does.
     """
     charge(sum(len(job.rows) for job in jobs) - 1)
-    # a task that waits for "http.disconnect" would cost 10 us; another server than ours has no such future
+    # a task waiting for "http.disconnect" would cost 10 us; GONE is set only by our HTTP protocol
     gone: asyncio.Future[None] = request.scope.get(GONE) or asyncio.get_running_loop().create_future()
 
     def cancel(_: asyncio.Future[None]) -> None:
@@ -72,7 +72,7 @@ async def write_all(request: Request, services: Services, jobs: Sequence[Job]) -
 
     gone.add_done_callback(cancel)
     try:
-        if len(jobs) == 1:  # a task less
+        if len(jobs) == 1:  # saves a task
             rows = [await _run(services, jobs[0])]
         else:
             rows = await _run_all(services, jobs)
@@ -89,7 +89,7 @@ def stream(
     end: Callable[[], Iterable[bytes]],
     family: Family,
 ) -> EventStream:
-    """Answers with a job's events, as `open_stream` does. Raises RateLimitedError."""
+    """Answer with a job's events. Raises RateLimitedError, and as `open_stream` does."""
     charge(len(job.rows) - 1)
     return open_stream(
         services.engine, services.streams, job, encode, end, family, lambda: services.metrics.ended(job)
@@ -97,7 +97,7 @@ def stream(
 
 
 def gone() -> Response:
-    """The answer to a client that is not there any more."""
+    """The response to a client that has disconnected."""
     return Response(status_code=CLIENT_GONE)
 
 

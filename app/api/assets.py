@@ -1,4 +1,4 @@
-"""Pages, and the scripts and styles that they load."""
+"""The pages, and the scripts and style sheets that they load."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from app.reports.report import TEMPLATES
 
 ROOTED = re.compile(r'\b(?:href|src|srcset|action)="(?=/)')
 KINDS = (".js", ".css", ".svg")  # of the files in app/web that pages load
-# scripts and styles of other projects, from the wheels of packages that carry them
+# third-party scripts and style sheets, taken from installed packages that include them
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 PLOTTING = ("uplot.iife.min.js", "uplot.min.css")
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A file that pages load. `url` changes with its content, so that it can be cached indefinitely."""
+    """A file that pages load. `url` changes with the content, so that clients can cache it indefinitely."""
 
     url: str
     media_type: str
@@ -36,17 +36,18 @@ class Asset:
 
     @cached_property
     def compressed(self) -> bytes:
-        """The content in gzip."""
+        """The content compressed with gzip."""
         return gzip.compress(self.content, mtime=0)
 
 
 class Assets:
-    """The files of `app/web` and of the packages that carry scripts, read once.
+    """The files of `app/web` and the third-party files, read once.
 
     Args:
-        root: path of the server behind a proxy, `/charloom`.
+        root: path of the server behind a proxy, such as `/charloom`.
 
-    All files of one folder share one hash in their addresses: scripts import each other by relative names.
+    All files of a directory share one hash in their URLs, because scripts import each other by relative
+    paths.
     """
 
     def __init__(self, root: str = "") -> None:
@@ -69,14 +70,14 @@ class Assets:
         return self._by_name["icon.svg"]
 
     def url(self, name: str) -> str:
-        """The address of a file, by its name under `app/web` or in its package."""
+        """The URL of a file, by its path in `app/web` or its name in a package."""
         return self._by_name[name].url
 
     def find(self, url: str) -> Asset | None:
         return self._by_url.get(url)
 
     def page(self, template: str, **values: Any) -> HTMLResponse:
-        """A template filled in, all values escaped; its links begin with the path of the server's root."""
+        """Render a template with all values escaped and links prefixed with the server's root path."""
         content = TEMPLATES.get_template(template).render(values, asset=self.url)
         if self.root:
             content = ROOTED.sub(rf"\g<0>{self.root}", content)
@@ -84,7 +85,7 @@ class Assets:
 
 
 def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Every file below a folder, by its path from there."""
+    """All files below a directory, by their relative paths."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _walk(entry, f"{prefix}{entry.name}/")
@@ -107,5 +108,5 @@ def _media_type(name: str) -> str:
 
 
 def _folder_of(package: str, path: str) -> Path:
-    """A folder of an installed package, found without importing, and so running, any of it."""
+    """A directory of an installed package, found without importing the package."""
     return Path(str(distribution(package).locate_file(path)))

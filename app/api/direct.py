@@ -1,8 +1,8 @@
-"""The short way of a request for a text: straight to its route's function, where its body is right.
+"""A fast path for text requests: a valid body goes directly to the function of its route.
 
-FastAPI matches a path twice, opens three stacks for what dependencies may leave open, and resolves these one
-by one, which takes the event loop as long as all the rest and has no effect on the answer. A request that
-differs in any way from what its route expects still goes that way: one place says what is wrong with it.
+FastAPI matches a path twice, opens three exit stacks for dependencies and resolves each of them. For these
+routes that has no effect, but takes the event loop as long as everything else together. Requests that are not
+exactly as expected still go through FastAPI, so that one place reports what is wrong with them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from app.api.services import Services, ServicesDep
 from app.server.headers import header
 
 TEXT_PATHS = ("/", "/generate", "/generate_stream", "/score", "/v1/completions", "/v1/chat/completions")
-JSON_TYPES = ("application/json", "application/json; charset=utf-8")  # of bodies read here
-TELEMETRY = "fastapi.telemetry"  # in the scope of a request whose steps FastAPI reports
+JSON_TYPES = ("application/json", "application/json; charset=utf-8")  # content types read here
+TELEMETRY = "fastapi.telemetry"  # in the scope of requests that FastAPI traces
 
 Endpoint = Callable[[Request, Services, Any], Awaitable[Response]]
 ErrorHandlers = Mapping[Any, Callable[[Request, Any], Any]]
@@ -31,21 +31,21 @@ ErrorHandlers = Mapping[Any, Callable[[Request, Any], Any]]
 
 @dataclass(frozen=True)
 class DirectRoute:
-    """A route's function, which takes the request, the services and a body, and the type of that body."""
+    """The function of a route, which takes the request, the services and a body, and the type of the body."""
 
     endpoint: Endpoint
     body: TypeAdapter[Any]
 
     @classmethod
     def of(cls, route: APIRoute) -> DirectRoute:
-        """Raises TypeError for a route that needs anything else."""
+        """Raises TypeError if the route's function takes other parameters."""
         types = list(get_type_hints(route.endpoint, include_extras=True).values())
         if types[:2] != [Request, ServicesDep] or types[3:] != [Response] or route.dependencies:
             raise TypeError(f"{route.path} needs more than the request, the services and a body")
         return cls(route.endpoint, TypeAdapter(types[2]))
 
     def read(self, scope: Scope, messages: Iterable[Message]) -> Any:
-        """The body, or None for one that FastAPI has to judge."""
+        """The validated body, or None if FastAPI must handle the request."""
         kind = header(scope["headers"], b"content-type")
         if kind is None or kind.lower() not in JSON_TYPES:
             return None
@@ -57,11 +57,11 @@ class DirectRoute:
 
 
 class DirectRoutes:
-    """Answers requests for texts whose bodies are right; passes on all others.
+    """Answers text requests whose bodies are valid and passes on all others.
 
     Args:
-        routes: of the application; those of TEXT_PATHS are called directly.
-        handlers: what answers the errors that the functions raise, by their types; as FastAPI keeps it.
+        routes: routes of the application; those in TEXT_PATHS are called directly.
+        handlers: FastAPI's exception handlers, by exception type.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class DirectRoutes:
             await response(scope, receive, send)
 
     async def _refusal(self, request: Request, error: Exception) -> Response:
-        """The answer to an error. Raises the error where nothing handles it."""
+        """The response to an error. Raises the error if it has no handler."""
         for kind in type(error).__mro__:
             if kind in self.handlers:
                 response: Response = await self.handlers[kind](request, error)
@@ -106,7 +106,7 @@ class DirectRoutes:
 
 
 def _again(messages: list[Message], receive: Receive) -> Receive:
-    """`receive` as it was before the messages were taken from it."""
+    """Wrap `receive` to replay the messages that were already read."""
 
     async def received() -> Message:
         return messages.pop(0) if messages else await receive()

@@ -1,4 +1,4 @@
-"""Fields that the requests of several dialects share."""
+"""Fields that the requests of several APIs share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 def unknown_mode() -> Any:
-    """An optional field of a request that holds a text to be read by a model."""
+    """The field `unknown` of a request that has a prompt or a text."""
     return Field(
         None,
         description="What to do with characters that the model has never seen; `replace` takes the most "
@@ -36,9 +36,9 @@ CellName = Annotated[str, AfterValidator(_cell_name), Field(json_schema_extra={"
 
 
 class Only:
-    """Annotates a field that is accepted at null and at these values, which ask for nothing.
+    """Annotates an unsupported field that is accepted only if it is null or has one of `values`.
 
-    Any other value would change the answer in a way that is not possible here, and is refused.
+    These have no effect; any other value would have to change the answer, so it is refused.
     """
 
     def __init__(self, *values: Any) -> None:
@@ -61,7 +61,7 @@ class Only:
 
 
 def ranged(name: str, description: str) -> Any:
-    """An optional field whose range is that of the sampler's setting of the same name."""
+    """An optional field with the range of the sampling setting of the same name."""
     low, high = RANGES[name]
     above = name in ABOVE_ZERO
     return Field(None, gt=low if above else None, ge=None if above else low, le=high, description=description)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of several routes."""
+"""The parts of the OpenAPI document that several routes share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 TAGS = [
     {"name": "text", "description": "Write text with a checkpoint, and score texts."},
-    {"name": "OpenAI", "description": "The same for the clients of OpenAI's API, at /v1."},
-    {"name": "TGI", "description": "The same for the clients of Text Generation Inference."},
+    {"name": "OpenAI", "description": "The same for clients of OpenAI's API, at /v1."},
+    {"name": "TGI", "description": "The same for clients of Text Generation Inference."},
     {"name": "training", "description": "Watch the runs: curves, samples, checkpoints."},
     {"name": "proof", "description": "Check every gradient numerically."},
     {"name": "health", "description": "For orchestrators."},
@@ -52,7 +52,7 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
 
 
 def complete_openapi(app: FastAPI, open_paths: Sequence[str], keys: bool) -> None:
-    """Adds to the document what the framework cannot know: which routes need a key, what is not JSON."""
+    """Add what FastAPI cannot know: which routes need a key, and the schemas of answers that are not JSON."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -75,12 +75,12 @@ def complete_openapi(app: FastAPI, open_paths: Sequence[str], keys: bool) -> Non
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of a route's errors, in addition to those of every route."""
+    """The `responses` of a route for these errors and those of every route."""
     return {status: _error(*EXAMPLES[status]) for status in sorted({*statuses, *EVERYWHERE})}
 
 
 def errors_of_both(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same for a route that also understands TGI's bodies and answers them in TGI's shape."""
+    """The same for a route that also accepts TGI's bodies, whose errors have TGI's format."""
     return {
         status: description | {"model": ErrorResponse | TgiError}
         for status, description in errors(*statuses).items()
@@ -94,17 +94,17 @@ def _error(code: str, message: str, details: list[dict[str, Any]]) -> dict[str, 
 
 
 def openai_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of errors in OpenAI's shape, where 400 is what other routes call 422."""
+    """The `responses` for errors in OpenAI's format, where 400 stands for the 422 of other routes."""
     described: dict[int | str, dict[str, Any]] = {
         status: {"model": OpenAIError, "description": EXAMPLES[status][0].replace("_", " ")}
         for status in sorted({*statuses, *EVERYWHERE})
     }
-    # any "default" keeps the framework from documenting a 422 that never comes
+    # a "default" keeps FastAPI from documenting a 422, which never occurs here
     return described | {"default": {"model": OpenAIError, "description": "any other error"}}
 
 
 def tgi_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of errors in TGI's shape."""
+    """The `responses` for errors in TGI's format."""
     return {
         status: {"model": TgiError, "description": EXAMPLES[status][0].replace("_", " ")}
         for status in sorted({*statuses, *EVERYWHERE})
@@ -112,7 +112,7 @@ def tgi_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def streamed() -> dict[int | str, dict[str, Any]]:
-    """The documentation of an answer that can also come as server-sent events."""
+    """The `responses` of a route that can also answer with server-sent events."""
     return {200: {"content": {"text/event-stream": {"schema": EVENTS}}}}
 
 

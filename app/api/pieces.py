@@ -1,4 +1,4 @@
-"""JSON answers in pieces: long lists are made a part at a time, while what came before them is being sent."""
+"""JSON answers in pieces: long lists are encoded part by part while earlier pieces are being sent."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 from pydantic_core import to_json
 
-PART = 256  # items of a list that are made together
+PART = 256  # items of a list that are encoded together
 PIECE_BYTES = 1 << 16
 
 Dumps = Callable[[Any], bytes]
 
 
 class Items:
-    """A list of `count` items; `make(begin, end)` gives those of a range."""
+    """A list of `count` items; `make(begin, end)` returns a range of them."""
 
     def __init__(self, count: int, make: Callable[[int, int], Sequence[Any]]) -> None:
         self.count, self.make = count, make
 
 
 def ascii_json(value: Any) -> bytes:
-    """`value`, which may hold `Items`, as compact JSON of ASCII characters, as the events of a stream are."""
+    """`value`, which may contain `Items`, as compact JSON in ASCII, like the events of a stream."""
     return json.dumps(value, separators=(",", ":"), default=_listed).encode()
 
 
 def utf8_json(value: Any) -> bytes:
-    """`value`, which may hold `Items`, as compact JSON of UTF-8, with null for what is no finite number."""
+    """`value`, which may contain `Items`, as compact JSON in UTF-8, with null for infinities and NaN."""
     return to_json(value, inf_nan_mode="null", fallback=_listed)
 
 
@@ -39,7 +39,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def pieces(value: Any, dumps: Dumps) -> Iterator[bytes]:
-    """The same JSON in pieces of about PIECE_BYTES."""
+    """`dumps(value)` in pieces of about PIECE_BYTES."""
     piece = bytearray()
     for part in _parts(value, dumps):
         piece += part

@@ -1,4 +1,4 @@
-"""What the routes work with, built once for each application."""
+"""The services that the routes use, built once per application."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from app.store.space import Limits
 from app.store.uploads import UploadedFiles
 
 Result = TypeVar("Result")
-PLACEHOLDERS = ("", "dummy", "tgi")  # what clients send that know no name of a model
+PLACEHOLDERS = ("", "dummy", "tgi")  # sent by clients that do not know a model's name
 
 
 @dataclass(frozen=True)
 class Services:
-    """One application's parts."""
+    """The services of one application."""
 
     settings: Settings
     runs: RunStore
@@ -63,31 +63,31 @@ class Services:
     changing: CapacityLimiter
 
     async def model(self, name: str | None) -> LoadedModel:
-        """The model of that name; reads the disk, if it must, in another thread."""
+        """The model with this name; if it must be read from disk, that happens in another thread."""
         known = self.models.peek(name)
         return known if known is not None else await run_in_threadpool(self.models.get, name)
 
     async def model_of_client(self, name: str | None, tgi: bool = False) -> LoadedModel:
-        """The same for clients of other servers: what they send in place of a name means the default model.
+        """The same for clients of other APIs, whose placeholders mean the default model.
 
-        That is a placeholder, a URL (the server's own) or, from TGI's clients, the id of a repository.
+        These are PLACEHOLDERS, URLs (the server's own) and, from TGI's clients, ids of repositories.
         """
         if name and (name.startswith(("http://", "https://")) or (tgi and "/" in name)):
             name = None
         try:
             return await self.model(name)
         except ModelNotFoundError:
-            if name in PLACEHOLDERS:  # and not a run, which goes first
+            if name in PLACEHOLDERS:  # a run with such a name takes precedence
                 return self.models.current
             raise
 
     def run(self, name: str | None) -> Run:
-        """The run of that name (`run@step` means its run), or the one being served. Reads the disk."""
+        """The run with this name (of `run@step`, the run), or the one being served. Reads the disk."""
         return self.runs.get(parse_model_name(name).run if name else self.models.current.run)
 
 
 async def services(request: Request) -> Services:
-    """The application's parts, for a route."""
+    """The dependency that gives a route the application's services."""
     found: Services = request.app.state.services
     return found
 
@@ -96,10 +96,10 @@ ServicesDep = Annotated[Services, Depends(services)]
 
 
 async def in_turn(services: Services, work: Callable[[], Result]) -> Result:
-    """What `work` gives, one upload after the other: looking at a text takes memory, and a whole core."""
+    """The result of `work`, one upload at a time, because examining a text takes memory and a whole core."""
     return await anyio.to_thread.run_sync(work, limiter=services.making)
 
 
 async def change_in_turn(services: Services, work: Callable[[], Result]) -> Result:
-    """What `work` gives, one change of a run after the other, so that those that wait hold no threads."""
+    """The result of `work`, one change of a run at a time, so that waiting changes occupy no threads."""
     return await anyio.to_thread.run_sync(work, limiter=services.changing)

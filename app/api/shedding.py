@@ -1,7 +1,7 @@
-"""How a full server refuses a request before the application sees it.
+"""Load shedding: a full server refuses requests before they reach the application.
 
-Through the application a refusal costs nearly as much as a text. At three times the capacity the server would
-do little but refuse; so the connection itself asks here, when it knows a request's head.
+A refusal by the application costs nearly as much as a text, so at three times its capacity the server would
+do little else. The HTTP connection therefore asks here as soon as it has a request's headers.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from app.server.middleware import ID_HEADER, SECURITY_HEADERS, id_of, log_reques
 from app.server.problems import problem_of
 
 TARGETS = frozenset(path.encode() for path in TEXT_PATHS)
-LINK = b"/generate"  # which may be asked for by GET
+LINK = b"/generate"  # may also be requested by GET
 TGI_FIELD = re.compile(rb'"inputs"\s*:')
 AUTHORIZATION = b"authorization"
-SAME_SECONDS = 0.02  # that an answer is good for
+SAME_SECONDS = 0.02  # how long an answer is reused
 
 
 class Shedding:
-    """The door of a server (`app.server.protocol.Door`): closed while the engine has no place.
+    """The door of a server (`app.server.protocol.Door`), which is closed while the engine is full.
 
-    The application still answers requests without a key where one is needed, and those of pages of another
-    origin, whose answers need headers of their own. The key is not compared here: the refusal is the same for
-    a right and a wrong one, so it helps nobody to guess. The body is not read either.
+    The application still answers requests that lack a required key, and cross-origin requests, whose answers
+    need CORS headers. The key is not checked here: the refusal is the same for a valid and an invalid one, so
+    it does not help to guess keys.
     """
 
     def __init__(self, engine: Engine, metrics: Metrics, keys: Sequence[Key], access_log: bool) -> None:
@@ -44,7 +44,7 @@ class Shedding:
 
     @classmethod
     def of(cls, services: Services) -> Shedding:
-        """The door of an application."""
+        """The door of an application with these services."""
         settings = services.settings
         keys = read_keys(settings.api_keys.get_secret_value())
         return cls(services.engine, services.metrics, keys, settings.access_log)
@@ -71,7 +71,7 @@ class Shedding:
         return headers, bytes(answer.body)
 
     def _answer(self, scope: MutableMapping[str, Any]) -> Response:
-        """Made once for all that are refused within a moment: the advice is a matter of whole seconds."""
+        """The refusal, reused for SAME_SECONDS because its advice is in whole seconds anyway."""
         family, now = family_of(scope), self.engine.clock()
         until, answer = self._answers.get(family, (0.0, None))
         if answer is None or now >= until:

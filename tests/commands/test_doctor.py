@@ -58,7 +58,7 @@ def test_failed_run_is_reported(trained: RunStore):
 def test_state_of_the_worker_is_reported(trained: RunStore):
     run = trained.get("gru")
     run.write_status(run.status.model_copy(update={"state": "queued"}))
-    assert findings(trained.root)["worker"].message == "none trains, and gru wait for one"
+    assert findings(trained.root)["worker"].message == "none is training; waiting: gru"
     here = {"state": "training", "host": socket.gethostname(), "process": os.getpid()}
     with trained.holding("gru") as held:
         held.write_status(run.status.model_copy(update=here | {"heartbeat": time.time()}))
@@ -66,7 +66,7 @@ def test_state_of_the_worker_is_reported(trained: RunStore):
         assert findings(trained.root)["worker"].message == expected
         held.write_status(run.status.model_copy(update=here | {"heartbeat": 1.0}))
         assert findings(trained.root)["worker"].state == "fault"
-    assert findings(trained.root)["worker"].message == "none trains, and gru wait for one"
+    assert findings(trained.root)["worker"].message == "none is training; waiting: gru"
 
 
 @pytest.mark.slow
@@ -78,6 +78,12 @@ def test_port_in_use_is_a_fault(trained_root):
     with server_process(trained_root) as client:
         found = doctor.port(Settings(store=trained_root, port=client.base_url.port))
     assert (found.state, "a server answers" in found.message) == ("ok", True)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6_host_with_or_without_brackets_is_checked(trained_root, host):
+    found = doctor.port(Settings(store=trained_root, host=host, port=0))
+    assert (found.state, found.message) == ("ok", f"{host} port 0 is free")
 
 
 def test_small_or_read_only_disk_is_reported(trained_root, tmp_path):

@@ -89,7 +89,7 @@ def test_exported_run_can_be_imported(where, store, capsys):
     runs("add", "my text.txt", "--name", "mine", *SMALL.split())
     train_all(store)
     assert runs("export", "mine") == 0
-    assert "mine-40.zip is written" in capsys.readouterr().out
+    assert "wrote mine-40.zip" in capsys.readouterr().out
     assert runs("export", "mine") == 2  # an existing file is not overwritten
     assert runs("import", "mine-40.zip", "--name", "again") == 0
     assert store.get("again").checkpoints().keys() == {40}

@@ -1,4 +1,4 @@
-"""POST /activations: what a hidden unit does along a text, and which units follow what."""
+"""POST /activations: the output of a hidden unit along a text, and the units that track its features."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from app.errors import InvalidRequestError, UnknownInFieldError
 from model.errors import UnknownCharacterError
 from model.units import activations, followers
 
-PASSAGE = 1_000  # characters of the model's own text
-LARGEST = 1 << 24  # characters times units that are read at once: 64 MB of outputs
+PASSAGE = 1_000  # characters of the default text
+LARGEST = 1 << 24  # maximum of characters times units: 64 MB of outputs
 RETRY_SECONDS = 2.0
 
 router = APIRouter(tags=["text"])
@@ -41,7 +41,7 @@ async def unit_activations(services: ServicesDep, asked: ActivationsRequest) -> 
     model = await services.model(asked.model)
     services.readers.take(RETRY_SECONDS)
     try:
-        # one at a time: the processor belongs to the texts that are being written
+        # one at a time, to leave the processor to generation
         return await anyio.to_thread.run_sync(_read, services, model, asked, limiter=services.reading)
     finally:
         services.readers.give_back()

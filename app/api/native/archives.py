@@ -1,4 +1,4 @@
-"""GET /runs/{name}/export and POST /runs/import: a run as one file."""
+"""GET /runs/{name}/export and POST /runs/import: runs as files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ZIP = "application/zip"
 
 
 class ExportResponse(FileResponse):
-    """A file that has no name any more, sent within `bound`; whatever ends the answer, the file is gone."""
+    """Sends an unnamed temporary file inside `bound`; the file is deleted when the answer ends."""
 
     def __init__(
         self, file: IO[bytes], bound: AbstractAsyncContextManager[None], filename: str, tag: str
@@ -74,7 +74,7 @@ async def export_run(
         return known
     services.downloads.take(LEAST_SECONDS)
     try:
-        # one at a time: a zip takes a core, and the event loop would be one of many threads that want it
+        # one at a time: each zip takes a core, and many would slow down the event loop
         work = partial(_write, run, step, text)
         file, filename, tag = await to_thread.run_sync(work, limiter=services.packing)
         seconds = LEAST_SECONDS + os.fstat(file.fileno()).st_size / LEAST_SPEED
@@ -85,7 +85,7 @@ async def export_run(
 
 
 def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str, str]:
-    """The zip in a file without a name, the name that it should be given, and its entity tag."""
+    """The zip in an unnamed temporary file, its file name for the client, and its entity tag."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the answer
     try:
         filename, before = _export(run, step, with_text, file)
@@ -93,7 +93,7 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str,
         after = export_state(run, step, with_text)
         changed = float(str(after[-1]))
         os.utime(file.fileno(), (changed, changed))
-        # in between the training may have written more
+        # training may have written more in the meantime
         return file, filename, etag(*after) if after == before else etag(secrets.token_hex())
     except BaseException:
         file.close()
@@ -101,7 +101,7 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str,
 
 
 def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tuple[str, tuple[object, ...]]:
-    """Name and state of the export, made again if its checkpoint was replaced before it was read."""
+    """Export the run; return file name and state. Retries if the checkpoint is replaced meanwhile."""
     before = export_state(run, step, with_text)
     while True:
         try:

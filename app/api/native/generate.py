@@ -1,4 +1,4 @@
-"""Text on request."""
+"""POST and GET /generate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BODIES = {
     "a passage": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8}},
     "the same text again": {"value": {"prompt": "ROMEO:", "length": 300, "temperature": 0.8, "seed": 7}},
     "until a line ends": {"value": {"prompt": "The ", "stop": ["\n"], "top_p": 0.9}},
-    "by an early checkpoint": {"value": {"model": "classic@10000", "length": 200}},
+    "with an early checkpoint": {"value": {"model": "classic@10000", "length": 200}},
     "the most likely": {"value": {"prompt": "I ", "temperature": 0, "length": 100}},
     "as a stream": {"value": {"prompt": "O ", "length": 300, "stream": True}},
     "three texts": {"value": {"prompt": "O ", "length": 100, "n": 3}},
@@ -117,7 +117,7 @@ async def _answer(
 
 
 def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> dict[str, Any]:
-    """The answer for finished rows, a GenerateResponse."""
+    """The answer for finished rows, in the form of a GenerateResponse."""
     choices = [_choice(row) for row in rows]
     return {
         "text": choices[0]["text"],
@@ -129,14 +129,14 @@ def describe(order: Order, model: LoadedModel, rows: Sequence[Row]) -> dict[str,
         "step": model.step,
         "digest": model.digest,
         "losses": Losses(**{name: model.progress.get(name) for name in Losses.model_fields}).model_dump(),
-        # most ask for one text, and need not read it twice
+        # a single text need not be sent twice
         **({"choices": choices} if order.n > 1 else {}),
         **order.changed_field,
     }
 
 
 def _choice(row: Row) -> dict[str, Any]:
-    """A finished row, a Choice."""
+    """A finished row in the form of a Choice."""
     reason = "stop" if row.finish_reason == "stop" else "length"
     return {"text": row.text, "length": len(row.text), "finish_reason": reason}
 
@@ -146,7 +146,7 @@ def _events(chunk: Chunk) -> Iterator[dict[str, Any]]:
 
 
 def _by_id(bias: dict[str, float], model: LoadedModel) -> tuple[tuple[int, float], ...]:
-    """Raises InvalidRequestError for a character that the model does not know."""
+    """The bias by id. Raises InvalidRequestError for a character that the model does not know."""
     known = model.vocabulary.characters
     for character in bias:
         if character not in known:

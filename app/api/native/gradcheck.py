@@ -1,4 +1,4 @@
-"""Proof of the gradients: run on request, in a process of its own."""
+"""GET /gradcheck: gradient checks on request, run in a helper process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MethodQuery = Annotated[
 CheckedModel = Annotated[
     str | None,
     Query(
-        description="A checkpoint (`run`, `run@step`, `run@best`); by default the network of the assignment, "
+        description="A checkpoint (`run`, `run@step`, `run@best`); by default the assignment's network, "
         "newly initialised.",
         examples=["gru"],
     ),
@@ -61,10 +61,10 @@ async def gradcheck(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Any:
-    """Compares the analytic gradient of every parameter with a numerical one, in float64.
+    """Compare the analytic gradient of every parameter with a numerical one, in float64.
 
-    Takes some seconds the first time; later requests for the same check are answered immediately. A browser
-    gets a page with a table and a picture.
+    The first time this takes some seconds; later requests for the same check are answered immediately. A
+    browser gets a page with a table and a picture.
     """
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     headers = {"vary": "accept"}
@@ -128,7 +128,7 @@ async def _report(services: Services, method: Method, model: str | None, cell: s
 
 
 def describe(report: Report) -> GradcheckReport:
-    """The report as its JSON."""
+    """The report in the form of its JSON."""
     return GradcheckReport(
         model=report.model,
         method=report.method,

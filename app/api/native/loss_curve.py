@@ -1,4 +1,4 @@
-"""The loss curve of a run, as a page, a picture, or points."""
+"""GET /loss-curve: the loss curve of a run as a page, a picture or points."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ async def loss_curve(
     theme: Theme = "light",
     shape: Shape = "wide",
 ) -> Response:
-    """A browser gets a page that follows the training, an image request the picture.
+    """A browser gets a page that follows the training, an image request gets the picture.
 
-    Any other client gets the points.
+    All other clients get the points.
     """
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
     if kind == HTML:
@@ -135,7 +135,7 @@ async def _picture(
 
 
 def _numbers(curve: Curve) -> dict[str, Any]:
-    """The newest value of each loss, and points for a table, newest first."""
+    """The newest value of each loss, and the points of the page's table, newest first."""
     newest: dict[str, Any] = dict.fromkeys(("smooth_loss", "summed_smooth_loss", "validation_loss"))
     for point in curve.points:
         newest |= {name: point[name] for name in newest if point.get(name) is not None}

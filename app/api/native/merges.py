@@ -1,4 +1,4 @@
-"""POST /runs/merge: several trained models become one."""
+"""POST /runs/merge."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ router = APIRouter(tags=["training"])
     responses=errors(400, 403, 404, 409, 413, 422, 503, 507),
 )
 async def merge(body: MergeRequest, response: Response, services: ServicesDep) -> RunInfo:
-    """Create a finished run whose predictions are the mean of those of several models with the same shape.
+    """Create a finished run whose predictions are the mean of the predictions of several models.
 
-    The models must have the same cell, units, layers, embedding and characters. They do not change. The new
+    The models must have the same cell, units, layers, embedding and characters. They are not changed. The new
     run has the text of the first model, and its held-out loss is measured on that text.
     """
     work = partial(merge_runs, services.runs, body.models, body.name, services.limits)

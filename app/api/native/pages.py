@@ -1,4 +1,4 @@
-"""The pages that are not also something else, and what pages load."""
+"""The pages that have no JSON form, and the assets of all pages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from model.config import PRESETS, SETTINGS
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 TITLES = {
-    "not_found": "There is nothing here",
-    "model_not_found": "There is no such run or network",
-    "not_ready": "There is nothing to show yet",
+    "not_found": "Page not found",
+    "model_not_found": "Run or model not found",
+    "not_ready": "Nothing to show yet",
     "overloaded": "The server is busy",
-    "rate_limited": "That was too much for now",
-    "unauthorized": "A key is needed",
-    "forbidden": "This key may not do that",
-    "shutting_down": "The server is being stopped",
+    "rate_limited": "Too many requests",
+    "unauthorized": "An API key is needed",
+    "forbidden": "Not allowed",
+    "shutting_down": "The server is stopping",
 }
 
 router = APIRouter(include_in_schema=False)
 
 
 def error_page(assets: Assets, problem: Problem) -> Response:
-    """What went wrong, for a person whose browser opened an address, and where to go from there."""
+    """The page that a browser gets for an error: what went wrong, and what to do."""
     fallback = "The server could not do this" if problem.status >= 500 else "This cannot be shown"
     message = printable(problem.message)
-    if problem.status == 401:  # the browser itself asks for the key
+    if problem.status == 401:  # the browser prompts for the key
         message = f"{message.partition(':')[0]}. Try again, and give the key as the password"
     response = assets.page(
         "error.html",

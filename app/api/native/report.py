@@ -1,4 +1,4 @@
-"""GET /report: the assignment's report of any run, whole."""
+"""GET /report: the assignment's report for any run."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from app.store.run import Run
 from model.errors import CharloomError
 
 FORMS: dict[str, ReportFormat] = {"text/html": "html", "text/markdown": "markdown"}
-DERIVATION = "derivation"  # its address, as /report sees it
-SLACK_SECONDS = 60.0  # beyond what is to be computed, that a reader may take
+DERIVATION = "derivation"  # relative to /report
+SLACK_SECONDS = 60.0  # time to read the report, in addition to that for its computation
 
 router = APIRouter(tags=["proof"])
 logger = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ async def report(
     responses=errors() | {200: {"content": {"text/plain": {}}}},
 )
 async def derivation() -> PlainTextResponse:
-    """Every equation of the model with its derivative below it, as a readable program."""
+    """Every equation of the model, followed by its derivative, as a readable program."""
     return PlainTextResponse((files("model") / "reference.py").read_text(encoding="utf-8"))
 
 
 async def _pages(
     services: Services, run: Run, form: ReportFormat, author: str, date: str
 ) -> tuple[ReportPages, str]:
-    """What the report shows, and why its gradients cannot be checked, if they cannot."""
+    """The report, and the reason if its gradients cannot be checked."""
     curve = await run_in_threadpool(services.curves.get, run)
     picture = f"loss-curve.svg?model={quote(run.name)}"
     if form == "html":

@@ -1,4 +1,4 @@
-"""GET /runs/{name}/events: what happens to a run, as server-sent events."""
+"""GET /runs/{name}/events: the progress of a run as server-sent events."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from app.store.run import Run
 
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
-MOST_POINTS = 500  # told at once to who comes back after long
-PROGRESS = {"fraction", "characters_per_second", "expected_end"}  # of the run, told with the newest point
+MOST_POINTS = 500  # maximum number of missed points that a reconnecting client gets
+PROGRESS = {"fraction", "characters_per_second", "expected_end"}  # fields sent with the newest point
 CURSOR = re.compile(r"(-?[0-9]{1,12})\.([0-9]{1,9})\.(-?[0-9]{1,12})", re.ASCII)
 
 router = APIRouter(tags=["training"])
 
 
 class Cursor(NamedTuple):
-    """How much of a run was told: the step of its curve, the number of samples, the step of a checkpoint."""
+    """How much was sent: the step of the curve, the number of samples, the step of the last checkpoint."""
 
     step: int = -1
     samples: int = 0
@@ -70,7 +70,7 @@ async def events(
     watch = Watch(services, run, cursor if cursor or last_event_id != "0" else Cursor())
     first = await run_in_threadpool(watch.look)
     if cursor is not None and watch.ended and not watch.told_news:
-        return Response(status_code=204)  # tells an EventSource not to come back
+        return Response(status_code=204)  # stops an EventSource from reconnecting
     services.watchers.take(LOOK_SECONDS)
     following = _follow(watch, first, lambda: services.watchers.closing)
     return EventStream(following, services.watchers.give_back, services.settings.watch_seconds)
@@ -91,7 +91,7 @@ async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool])
         try:
             news = await run_in_threadpool(watch.look)
         except RunFileError:
-            return  # who comes back gets the reason
+            return  # a client that reconnects gets the reason
         except (RunError, FileNotFoundError):
             yield event({"name": watch.run.name, "state": "deleted"}, "state", str(watch.cursor))
             return
@@ -99,7 +99,7 @@ async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool])
 
 @dataclass
 class Watch:
-    """One watcher of a run. With a cursor of None the newest of each kind is told first."""
+    """One client's view of a run. If `given` is None, it starts with the newest event of each kind."""
 
     services: Services
     run: Run
@@ -115,7 +115,7 @@ class Watch:
     def look(self) -> list[bytes]:
         """The events since the last look. Raises RunError or FileNotFoundError if the run is gone."""
         run = self.services.runs.get(self.run.name)
-        # however many watch a run, it is looked at this often
+        # cached, so that many clients cause no more reads than one
         info = self.services.looks.get(run.name, lambda: describe(self.services, run))
         news = [*self._curve(info), *self._samples(), *self._checkpoint()]
         self._first = False
@@ -131,7 +131,7 @@ class Watch:
     def _curve(self, info: RunInfo) -> list[bytes]:
         points = self.services.curves.get(self.run).points
         last = points[-1]["step"] if points else -1
-        # a run that was taken back, or made anew, tells its steps again
+        # a run that was rolled back or replaced sends its steps again
         self.cursor = self.cursor._replace(step=min(self.cursor.step, last))
         new = points[bisect_right(points, self.cursor.step, key=lambda point: point["step"]) :]
         if self._first:
@@ -149,7 +149,7 @@ class Watch:
         count = self.run.files().samples
         if count == self.cursor.samples:
             return []
-        # a run that was taken back, or made anew, has fewer
+        # a run that was rolled back or replaced has fewer
         after = count - 1 if self._first else min(self.cursor.samples, count)
         told = []
         for number, sample in self.run.samples_after(after, MOST_POINTS):

@@ -1,4 +1,4 @@
-"""A run as its answer: state, progress, losses, checkpoints."""
+"""The JSON of a run: state, progress, losses, checkpoints."""
 
 from __future__ import annotations
 
@@ -27,26 +27,25 @@ ModelQuery = Annotated[
 
 
 def list_runs(services: Services) -> list[RunInfo]:
-    """Every run that can be read. Reads the disk."""
+    """All runs that can be read. Reads the disk."""
     found = []
     for run in services.runs.list():
         try:
             found.append(describe(services, run))
         except RunNotFoundError:  # deleted meanwhile
             continue
-        except Exception:  # one run's fault ends no list
+        except Exception:  # one damaged run must not break the list
             logger.exception("run %s cannot be described", run.name)
     return found
 
 
 def describe(services: Services, run: Run) -> RunInfo:
-    """One run as its answer. Reads the disk. Raises RunNotFoundError if it was deleted in the meantime."""
+    """The JSON of one run. Reads the disk. Raises RunNotFoundError if it was deleted in the meantime."""
     control, latest, config = run.control, run.usable_latest(), run.config
     status = standing_of(services.runs, run)
     serving = services.models.current if services.models.ready else None
-    training = (
-        run.status.state == status.state == "training"
-    )  # by its own worker: a group's members have theirs
+    # trained by its own worker, not as a group whose members have theirs
+    training = run.status.state == status.state == "training"
     silent = training and (services.runs.leases.abandoned(run.name) or run.silence() > SILENT_SECONDS)
     files = run.files()
     return RunInfo(
@@ -91,13 +90,13 @@ def describe(services: Services, run: Run) -> RunInfo:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """What differs from the preset, or from the defaults where the preset is not one that can be named."""
+    """The settings that differ from the preset, or from the defaults if the preset is unknown."""
     usual = PRESETS.get(config.preset, RunConfig(preset=config.preset)).to_dict()
     return {name: value for name, value in config.to_dict().items() if value != usual[name]}
 
 
 def _faults(run: Run, files: Files) -> list[str]:
-    """What cannot be used of a run, for people."""
+    """Messages about files of the run that cannot be used."""
     try:
         run.latest()
     except RunFileError as error:

@@ -1,4 +1,4 @@
-"""The JSON of the native routes: requests with their ranges, answers with their units, examples of each."""
+"""The JSON of the native routes for runs: requests, answers and examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIR: dict[str, Any] = {"type": "array", "items": {"type": "number"}, "minItems"
 
 
 class CheckpointInfo(BaseModel):
-    """A checkpoint: updates, sha256, Unix time of writing, and its loss in nats per character."""
+    """A checkpoint: its updates, sha256, Unix time, and loss in nats per character."""
 
     step: int
     digest: str
@@ -22,7 +22,7 @@ class CheckpointInfo(BaseModel):
 
 
 class RunInfo(BaseModel):
-    """One run: what was asked, and where it stands. Losses in nats per character, times in Unix seconds."""
+    """One run: its settings and progress. Losses in nats per character, times in Unix seconds."""
 
     name: str
     serving: str | None = Field(
@@ -32,8 +32,8 @@ class RunInfo(BaseModel):
     priority: int = Field(description="Runs of higher priority are trained first.")
     parent: str | None = Field(description="The `run@step` that it was forked from.")
     parts: list[str] = Field(
-        description="The models that it is merged from, or will be merged from if its members are trained "
-        "separately; otherwise empty."
+        description="The models that it was or, if its members are trained separately, will be merged from; "
+        "otherwise empty."
     )
     group: str | None = Field(description="The run that this one is a separately trained member of.")
     stale: bool = Field(description="Whether the run is in state `training` but its worker is silent.")
@@ -49,19 +49,19 @@ class RunInfo(BaseModel):
     members: int = Field(description="Networks trained side by side, whose predictions are averaged.")
     corpus: str
     characters: int = Field(description="Length of its text, in characters.")
-    findings: list[TextFinding] = Field(description="What was found in the text when it was uploaded.")
+    findings: list[TextFinding] = Field(description="Findings about the text at its upload.")
     step: int
     steps: int = Field(description="Number of updates; 0 if the run ends by time.")
-    fraction: float = Field(description="The fraction that is done, 0 to 1.")
+    fraction: float = Field(description="Fraction of the training that is done, 0 to 1.")
     seconds: float = Field(description="Training time so far.")
     expected_end: float | None
     seconds_left: float | None = Field(
-        description="Expected time for the rest of its training, once its turn comes; null after its end."
+        description="Expected time for the rest of the training, without the wait; null after its end."
     )
     characters_per_second: float | None
     kernel: str | None = Field(
-        description="BLAS library and kernel that trained it last, such as `openblas-haswell`: on another "
-        "kind of processor the same run differs in the last bits."
+        description="BLAS library and kernel that trained it last, such as `openblas-haswell`; with another "
+        "one, the last bits of the weights differ."
     )
     loss: float | None
     smooth_loss: float | None
@@ -80,7 +80,7 @@ class RunList(BaseModel):
 
 
 class RunChange(BaseModel):
-    """What to ask of a run; the worker obeys within a second."""
+    """A change to a run; its worker applies it within a second."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"action": "pause"}]})
 
@@ -100,7 +100,7 @@ class RunChange(BaseModel):
 
 
 class MergeRequest(BaseModel):
-    """The models that become one."""
+    """The models to merge."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -117,7 +117,7 @@ class MergeRequest(BaseModel):
 
 
 class RunAccepted(BaseModel):
-    """A run that waits in the queue, and what was found about its text."""
+    """A queued run, and the findings about its text."""
 
     name: str
     url: str = Field(description="URL of the run; `/events` below it streams its progress.")
@@ -125,12 +125,12 @@ class RunAccepted(BaseModel):
     corpus: str
     characters: int
     distinct_characters: int
-    expected_seconds: float = Field(description="Expected training time, once its turn comes.")
+    expected_seconds: float = Field(description="Expected training time, without the wait.")
     findings: list[TextFinding]
 
 
 class Beginnings(BaseModel):
-    """Prompts taken from the text of a run."""
+    """Prompts from the text of a run."""
 
     run: str
     beginnings: list[str] = Field(
@@ -139,13 +139,13 @@ class Beginnings(BaseModel):
 
 
 class PassageInfo(BaseModel):
-    """A passage that a checkpoint wrote, and how many of its words are real."""
+    """A passage that a checkpoint wrote, and how many of its words occur in the text of the run."""
 
     model: str = Field(description="The checkpoint, as `run@step`.")
     step: int
     digest: str = Field(description="sha256 of the checkpoint.")
     prompt: str = Field(description="The first of the run's prompts.")
-    text: str = Field(description="What was written, without the prompt.")
+    text: str = Field(description="The generated text, without the prompt.")
     words: int = Field(
         description="Number of whole words in this passage and three others; 0 for a run without a text."
     )
@@ -153,7 +153,7 @@ class PassageInfo(BaseModel):
 
 
 class TextChecked(BaseModel):
-    """What was found about a text, and the network that would be trained on it."""
+    """The findings about a text, and the network that would be trained on it."""
 
     name: str = Field(description="The name that the run would have, if it is not taken.")
     corpus: str
@@ -164,7 +164,7 @@ class TextChecked(BaseModel):
     layers: int
     members: int
     expected_seconds: float = Field(description="Expected training time.")
-    expected_loss: float = Field(description="Expected range of the held-out loss, in nats per character.")
+    expected_loss: float = Field(description="Expected held-out loss, in nats per character.")
     beginning: str = Field(description="The first characters of the text, as decoded.")
     findings: list[TextFinding]
 
@@ -178,42 +178,42 @@ class KeepRequest(BaseModel):
 
 
 class Kept(BaseModel):
-    """A checkpoint that stays although training goes on."""
+    """A checkpoint that training does not delete."""
 
     model: str = Field(description="The name to request: `run@step`.")
-    kept: int = Field(description="Kept checkpoints of the run.")
+    kept: int = Field(description="Number of kept checkpoints of the run.")
     limit: int = Field(description="Maximum number of kept checkpoints; beyond it the earliest is released.")
 
 
 class Deleted(BaseModel):
-    """Gone, with all its files."""
+    """A run was deleted with all its files."""
 
     name: str
     deleted: Literal[True] = True
 
 
 class SampleInfo(BaseModel):
-    """A passage that a run wrote; `kind` is `sample`, or `best` for the best network's at the end."""
+    """A passage written during training; `kind` is `best` for that of the best checkpoint at the end."""
 
     step: int
     kind: str
     text: str
     smooth_loss: float | None = Field(description="Smooth loss at that step, nats per character.")
     validation_loss: float | None = Field(
-        description="Last held-out loss measured by that step, nats per character."
+        description="Last held-out loss measured up to that step, nats per character."
     )
     validation_step: int | None = Field(description="The step at which it was measured.")
 
 
 class SampleList(BaseModel):
-    """The passages of one run, oldest first."""
+    """The samples of one run, oldest first."""
 
     run: str
     samples: list[SampleInfo]
 
 
 class CurvePoint(BaseModel):
-    """One record of the training. Losses in nats per character."""
+    """One point of a loss curve. Losses in nats per character."""
 
     step: int
     loss: float | None = Field(None, description="Loss of one window, before the update.")
@@ -229,7 +229,7 @@ class CurvePoint(BaseModel):
 
 
 class LossCurve(BaseModel):
-    """The loss curve of a run, thinned without losing its extremes."""
+    """The loss curve of a run, thinned out except for its extremes."""
 
     run: str
     state: State
@@ -242,21 +242,23 @@ class LossCurve(BaseModel):
         description="Step and loss of the best checkpoint."
     )
     baselines: dict[str, float] = Field(
-        description="Loss of simple models on the held-out text, or on the last tenth if the run holds "
-        "nothing out: `uniform` (ln K), `unigram`, `5-gram` (Witten-Bell smoothing). Empty until measured."
+        description="Loss of simple models on the held-out text, or on the last tenth if there is none: "
+        "`uniform` (ln K), `unigram`, `5-gram` (Witten-Bell smoothing). Empty until measured."
     )
     rollbacks: list[int] = Field(description="Steps to which the run was rolled back when its loss exploded.")
     overfitting_since: int | None = Field(
         description="Step of the lowest held-out loss, if the loss has risen since."
     )
-    warnings: list[str] = Field(description="Warnings about the run, in words.")
+    warnings: list[str] = Field(description="Warnings about the run.")
     characters_per_update: int = Field(description="Characters of the text per update.")
-    sequence_length: int | None = Field(description="T, if the run sums its loss over a sequence.")
+    sequence_length: int | None = Field(
+        description="Sequence length, if the run sums its loss over a sequence."
+    )
     version: str = Field(description="Changes when the curve changes.")
 
 
 class ParameterReport(BaseModel):
-    """One parameter's gradient: analytic against numerical."""
+    """The comparison of one parameter's analytic and numerical gradients."""
 
     name: str
     shape: list[int]
@@ -268,10 +270,10 @@ class ParameterReport(BaseModel):
 
 
 class GradcheckReport(BaseModel):
-    """Every parameter and the initial state, checked by one method in float64."""
+    """The check of every parameter and of the initial state by one method, in float64."""
 
     model: str = Field(
-        description="`assignment`: the network of the assignment, newly initialised; otherwise a checkpoint."
+        description="`assignment`: the assignment's network, newly initialised; otherwise a checkpoint."
     )
     method: Method
     step_size: float = Field(description="h of the numerical derivative.")

@@ -1,4 +1,4 @@
-"""A run's own text: beginnings to offer as prompts, and a passage by each checkpoint from the first."""
+"""Prompts from a run's text, and a passage that each checkpoint writes from the first of them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from app.store.run import Run
 router = APIRouter(tags=["training"])
 
 LENGTH, TEMPERATURE, SEED = 380, 0.6, 1  # of a passage
-COUNTED = 4  # texts whose words are counted; the first is the passage
+COUNTED = 4  # texts generated to count words; the first is the passage
 
 
 @router.get("/runs/{name}/beginnings", summary="Prompts from a run's text", responses=errors(404, 422, 503))
 async def prompts(name: str, services: ServicesDep) -> Beginnings:
-    """Common beginnings of lines and sentences in the text of the run."""
+    """Frequent beginnings of lines and sentences in the text of the run."""
 
     def work() -> Beginnings:
         return Beginnings(run=name, beginnings=list(_beginnings_of(services.runs.get(name))))
@@ -50,10 +50,10 @@ async def passage(
         int | None, Query(ge=0, le=2**63 - 1, description="Step of a checkpoint; the newest by default.")
     ] = None,
 ) -> Response:
-    """The same prompt, settings and seed for every checkpoint of the run, so that passages can be compared.
+    """A passage with the same prompt, settings and seed for every checkpoint, for comparison.
 
-    The server writes the passage of a checkpoint once for all clients, so it does not count against a rate
-    limit. `words` are counted in this passage and three others; `real` of them occur in the text of the run.
+    Each passage is generated once for all clients, so it does not count against a rate limit. `words` are
+    counted in this passage and three others; `real` of them occur in the text of the run.
     """
     model = await services.model(name if step is None else f"{name}@{step}")
     tag = etag("passage", model.id, model.digest)
@@ -107,9 +107,7 @@ def _beginnings_of(run: Run) -> tuple[str, ...]:
     return _beginnings(run.path, run.spec.corpus_sha256) if has_text(run) else ()
 
 
-# a run's text never changes; a run of the same name with another text has another sha256
-
-
+# the sha256 is in the key because a new run may have the name of a deleted one
 @lru_cache(maxsize=64)
 def _beginnings(path: Path, sha256: str) -> tuple[str, ...]:
     return tuple(beginnings(Run(path).text()))

@@ -1,4 +1,4 @@
-"""The runs: where they stand, what to ask of them, and what they wrote on the way."""
+"""Routes of the runs: state, control, deletion and samples."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def remove(
         bool, Query(description="Delete it even if no other run can be served afterwards.")
     ] = False,
 ) -> Deleted:
-    """Delete a run, and its members if they are trained separately, once the training has stopped."""
+    """Delete a run, and its members if they are trained separately, after stopping their training."""
     names = await change_in_turn(services, partial(begin_group_deletion, services.runs, name, force))
     deadline = time.monotonic() + STOP_SECONDS
     for going in names:

@@ -1,4 +1,4 @@
-"""POST /score: how likely a text is, character by character, to one network or to several."""
+"""POST /score: the probability of a text, character by character, according to one or more models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from app.settings import Settings
 from model.errors import CharloomError, UnknownCharacterError
 from model.generation import Row
 
-CHANGED = {"text", "changed_characters"}  # fields of a score that only some have
+CHANGED = {"text", "changed_characters"}  # fields that a score has only if characters may be changed
 NAMES = {"prompt": "text", "logprobs": "top"}
 
 router = APIRouter(tags=["text"])
@@ -81,7 +81,7 @@ async def score(request: Request, services: ServicesDep, asked: ScoreRequest) ->
 
 
 class _Reading:
-    """The text as one model reads it, or why it cannot."""
+    """The text as one model reads it, or the reason why it cannot."""
 
     def __init__(self, asked: ScoreRequest, model: LoadedModel, order: Order) -> None:
         self.model = model
@@ -124,7 +124,7 @@ def _unable(model: LoadedModel, refusal: CharloomError) -> dict[str, Any]:
 
 
 def _described(reading: _Reading, alternatives: int, row: Row) -> dict[str, Any]:
-    """A ModelScore, its lists as Items."""
+    """The score in the form of a ModelScore, with its lists as Items."""
     model, before = reading.model, len(reading.prompt)
     known = row.prompt_logprobs[max(0, before - 1) :].tolist()
     bits = -math.fsum(known) / math.log(2)
@@ -138,7 +138,7 @@ def _described(reading: _Reading, alternatives: int, row: Row) -> dict[str, Any]
     ).model_dump(exclude=CHANGED)
 
     def told(values: Callable[[int, int], list[Any]]) -> Items:
-        """The values of places before `begin` to `end`; nothing comes before the very first character."""
+        """The values as Items; without a prompt, the first character has none."""
 
         def make(begin: int, end: int) -> list[Any]:
             first = before + begin - 1

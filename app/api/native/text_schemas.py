@@ -1,4 +1,4 @@
-"""The bodies of requests that write or score texts, and their answers."""
+"""The JSON of requests that generate, score or inspect texts, and of their answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.engine.unknown import Unknown
 
 
 class GenerateRequest(BaseModel):
-    """What to write. Everything is optional; null is the same as absent; unknown fields are refused."""
+    """The text to generate. All fields are optional; null means absent; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -27,7 +27,7 @@ class GenerateRequest(BaseModel):
     )
     temperature: float | None = ranged(
         "temperature",
-        "Below 1 more predictable, above 1 more surprising; 0 always takes the most likely "
+        "Below 1 the text is more predictable, above 1 more varied; 0 always takes the most likely "
         "character. Default 1.",
     )
     top_k: int | None = ranged(
@@ -52,10 +52,10 @@ class GenerateRequest(BaseModel):
         "Above 1, characters that occur in the prompt or the text become less likely. Default 1.",
     )
     frequency_penalty: float | None = ranged(
-        "frequency_penalty", "Subtracted from a character's logit for each time it was written. Default 0."
+        "frequency_penalty", "Subtracted from a character's logit for each time it was generated. Default 0."
     )
     presence_penalty: float | None = ranged(
-        "presence_penalty", "Subtracted from a character's logit once it was written. Default 0."
+        "presence_penalty", "Subtracted from a character's logit once it was generated. Default 0."
     )
     n: int | None = Field(None, ge=1, description="Texts to write; at most CHARLOOM_MAX_N. Default 1.")
     stream: bool | None = Field(
@@ -78,7 +78,7 @@ class GenerateRequest(BaseModel):
 
 
 class GenerateBody(GenerateRequest):
-    """The same as JSON, where a number in quotes is not a number."""
+    """The JSON body, in which a quoted number is not a number."""
 
     logit_bias: dict[Annotated[str, StringConstraints(min_length=1, max_length=1)], Bias] | None = Field(
         None, description="Added to the logits of these characters: -100 forbids one, 100 forces it."
@@ -111,9 +111,9 @@ class Choice(BaseModel):
 
 
 class GenerateResponse(BaseModel):
-    """A text, and all that is needed to write it again."""
+    """A text, and everything that is needed to generate it again."""
 
-    text: str = Field(description="What was written, without the prompt.")
+    text: str = Field(description="The generated text, without the prompt.")
     prompt: str
     length: int = Field(description="Number of characters written.")
     finish_reason: Literal["length", "stop"]
@@ -152,7 +152,7 @@ class GenerateResponse(BaseModel):
 
 
 class ScoreRequest(BaseModel):
-    """A text to be judged; null is the same as absent."""
+    """The text to score; null is the same as absent."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -170,14 +170,14 @@ class ScoreRequest(BaseModel):
         None, description="Several models, at most CHARLOOM_MAX_MODELS, instead of `model`."
     )
     top: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        None, description="How many of the most likely characters to list at each position."
+        None, description="How many of the most likely characters to list for each position."
     )
 
 
 class ModelScore(BaseModel):
-    """One network's judgement. Natural logarithms of its own probabilities; null where nothing is known.
+    """The score by one model. Log-probabilities are natural logarithms; unknown values are null.
 
-    Without a prompt nothing stands before the first character, and it has no probability.
+    Without a prompt, the first character has no probability.
     """
 
     model: str
@@ -192,7 +192,7 @@ class ModelScore(BaseModel):
     )
     bits: float | None = Field(None, description="Minus the sum of the log-probabilities, base 2.")
     bits_per_character: float | None = None
-    nats_per_character: float | None = Field(None, description="The same as the loss of training.")
+    nats_per_character: float | None = Field(None, description="The same measure as the training loss.")
     logprobs: list[float | None] | None = Field(
         None, description="One log-probability for each character of the text."
     )
@@ -205,7 +205,7 @@ class ModelScore(BaseModel):
 
 
 class ScoreResponse(BaseModel):
-    """The judgements, in the order the models were named."""
+    """The scores, in the order in which the models were given."""
 
     text: str
     prompt: str
@@ -214,7 +214,7 @@ class ScoreResponse(BaseModel):
 
 
 class ActivationsRequest(BaseModel):
-    """A text, and the unit to be shown along it; null is the same as absent."""
+    """A text, and the unit whose output to show along it; null is the same as absent."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -229,16 +229,17 @@ class ActivationsRequest(BaseModel):
     )
     unknown: Unknown | None = unknown_mode()
     model: str | None = Field(None, description="`run`, `run@step` or `run@best`; by default the newest.")
-    layer: int | None = Field(None, ge=0, description="From 0, the layer that reads the characters.")
+    layer: int | None = Field(None, ge=0, description="Number of the layer; 0 reads the characters.")
     unit: int | None = Field(
         None,
         ge=0,
-        description="From 0; without layer and unit, the unit that correlates most closely with a feature.",
+        description="Number of the unit, from 0. Without layer and unit: the one that correlates most "
+        "closely with a feature.",
     )
 
 
 class FollowerInfo(BaseModel):
-    """The unit that follows a feature of the text most closely."""
+    """The unit that correlates most closely with a feature of the text."""
 
     feature: str
     layer: int
@@ -247,7 +248,7 @@ class FollowerInfo(BaseModel):
 
 
 class ActivationsResponse(BaseModel):
-    """One unit along a text."""
+    """The output of one unit along a text."""
 
     text: str = Field(description="The text as the model read it.")
     model: str

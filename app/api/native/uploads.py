@@ -1,4 +1,4 @@
-"""POST /runs and /runs/{name}/fork: a text, or a step of another run, becomes a run in the queue."""
+"""POST /runs, /runs/check and /runs/{name}/fork: queue a run on a text or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = {int: "integer", float: "number", str: "string"}
 
 
 def option_schemas() -> dict[str, dict[str, Any]]:
-    """What the document says of each option, which comes in the query or in the body."""
+    """JSON schemas of the options, which may be in the query or in the body."""
     schemas: dict[str, dict[str, Any]] = {
         "name": {"type": "string", "description": "Name of the run; by default that of the text's file."},
         "encoding": {
@@ -47,7 +47,7 @@ def option_schemas() -> dict[str, dict[str, Any]]:
 
 
 def setting_schema(setting: Setting) -> dict[str, Any]:
-    """JSON schema of one setting of a run."""
+    """The JSON schema of one setting of a run."""
     schema: dict[str, Any] = {"type": KINDS[setting.kind], "description": f"{setting.help}."}
     if setting.kind is not str:
         schema |= {"minimum": setting.low, "maximum": setting.high}
@@ -57,7 +57,7 @@ def setting_schema(setting: Setting) -> dict[str, Any]:
 
 
 def documented(more: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Parameters and bodies for the OpenAPI document: the framework knows nothing of streamed uploads."""
+    """Parameters and bodies for the OpenAPI document: FastAPI does not know about streamed uploads."""
     options = option_schemas() | more
     parameters = [
         {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in options.items()
@@ -89,8 +89,8 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
     A zip counts as its files, and a document (Word, OpenDocument, EPUB, HTML, RTF, PDF, subtitles, notebook)
     as its text.
 
-    Every setting of a run can be given with it, in the query or in the form. A text that cannot be used is
-    refused with all findings; warnings are in the answer.
+    Every setting of a run can be given as well, in the query or in the body. A text that cannot be used is
+    refused with all findings; otherwise the answer has any warnings.
     """
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         made = await in_turn(
@@ -106,9 +106,9 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
     openapi_extra=documented({}),
 )
 async def check_text(request: Request, services: ServicesDep) -> TextChecked:
-    """The same upload as to `/runs`, without training.
+    """The same upload as for `/runs`, without training.
 
-    The answer has what was found in the text, and which run it would start.
+    The answer has the findings about the text, and the run that it would start.
     """
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(check, services.runs, upload.options, upload.sources, services.limits)
@@ -151,9 +151,9 @@ async def create_fork(name: str, request: Request, response: Response, services:
 
 
 def accepted(response: Response, made: Made, services: Services) -> RunAccepted:
-    """The answer to an upload; `Location` says where the run is."""
+    """The answer to an upload, with the URL of the run in `Location`."""
     run = made.run
-    response.headers["location"] = f"/runs/{run.name}"  # below a prefix, once it is sent
+    response.headers["location"] = f"/runs/{run.name}"  # the middleware adds the prefix
     return RunAccepted(
         name=run.name,
         url=f"{services.settings.root_path.rstrip('/')}/runs/{run.name}",

@@ -1,1 +1,1 @@
-"""The routes of OpenAI's clients."""
+"""Routes for clients of OpenAI's API."""

@@ -1,4 +1,4 @@
-"""Between OpenAI's JSON and orders: what both of its text routes share."""
+"""What OpenAI's two text routes share: from a request to an order, and from rows to an answer."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def order_of(
     logprobs: int | None,
     best_of: int | None = None,
 ) -> Order:
-    """The order of a request, as the model reads it. Raises InvalidRequestError, UnknownInFieldError."""
+    """The order of a request, read by the model. Raises InvalidRequestError, UnknownInFieldError."""
     sampling = {name: getattr(asked, name) for name in SAMPLING}
-    bias = {_id_of(key): value for key, value in (asked.logit_bias or {}).items()}  # "1" and "01" are one
+    bias = {_id_of(key): value for key, value in (asked.logit_bias or {}).items()}  # "1" and "01" are equal
     order = Order.of(
         settings,
         prompts,
@@ -63,7 +63,7 @@ def order_of(
 
 
 def joined(messages: Sequence[Message], vocabulary: Vocabulary) -> str:
-    """The texts of a chat's messages as one prompt, with a line break between two if the model knows one."""
+    """The texts of a chat's messages joined by line breaks, or by spaces if the model has no line break."""
     separator = next(text for text in ("\n", " ", "") if not vocabulary.unknown(text))
     return separator.join(map(_text_of, messages))
 
@@ -76,7 +76,7 @@ def _text_of(message: Message) -> str:
 
 @dataclass(frozen=True)
 class Envelope:
-    """What every answer, and every chunk of a stream, says around its choices."""
+    """The fields of every answer, and of every chunk of a stream, other than its choices."""
 
     kind: str
     order: Order
@@ -102,7 +102,7 @@ class Envelope:
         }
 
     def usage(self, rows: Sequence[Row]) -> dict[str, int]:
-        """Each prompt is counted once, however many texts go on from it."""
+        """Token counts; a prompt counts once, whatever the number of its texts."""
         read = sum(map(len, self.order.prompts))
         written = sum(len(row.ids) for row in rows)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
@@ -111,7 +111,7 @@ class Envelope:
 async def answer_whole(
     request: Request, services: Services, envelope: Envelope, choice: ChoiceOf
 ) -> Response:
-    """All texts at once."""
+    """Answer with all texts when they are finished."""
     order = envelope.order
 
     def jobs() -> list[Job]:
@@ -128,7 +128,7 @@ async def answer_whole(
 def answer_stream(
     services: Services, envelope: Envelope, choices: ChoicesOf, include_usage: bool
 ) -> Response:
-    """The texts as they are written; ends with `[DONE]`, whatever happened."""
+    """Stream the texts while they are generated; the stream always ends with `[DONE]`."""
     job = envelope.order.job(envelope.model, services.settings.deadline_seconds, streamed=True)
     empty: dict[str, Any] = {"usage": None} if include_usage else {}
 
@@ -145,12 +145,12 @@ def answer_stream(
 
 
 def bounded(logprob: float) -> float:
-    """Something that JSON can carry."""
+    """A log-probability that JSON can represent."""
     return max(logprob, LOWEST_LOGPROB)
 
 
 def include_usage(asked: WritingRequest) -> bool:
-    """Raises InvalidRequestError for options of a stream where none is asked for."""
+    """Whether to stream the usage. Raises InvalidRequestError if there are stream options but no stream."""
     if asked.stream_options is None:
         return False
     if not asked.stream:

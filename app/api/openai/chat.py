@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: conversations as one text to go on from."""
+"""POST /v1/chat/completions: the messages of a conversation become one prompt."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def _choice(index: int, row: Row) -> dict[str, Any]:
 
 
 def _deltas(chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
-    """The role with an empty text first, then text, then the reason of the end without text: as OpenAI does.
+    """As in OpenAI's streams: first the role with empty text, then text, then the finish reason without text.
 
-    A client may take the log-probabilities of every event, and may stop reading at the reason.
+    Clients may append the log-probabilities of every event, and may stop reading at the finish reason.
     """
     if chunk.start == 0:
         yield _delta(chunk, {"role": "assistant", "content": ""})

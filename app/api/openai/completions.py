@@ -1,4 +1,4 @@
-"""POST /v1/completions, as OpenAI's clients call it."""
+"""POST /v1/completions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Make = Callable[[int, int], Sequence[Any]]
 
 
 class _Choices:
-    """Rows, and chunks of rows, as choices."""
+    """Converts rows, and chunks of rows, to choices."""
 
     def __init__(self, asked: CompletionRequest, order: Order) -> None:
         self.logprobs, self.echo = asked.logprobs, bool(asked.echo)
@@ -56,7 +56,7 @@ class _Choices:
         return self._choice(index, part, row.finish_reason, lambda make: Items(part.count, make))
 
     def of_chunk(self, chunk: Chunk, row: Row) -> Iterator[dict[str, Any]]:
-        """The text, then the reason of the end without text."""
+        """A choice with the text, then one with the finish reason and no text."""
         echoed = self._echoed(chunk.choice)
         part = _Part(row, chunk.start or -echoed, chunk.start + len(chunk.text), echoed)
         if part.count:
@@ -70,7 +70,7 @@ class _Choices:
             }
 
     def _echoed(self, index: int) -> int:
-        """How many characters of the prompt come before the text."""
+        """How many characters of the prompt the answer repeats before the text."""
         return len(self._prompts[index // self._n]) if self.echo else 0
 
     def _choice(
@@ -88,10 +88,10 @@ class _Choices:
 
 
 class _Part:
-    """Characters `begin` to `end` of a text, its prompt's being those before 0, and what is known of them.
+    """Characters `begin` to `end` of a text and their log-probabilities; the prompt has negative positions.
 
     Args:
-        echoed: characters of the prompt in the whole text.
+        echoed: number of characters of the prompt in the answer.
     """
 
     def __init__(self, row: Row, begin: int, end: int, echoed: int) -> None:
@@ -99,16 +99,16 @@ class _Part:
         prompt = row.vocabulary.decode(row.prompt[begin:]) if begin < 0 else ""
         self.text = prompt + row.text[max(0, begin) : end]
         self.count = len(self.text)
-        # of the first character of this part, among those with a log-probability
+        # index of this part's first character among those with a log-probability
         self._place = begin + len(row.prompt) - 1
 
     def tokens(self, begin: int, end: int) -> list[str]:
-        """Characters `begin` to `end` of this part; the other methods tell what is known of them."""
+        """Characters `begin` to `end` of this part; the other methods return their properties."""
         return list(self.text[begin:end])
 
     def logprobs(self, begin: int, end: int) -> list[float | None]:
         known = self.row.all_logprobs[max(0, self._place + begin) : self._place + end].tolist()
-        unknown = [None] if self._place + begin < 0 else []  # nothing comes before the first character
+        unknown = [None] if self._place + begin < 0 else []  # the first character
         return [*unknown, *map(bounded, known)]
 
     def top(self, begin: int, end: int) -> list[dict[str, float] | None]:

@@ -1,4 +1,4 @@
-"""/v1/files: texts that OpenAI's clients upload before they ask for a job."""
+"""/v1/files: texts that OpenAI's clients upload before they create a job."""
 
 from __future__ import annotations
 
@@ -51,14 +51,16 @@ router = APIRouter(tags=["OpenAI"])
     },
 )
 async def upload(request: Request, services: ServicesDep) -> FileObject:
-    """Store a file for a job: a plain text, a zip of texts, or JSON lines of examples."""
+    """Store a file for a job: a plain text, a zip of texts, or examples as JSON lines."""
     async with received(request, services.settings.max_body_bytes, services.uploads) as given:
         options = {key: value for key, value in given.options.items() if key not in IGNORED}
         purpose = options.pop("purpose", None)
         if len(given.sources) != 1:
             raise InvalidRequestError("file", f"must be one file of a form. Given: {len(given.sources)}")
         if purpose not in PURPOSES:
-            raise InvalidRequestError("purpose", f"must be fine-tune. Given: {shortened(purpose)}")
+            raise InvalidRequestError(
+                "purpose", f"must be {' or '.join(PURPOSES)}. Given: {shortened(purpose)}"
+            )
         if unknown := sorted(options):
             raise InvalidRequestError(unknown[0][:80], "is not a field of this request")
         return _object(await in_turn(services, partial(services.files.add, given.sources[0], purpose)))
@@ -82,7 +84,7 @@ async def files(
     return FileList(data=[_object(file) for file in shown], has_more=more)
 
 
-@router.get("/v1/files/{file_id}", summary="One of them", responses=openai_errors(404, 503))
+@router.get("/v1/files/{file_id}", summary="One file", responses=openai_errors(404, 503))
 async def file(file_id: str, services: ServicesDep) -> FileObject:
     """The metadata of a file."""
     return _object(await run_in_threadpool(services.files.get, file_id))

@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs: runs, for OpenAI's clients."""
+"""/v1/fine_tuning/jobs: runs as OpenAI's fine-tuning jobs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def jobs(services: ServicesDep, after: After = None, limit: Limit = 20) ->
     return await run_in_threadpool(found)
 
 
-@router.get("/{job_id}", summary="One of them", responses=openai_errors(404, 503))
+@router.get("/{job_id}", summary="One job", responses=openai_errors(404, 503))
 async def job(job_id: str, services: ServicesDep) -> FineTuningJob:
     """The state of a run, as a job."""
     return await run_in_threadpool(lambda: tuning.describe(tuning.run_of(services.runs, job_id)))
@@ -63,7 +63,7 @@ async def job(job_id: str, services: ServicesDep) -> FineTuningJob:
     responses=openai_errors(403, 404, 409, 503, 507),
 )
 async def cancel(job_id: str, services: ServicesDep) -> FineTuningJob:
-    """End a run; its checkpoints can be used."""
+    """End a run and keep its checkpoints."""
     return await change_in_turn(services, partial(_ask, services, job_id, "stop"))
 
 

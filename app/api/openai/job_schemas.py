@@ -1,4 +1,4 @@
-"""The JSON of OpenAI's files and fine-tuning jobs; a job is a run under the name that its clients know."""
+"""The JSON of OpenAI's files and fine-tuning jobs; a job is a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FileObject(BaseModel):
 
 
 class FileList(BaseModel):
-    """Uploaded files, the newest first unless asked otherwise."""
+    """Uploaded files, by default the newest first."""
 
     object: Literal["list"] = "list"
     data: list[FileObject]
@@ -35,7 +35,7 @@ class FileList(BaseModel):
 
 
 class FileDeleted(BaseModel):
-    """Gone; runs that were made of it keep their text."""
+    """A file was deleted; runs created from it keep their text."""
 
     id: str
     object: Literal["file"] = "file"
@@ -43,7 +43,7 @@ class FileDeleted(BaseModel):
 
 
 class Hyperparameters(BaseModel):
-    """How to train; `auto`, the default, leaves it to the preset or to the run that is trained on from."""
+    """How to train; `auto`, the default, uses the value of the preset or of the run to continue from."""
 
     model_config = FORBIDDING
 
@@ -51,7 +51,7 @@ class Hyperparameters(BaseModel):
         None, description="Number of passes over the text."
     )
     batch_size: Annotated[int, Field(ge=1, le=1024)] | Auto | None = Field(
-        None, description="Streams: positions of the text that are read in parallel."
+        None, description="Number of streams: positions of the text that are read in parallel."
     )
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Auto | None = Field(
         None, description="Factor of the learning rate of the preset, or of the run that the job starts from."
@@ -59,7 +59,7 @@ class Hyperparameters(BaseModel):
 
 
 class Supervised(BaseModel):
-    """The one method there is."""
+    """The only supported method."""
 
     model_config = FORBIDDING
 
@@ -67,7 +67,7 @@ class Supervised(BaseModel):
 
 
 class FineTuningMethod(BaseModel):
-    """How it is trained."""
+    """The training method."""
 
     model_config = FORBIDDING
 
@@ -76,7 +76,7 @@ class FineTuningMethod(BaseModel):
 
 
 class JobRequest(BaseModel):
-    """What to train on, and from where; null is the same as absent."""
+    """What to train, and on which file; null is the same as absent."""
 
     model_config = FORBIDDING | ConfigDict(
         json_schema_extra={
@@ -111,7 +111,7 @@ class JobRequest(BaseModel):
 
 
 class HyperparametersUsed(BaseModel):
-    """What a run is trained with; `n_epochs` is `auto` where a time ends it."""
+    """The hyperparameters of a run; `n_epochs` is `auto` if the run ends by time."""
 
     n_epochs: int | Auto
     batch_size: int
@@ -119,7 +119,7 @@ class HyperparametersUsed(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job has failed."""
+    """Why a job failed."""
 
     code: str
     message: str
@@ -127,27 +127,27 @@ class JobError(BaseModel):
 
 
 class SupervisedUsed(BaseModel):
-    """The same, in its newer place."""
+    """The hyperparameters, in their newer place."""
 
     hyperparameters: HyperparametersUsed
 
 
 class MethodUsed(BaseModel):
-    """How it is trained."""
+    """The training method of a run."""
 
     type: Literal["supervised"] = "supervised"
     supervised: SupervisedUsed
 
 
 class FineTuningJob(BaseModel):
-    """A run, as a job. Times in Unix seconds."""
+    """A run as a job. Times in Unix seconds."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
     finished_at: int | None
     estimated_finish: int | None
-    model: str = Field(description="What it started from: a checkpoint or a preset.")
+    model: str = Field(description="What the run started from: a checkpoint or a preset.")
     fine_tuned_model: str | None = Field(description="The run, once the job has ended with a checkpoint.")
     organization_id: str = "charloom"
     status: FineTuningStatus
@@ -174,7 +174,7 @@ class JobList(BaseModel):
 
 
 class JobEvent(BaseModel):
-    """Something that happened to a job. Times before the last are reckoned from the training time."""
+    """An event of a job. Times of earlier events are estimates based on the training time."""
 
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"

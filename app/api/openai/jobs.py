@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as OpenAI's clients know them: each is a run, seen under other names.
+"""OpenAI's fine-tuning jobs, each of which is a run.
 
 Reads and writes files: not for an event loop.
 """
@@ -36,7 +36,7 @@ from app.store.uploads import UploadedFiles
 from model.batches import windows_per_epoch
 from model.config import DEFAULT_PRESET, PRESETS, RunConfig
 
-PREFIX = "ftjob-"  # of a job's id; the rest is the name of its run
+PREFIX = "ftjob-"  # a job's id is this plus the name of its run
 AUTO = "auto"
 STATUSES: dict[State, FineTuningStatus] = {
     "queued": "queued",
@@ -47,20 +47,20 @@ STATUSES: dict[State, FineTuningStatus] = {
     "stopped": "cancelled",
 }
 LOSSES = {"loss": "train_loss", "smooth_loss": "smooth_train_loss", "validation_loss": "valid_loss"}
-LOOKED_BACK = 1_000  # points before a checkpoint in which its losses are sought
+LOOKED_BACK = 1_000  # points before a checkpoint that are searched for its losses
 logger = logging.getLogger(__name__)
 
-Points = Sequence[dict[str, Any]]  # of a loss curve
+Points = Sequence[dict[str, Any]]  # points of a loss curve
 
 
 def create(store: RunStore, files: UploadedFiles, asked: JobRequest, limits: Limits) -> Run:
-    """Queue the run that a job asks for. Raises NotFoundError, and as `new_run` and `fork` do."""
+    """Queue the run of a new job. Raises NotFoundError, and as `new_run` and `fork` do."""
     file = files.get(asked.training_file)
     known = {"suggested": asked.suffix or "", "training_file": file.id}
     name, step = parse_model_name(asked.model)
     parent = _run_or_none(store, name)
     if parent is None and asked.model not in (AUTO, *PRESETS):
-        store.get(name)  # raises, with the names there are
+        store.get(name)  # raises an error that lists the existing names
     with files.open(file.id) as content:
         source = Source(file.filename, content)
         if parent is not None:
@@ -79,7 +79,7 @@ def _run_or_none(store: RunStore, name: str) -> Run | None:
 
 
 def _options(asked: JobRequest, base: RunConfig) -> dict[str, Any]:
-    """What a run calls the hyperparameters, where they are not left to it."""
+    """The options of the run for the hyperparameters that are not `auto`."""
     supervised = asked.method.supervised if asked.method else None
     given = (supervised.hyperparameters if supervised else None) or asked.hyperparameters or Hyperparameters()
     options: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def run_of(store: RunStore, job_id: str) -> Run:
 
 
 def all_jobs(store: RunStore) -> list[Run]:
-    """Every run, the newest first: those that were not asked for as jobs can be followed as such too."""
+    """Every run, the newest first, including those that were not created as jobs."""
     return sorted(store.list(), key=lambda run: run.spec.position, reverse=True)
 
 
@@ -136,7 +136,7 @@ def describe(run: Run) -> FineTuningJob:
 
 
 def _error(reason: str | None) -> JobError:
-    return JobError(code="training_failed", message=reason or "the worker's log says why")
+    return JobError(code="training_failed", message=reason or "see the worker's log")
 
 
 def _used(run: Run) -> HyperparametersUsed:
@@ -152,7 +152,7 @@ def _used(run: Run) -> HyperparametersUsed:
 
 
 class Moment(NamedTuple):
-    """Something that happened to a run at a step; `kind` tells several of one step apart."""
+    """An event of a run at a step; `kind` distinguishes events of the same step."""
 
     step: int
     kind: str
@@ -160,7 +160,7 @@ class Moment(NamedTuple):
 
 
 def moments(run: Run, points: Points) -> Iterator[Moment]:
-    """What happened to a run, the newest first; nothing is made of a moment that nobody asks for."""
+    """The events of a run, the newest first, generated lazily."""
     status, saved = run.standing, list(run.checkpoints())
     last = max(points[-1]["step"] if points else -1, saved[-1] if saved else -1) + 1
     if status.state in ENDED or status.reason:
@@ -180,7 +180,7 @@ def event_id(run: Run, moment: Moment) -> str:
 
 
 def event(run: Run, points: Points, moment: Moment) -> JobEvent:
-    """One moment as an event."""
+    """The JSON of one event."""
     spec, (step, kind, data) = run.spec, moment
     more: dict[str, Any] = {"level": "info", "type": "message"}
     seconds = max(0.0, run.standing.heartbeat - spec.created)
@@ -205,12 +205,12 @@ def event(run: Run, points: Points, moment: Moment) -> JobEvent:
 
 
 def _recorded(points: Points, step: int) -> int:
-    """How many points were recorded by `step`."""
+    """How many points were recorded up to `step`."""
     return bisect_right(points, step, key=lambda point: point["step"])
 
 
 def metrics(point: dict[str, Any]) -> dict[str, float]:
-    """Losses of a point of the curve under the names of jobs, as far as they were measured."""
+    """The measured losses of a point of the curve, under OpenAI's names."""
     return {name: point[ours] for ours, name in LOSSES.items() if point.get(ours) is not None}
 
 
@@ -219,7 +219,7 @@ def checkpoint_id(run: Run, step: int) -> str:
 
 
 def checkpoint(run: Run, points: Points, step: int, path: Path) -> JobCheckpoint | None:
-    """One checkpoint, with the losses last recorded by then; None if it was removed meanwhile."""
+    """One checkpoint, with the last losses recorded up to its step; None if it was removed meanwhile."""
     try:
         written = path.stat().st_mtime
     except FileNotFoundError:
@@ -235,7 +235,7 @@ def checkpoint(run: Run, points: Points, step: int, path: Path) -> JobCheckpoint
 
 
 def _metrics_at(points: Points, step: int) -> dict[str, float]:
-    """The losses last recorded by `step`; the held-out one with its step, as it is measured seldom."""
+    """The last losses recorded up to `step`; the held-out loss with its step, since it is measured rarely."""
     known: dict[str, float] = {}
     number = _recorded(points, step)
     for point in points[max(0, number - LOOKED_BACK) : number]:
@@ -247,13 +247,13 @@ def _metrics_at(points: Points, step: int) -> dict[str, float]:
 
 
 def described(runs: Sequence[Run]) -> list[FineTuningJob]:
-    """The jobs of those runs that are still there."""
+    """The jobs of the runs that still exist."""
     found = []
     for run in runs:
         try:
             found.append(describe(run))
         except RunNotFoundError:  # deleted meanwhile
             continue
-        except Exception:  # one run's fault ends no list
+        except Exception:  # one damaged run must not break the list
             logger.exception("run %s cannot be described as a job", run.name)
     return found

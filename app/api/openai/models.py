@@ -1,4 +1,4 @@
-"""GET /v1/models: what OpenAI's clients can name."""
+"""GET /v1/models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def models(services: ServicesDep) -> ModelCards:
     return await run_in_threadpool(_cards, services)
 
 
-@router.get("/v1/models/{name}", summary="One of them", responses=openai_errors(404, 503))
+@router.get("/v1/models/{name}", summary="One model", responses=openai_errors(404, 503))
 async def model(services: ServicesDep, name: str) -> ModelCard:
     """A run, or one checkpoint of it as `run@step` or `run@best`."""
     found = await services.model(name)

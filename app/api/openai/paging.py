@@ -1,4 +1,4 @@
-"""Lists a page at a time, as OpenAI's clients ask for them."""
+"""Pagination of lists as in OpenAI's API."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Item = TypeVar("Item")
 def page(
     items: Iterable[Item], after: str | None, limit: int, id_of: Callable[[Item], str]
 ) -> tuple[list[Item], bool]:
-    """At most `limit` of the items that come after the one whose id is `after`, and whether there are more.
+    """At most `limit` of the items after the one with the id `after`, and whether there are more.
 
-    No item is taken that comes later. Raises InvalidRequestError if there is none of that id.
+    Consumes no further items. Raises InvalidRequestError if no item has that id.
     """
     following = iter(items)
     if after is not None and all(id_of(item) != after for item in following):

@@ -1,4 +1,4 @@
-"""The JSON of OpenAI's routes, as far as a character model has a meaning for it. A token is a character."""
+"""The JSON of OpenAI's routes, as far as it applies to a character model. A token is a character."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_ONLY = "Not supported; only the default is accepted."
 
 
 class StreamOptions(BaseModel):
-    """What a stream reports in addition to its text."""
+    """What a stream contains in addition to its text."""
 
     model_config = FORBIDDING
 
@@ -29,7 +29,7 @@ class StreamOptions(BaseModel):
 
 
 class WritingRequest(BaseModel):
-    """What completions and chats have in common; null is the same as absent."""
+    """The fields that completions and chats share; null is the same as absent."""
 
     model_config = FORBIDDING
 
@@ -51,7 +51,7 @@ class WritingRequest(BaseModel):
     )
     typical_p: float | None = ranged(
         "typical_p",
-        "Choose among the characters of nearly average surprise that together reach this "
+        "Choose among the characters whose surprise is closest to the entropy and that together reach this "
         "probability. Default 1: all.",
     )
     repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, turns it off.")
@@ -92,7 +92,7 @@ class WritingRequest(BaseModel):
 
 
 class CompletionRequest(WritingRequest):
-    """A prompt to go on from, or several."""
+    """One prompt to continue, or several."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -110,7 +110,7 @@ class CompletionRequest(WritingRequest):
     )
     echo: bool | None = Field(None, description="Whether the answer starts with the prompt.")
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = Field(
-        None, description="How many alternatives to list at each character; 0 lists the character alone."
+        None, description="How many alternatives to list for each character; 0 lists only the character."
     )
     suffix: Annotated[Any, Only("")] = Field(
         None, description="Not supported: the network reads from left to right."
@@ -118,14 +118,14 @@ class CompletionRequest(WritingRequest):
 
 
 class ContentPart(BaseModel):
-    """A piece of a message."""
+    """A part of a message."""
 
     type: Literal["text"]
     text: str
 
 
 class Message(BaseModel):
-    """One message of a conversation. Fields that say nothing to a character model are passed over."""
+    """One message of a conversation. Other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -134,7 +134,7 @@ class Message(BaseModel):
 
 
 class ChatRequest(WritingRequest):
-    """A conversation to go on from: the texts of its messages, a line break between two."""
+    """A conversation to continue: the texts of its messages are joined by line breaks."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "ROMEO:"}], "seed": 7}]}
@@ -176,7 +176,7 @@ class Usage(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """Natural logarithms, of the network's own probabilities: before temperature and filters."""
+    """Natural logarithms of the network's probabilities, before temperature and filters."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -185,7 +185,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """One text; `index` is that of its prompt times n, plus its own number."""
+    """One text; `index` is the prompt's index times n, plus the text's own."""
 
     index: int
     text: str
@@ -194,7 +194,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """Texts; `system_fingerprint` names run, step, hash of the weights, and what multiplies them."""
+    """Texts; `system_fingerprint` has the run, the step, the hash of the weights and the BLAS kernel."""
 
     id: str
     object: Literal["text_completion"]
@@ -208,7 +208,7 @@ class Completion(BaseModel):
 
 
 class ChatAnswer(BaseModel):
-    """What the network wrote."""
+    """The generated text as a message."""
 
     role: Literal["assistant"]
     content: str
@@ -248,7 +248,7 @@ class ModelCard(BaseModel):
 
 
 class ModelCards(BaseModel):
-    """What can be asked for."""
+    """The runs that have a checkpoint."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

@@ -1,4 +1,4 @@
-"""What clients of vLLM ask about the tokenizer: a token is a character, an id its place in the vocabulary."""
+"""vLLM's tokenizer routes. A token is a character, and its id is its position in the vocabulary."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ class DetokenizeRequest(BaseModel):
 
 
 class DetokenizeResponse(BaseModel):
-    """Their text."""
+    """The text of the ids."""
 
     prompt: str
 
 
 class TokenizerInfo(BaseModel):
-    """The tokenizer as tokenizer_config.json describes one; an empty prompt starts from `bos_token`."""
+    """The tokenizer in the form of a tokenizer_config.json; an empty prompt starts from `bos_token`."""
 
     tokenizer_class: str = "CharacterTokenizer"
     bos_token: str
-    eos_token: str = Field(description="Null: there is no end-of-text character.")
+    eos_token: str = Field(description="The same as `bos_token`: there is no end-of-text character.")
     pad_token: None = None
     unk_token: None = None
     chat_template: str
@@ -85,7 +85,7 @@ class TokenizerInfo(BaseModel):
 
 @router.post("/tokenize", summary="Ids of characters", response_model=TokenizeResponse, responses=ERRORS)
 async def tokenize(services: ServicesDep, asked: TokenizeRequest) -> Response:
-    """For the clients of vLLM. The text may be longer than CHARLOOM_MAX_PROMPT."""
+    """For clients of vLLM. The text may be longer than CHARLOOM_MAX_PROMPT."""
     model = await services.model_of_client(asked.model)
     if (asked.prompt is None) == (asked.messages is None):
         raise InvalidRequestError("prompt", "or messages is required, but not both")
@@ -94,14 +94,14 @@ async def tokenize(services: ServicesDep, asked: TokenizeRequest) -> Response:
 
 @router.post("/detokenize", summary="Characters of ids", responses=ERRORS)
 async def detokenize(services: ServicesDep, asked: DetokenizeRequest) -> DetokenizeResponse:
-    """For the clients of vLLM."""
+    """For clients of vLLM."""
     model = await services.model_of_client(asked.model)
     return await run_in_threadpool(_detokenize, model, asked.tokens)
 
 
 @router.get("/tokenizer_info", summary="About the tokenizer", responses=ERRORS)
 async def tokenizer_info(services: ServicesDep, model: str | None = None) -> TokenizerInfo:
-    """For the clients of vLLM."""
+    """For clients of vLLM."""
     found = await services.model_of_client(model)
     start = start_character(found.vocabulary)
     return TokenizerInfo(

@@ -1,1 +1,1 @@
-"""The routes of Text Generation Inference's clients."""
+"""Routes for clients of Text Generation Inference."""

@@ -1,4 +1,4 @@
-"""Between TGI's JSON and orders: what its parameters mean here, and rows in its shapes."""
+"""From TGI's requests to orders, and from rows to TGI's answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {"prompt": "inputs", "length": "max_new_tokens", "logprobs": "top_n_toke
 
 
 class TgiOrder:
-    """A request of TGI's clients, and its answers."""
+    """A request by one of TGI's clients, and its answers."""
 
     def __init__(self, body: TgiRequest, model: LoadedModel, settings: Settings, streamed: bool) -> None:
         """Raises InvalidRequestError, UnknownInFieldError."""
@@ -32,7 +32,7 @@ class TgiOrder:
         sampling = {name: getattr(given, name) for name in SAMPLING}
         if given.do_sample is False and all(sampling[name] is None for name in CHOOSING):
             sampling["temperature"] = 0
-        # every event of a stream tells its character's log-probability
+        # every event of a stream has the log-probability of its character
         told = streamed or given.details or given.decoder_input_details or given.top_n_tokens
         self.order = Order.of(
             settings,
@@ -48,7 +48,7 @@ class TgiOrder:
         ).read_by(model, settings)
 
     def answer(self, rows: list[Row]) -> dict[str, Any]:
-        """A TgiResponse for finished rows, the likeliest text first."""
+        """The answer for finished rows, in the form of a TgiResponse, the most likely text first."""
         best = self.order.chosen(rows)[0][0]
         given = self.parameters
         response: dict[str, Any] = {"generated_text": self.whole(best)}
@@ -62,11 +62,11 @@ class TgiOrder:
         return response | self.order.changed_field
 
     def events(self, row: Row) -> TgiStream:
-        """The events of a stream of `row`."""
+        """The stream of `row`."""
         return TgiStream(self, row)
 
     def whole(self, row: Row) -> str:
-        """The text, after the prompt where that is asked for."""
+        """The text, after the prompt if that was requested."""
         return self.inputs + row.text if self.parameters.return_full_text else row.text
 
     def _details(self, row: Row) -> dict[str, Any]:
@@ -90,12 +90,12 @@ class TgiOrder:
         }
 
     def tokens(self, row: Row, begin: int, end: int) -> list[dict[str, Any]]:
-        """The characters `begin` to `end` of the text, each a TgiToken."""
+        """Characters `begin` to `end` of the text, each in the form of a TgiToken."""
         logprobs = row.logprobs_of[begin:end].tolist()
         return list(map(_token, row.ids[begin:end], row.text[begin:end], logprobs))
 
     def alternatives(self, row: Row, begin: int, end: int) -> list[list[dict[str, Any]]]:
-        """For each of these characters the likeliest at its place."""
+        """The most likely characters at each of these positions."""
         before, characters = len(row.prompt_logprobs), row.vocabulary.characters
         return [
             [_token(other, characters[other], logprob) for other, logprob in likeliest]
@@ -104,13 +104,13 @@ class TgiOrder:
 
 
 class TgiStream:
-    """One event for each character. The last one tells of the whole text, so one is always kept back."""
+    """One event per character. The last one also has the whole text, so one character is always held back."""
 
     def __init__(self, order: TgiOrder, row: Row) -> None:
         self._order, self._row, self._told = order, row, 0
 
     def encode(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
-        """The events that a chunk allows."""
+        """The events that can be sent after a chunk."""
         known = chunk.start + len(chunk.text)
         yield from self._events(self._told, known - 1)
         self._told = max(self._told, known - 1)

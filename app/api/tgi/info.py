@@ -1,4 +1,4 @@
-"""GET /info: what TGI's clients ask about the server."""
+"""GET /info: the server's model and limits, for clients of TGI."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TgiInfo(BaseModel):
 
 @router.get("/info", summary="About the server", responses=errors(503))
 async def info(services: ServicesDep) -> TgiInfo:
-    """For the clients of TGI."""
+    """For clients of TGI."""
     model, settings = services.models.current, services.settings
     return TgiInfo(
         model_id=model.id,

@@ -1,4 +1,4 @@
-"""What TGI's clients call: `POST /`, `/generate_stream`, and /generate with a body that has `inputs`."""
+"""TGI's routes: `POST /`, `/generate_stream`, and `/generate` with a body that has `inputs`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = APIRouter(tags=["TGI"])
     "/", summary="For huggingface_hub", response_model=list[TgiResponse], responses=ERRORS | streamed()
 )
 async def root(request: Request, services: ServicesDep, body: TgiRequest) -> Response:
-    """TGI's compatibility route: the answer is a list of one, or a stream with `"stream": true`."""
+    """TGI's compatibility route. The answer is a list of one text, or a stream with `"stream": true`."""
     return await answer_tgi(request, services, body, in_list=True)
 
 
@@ -35,14 +35,14 @@ async def root(request: Request, services: ServicesDep, body: TgiRequest) -> Res
     responses=ERRORS | streamed(),
 )
 async def generate_stream(request: Request, services: ServicesDep, body: TgiRequest) -> Response:
-    """One event for each character; the last one carries `generated_text` and `details`."""
+    """One event per character; the last one has `generated_text` and `details`."""
     return await answer_tgi(request, services, body.model_copy(update={"stream": True}))
 
 
 async def answer_tgi(
     request: Request, services: Services, body: TgiRequest, in_list: bool = False
 ) -> Response:
-    """A text, or its stream, in TGI's shape; so are the errors from here on."""
+    """Answer with a text or a stream in TGI's format, and errors in the same format."""
     mark(request.scope, Family.TGI)
     model = await services.model_of_client(body.model, tgi=True)
     asked = TgiOrder(body, model, services.settings, streamed=bool(body.stream))

@@ -1,4 +1,4 @@
-"""The JSON of Text Generation Inference's native routes, as far as a character model has a meaning for it."""
+"""The JSON of Text Generation Inference's routes, as far as it applies to a character model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_ALTERNATIVES = 5
 
 
 class TgiParameters(BaseModel):
-    """What to write; null is the same as absent. A token is a character."""
+    """The text to generate; null is the same as absent. A token is a character."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -30,7 +30,7 @@ class TgiParameters(BaseModel):
     )
     typical_p: float | None = ranged(
         "typical_p",
-        "Choose among the characters of nearly average surprise that together reach this "
+        "Choose among the characters whose surprise is closest to the entropy and that together reach this "
         "probability. Default 1: all.",
     )
     repetition_penalty: float | None = ranged("repetition_penalty", "1, the default, turns it off.")
@@ -63,7 +63,7 @@ class TgiParameters(BaseModel):
 
 
 class TgiRequest(BaseModel):
-    """A prompt and how to go on from it."""
+    """A prompt, and how to continue it."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -77,7 +77,7 @@ class TgiRequest(BaseModel):
     )
     model: Annotated[str, Field(strict=True)] | None = Field(
         None,
-        description="`run`, `run@step` or `run@best`; any name of another server's model means the default.",
+        description="`run`, `run@step` or `run@best`; the name of another server's model means the default.",
     )
 
 
@@ -91,7 +91,7 @@ class TgiToken(BaseModel):
 
 
 class TgiPrefillToken(BaseModel):
-    """A character of the prompt; nothing is known of the first."""
+    """A character of the prompt; the first has no log-probability."""
 
     id: int
     text: str
@@ -111,7 +111,7 @@ class TgiSequence(BaseModel):
 
 
 class TgiDetails(BaseModel):
-    """How the text was made."""
+    """How the text was generated."""
 
     finish_reason: str = Field(description="`length` or `stop_sequence`.")
     generated_tokens: int
