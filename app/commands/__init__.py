@@ -1,1 +1,1 @@
-"""What each command of the command line does: serve, train, runs, generate, report, doctor."""
+"""The commands of the command line: serve, train, runs, generate, report, doctor and others."""

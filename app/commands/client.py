@@ -1,7 +1,7 @@
-"""What `charloom runs` does, all of it by the service's own routes.
+"""The commands of `charloom runs`, all through the HTTP API.
 
-Without a server's address the routes are served for the command alone, out of a socket in a private folder:
-so the local store and a server behave the same, by the same code.
+Without a server's address, the command serves the API to itself over a Unix socket in a private directory, so
+that a local store behaves exactly like a server.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from model.errors import CharloomError
 KEY_VARIABLE = "CHARLOOM_API_KEY"
 PIECE = 1 << 20
 START_SECONDS = 30.0
-LONGEST_FOLDER = 80  # bytes, of the 107 that the path of a socket may have
-PATIENCE = httpx.Timeout(60.0, connect=10.0)  # a run that is watched says something every 15 s
+LONGEST_FOLDER = 80  # bytes; the path of a socket may have 107
+PATIENCE = httpx.Timeout(60.0, connect=10.0)  # a watched run sends something every 15 s
 
 
 class RefusedError(CharloomError):
-    """What a server said to a request, or that none answered."""
+    """A server refused the request, or there was no answer."""
 
 
 @contextmanager
 def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
-    """A client of the server at `url`, or of the local store. Raises RefusedError, ConfigError."""
+    """A client of the server at `url` or else of the local store. Raises RefusedError, ConfigError."""
     key = os.environ.get(KEY_VARIABLE)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
@@ -59,7 +59,7 @@ def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
 
 @contextmanager
 def _own_server(store: Path | None) -> Iterator[httpx.Client]:
-    # who may read and write the folder may do everything
+    # file permissions are the only access control for a local store
     settings = load_settings(store=store, api_keys="", rate_limit="", access_log=False, grace_seconds=0)
     with tempfile.TemporaryDirectory(prefix="charloom-", dir=short_folder()) as folder:
         socket = str(Path(folder) / "socket")
@@ -79,13 +79,13 @@ def _own_server(store: Path | None) -> Iterator[httpx.Client]:
 
 
 def short_folder() -> str:
-    """A folder for temporary files whose path leaves room for a socket's, which the system bounds."""
+    """A directory for temporary files with a path short enough for a socket in it."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
 
 
 def checked(answer: httpx.Response) -> httpx.Response:
-    """The answer, if it is one. Raises RefusedError with what the server said."""
+    """The answer if it is a success. Otherwise raises RefusedError with the server's message."""
     if answer.is_success:
         return answer
     answer.read()
@@ -103,7 +103,7 @@ def list_runs(client: httpx.Client) -> None:
         say("There are no runs; create one with: charloom train my.txt")
         return
     table = Table("run", "state", "step", "of", "loss", "held-out", "left", "text", box=box.SIMPLE)
-    table.columns[0].overflow = "fold"  # a name cut short could not be typed again
+    table.columns[0].overflow = "fold"  # a truncated name could not be copied
     for run in runs:
         end = run["expected_end"]
         values = (
@@ -124,25 +124,25 @@ def list_runs(client: httpx.Client) -> None:
 
 
 def show_run(client: httpx.Client, name: str) -> None:
-    """Print all that is known of a run."""
+    """Print everything about a run, as JSON."""
     say(json.dumps(checked(client.get(f"/runs/{name}")).json(), indent=2, ensure_ascii=False))
 
 
 def ask(client: httpx.Client, name: str, action: str) -> None:
     """Ask a run to pause, resume or stop."""
     run = checked(client.patch(f"/runs/{name}", json={"action": action})).json()
-    obeys = ", and the worker will act within a second" if run["state"] == "training" else ""
-    say(f"run {name} is {run['state']}{obeys}")
+    soon = "; its worker will act within a second" if run["state"] == "training" else ""
+    say(f"run {name} is {run['state']}{soon}")
 
 
 def remove(client: httpx.Client, name: str, force: bool) -> None:
-    """Remove all of a run."""
+    """Delete a run."""
     checked(client.delete(f"/runs/{name}", params={"force": force}))
-    say(f"run {name} is deleted")
+    say(f"deleted run {name}")
 
 
 def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[Path]) -> None:
-    """Queue a run on texts, or without any on what it is forked from, and print what was found."""
+    """Queue a run on `texts`, or on its parent's text if there are none, and print the findings."""
     given = {name: value for name, value in options.items() if value is not None}
     with ExitStack() as stack:
         files = [
@@ -158,7 +158,7 @@ def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[P
 
 
 def merge(client: httpx.Client, models: list[str], name: str | None) -> None:
-    """Make one run of several models, and print how good it is."""
+    """Merge models into a new run, and print its loss."""
     body = {"models": models} | ({} if name is None else {"name": name})
     run = checked(client.post("/runs/merge", json=body)).json()
     loss = "" if run["validation_loss"] is None else f", held-out loss {run['validation_loss']:.4f}"
@@ -166,7 +166,7 @@ def merge(client: httpx.Client, models: list[str], name: str | None) -> None:
 
 
 def export_run(client: httpx.Client, name: str, step: str | None, out: Path | None) -> None:
-    """Write a run into one file. Raises RefusedError, or OSError, also where the file is there already."""
+    """Export a run to one file. Raises RefusedError, or OSError, also if the file exists already."""
     given = {} if step is None else {"step": step}
     with client.stream("GET", f"/runs/{name}/export", params=given) as answer:
         checked(answer)
@@ -176,7 +176,7 @@ def export_run(client: httpx.Client, name: str, step: str | None, out: Path | No
         with target.open("xb") as file:
             for piece in answer.iter_bytes(PIECE):
                 file.write(piece)
-    say(f"{target} is written")
+    say(f"wrote {target}")
 
 
 def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
@@ -186,11 +186,11 @@ def import_run(client: httpx.Client, file: Path, name: str | None) -> None:
         answer = client.post(
             "/runs/import", params=given, files={"file": (printable_name(file.name), content)}
         )
-    say(f"run {checked(answer).json()['name']} is here")
+    say(f"imported run {checked(answer).json()['name']}")
 
 
 def _held_out(run: dict[str, Any]) -> str:
-    """The held-out loss, with its step where that is not the run's."""
+    """The held-out loss, with its step if that is not the run's."""
     loss, step = run["validation_loss"], run.get("validation_step")
     return _number(loss) + ("" if step in (None, run["step"]) else f" @{step:,}")
 

@@ -1,6 +1,6 @@
-"""`charloom doctor`: is everything as the service needs it? What each check found, and what to do about it.
+"""`charloom doctor`: checks what the service needs, and says what to do about each problem.
 
-Nothing is changed: no run is made, and what is written to try the volume is removed.
+It changes nothing: it creates no run, and removes the files with which it tests the volume.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from model.gradcheck import check, make_problem
 from model.vocabulary import Vocabulary
 
 LEAST_PYTHON = (3, 11)
-LITTLE_SPACE, NO_SPACE = 1 << 30, 50 << 20  # bytes: a warning below, a fault below
+LITTLE_SPACE, NO_SPACE = 1 << 30, 50 << 20  # bytes below which there is a warning, or a fault
 TEXT = "the quick brown fox jumps over the lazy dog\n"
 
 MARKS = {"ok": "ok  ", "warning": "WARN", "fault": "FAIL"}
@@ -45,7 +45,7 @@ State = Literal["ok", "warning", "fault"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What one check came to; `advice` says what to do, unless all is well."""
+    """The result of one check; `advice` says what to do about a problem."""
 
     name: str
     state: State
@@ -54,7 +54,7 @@ class Diagnosis:
 
 
 def examine(settings: Settings) -> Iterator[Diagnosis]:
-    """All checks, in order; one that fails in a way nobody thought of is a fault too."""
+    """Run all checks in order; an unexpected error in one is a fault too."""
     checks: tuple[Callable[[Settings], Diagnosis], ...] = (
         versions,
         variables,
@@ -78,7 +78,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
 
 
 def versions(settings: Settings) -> Diagnosis:
-    """Python and every package that is needed."""
+    """The versions of Python and of every required package."""
     wrong = []
     if sys.version_info < LEAST_PYTHON:
         wrong.append(f"Python {platform.python_version()}, needs {'.'.join(map(str, LEAST_PYTHON))}")
@@ -101,14 +101,14 @@ def versions(settings: Settings) -> Diagnosis:
 
 
 def variables(settings: Settings) -> Diagnosis:
-    """Environment variables that look like settings and are none."""
+    """Environment variables that look like settings but are not."""
     if unknown := unknown_variables(os.environ):
         return Diagnosis("variables", "warning", unknown[0], "rename it, or remove it")
     return Diagnosis("variables", "ok", f"every {PREFIX}… variable is a setting")
 
 
 def blas(settings: Settings) -> Diagnosis:
-    """Server and worker give BLAS one thread; that has to be possible."""
+    """Whether BLAS can be limited to one thread, as server and worker do."""
     found = [library for library in threadpool_info() if library["user_api"] == "blas"]
     if not found:
         return Diagnosis(
@@ -131,7 +131,7 @@ def blas(settings: Settings) -> Diagnosis:
 
 
 def store(settings: Settings) -> Diagnosis:
-    """Whether the folder of the runs is there, and can be written to."""
+    """Whether the directory of the runs exists and is writable."""
     root = settings.store.resolve()
     if not root.exists():
         advice = "start `charloom serve`, which creates one with the default runs"
@@ -150,7 +150,7 @@ def store(settings: Settings) -> Diagnosis:
 
 
 def volume(settings: Settings) -> Diagnosis:
-    """Whether the volume does what workers on several machines need; tried in a folder that is removed."""
+    """Whether the volume has what workers on several machines need, tested in a temporary directory."""
     root = settings.store.resolve()
     if not root.is_dir() or not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         return Diagnosis("volume", "ok", "not tested: nothing can be written there")
@@ -160,7 +160,7 @@ def volume(settings: Settings) -> Diagnosis:
 
 
 def checkpoints(settings: Settings) -> Diagnosis:
-    """Whether something can be served, and whether every newest checkpoint is whole."""
+    """Whether there is a checkpoint to serve, and whether the newest one of every run is intact."""
     models = ModelStore(RunStore(settings.store))
     models.refresh()
     bad = [run for run in models.runs.list() if run.status.state == "failed"]
@@ -182,7 +182,7 @@ def checkpoints(settings: Settings) -> Diagnosis:
 
 
 def worker(settings: Settings) -> Diagnosis:
-    """Whether a worker trains, where there is something to train, and is alive."""
+    """Whether a worker is alive and training, if there is a run to train."""
     runs = RunStore(settings.store)
     if silent := worker_fault(runs.root):
         return Diagnosis(
@@ -201,12 +201,12 @@ def worker(settings: Settings) -> Diagnosis:
         return Diagnosis("worker", "ok", "; ".join(trained))
     if waiting := [name for name, status in found if status.state in ("queued", "training")]:
         advice = "start one: `charloom worker`"
-        return Diagnosis("worker", "warning", f"none trains, and {', '.join(waiting)} wait for one", advice)
+        return Diagnosis("worker", "warning", f"none is training; waiting: {', '.join(waiting)}", advice)
     return Diagnosis("worker", "ok", "none is training, and there is nothing to train")
 
 
 def disk(settings: Settings) -> Diagnosis:
-    """Free space where the store is, or would be."""
+    """Free space on the volume of the store."""
     folder = settings.store.resolve()
     while not folder.exists():
         folder = folder.parent
@@ -221,13 +221,13 @@ def disk(settings: Settings) -> Diagnosis:
 
 
 def port(settings: Settings) -> Diagnosis:
-    """Whether the server can listen, or does already."""
-    where = f"{settings.host} port {settings.port}"
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    """Whether the server can listen, or is already running."""
+    where, name = f"{settings.host} port {settings.port}", settings.host.strip("[]")
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
     try:
-        socket.create_server((settings.host, settings.port), family=family).close()
+        socket.create_server((name, settings.port), family=family).close()
     except OSError as error:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = f"[{name}]" if ":" in name else name
         if server_fault(f"http://{host}:{settings.port}/healthz") is None:
             return Diagnosis("port", "ok", f"a server answers at {where}")
         advice = "stop the program that listens there, or choose another port with --port or CHARLOOM_PORT"
@@ -236,7 +236,7 @@ def port(settings: Settings) -> Diagnosis:
 
 
 def gradients(settings: Settings) -> Diagnosis:
-    """A small network's gradients, against complex steps."""
+    """The gradients of a small network, checked by complex steps."""
     vocabulary = Vocabulary.from_text(TEXT)
     config = RunConfig(cell="gru", hidden=5, layers=2, sequence_length=6)
     with threadpool_limits(1):
@@ -250,7 +250,7 @@ def gradients(settings: Settings) -> Diagnosis:
 
 
 def generation(settings: Settings) -> Diagnosis:
-    """The same seed has to give the same text."""
+    """Whether the same seed gives the same text."""
     models = ModelStore(RunStore(settings.store))
     models.refresh()
     if not models.ready:
@@ -267,7 +267,7 @@ def generation(settings: Settings) -> Diagnosis:
 
 
 def doctor(settings: Settings) -> bool:
-    """Print the findings as they come; say whether there is no fault among them."""
+    """Print each result as soon as it is known; return whether there was no fault."""
     healthy = True
     for finding in examine(settings):
         say(f"{MARKS[finding.state]} {finding.name}: {finding.message}")

@@ -1,4 +1,4 @@
-"""`charloom generate`: a text from a model of the local store, the same that the server gives."""
+"""`charloom generate`: writes the same text as the server would, with a model of the local store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.errors import ConfigError
 from model.generation import generate as generate_text
 from model.sampling import SamplingConfig
 
-LONGEST = 1_000_000  # characters, which are held in memory until the text is whole
+LONGEST = 1_000_000  # characters, which are held in memory until the text is complete
 
 
 def generate(
@@ -29,7 +29,7 @@ def generate(
     seed: int,
     stop: Sequence[str],
 ) -> None:
-    """Print the prompt and the text that goes on from it, and on standard error what wrote it.
+    """Print the prompt and its continuation; print checkpoint and seed on standard error.
 
     Raises ModelNotFoundError, NotReadyError, UnknownCharacterError, ConfigError.
     """
@@ -43,7 +43,7 @@ def generate(
     prompt, changed = readable(prompt, loaded.vocabulary, settings.unknown)
     with threadpool_limits(1):
         result = generate_text(loaded.network, loaded.vocabulary, prompt, length, sampling, seed, stop)
-    # into a file or a pipe the text goes as it is
+    # a file or pipe gets the text unchanged
     text = prompt + result.text
     print(visible(text) if sys.stdout.isatty() else text)
     told = f", {counted(changed, 'character')} of the prompt changed" if changed else ""

@@ -1,4 +1,4 @@
-"""`charloom gradcheck`: proves the gradients of a fresh network, parameter by parameter."""
+"""`charloom gradcheck`: checks the gradients of a new network, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from model.gradcheck import (
 
 
 def gradcheck(cell: str, layers: int, hidden: int, method: str | None, elements: int) -> bool:
-    """Check a network of the assignment's initialisation by one method or all; print, and say if all passed.
+    """Check a network with the assignment's initialisation, and print the results; True if all passed.
 
-    `elements` bounds how many elements of a tensor are compared, 0 compares all. Raises ConfigError.
+    Compares at most `elements` elements per tensor; 0 means all. Without `method`, uses all. Raises
+    ConfigError.
     """
     config = PRESETS["classic"].replace(cell=cell, layers=layers, hidden=hidden)
-    # the assignment's figures are a measure for its own network only
+    # the assignment's figures apply only to its own network
     build = assignment_problem if config == PRESETS["classic"] else partial(make_problem, config)
     problem = build(OWN_VOCABULARY, OWN_IDS)
     passed = True
@@ -40,7 +41,7 @@ def gradcheck(cell: str, layers: int, hidden: int, method: str | None, elements:
 
 
 def table(method: str, results: list[ParameterCheck]) -> Table:
-    """One method's results, narrow enough for a terminal of 80 columns."""
+    """The results of one method, at most 80 columns wide."""
     title = f"{method}, error ||ga - gn|| / (||ga|| + ||gn||), {sum(r.checked for r in results):,} elements"
     columns = ("parameter", "shape", "error", "limit", "assignment", "")
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE)

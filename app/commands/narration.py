@@ -1,6 +1,6 @@
-"""What `charloom serve` prints for a person: where to open the page, how the training goes, what was saved.
+"""What `charloom serve` prints in a terminal: the page's address, the progress of training, what was saved.
 
-Read from the files of the runs, as everything else is, so that it does not matter which process trains.
+It reads the files of the runs, so it does not matter which process trains them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from app.store.run_store import RunStore
 from app.streams import visible
 from model.errors import CharloomError
 
-FIRST_SECONDS, SECONDS = 2.0, 10.0  # until the first line, and between two of the following ones
+FIRST_SECONDS, SECONDS = 2.0, 10.0  # time until the first line, and between later ones
 LAST_WORDS = 48  # characters of the newest sample
-SETTLED_SECONDS = 2.0  # of training: after an update or two the speed is not known yet
+SETTLED_SECONDS = 2.0  # training time after which the speed is known well enough
 
 
 class Narrator:
-    """Prints a line about each run that has moved since the last one; used as a context manager."""
+    """Prints a line about each run that has changed since its last line; used as a context manager."""
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class Narrator:
             pause = SECONDS if moved else FIRST_SECONDS
 
     def tell(self) -> bool:
-        """Print a line about each run that has moved; whether one has."""
+        """Print a line about each run that has changed; return whether any has."""
         moved = False
         for run in self._runs():
             status, before = run.standing, self._seen.get(run.name, Status())
@@ -62,7 +62,7 @@ class Narrator:
         return moved
 
     def say_goodbye(self) -> None:
-        """Say what is saved and how to go on; to be called after the workers have ended."""
+        """Print what was saved and how to continue; call it after the workers have stopped."""
         trained = [(run, run.standing) for run in self._runs()]
         trained = [(run, now) for run, now in trained if now.step != self._began.get(run.name, Status()).step]
         for run, now in trained:
@@ -73,7 +73,7 @@ class Narrator:
     def _runs(self) -> list[Run]:
         try:
             return self._store.list()
-        except (CharloomError, OSError):  # said by the server's log
+        except (CharloomError, OSError):  # the server logs it
             return []
 
 
@@ -99,7 +99,7 @@ def updates(status: Status) -> str:
 
 
 def last_words(run: Run) -> list[str]:
-    """The end of the newest sample in quotes; nothing without a sample."""
+    """The end of the newest sample in quotes, if there is one."""
     try:
         samples = run.samples_after(0, limit=1)
     except CharloomError:
@@ -109,9 +109,9 @@ def last_words(run: Run) -> list[str]:
 
 
 def say(text: str) -> None:
-    """A line on standard error, where the log is; characters that the terminal lacks become escapes.
+    """Print a line on standard error, like the log, with escapes for characters that the terminal lacks.
 
-    Where it cannot be written (a full disk, a reader that has gone) the server goes on.
+    Ignores write errors, such as a full disk or a closed pipe, so that they cannot stop the server.
     """
     encoding = sys.stderr.encoding or "utf-8"
     with suppress(OSError):

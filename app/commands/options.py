@@ -1,4 +1,4 @@
-"""One command-line option for each field of a run, made from RunConfig, so that none can be forgotten."""
+"""Command-line options generated from RunConfig, one for each setting of a run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from model.config import PRESETS, SETTINGS
 APART_HELP = (
     "Train each member as a separate run, on any machine that shares the store, and merge them at the end."
 )
-FIRST = "minutes"  # what a beginner needs; it is listed before all others
+FIRST = "minutes"  # the option that a beginner needs is listed first
 PANEL = "Details of network and training (default: the preset's)"
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with an option for each field of RunConfig but `preset`; gets those used as `overrides`."""
+    """Add an option for each setting except `preset`; `command` gets the given ones as `overrides`."""
     settings = {name: setting for name, setting in SETTINGS.items() if name != "preset"}
 
     @functools.wraps(command)
@@ -44,7 +44,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def describe(name: str) -> str:
-    """What the option sets, and each preset's value."""
+    """The help text of a setting's option, with the value of each preset."""
     if name == FIRST:
         return "Train for this many minutes, with settings that suit the text and this machine."
     presets = ", ".join(f"{preset} {getattr(config, name)}" for preset, config in PRESETS.items())

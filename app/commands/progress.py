@@ -1,6 +1,6 @@
-"""How a training run is shown in a terminal: a live picture there, plain lines everywhere else.
+"""Shows the progress of a run: a live display in a terminal, plain lines everywhere else.
 
-Both read the run's own files, so that a run trained by another process looks the same.
+Both read the run's files, so a run that another process trains looks the same.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Display(Protocol):
     """Shows a run as it trains."""
 
     def shown(self) -> AbstractContextManager[object]:
-        """The block during which `show` may be called."""
+        """The context in which `show` may be called."""
 
     def show(self, status: Status) -> None:
         """Called about once a second with the run's newest status."""
 
 
 def make_display(run: Run, console: Console) -> Display:
-    """A live picture where the output is a terminal that can show one, else lines."""
+    """A live display if the output is a terminal with UTF-8, otherwise lines."""
     live = console.is_terminal and (console.encoding or "").lower().startswith("utf")
     return LiveDisplay(run, console) if live else LineDisplay(run, console)
 
 
 class LineDisplay:
-    """A line every few seconds, and each new sample."""
+    """Prints a line every few seconds, and each new sample."""
 
     def __init__(self, run: Run, console: Console) -> None:
         self.run, self.console = run, console
@@ -66,12 +66,12 @@ class LineDisplay:
             self._due, self._state = now + LINE_SECONDS, status.state
 
     def _print(self, text: str) -> None:
-        # as it is: no markup, no colours, no wrapping, for those who read it by program
+        # no markup, colours or wrapping, because programs may read it
         self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveDisplay:
-    """Progress, loss curve and newest sample, redrawn in place."""
+    """Progress bar, loss curve and newest sample, redrawn in place."""
 
     def __init__(self, run: Run, console: Console) -> None:
         self.run, self.console = run, console
@@ -84,7 +84,7 @@ class LiveDisplay:
         self._live.update(self.picture(status), refresh=True)
 
     def picture(self, status: Status) -> RenderableType:
-        """The whole picture, no wider than the terminal."""
+        """The whole display, no wider than the terminal."""
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_row(ProgressBar(total=1.0, completed=status.fraction), Text(f"{status.fraction:.0%}"))
         parts: list[RenderableType] = [bar, Text(visible(summary(status)))]
@@ -99,7 +99,7 @@ class LiveDisplay:
 
 
 def loss_chart(losses: list[float], width: int) -> RenderableType:
-    """The curve as columns of blocks, with its highest and lowest value, in nats per character."""
+    """The curve as a bar chart of block characters, labelled with its highest and lowest value."""
     grid = Table.grid(padding=(0, 1))
     rows = chart(losses, max(10, width), CHART_ROWS)
     labels = [f"{max(losses):.3f}", *[""] * (CHART_ROWS - 2), f"{min(losses):.3f}"]
@@ -109,13 +109,13 @@ def loss_chart(losses: list[float], width: int) -> RenderableType:
 
 
 def chart(values: list[float], width: int, rows: int) -> list[str]:
-    """`values` averaged into at most `width` columns, drawn as text, the top row first."""
+    """The rows of a bar chart of `values`, averaged into at most `width` columns, the top row first."""
     columns = min(width, len(values))
     edges = [round(i * len(values) / columns) for i in range(columns + 1)]
     means = [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
     low, high = min(means), max(means)
     levels = len(BLOCKS) - 1
-    # the lowest value is one eighth of a block high, so that no column is empty
+    # the lowest bar is one eighth of a block high, so that no column is empty
     heights = [1 + round((rows * levels - 1) * (mean - low) / ((high - low) or 1)) for mean in means]
     return [
         "".join(BLOCKS[max(0, min(levels, height - row * levels))] for height in heights)

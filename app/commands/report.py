@@ -1,4 +1,4 @@
-"""`charloom report`: a run's whole report as one file; Markdown has its picture in another beside it."""
+"""`charloom report`: writes the report of a run to one file, plus a picture next to it for Markdown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_report(
     author: str = "",
     date: str = "",
 ) -> None:
-    """Writes `<name>.html` or `.md`, or `target`, and says where. Raises CharloomError, OSError."""
+    """Write the report to `target`, by default `<name>.html` or `.md`. Raises CharloomError, OSError."""
     run = store.get(name)
     path = target or Path(f"{run.name}.{'html' if form == 'html' else 'md'}")
     checked: LoadedModel | None = None

@@ -1,4 +1,4 @@
-"""`charloom runs …`: what to type; what is done stands in `app.commands.client`."""
+"""The options of `charloom runs …`; `app.commands.client` implements the commands."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def runs(context: typer.Context, url: Url = None, store: Store = None) -> None:
 
 @contextmanager
 def connection(context: typer.Context, url: str | None, store: Path | None) -> Iterator[httpx.Client]:
-    """A client of the server or store named after the command, else of that before it, else of CHARLOOM_URL.
+    """A client of the server or store given after the command, before it, or in CHARLOOM_URL, in that order.
 
-    Raises CharloomError if a server and a store are named in one place, and as `connected`.
+    Raises CharloomError if server and store are given in the same place, and as `connected` does.
     """
     from app.commands.client import connected
 
@@ -114,7 +114,7 @@ def rm(
 @with_run_options
 def add(
     context: typer.Context,
-    texts: Annotated[list[Path], typer.Argument(help="Texts, or zips of texts, that are joined into one.")],
+    texts: Annotated[list[Path], typer.Argument(help="Texts, or zips of texts, to join into one.")],
     preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS))] = None,
     name: NewName = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of the texts, if not UTF-8.")] = None,

@@ -1,4 +1,4 @@
-"""What a sweep tries: `hidden=128,256` or `learning_rate=1e-3..1e-2`, as Optuna's distributions."""
+"""The search space of a sweep: `hidden=128,256` or `learning_rate=1e-3..1e-2` as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from model.config import SETTINGS
 from model.errors import ConfigError
 
 DEFAULT = ("learning_rate=1e-3..2e-2", "weight_decay=0.01..0.5")
-LOGARITHMIC = 10  # a range whose ends differ by this factor is searched by orders of magnitude
-FIXED = ("preset", "validate_every", "validation_fraction", "best_by", "steps", "minutes")  # of all trials
+LOGARITHMIC = 10  # a range that spans at least this factor is sampled logarithmically
+FIXED = ("preset", "validate_every", "validation_fraction", "best_by", "steps", "minutes")  # in all trials
 
 
 def search_space(given: Sequence[str]) -> dict[str, BaseDistribution]:
-    """The settings to try, by name. Raises ConfigError."""
+    """The distributions of the settings to try, by name. Raises ConfigError."""
     space: dict[str, BaseDistribution] = {}
     for text in given or DEFAULT:
         name, equals, values = text.partition("=")
         if name not in SETTINGS or name in FIXED or not equals or not values:
             raise ConfigError(
-                "set", f"must be FIELD=A,B,C or FIELD=LOW..HIGH, of a field to try. Given: {text!r:.80}"
+                "set", f"must be FIELD=A,B,C or FIELD=LOW..HIGH, for a field to try. Given: {text!r:.80}"
             )
         if name in space:
-            raise ConfigError("set", f"has {name} twice: give all its values in one option")
+            raise ConfigError("set", f"has {name} twice: give all of its values in one option")
         low, dots, high = values.partition("..")
         space[name] = _range(name, low, high) if dots else _choice(name, values.split(","))
     return space
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a setting's value is among those to try."""
+    """Whether a value is among those to try."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     if isinstance(distribution, (FloatDistribution, IntDistribution)):

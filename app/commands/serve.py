@@ -1,4 +1,4 @@
-"""`charloom serve`: the server in this process, or in several, and workers next to it, all ended together."""
+"""`charloom serve`: runs one or more server processes and their workers, and stops them together."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from app.store.run_store import RunStore
 
 logger = logging.getLogger(__name__)
 
-WORKER_NICE = 5  # a third of the server's share of a busy core
+WORKER_NICE = 5  # on a busy core, a worker gets a third of the server's share
 
 
 def serve(settings: Settings, with_worker: bool) -> None:
-    """Serve until a signal. Raises AddressError, ConfigError, OSError, TextError (a fresh store, no text)."""
+    """Serve until a signal. Raises AddressError, ConfigError, OSError, TextError (no text to train on)."""
     settings = with_level_for_people(settings)
     configure_logging(settings)
     raise_descriptor_limit()
@@ -37,7 +37,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
         listen(settings.host, settings.port) as listener,
         ExitStack() as stack,
     ):
-        server = build_server(settings)  # also of several processes: what cannot be used is known before
+        server = build_server(settings)  # even for several processes, to find errors before they start
         store = RunStore(settings.store, settings.lease_seconds)
         narrator = Narrator(store)
         if with_worker:
@@ -59,7 +59,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
 
 
 def warn_if_open(host: str, settings: Settings) -> None:
-    """Log that other machines reach the server at `host` and no key is needed."""
+    """Log a warning if other machines can reach the server without a key."""
     if not settings.api_keys.get_secret_value() and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "anyone who reaches %s can train, read and delete: set CHARLOOM_API_KEYS, or listen on 127.0.0.1",
@@ -72,14 +72,14 @@ def process_count(settings: Settings) -> int:
 
 
 def with_level_for_people(settings: Settings) -> Settings:
-    """In a terminal the lines about the training take the place of the log's, unless its level is set."""
+    """Log only warnings by default, because the narrator prints the progress; JSON logs are unaffected."""
     if settings.log_format == "json" or "log_level" in settings.model_fields_set:
         return settings
     return settings.model_copy(update={"log_level": "warning"})
 
 
 def worker_command() -> list[str]:
-    # -P: the current folder may hold an `app` of its own
+    # -P: the current directory may contain another `app`
     command = [sys.executable, "-P", "-m", "app.cli", "worker"]
     return [*command, "--nice", str(WORKER_NICE), "--parent", str(os.getpid())]
 

@@ -1,4 +1,4 @@
-"""Keeps the workers of `charloom serve` running: a worker that dies is started again, ever more slowly."""
+"""Restarts the workers of `charloom serve` when they die, with exponential backoff."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import subprocess
 import threading
 import time
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a worker that died is started again
-HEALTHY_SECONDS = 60.0  # a worker that lived this long is started again after the first pause
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a dead worker is restarted
+HEALTHY_SECONDS = 60.0  # after a worker has lived this long, the pause is the first one again
 LONGEST_STOP = 5.0
 
 logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Keeps a child process running: started again when it dies, ever more slowly; ended with its parent."""
+    """Restarts a child process when it dies, with exponential backoff, until `stop` is called."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.command, self.environment = command, environment
@@ -28,7 +28,7 @@ class Supervisor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the child to end, and make it if it does not."""
+        """Terminate the child, and kill it if it does not exit in time."""
         with self._starting:
             self._stopping.set()
         if self.process is not None:
@@ -45,7 +45,7 @@ class Supervisor:
             with self._starting:
                 if self._stopping.is_set():
                     return
-                # a session of its own: Ctrl-C in the terminal is for the parent, which then ends the child
+                # its own session: Ctrl-C in the terminal must reach only the parent, which stops the child
                 self.process = subprocess.Popen(  # noqa: S603 - this very program
                     self.command, env=self.environment, start_new_session=True
                 )

@@ -1,7 +1,7 @@
 """`charloom sweep`: Optuna chooses settings, workers train runs with them, and the best run is kept.
 
-Nothing is written down besides the runs: `NAME-trial-1`, `NAME-trial-2`, … A sweep that was killed finds them
-again, and tells Optuna of them as if it had never ended.
+Its only state are the runs `NAME-trial-1`, `NAME-trial-2`, … After an interruption, the same command finds
+them and reports them to Optuna, as if the sweep had never stopped.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ except ModuleNotFoundError as error:
     raise CharloomError(f"a sweep needs {error.name}: pip install 'charloom[sweep]'") from None
 
 LOOK_SECONDS = 1.0
-MINUTES = 2.0  # of a trial, unless something else ends it
-FIRST_RUNG, FACTOR = 4, 3  # measurements of the held-out loss before a trial may end, and then times three
+MINUTES = 2.0  # duration of a trial, unless other options set its end
+FIRST_RUNG, FACTOR = 4, 3  # successive halving: validations before the first rung, and factor between rungs
 POINTS = 20_000
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was asked for. `options` are those of every run, `tried` the settings to try."""
+    """The request: `options` apply to every run, `tried` are the settings to try."""
 
     text: Path
     name: str | None
@@ -68,7 +68,7 @@ class Sweep:
 
 @dataclass
 class Attempt:
-    """A run of the sweep: its settings, its held-out losses by measurement, and how it ended."""
+    """A run of the sweep: its settings, its held-out losses by measurement, and its state."""
 
     name: str
     params: dict[str, Any]
@@ -84,7 +84,7 @@ class Attempt:
 def sweep(asked: Sweep, url: str | None, store: Path | None) -> None:
     """Try settings until all trials have ended; print a table, write a picture, and keep the best run.
 
-    Raises ConfigError, RefusedError (what the server said), CharloomError, OSError.
+    Raises ConfigError, RefusedError (by the server), CharloomError, OSError.
     """
     space = search_space(asked.tried)
     if asked.text.is_dir():
@@ -116,20 +116,20 @@ def _own_worker(store: Path | None) -> Iterator[None]:
 
 
 class Search:
-    """The trials of a sweep, as runs behind `client`."""
+    """The trials of a sweep, as runs of the server behind `client`."""
 
     def __init__(self, asked: Sweep, space: dict[str, Any], client: httpx.Client) -> None:
         self.asked, self.space, self.client = asked, space, client
         self.attempts: dict[str, Attempt] = {}
-        self.every: int | None = None  # updates between two measurements, the same in all trials
-        # asynchronous successive halving: at each rung the worse two thirds of the trials end
+        self.every: int | None = None  # updates between measurements, the same in all trials
+        # asynchronous successive halving: at each rung the worst two thirds of the trials end
         self.study = optuna.create_study(
             sampler=TPESampler(seed=0, constant_liar=True),
             pruner=SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=FACTOR),
         )
 
     def find_earlier(self) -> None:
-        """The runs of this sweep that are there already. Raises CharloomError if they are of another text."""
+        """Find the existing runs of this sweep. Raises CharloomError if they were trained on another text."""
         runs = checked(self.client.get("/runs")).json()["runs"]
         name = re.compile(re.escape(self.asked.prefix) + r"\d+")
         for run in runs:
@@ -153,7 +153,7 @@ class Search:
             say(f"continuing with {counted(len(self.attempts), 'existing run')}")
 
     def run(self) -> None:
-        """Keep trials going until as many as were asked for have ended."""
+        """Run trials until the requested number has ended."""
         while True:
             active = [one for one in self.attempts.values() if one.state not in ENDED]
             while len(active) < self.asked.parallel and len(self.attempts) < self.asked.trials:
@@ -192,7 +192,7 @@ class Search:
             )
 
     def _params(self, run: dict[str, Any]) -> dict[str, Any]:
-        """The settings to try that a run has."""
+        """The values that a run has for the settings to try."""
         usual = PRESETS.get(run["preset"], RunConfig()).to_dict()
         params = {name: run["settings"].get(name, usual[name]) for name in self.space}
         for name, distribution in self.space.items():
@@ -204,7 +204,7 @@ class Search:
         return params
 
     def _look(self, attempt: Attempt, run: dict[str, Any]) -> None:
-        """Read where a run stands, and its held-out losses."""
+        """Update an attempt's state and held-out losses."""
         answer = self.client.get("/loss-curve.json", params={"model": attempt.name, "points": POINTS})
         for point in checked(answer).json()["points"]:
             if point["validation_loss"] is not None and self.every:
@@ -225,7 +225,7 @@ class Search:
             say(f"{attempt.name} {_ending(attempt)}")
 
     def _report(self, attempt: Attempt) -> bool:
-        """Tell Optuna of new losses, in order; whether it would end the trial."""
+        """Report new losses to Optuna, in order; return whether it prunes the trial."""
         trial, known = attempt.trial, {}
         if trial is not None:
             known = self.study.trials[trial.number].intermediate_values
@@ -237,7 +237,7 @@ class Search:
         return False
 
     def _frozen(self, attempt: Attempt) -> FrozenTrial:
-        """A run that has ended as Optuna's trial."""
+        """An ended run as a trial of Optuna."""
         states = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
         state = TrialState.FAIL if attempt.best is None else states.get(attempt.state, TrialState.FAIL)
         return create_trial(
@@ -249,7 +249,7 @@ class Search:
         )
 
     def finish(self) -> None:
-        """Print the table, write the picture, and remove all runs but the best. Raises OSError."""
+        """Print the table, write the picture, and delete all runs but the best. Raises OSError."""
         order = sorted(self.attempts.values(), key=lambda one: (one.state != "finished", one.best or 99.0))
         table = Table("run", *self.space, "held-out loss", "updates", "", box=box.SIMPLE)
         table.columns[0].overflow = "fold"
@@ -269,7 +269,7 @@ class Search:
         picture = self.asked.picture or Path(f"{self.asked.prefix.removesuffix('-trial-')}.svg")
         lines = [Line(one.name, dict(sorted(one.losses.items())), one is best) for one in order]
         draw(lines, self.every or 1, picture)
-        say(f"{picture} is written")
+        say(f"wrote {picture}")
         if best is None:
             raise CharloomError("no trial finished: all runs are kept")
         if not self.asked.keep_all:

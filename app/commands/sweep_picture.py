@@ -1,4 +1,4 @@
-"""The picture of a sweep: the held-out loss of every trial over its updates, the best one marked."""
+"""The picture of a sweep: the held-out loss of every trial over updates, with the best one highlighted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
 
 def draw(lines: Sequence[Line], every: int, target: Path) -> None:
-    """Write the picture, in the format that the name of `target` ends with. Raises OSError, ValueError."""
+    """Write the picture in the format of the extension of `target`. Raises OSError, ValueError."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for line in sorted(lines, key=lambda one: one.best):

@@ -1,4 +1,4 @@
-"""What commands print: nothing that comes from outside is a control sequence or markup."""
+"""Safe output: external data is printed without control sequences or markup."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from app.streams import visible
 
 
 def say(text: str) -> None:
-    """Print a line or several at once, with control characters shown as escapes."""
+    """Print text immediately, with control characters as escapes."""
     print(visible(text), flush=True)
 
 
 def cell(value: Any) -> Text:
-    """A value in a table: its text alone, without markup."""
+    """The cell of a table, whose value is not interpreted as markup."""
     return Text(visible(str(value)))

@@ -1,4 +1,4 @@
-"""`charloom train`: makes a run of a text, and trains it here or follows the worker that does."""
+"""`charloom train`: creates a run for a text, and trains it or shows how a worker trains it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def train(
     overrides: dict[str, Any],
     apart: bool = False,
 ) -> bool:
-    """Train on the text at `path`; say whether the run is finished (False: Ctrl-C interrupted it).
+    """Train on the text at `path`; return whether the run is finished (False: Ctrl-C interrupted it).
 
     Raises TextError, ConfigError, RunError, OSError; ConflictError if the run was paused or stopped;
     CharloomError with the run's reason if it failed.
@@ -64,7 +64,7 @@ def train(
         console.print(visible(f"{finding.level}: {finding.message}{place}"))
     config = make_config(preset, overrides) if preset else usual(len(text), overrides)
     members = config.members
-    if apart:  # each is trained as one network alone is
+    if apart:  # each member is trained as a single network
         check_apart(members)
         overrides = {**overrides, "members": 1}
     if preset is None and config.minutes:
@@ -103,7 +103,7 @@ def train(
 def planned(
     store: RunStore, name: str | None, text: str, path: Path, overrides: dict[str, Any], console: Console
 ) -> RunConfig:
-    """What suits the text, the time and the machine, printed as a plan; a run begun before stays as it is."""
+    """Plan settings for the text, the time and the machine, and print them; an earlier run keeps its own."""
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     asked = usual(len(text), overrides)
     for run in store.list():
@@ -130,10 +130,10 @@ def find_or_create(
     findings: Iterable[Finding] = (),
     apart: bool = False,
 ) -> Run:
-    """The run of this very text and config, which is then continued, or a new one.
+    """The existing run with this text and config, which is then continued, or a new one.
 
-    Without a name, it is named after the text's file, with a number where that name is taken.
-    Raises RunExistsError if `name` is that of another run.
+    Without a name, it is named after the text's file, with a number if that name is taken.
+    Raises RunExistsError if another run has the given name.
     """
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     base = name or default_name(path.name)
@@ -153,7 +153,7 @@ def find_or_create(
 
 
 def difference(run: Run, config: RunConfig, apart: bool = False) -> str:
-    """In which fields, or else that in its text, a run differs from what is asked for."""
+    """Describe how a run differs from the request: in its fields, or else in its text."""
     asked, has = config.to_dict(), run.config.to_dict()
     changes = [f"{name} {has[name]} instead of {asked[name]}" for name in asked if has[name] != asked[name]]
     if changes:
@@ -164,7 +164,7 @@ def difference(run: Run, config: RunConfig, apart: bool = False) -> str:
 
 
 def resume_command(store: RunStore, run: Run) -> str:
-    """What to type to resume a run of this store."""
+    """The command that resumes a run of this store."""
     usual = RunStore(load_settings().store).root == store.root
     return f"charloom runs resume {run.name}{'' if usual else f' --store {shlex.quote(str(store.root))}'}"
 
@@ -172,13 +172,13 @@ def resume_command(store: RunStore, run: Run) -> str:
 def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
     """Train the run, or show how another process trains it, until it ends or is paused.
 
-    A worker of this machine that trains another run will train this one in its turn.
+    If a worker on this machine is training another run, this run waits in its queue.
     Raises RunNotFoundError if it is deleted meanwhile, StoreBusyError, OSError.
     """
     display = make_display(run, console)
 
     def show(status: Status) -> None:
-        # a reader that has gone must not end the training; rich raises SystemExit for it
+        # a closed pipe must not end the training; rich raises SystemExit for it
         with suppress(OSError, UnicodeError, SystemExit):
             display.show(status)
 
@@ -201,8 +201,7 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
             elif busy and not following:
                 console.print(
                     "A worker is running on this machine: it is training the run, or will when its turn "
-                    "comes. Its "
-                    "progress is shown here; Ctrl-C ends only the display.",
+                    "comes. Its progress is shown here; Ctrl-C ends only the display.",
                 )
                 following = True
             if not settled(run.standing):
@@ -210,5 +209,5 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
 
 
 def settled(status: Status) -> bool:
-    """Whether nothing more happens to a run until a person resumes it."""
+    """Whether a run has ended, or is held until somebody resumes it."""
     return status.state in ENDED or status.held

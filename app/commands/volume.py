@@ -1,4 +1,4 @@
-"""Whether the volume of a store does what the workers of several machines need of it."""
+"""Tests whether the volume of a store has what workers on several machines need."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from app.store.files import make_folder
 from app.store.temporaries import temporary_in
 
 VISIBLE_SECONDS = 1.0
-PROCESS_SECONDS = 10.0  # longest that the start of another process is waited for
+PROCESS_SECONDS = 10.0  # maximum time to wait for another process
 NFS = "mount NFS with vers=4.1,actimeo=1,hard and without nolock"
 
-# says what it sees of a file, whenever it is asked
+# prints the content of a file for each line that it reads
 WATCHER = """
 import os, sys
 for line in sys.stdin:
@@ -34,7 +34,7 @@ for line in sys.stdin:
 
 
 def faults(root: Path) -> list[str]:
-    """What the volume at `root` does wrong; nothing is left on it. Raises OSError."""
+    """The problems of the volume at `root`; removes its test files. Raises OSError."""
     folder = temporary_in(root)
     make_folder(folder)
     try:

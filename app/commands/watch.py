@@ -1,4 +1,4 @@
-"""`charloom runs watch`: a run's events, as lines."""
+"""`charloom runs watch`: prints the events of a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from app.commands.client import checked
 from app.commands.terminal import say
 from app.store.records import ENDED
 
-TRIES, PAUSE_SECONDS = 30, 1.0  # after a lost connection
+TRIES, PAUSE_SECONDS = 30, 1.0  # attempts to reconnect, and time between them
 DELETED = "deleted"  # the state in the last event of a run that was deleted
 
 
 def watch_run(client: httpx.Client, name: str) -> None:
-    """Print what happens to a run until it ends; a lost connection is taken up where it broke.
+    """Print the events of a run until it ends; after a lost connection, continue where it broke off.
 
-    Raises RefusedError, or httpx.TransportError if the server does not come back.
+    Raises RefusedError, or httpx.TransportError if the server stays unreachable.
     """
     last, failed = "", 0
     while True:
@@ -41,7 +41,7 @@ def watch_run(client: httpx.Client, name: str) -> None:
 
 
 def tell(event: ServerSentEvent) -> bool:
-    """Print one event; whether the run has ended."""
+    """Print one event; return whether the run has ended."""
     data: dict[str, Any] = json.loads(event.data)
     if event.event == "progress":
         losses = [

@@ -1,1 +1,1 @@
-"""Pictures, gradient checks and the report, made in helper processes."""
+"""Pictures, gradient checks and the report, produced in helper processes."""

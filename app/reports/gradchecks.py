@@ -32,11 +32,9 @@ from model.network import Network, NetworkConfig
 Method = Literal["centred", "complex-step"]
 
 ASSIGNMENT = "assignment"
-ORDER = ("layer0.W", "V", "layer0.U", "layer0.b", "c")  # the assignment's, of a network of one layer
-ELEMENTS = 100  # compared of each tensor of other networks than that, which would take minutes whole
-LONGEST = (
-    25  # characters that a checkpoint is checked on, as many as the assignment's; longer ones take longer
-)
+ORDER = ("layer0.W", "V", "layer0.U", "layer0.b", "c")  # the assignment's, for networks with one layer
+ELEMENTS = 100  # compared per tensor, except for the assignment's network: all would take minutes
+LONGEST = 25  # characters that a checkpoint is checked on, as in the assignment
 FRESH_SIZES = {"layers": 2, "hidden": 20}
 WAITING = 8
 CACHED = 64
@@ -45,7 +43,7 @@ NICE = 10
 
 @dataclass(frozen=True)
 class CheckTask:
-    """What a helper is asked to check: a copy of a checkpoint's network, a fresh one, or the assignment's."""
+    """What to check: a copy of a checkpoint's network, a new network, or the assignment's."""
 
     method: Method
     cell: str | None = None
@@ -56,7 +54,7 @@ class CheckTask:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished check. `step_size` is h, `seconds` the time it took."""
+    """A finished check. `step_size` is h, `seconds` its duration."""
 
     model: str
     method: Method
@@ -75,11 +73,11 @@ class Report:
 
 
 class GradientChecks:
-    """Runs checks for one event loop, each once, in a helper process.
+    """Runs each check once, in a helper process. For one event loop.
 
     Args:
-        seconds: longest a check may take.
-        shared: the folder of the results that several processes share.
+        seconds: maximum duration of a check.
+        shared: directory of the results that several processes share.
     """
 
     def __init__(self, seconds: float, shared: Path | None = None) -> None:
@@ -89,19 +87,19 @@ class GradientChecks:
         )
 
     async def report(self, model: LoadedModel | None, method: Method, cell: str | None = None) -> Report:
-        """The check of a checkpoint, of a fresh network of that cell, or of the assignment's, fresh.
+        """The check of a checkpoint, of a new network with `cell`, or of the assignment's network.
 
-        Results are kept by the checkpoint's digest. Raises as `Helper.result`.
+        Results are cached by the checkpoint's digest. Raises as `Helper.result` does.
         """
         name = model.id if model else cell or ASSIGNMENT
         key = ("checkpoint", model.digest, method) if model else ("fresh", name, method)
         report = await self.helper.result(key, run_check, name, task_of(model, method, cell))
-        # the same weights may be known by several names
+        # the same weights may have several names
         return report if report.model == name else dataclasses.replace(report, model=name)
 
 
 def task_of(model: LoadedModel | None, method: Method, cell: str | None = None) -> CheckTask:
-    """The network itself goes along, since the run's training may replace the checkpoint at any moment."""
+    """The helper's task; it contains the weights, because training may replace the checkpoint at any time."""
     if model is None:
         return CheckTask(method, cell)
     length = min(model.config.sequence_length, LONGEST)
@@ -109,7 +107,7 @@ def task_of(model: LoadedModel | None, method: Method, cell: str | None = None) 
 
 
 def encode(report: Report) -> bytes:
-    """The report as JSON, with every number exact."""
+    """The report as JSON, without loss of precision."""
     return json.dumps(dataclasses.asdict(report)).encode()
 
 
@@ -118,9 +116,9 @@ def decode(data: bytes) -> Report:
 
 
 def run_check(name: str, task: CheckTask) -> Report:
-    """Make the check. Raises CharloomError. Takes seconds: not for an event loop."""
+    """Run the check. Raises CharloomError. Takes seconds: not for an event loop."""
     began = time.perf_counter()
-    # one thread is faster than several at these sizes, and leaves the other cores to the requests
+    # at these sizes one thread is fastest, and it leaves the other cores to requests
     with threadpool_limits(1):
         problem = build_problem(task)
         results = check(problem, task.method, elements=None if problem.assignment else ELEMENTS)
@@ -141,14 +139,14 @@ def run_check(name: str, task: CheckTask) -> Report:
 
 
 def in_order(parameters: list[dict[str, Any]], layers: int) -> list[dict[str, Any]]:
-    """The rows of a network of one layer in the assignment's order, the others after them."""
+    """The rows of a network with one layer in the assignment's order, followed by all others."""
     if layers > 1:
         return parameters
     return sorted(parameters, key=lambda row: (*ORDER, row["name"]).index(row["name"]))
 
 
 def build_problem(task: CheckTask) -> GradientProblem:
-    """A checkpoint is checked on characters at random, so that its text need not be there."""
+    """The problem to check; a checkpoint gets random characters, because its text may be missing."""
     if task.network is not None and task.parameters is not None:
         ids = np.random.default_rng(0).integers(task.network.vocabulary, size=task.length + 1)
         return problem_for(Network(task.network, task.parameters), ids, task.length, 1)

@@ -1,8 +1,8 @@
-"""Long computations in a helper process, which would otherwise hold up every request of this one.
+"""Long computations in a helper process, because they would delay all requests of the server process.
 
-A helper is started with its first task, does one at a time, and ends with the server. A task is done once for
-all who ask for it, is bounded in time, and its result is kept. Where several processes are one
-server, it is done once for all of them (`Results`).
+A helper starts with its first task, runs one task at a time, and ends with the server. A task runs once for
+all callers and has a time limit; its result is cached, also for the other processes of the server
+(`Results`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from app.slots import Slots
 from app.store.files import write_atomic
 from model.errors import CharloomError
 
-LOOK_SECONDS = 0.05  # between two looks whether another process has made a result
+LOOK_SECONDS = 0.05  # interval of attempts to take a lock that another process holds
 
 Result = TypeVar("Result")
 Key = tuple[str, ...]
@@ -41,11 +41,11 @@ class Helper:
     """One helper process, for one event loop.
 
     Args:
-        what: one of its tasks, for messages: `gradient check`.
-        seconds: longest a task may take, waiting not included; a helper that takes longer is ended.
-        nice: how far the helper yields to other processes.
-        waiting: tasks that may wait or run; others are refused with OverloadedError.
-        cached: results that are kept, the least recently used are dropped first.
+        what: name of its tasks in messages, such as `gradient check`.
+        seconds: maximum duration of a task without its wait, after which the helper is killed.
+        nice: niceness of the helper.
+        waiting: maximum number of tasks that wait or run; more are refused with OverloadedError.
+        cached: maximum number of cached results; the oldest are dropped first.
         shared: the results that several processes share.
     """
 
@@ -69,9 +69,9 @@ class Helper:
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
 
     async def result(self, key: Key, work: Callable[..., Result], *arguments: Any) -> Result:
-        """What `work(*arguments)` returns in the helper; equal keys mean equal results.
+        """The result of `work(*arguments)` in the helper, cached by `key`.
 
-        `work` is a function of a module; both it and its arguments are pickled.
+        `work` and its arguments are pickled, so it must be a function of a module.
         Raises OverloadedError, DeadlineError, DrainingError (`stop`), or RenderError with the reason.
         """
         if key in self._results:
@@ -84,23 +84,23 @@ class Helper:
             task = self._tasks[key] = asyncio.create_task(self._run(key, work, arguments))
             task.add_done_callback(lambda done: self._done(key, done))
         try:
-            # a client that goes away must not end the task for the others who wait for it
+            # a client that disconnects must not cancel the task for others
             found: Result = await asyncio.shield(task)
         except asyncio.CancelledError:
             caller = asyncio.current_task()
-            # where both end at the same time, the caller's own end must not be lost
+            # if the caller was cancelled too, its own cancellation must not be lost
             if task.cancelled() and not (caller and caller.cancelling()):
                 raise DrainingError("the server is stopping; try again in a moment") from None
             raise
         return found
 
     def stop(self) -> None:
-        """End the task in progress and those that wait; their callers get DrainingError."""
+        """Cancel the running and waiting tasks; their callers get DrainingError."""
         for task in self._tasks.values():
             task.cancel()
 
     async def close(self) -> None:
-        """Stop, and end the process."""
+        """Cancel all tasks and end the process."""
         self.stop()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._end()
@@ -120,7 +120,7 @@ class Helper:
         return result
 
     async def _work(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        async with self._turn:  # one at a time, so that ending the helper ends no other task
+        async with self._turn:  # one at a time, so that killing the helper affects no other task
             began = time.monotonic()
             result, reason = await self._in_helper(work, arguments)
             self._took = time.monotonic() - began
@@ -159,17 +159,18 @@ class Helper:
         del self._tasks[key]
         self.slots.give_back()
         if not task.cancelled():
-            task.exception()  # seen: nobody may be waiting for it any more
+            task.exception()  # retrieved, so that asyncio does not log it if no caller is left
 
 
 class Results:
-    """What the helpers of several processes have made, as files of a private folder.
+    """The results of the helpers of several processes, as files in a private directory.
 
-    A lock is shared by some keys, and the system frees those of a killed process.
+    Several keys share a lock file. The system releases the locks of a killed process.
 
     Args:
-        most: how many are kept, the newest.
-        encode: a result as bytes, or None for one that is not shared; `decode` is the way back.
+        most: maximum number of results; the oldest are deleted.
+        encode: converts a result to bytes, or returns None for one that is not shared.
+        decode: the inverse of `encode`.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Results:
 
     @asynccontextmanager
     async def held(self, key: Key) -> AsyncIterator[None]:
-        """Only one of the processes is in this block for the same key."""
+        """Hold the lock of the key, so that only one process computes its result."""
         lock = FileLock(self._folder / f"{self._name(key)[:2]}.lock", timeout=0)
         while True:
             try:
@@ -198,14 +199,14 @@ class Results:
             lock.release()
 
     def get(self, key: Key) -> Any:
-        """None if there is none."""
+        """The result of the key, or None."""
         try:
             return self._decode((self._folder / self._name(key)).read_bytes())
         except FileNotFoundError:
             return None
 
     def keep(self, key: Key, result: Any) -> None:
-        """For the one that holds the key. Where there is no room nothing is kept."""
+        """Store a result while the key is held; does nothing if there is no space."""
         encoded = self._encode(result)
         if encoded is None:
             return
@@ -221,7 +222,7 @@ class Results:
 
 
 def _prepare(nice: int) -> None:
-    """In the helper: leave signals to the server, yield to it, and end when it does, however it does."""
+    """In the helper: ignore Ctrl-C, lower the priority, and exit when the server ends or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(nice)
     parent = multiprocessing.parent_process()
@@ -235,7 +236,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def _call(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Result | None, str | None]:
-    """In the helper: the result, or why there is none. As text: not every error can be pickled."""
+    """In the helper: the result, or the error as text, because not every error can be pickled."""
     try:
         return work(*arguments), None
     except (CharloomError, OSError) as error:

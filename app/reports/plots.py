@@ -1,7 +1,7 @@
-"""The pictures, loss curve and gradient check, as SVG or PNG, light or dark: pure functions of their content.
+"""Pure functions that draw the loss curve and the gradient check as SVG or PNG, in light or dark colours.
 
-Drawn with matplotlib's object-oriented interface; pyplot's global state is never used. Drawing takes tenths
-of a second and holds the interpreter: the server calls these in a process of its own.
+They use matplotlib's object-oriented interface, not pyplot's global state. Drawing takes tenths of a second
+and holds the GIL, so the server calls them in a helper process.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Theme = Literal["light", "dark"]
 Shape = Literal["wide", "narrow"]
 
 DPI = 160
-MARGIN = 0.15  # inches around everything that is drawn
+MARGIN = 0.15  # inches around the picture
 BASELINES = {"uniform": "uniform: ln K =", "unigram": "single characters", "5-gram": "5-gram"}
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of a theme; contrast of text against the background is at least 4.5."""
+    """Colours of a theme; the contrast of text against the background is at least 4.5."""
 
     background: str
     text: str
@@ -73,9 +73,9 @@ PALETTES: dict[str, Palette] = {
 
 
 def draw_loss_curve(curve: Curve, format: Format, theme: Theme, shape: Shape = "wide") -> bytes:
-    """Training, smooth and held-out loss over updates; checkpoints, the best one and baselines marked.
+    """Training, smooth and held-out loss over updates, with checkpoints, the best one and baselines marked.
 
-    `shape` is for the width it is shown at: "narrow" stays readable on a phone.
+    The shape "narrow" is readable on a phone.
     """
     palette, wide = PALETTES[theme], shape == "wide"
     figure, axes = _figure(palette, *((9.0, 5.0) if wide else (4.8, 4.2)))
@@ -118,7 +118,7 @@ def draw_gradcheck(
     axes.set_xlabel("relative error  ‖ga − gn‖ / (‖ga‖ + ‖gn‖)")
     axes.grid(axis="y", visible=False)
     rows = np.arange(len(names))
-    floor = 1e-17  # where an error is 0 it is drawn here: a log scale has no 0
+    floor = 1e-17  # errors of 0 are drawn here, since a log scale has no 0
     shown = np.maximum(errors, floor)
     passed = np.less(errors, limits)
     left = min(floor, *shown) if len(shown) else floor
@@ -161,7 +161,7 @@ def _curve_title(curve: Curve) -> str:
 
 
 def _draw_lines(axes: Axes, curve: Curve, palette: Palette) -> bool:
-    """Draws what there is; says whether there was anything. Few points get markers, many only lines."""
+    """Draw the curves that have points; return whether there are any. Only short curves get markers."""
     steps, loss = _column(curve.points, "loss")
     smooth_steps, smooth = _column(curve.points, "smooth_loss")
     few = len(steps) <= 40
@@ -200,7 +200,7 @@ def _column(points: Sequence[Record], name: str) -> tuple[NDArray[np.float64], N
 
 
 def _set_limits(axes: Axes, curve: Curve) -> None:
-    """From just below the least value to just above the greatest, where outliers do not count."""
+    """Fit the axes to the values, ignoring outliers."""
     values = [*_column(curve.points, "loss")[1], *_column(curve.points, "validation_loss")[1]]
     if values:
         top = max([float(np.quantile(values, 0.999)), *curve.baselines.values()])
@@ -213,7 +213,7 @@ def _set_limits(axes: Axes, curve: Curve) -> None:
 
 
 def _mark_baselines(axes: Axes, curve: Curve, palette: Palette) -> None:
-    """What models without a network reach, as labelled lines."""
+    """Draw the losses of simple models as labelled lines."""
     for name, loss in curve.baselines.items():
         axes.axhline(loss, color=palette.faint, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
         axes.annotate(
@@ -261,7 +261,7 @@ def _mark_checkpoints(axes: Axes, curve: Curve, palette: Palette) -> None:
 
 
 def _mark_warnings(axes: Axes, curve: Curve, palette: Palette) -> None:
-    """Where the run went back and on with a smaller step, and since when it overfits."""
+    """Mark the steps of rollbacks, and the range in which the run overfits."""
     for index, step in enumerate(sorted(set(curve.rollbacks))):
         label = "rolled back to here, rate halved" if index == 0 else None
         axes.axvline(step, color=palette.failed, linewidth=1.2, linestyle=":", label=label, zorder=3)
@@ -278,7 +278,7 @@ def _mark_warnings(axes: Axes, curve: Curve, palette: Palette) -> None:
 
 
 def _epoch_axis(axes: Axes, updates: float, palette: Palette) -> None:
-    """The same scale in epochs: how often the text has been read."""
+    """Add a scale in epochs."""
     second = axes.secondary_xaxis(
         "top", functions=(partial(np.multiply, 1 / updates), partial(np.multiply, updates))
     )
@@ -288,7 +288,7 @@ def _epoch_axis(axes: Axes, updates: float, palette: Palette) -> None:
 
 
 def _sum_axis(axes: Axes, length: int, palette: Palette) -> None:
-    """The same scale as the sum over a sequence, as the assignment reports it."""
+    """Add a scale of the loss summed over a sequence, as the assignment reports it."""
     second = axes.secondary_yaxis(
         "right", functions=(partial(np.multiply, length), partial(np.multiply, 1 / length))
     )
@@ -298,7 +298,7 @@ def _sum_axis(axes: Axes, length: int, palette: Palette) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, palette: Palette, columns: int) -> None:
-    """Below the axes, where it hides nothing."""
+    """Add a legend below the axes."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
@@ -315,7 +315,7 @@ def _legend(figure: Figure, axes: Axes, palette: Palette, columns: int) -> None:
 
 
 def _save(figure: Figure, format: Format) -> bytes:
-    """The picture's bytes: the same for the same content."""
+    """Encode the picture; the same content gives the same bytes."""
     metadata = {"Date": None} if format == "svg" else {}
     target = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "charloom"}):

@@ -1,4 +1,4 @@
-"""Draws pictures in a helper process and keeps them."""
+"""Draws pictures in a helper process and caches them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Renderer:
     """Calls the drawing functions of `app.reports.plots`. For one event loop.
 
     Args:
-        seconds: longest a picture may take.
-        shared: the folder of the pictures that several processes share.
+        seconds: maximum time for a picture.
+        shared: directory of the pictures that several processes share.
     """
 
     def __init__(self, seconds: float, shared: Path | None = None) -> None:
@@ -26,20 +26,20 @@ class Renderer:
         self.helper = Helper("picture", seconds, nice=NICE, waiting=WAITING, cached=CACHED, shared=results)
 
     async def picture(self, key: tuple[str, ...], function: str, *arguments: Any) -> bytes:
-        """The bytes that `app.reports.plots.<function>(*arguments)` returns; equal keys mean equal pictures.
+        """The bytes that `app.reports.plots.<function>(*arguments)` returns, cached by `key`.
 
-        Raises as `Helper.result`.
+        Raises as `Helper.result` does.
         """
         return await self.helper.result(key, _draw, function, arguments)
 
 
 def _picture(result: Any) -> bytes | None:
-    """What is shared of what the helper makes: pictures are, the words that it counts are not."""
+    """The encoded form of a result; only pictures are shared, not the counted words."""
     return result if isinstance(result, bytes) else None
 
 
 def _draw(function: str, arguments: tuple[Any, ...]) -> bytes:
-    """In the helper. The import is here so that the server itself never loads matplotlib."""
+    """Draw in the helper; imported here so that the server process never loads matplotlib."""
     from app.reports import plots
 
     draw: Callable[..., bytes] = getattr(plots, function)

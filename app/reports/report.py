@@ -1,7 +1,7 @@
-"""A run's report, as the assignment asks for it, from the run's own files: one page that needs no other.
+"""A run's report, as the assignment asks for it: one self-contained page, made from the run's files.
 
-It is made in three parts: text, curve and samples, which are known at once; the words counted in the samples;
-and the gradients, which take the longest to check.
+It is made in three parts: text, curve and samples, which are available immediately; the words counted in the
+samples; and the gradients, whose check takes longest.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from model.config import RunConfig
 from model.errors import CheckpointError
 
 ReportFormat = Literal["html", "markdown"]
-Checks = Mapping[Method, Sequence[Mapping[str, Any]]]  # by method: one entry a parameter
+Checks = Mapping[Method, Sequence[Mapping[str, Any]]]  # by method, one entry per parameter
 
 METHODS: tuple[Method, ...] = get_args(Method)
-NAMED = 60  # words and names that are listed
-SHOWN = 50  # samples; of more, some evenly spread
+NAMED = 60  # maximum number of words and of names listed
+SHOWN = 50  # maximum number of samples, evenly spaced
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("app", "web/templates"),
     autoescape=jinja2.select_autoescape(["html"]),
@@ -50,7 +50,7 @@ NO_TEXT = "the run was imported without its text"
 
 @dataclass(frozen=True)
 class Details:
-    """What the run's files do not say. `picture` and `derivation` are links: to the curve, and to a text."""
+    """What the run's files do not contain; `picture` and `derivation` are links."""
 
     picture: str
     derivation: str = ""
@@ -62,8 +62,8 @@ class Details:
 class ReportPages:
     """The report of one run, part by part.
 
-    `model` is what its gradients are checked on, None for the assignment's fresh network; `samples` are those
-    that are shown (`shown_samples`).
+    The gradients are checked on `model`; None means the assignment's new network. `samples` are from
+    `shown_samples`.
     """
 
     run: Run
@@ -78,7 +78,7 @@ class ReportPages:
         return [str(sample["text"]) for sample in self.samples]
 
     def first(self) -> str:
-        """Everything but what is still to be counted and checked."""
+        """Everything except the counted words and the gradients."""
         losses = {point["step"]: point.get("smooth_loss") for point in self.curve.points}
         return self._part(
             "first",
@@ -90,11 +90,11 @@ class ReportPages:
         )
 
     def words(self, findings: Findings | None, reason: str = "") -> str:
-        """What was counted in the samples, or why nothing was."""
+        """The words counted in the samples, or the reason why there are none."""
         return self._part("words", findings=findings, reason=reason, samples=self.samples, named=NAMED)
 
     def gradients(self, checks: Checks | None, reason: str = "") -> str:
-        """The errors of the gradients, or why there are none; the end of the report."""
+        """The errors of the gradients, or the reason why there are none, and the end of the report."""
         rows = _rows(checks or {}, ASSIGNMENT_NAMES if self.run.config.preset == ASSIGNMENT else {})
         checked = self.model.id if self.model else None
         return self._part("gradients", rows=rows, methods=list(checks or {}), reason=reason, checked=checked)
@@ -106,9 +106,9 @@ class ReportPages:
 
 
 def checked_model(run: Run, models: ModelStore) -> LoadedModel | None:
-    """What a report's gradients are checked on: the best checkpoint, else the newest. Reads the disk.
+    """The model whose gradients a report checks: the best checkpoint, or else the newest. Reads the disk.
 
-    None means the assignment's fresh network. Raises NotReadyError, CheckpointError, RunFileError.
+    None means the assignment's new network. Raises NotReadyError, CheckpointError, RunFileError.
     """
     if run.config.preset == ASSIGNMENT:
         return None
@@ -119,19 +119,19 @@ def checked_model(run: Run, models: ModelStore) -> LoadedModel | None:
 
 
 def shown_samples(run: Run) -> list[dict[str, Any]]:
-    """The samples of a run, of many some evenly spread and the last. Raises OSError."""
+    """The samples of a run; if there are many, evenly spaced ones and the last. Raises OSError."""
     found = run.samples()
     every = max(1, -(-len(found) // SHOWN))
     return found[:-1:every] + found[-1:]
 
 
 def has_text(run: Run) -> bool:
-    """Whether the run's text is there: an imported one may have come without."""
+    """Whether the run has its text; an imported run may not."""
     return os.path.lexists(run.path / "corpus.txt")
 
 
 def find_words(store: str, name: str, passages: Sequence[str]) -> Findings:
-    """What is counted in `passages` of a run. Reads all of its text: for a helper process."""
+    """The words found in `passages` of a run. Reads its whole text: for a helper process."""
     return compare(_known(store, name, RunStore(store).get(name).spec.corpus_sha256), passages)
 
 
@@ -141,23 +141,23 @@ def _known(store: str, name: str, sha256: str) -> Known:
 
 
 def words_key(run: Run, passages: Sequence[str]) -> tuple[str, ...]:
-    """Identifies what `find_words` finds."""
+    """The cache key of `find_words`."""
     written = hashlib.sha256("\0".join(passages).encode("utf-8", "surrogatepass")).hexdigest()
     return ("words", run.spec.corpus_sha256, written)
 
 
 def inlined(picture: bytes) -> str:
-    """A picture as a link that holds it."""
+    """The picture as a data URL."""
     return "data:image/svg+xml;base64," + base64.b64encode(picture).decode("ascii")
 
 
 def style() -> str:
-    """The page's style sheet, which is part of it."""
+    """The style sheet, which is embedded in the page."""
     return (files("app") / "web" / "templates" / "report.css").read_text(encoding="utf-8")
 
 
 def policy() -> str:
-    """A content security policy that allows the page's own style and picture, and nothing else."""
+    """A content security policy that allows only the page's own style and picture."""
     digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode("ascii")
     return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; frame-ancestors 'none'"
 
@@ -170,7 +170,7 @@ def _clipping(config: RunConfig) -> str:
 
 
 def _rows(checks: Checks, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row a parameter, its errors in the order of the methods; first those of `names`, so named."""
+    """One row per parameter, with its errors by method; those in `names` come first, renamed."""
     rows: dict[str, dict[str, Any]] = {}
     for results in checks.values():
         for result in results:

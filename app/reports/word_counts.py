@@ -1,4 +1,4 @@
-"""What one looks for by eye in generated text, counted: real words, names, characters that come once."""
+"""Counts what readers look for in generated text: real words, names, and characters that occur once."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from dataclasses import dataclass
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 WITHIN_SENTENCE = re.compile(r"(?<=[^\W\d_][ ])" + WORD.pattern + r"|(?<=[^\W\d_],[ ])" + WORD.pattern)
-LONG = 4  # letters of a word worth naming: shorter ones appear by chance
-READ = 10_000_000  # characters of a text whose words are known; all of a longer text would take half a minute
+LONG = 4  # minimum letters of a word to list; shorter ones appear by chance
+READ = 10_000_000  # characters of a text that are read, since a longer text could take half a minute
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A generated text: its words, and how many of them occur in the text that was learned."""
+    """The counts of a generated text: its words, and how many of them occur in the training text."""
 
     words: int
     known: int
 
     @property
     def share(self) -> float | None:
-        """None where there is no whole word."""
+        """The fraction of known words; None if there are no whole words."""
         return self.known / self.words if self.words else None
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in all passages together.
+    """The findings in all passages together.
 
     Attributes:
-        passages: in the order given.
-        words: real words of LONG letters or more, and how often they were written, most often first.
-        names: the same of words that the text writes only with a capital, also within sentences.
-        single: characters that the text holds once, and whether any passage holds them.
-        places: of each of these, the passages that hold it, numbered from 0.
-        characters: different ones in the text.
+        passages: counts in the order of the passages.
+        words: real words of at least LONG letters with their counts, the most frequent first.
+        names: the same for words that the text always capitalises, also within sentences.
+        single: characters that occur once in the text, and whether any passage contains them.
+        places: for each of these, the indexes of the passages that contain it.
+        characters: number of distinct characters of the text.
     """
 
     passages: list[Passage]
@@ -49,7 +49,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Known:
-    """Of a text: its words in lower case, its names, and how often each character occurs."""
+    """What is known of a text: its words in lower case, its names, and the count of each character."""
 
     words: frozenset[str]
     names: frozenset[str]
@@ -57,7 +57,7 @@ class Known:
 
 
 def learn(text: str) -> Known:
-    """What is counted of a text, once for all passages."""
+    """Examine a text once for all passages."""
     spelled = {match[0] for match in WORD.finditer(text, 0, READ)}
     names = {match[0] for match in WITHIN_SENTENCE.finditer(text, 0, READ)}
     names = {word for word in names if word[0].isupper() and len(word) > 1}
@@ -66,12 +66,12 @@ def learn(text: str) -> Known:
 
 
 def read(text: str, passages: Sequence[str]) -> Findings:
-    """Looks through passages that a network wrote after learning `text`."""
+    """Examine the passages of a network that was trained on `text`."""
     return compare(learn(text), passages)
 
 
 def compare(known: Known, passages: Sequence[str]) -> Findings:
-    """The same, of a text that was looked through before."""
+    """The same with a text that was already examined."""
     written: Counter[str] = Counter()
     counted = []
     for passage in passages:
@@ -99,7 +99,7 @@ def compare(known: Known, passages: Sequence[str]) -> Findings:
 
 
 def _whole_words(passage: str) -> list[str]:
-    """Without the first and the last if the passage begins or ends within them: they may be cut."""
+    """The words of a passage, except one at its very beginning or end, which may be cut off."""
     found = list(WORD.finditer(passage))
     if found and found[0].start() == 0:
         found = found[1:]
