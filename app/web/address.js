@@ -1,8 +1,8 @@
-// Addresses of the page: the view, the chosen run, and what the view is to show: "#write?run=notes&prompt=The%20".
+// URL fragments of the page: a view, the chosen run and parameters, such as "#write?run=notes&prompt=The%20".
 
 import { lab } from "./lab.js";
 
-// The address of a view, with the chosen run and further parameters.
+// The fragment of a view, with the chosen run and other parameters.
 export function addressOf(view, params = {}) {
 	const all = new URLSearchParams(lab.chosen ? { run: lab.chosen, ...params } : params);
 	return all.size ? `#${view}?${all}` : `#${view}`;
@@ -19,7 +19,7 @@ export function parseAddress() {
 	return { view, params: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-// Chooses the run for all views; "" for the one that trains, or the newest.
+// Chooses the run for all views; "" means the one in training, or the newest.
 export function chooseRun(run) {
 	lab.chosen = run;
 	history.replaceState(null, "", addressOf(parseAddress().view || "live"));

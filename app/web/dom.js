@@ -1,4 +1,4 @@
-// Elements of the page. Text from the network enters a page as text, never as markup.
+// Helpers for elements. Generated text is inserted as text, never as markup.
 
 import { ROOT } from "./http.js";
 
@@ -10,7 +10,7 @@ export function setText(id, text) {
 
 export const on = (id, event, handler) => at(id).addEventListener(event, handler);
 
-// Calls `handler` in place of what a browser does when a form is submitted.
+// Calls `handler` instead of the browser's own submission of a form.
 export function onSubmit(form, handler) {
 	form.addEventListener("submit", (event) => {
 		event.preventDefault();
@@ -18,7 +18,7 @@ export function onSubmit(form, handler) {
 	});
 }
 
-// An element with its text, its attributes, and its children.
+// Creates an element with attributes and children.
 export function create(tag, attributes = {}, ...children) {
 	const element = document.createElement(tag);
 	for (const [name, value] of Object.entries(attributes)) {
@@ -36,8 +36,8 @@ export function fillRows(body, rows) {
 	body.replaceChildren(...rows.map((cells) => create("tr", {}, ...cells.map(cell))));
 }
 
-// Sets the options of a select or an optgroup, as [value, label]. The choice stays if it is still there. Options change
-// only where they must: the list may be open.
+// Sets the options of a select or an optgroup, as [value, label]. Keeps the selection if it still exists, and changes
+// only options that differ, because the list may be open.
 export function setOptions(list, options) {
 	const select = list.closest("select");
 	const before = select.value;
@@ -52,7 +52,7 @@ export function setOptions(list, options) {
 	if (select.selectedIndex < 0) select.selectedIndex = 0;
 }
 
-// A line break in a field submits its form; with the shift key it is one.
+// Enter submits the form of a text area; Shift+Enter inserts a line break.
 export function submitOnEnter(field) {
 	field.addEventListener("keydown", (event) => {
 		if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -61,7 +61,7 @@ export function submitOnEnter(field) {
 	});
 }
 
-// A file for the person to keep.
+// Saves a file on the user's disk.
 export function download(blob, name) {
 	const link = create("a", { href: URL.createObjectURL(blob), download: name });
 	link.click();
@@ -70,7 +70,7 @@ export function download(blob, name) {
 
 export const darkScheme = window.matchMedia("(prefers-color-scheme: dark)");
 
-// Loads a picture of the right width and colours. The old one stays until then, so that the page does not flicker.
+// Loads a picture for the current width and colours. The old one stays until then, to avoid flicker.
 export function showPicture(image, url) {
 	const next = new Image();
 	next.onload = () => {
@@ -81,7 +81,7 @@ export function showPicture(image, url) {
 	next.src = `${ROOT}${url}&shape=${shape}&theme=${darkScheme.matches ? "dark" : "light"}`;
 }
 
-// Calls `work` now, and again `pause()` milliseconds after it has ended, while the page is visible.
+// While the page is visible, calls `work` now and `pause()` milliseconds after each end.
 // Returns a function that calls it immediately.
 export function repeat(work, pause) {
 	let timer;

@@ -1,4 +1,4 @@
-// A page that says what went wrong: back to where one came from, if there was anything.
+// The error page: offers a way back if there is one.
 
 const back = document.getElementById("back");
 back.hidden = window.history.length < 2;

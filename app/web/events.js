@@ -1,14 +1,14 @@
-// Follows runs that are not over by server-sent events, which are read by fetch so that they can carry a key.
+// Follows unfinished runs by server-sent events, read with fetch because EventSource cannot send a key.
 
 import { call, readEvents, runUrl } from "./http.js";
 import { lab } from "./lab.js";
 
-const MOST = 3; // a browser opens six connections to a server, and others are needed
-const OPEN = ["training", "queued", "paused"]; // states of runs worth following, the first before the others
+const MOST = 3; // of a browser's six connections per server
+const OPEN = ["training", "queued", "paused"]; // states of runs to follow, in order of priority
 const KNOWN = "step loss smooth_loss validation_loss seconds fraction characters_per_second expected_end".split(" ");
 
 const following = new Map(); // run -> AbortController
-const places = new Map(); // run -> id of the last event that came
+const places = new Map(); // run -> id of the last event
 const listeners = [];
 
 // Calls `listener(run, event, data)` for every event.
@@ -25,7 +25,7 @@ function sync() {
 	for (const name of wanted) if (!following.has(name)) follow(name);
 }
 
-// Until the stream ends; then the list of runs is loaded again.
+// Reads events until the stream ends, then reloads the list of runs.
 async function follow(name) {
 	const controller = new AbortController();
 	following.set(name, controller);
@@ -38,7 +38,7 @@ async function follow(name) {
 			take(name, event, data);
 		}
 	} catch {
-		// lost, deleted, or a key is needed
+		// connection lost, run deleted, or a key is needed
 	}
 	following.delete(name);
 	if (!controller.signal.aborted) lab.refreshSoon();

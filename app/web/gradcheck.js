@@ -1,4 +1,4 @@
-// Runs the check of this address and shows it as a picture and a table.
+// Runs the check of this URL and shows it as a picture and a table.
 
 import { at, darkScheme, showPicture } from "./dom.js";
 import { check, showRows } from "./parts/gradients.js";

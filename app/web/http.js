@@ -1,18 +1,18 @@
 // Requests to the server, with the key of this tab if there is one.
 
-// The path of the server's root: "" or, behind a proxy, such as "/charloom". Scripts lie at /assets/HASH/.
+// The root path of the server: "" or, behind a proxy, such as "/charloom". Scripts are at /assets/HASH/.
 export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "");
 
 const KEY = "charloom.key";
 
-// The loss curve of a run, with about so many points, and the samples of its training.
+// The loss curve of a run, with about `points` points, and its samples.
 export const curveOf = (name, points) => getJson(`/loss-curve.json?model=${encodeURIComponent(name)}&points=${points}`);
 export const samplesOf = async (name) => (await getJson(`/samples?model=${encodeURIComponent(name)}`)).samples;
 
-// The address of a run, below the server's root.
+// The path of a run below the root.
 export const runUrl = (name) => `/runs/${encodeURIComponent(name)}`;
 
-// A header holds bytes: those of the key in UTF-8.
+// A header value must be a byte string: the key in UTF-8.
 const asBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 export function credentials() {
@@ -22,7 +22,7 @@ export function credentials() {
 
 export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
-// The answer, or an Error with `status` (0: no answer), `code`, `details` and `retryAfter` in seconds.
+// The response, or an Error with `status` (0: no answer), `code`, `details` and `retryAfter` in seconds.
 export async function call(url, options = {}) {
 	let response;
 	try {
@@ -35,7 +35,7 @@ export async function call(url, options = {}) {
 	if (response.ok) return response;
 	const { error } = await response.json().catch(() => ({}));
 	const message = error?.message ?? response.statusText;
-	// the server wants another key: a page with a field for keys listens
+	// the page asks for a key
 	if ([401, 403].includes(response.status)) document.dispatchEvent(new CustomEvent("key-refused", { detail: message }));
 	throw Object.assign(new Error(message), {
 		status: response.status,
@@ -58,7 +58,7 @@ export function post(url, body, options = {}) {
 	});
 }
 
-// Sends a request again while the server is busy, a few times; `waiting(words)` says so, and counts down.
+// Retries a request a few times while the server is busy; `waiting(words)` shows a countdown.
 export async function patiently(work, waiting, signal) {
 	for (let tries = 0; ; tries += 1) {
 		try {
@@ -74,7 +74,7 @@ export async function patiently(work, waiting, signal) {
 	}
 }
 
-// Server-sent events of an answer as they arrive: {event, id, data}, the data parsed.
+// The server-sent events of a response: {event, id, data}, with parsed data.
 export async function* readEvents(response) {
 	const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
 	let rest = "";

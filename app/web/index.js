@@ -1,4 +1,4 @@
-// The page: what every view needs, then the view of the address.
+// The page: what all views need, then the view of the URL.
 
 import "./events.js";
 import "./parts/chooser.js";

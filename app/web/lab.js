@@ -1,4 +1,4 @@
-// The runs of the store as they are now, which of them the page shows, and whether the server answers.
+// The current runs of the store, which of them the page shows, and whether the server answers.
 
 import { repeat } from "./dom.js";
 import { getJson } from "./http.js";
@@ -9,23 +9,23 @@ export const isTraining = (run) => run.state === "training" && !run.stale;
 export const secondsLeft = (run) =>
 	run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : (run.seconds_left ?? 0);
 
-// Whether a worker takes `one` before `other`: what trains goes on, then the higher priority, then the older run.
+// Whether a worker trains `one` before `other`: runs in training come first, then higher priority, then age.
 function isBefore(one, other) {
 	if (one.state === "training") return true;
 	if (one.priority !== other.priority) return one.priority > other.priority;
 	return lab.runs.indexOf(one) < lab.runs.indexOf(other);
 }
 
-// The group of a member that is trained apart, if it is here: it is shown in its place.
+// The group of a separately trained member, which is shown instead of it.
 export const groupOf = (run) => run.group && lab.run(run.group);
 
-// A queued run's place, and in about how many seconds it starts if as many runs go on training as now.
+// A queued run's place, and about when it starts, in seconds, if the number of workers stays the same.
 export function placeOf(run) {
 	const before = lab.runs.filter(
 		(other) => other.name !== run.name && isBusy(other) && !groupOf(other) && isBefore(other, run),
 	);
 	before.sort((one, other) => (isBefore(one, other) ? -1 : 1));
-	const free = before.filter(isTraining).map(secondsLeft); // when each worker is
+	const free = before.filter(isTraining).map(secondsLeft); // seconds until each worker is free
 	for (const other of free.length ? before : []) {
 		if (isTraining(other)) continue;
 		free.sort((one, other) => one - other);
@@ -44,14 +44,14 @@ let refreshing = 0;
 
 export const lab = {
 	runs: [],
-	known: false, // whether the list has come at least once
+	known: false, // whether the list was ever loaded
 	answers: true,
-	refusal: "", // the server's own words if it answers with an error
-	idleSince: 0, // when queued runs were first seen to wait while nothing trains
-	chosen: "", // the name of the run that a person chose; "" for the one that trains, or the newest
-	now() {}, // asks for the list immediately
+	refusal: "", // the server's message if it answers with an error
+	idleSince: 0, // since when runs are queued but none is in training
+	chosen: "", // the name of the run that the user chose, or ""
+	now() {}, // loads the list immediately
 
-	// Calls `listener()` whenever the runs have changed, or the server stops or starts to answer.
+	// Calls `listener()` whenever the runs or `answers` may have changed.
 	onChange(listener) {
 		listeners.push(listener);
 	},
@@ -62,12 +62,12 @@ export const lab = {
 		for (const listener of listeners) listener();
 	},
 
-	// Once for everything that arrives at about the same time.
+	// Notifies once for changes at about the same time.
 	notifySoon() {
 		if (!notifying) notifying = window.setTimeout(() => lab.notify(), 50);
 	},
 
-	// The list again, at most every two seconds.
+	// Reloads the list, at most every two seconds.
 	refreshSoon() {
 		const again = () => {
 			refreshing = 0;
@@ -80,13 +80,13 @@ export const lab = {
 		return lab.runs.find((run) => run.name === name);
 	},
 
-	// The run that trains, or the newest; undefined without any.
+	// The run in training, or the newest; undefined if there is none.
 	automatic() {
 		const single = (run) => isTraining(run) && !run.parts.length; // a group has no curve until it is merged
 		return [single, (run) => run.serving, isBusy].map((is) => lab.runs.find(is)).find(Boolean) ?? lab.runs.at(-1);
 	},
 
-	// The run that all views are about.
+	// The run that all views show.
 	shown() {
 		return lab.run(lab.chosen) ?? lab.automatic();
 	},
@@ -107,12 +107,12 @@ export const lab = {
 		lab.notify();
 	},
 
-	// Whether a run waits although nothing has trained for longer than a worker needs to begin.
+	// Whether runs have been queued for longer than a worker needs to start one.
 	lacksWorker() {
 		return lab.idleSince > 0 && Date.now() - lab.idleSince > PATIENCE;
 	},
 
-	// Milliseconds until the list is asked for again; runs in training are also followed by events.
+	// Milliseconds until the next load; runs in training are also followed by events.
 	pause() {
 		if (lab.answers) return lab.runs.some(isTraining) ? 10000 : 3000;
 		tries += 1;

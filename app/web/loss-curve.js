@@ -1,4 +1,4 @@
-// Follows a run's training: asks for this page again, and takes over its numbers and the newer picture.
+// Follows a run: loads this page again, and takes over its numbers and the new picture.
 
 import { at, darkScheme, repeat, setText, showPicture } from "./dom.js";
 import { call } from "./http.js";

@@ -1,10 +1,10 @@
-// The views of the page: which of them is shown, by the address, "#name?run=...".
+// Shows the view of the URL, "#name?run=...".
 //
-// A view is a section in templates/views/ and a module in views/, loaded after the first, that exports `view`:
+// A view is a section in templates/views/ and a module in views/, loaded on demand, that exports `view`:
 //
-//   open(params)        its address was opened, with `params` after "?" besides the run; may be missing
-//   update(run, runs)   after open, and whenever runs have changed or another is chosen; `run` may be undefined
-//   close()             another view is opened; may be missing
+//   open(params)        its URL was opened, with `params` other than the run; optional
+//   update(run, runs)   after open, and when runs have changed or another is chosen; `run` may be undefined
+//   close()             another view is opened; optional
 
 import { addressOf, parseAddress } from "./address.js";
 import { at } from "./dom.js";
@@ -21,7 +21,7 @@ const MODULES = {
 };
 const links = document.querySelectorAll("[data-view]");
 
-let current = null; // the view that is shown, once its module is loaded
+let current = null; // the view shown, once its module is loaded
 let name = ""; // its name
 
 async function follow() {
@@ -65,5 +65,5 @@ export async function start() {
 	window.addEventListener("hashchange", follow);
 	lab.onChange(update);
 	await follow();
-	for (const load of Object.values(MODULES)) load(); // the server may be gone when they are opened
+	for (const load of Object.values(MODULES)) load(); // the server may be down when they are opened
 }

@@ -1,14 +1,20 @@
-// How numbers, times, networks and characters are written for people.
+// Formats numbers, times, networks and characters for people.
 
 export function number(value, digits = 3) {
 	if (value === null || value === undefined) return "–";
 	return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+// "1 update", "2,000 updates"
+export const count = (value, noun) => `${number(value, 0)} ${noun}${value === 1 ? "" : "s"}`;
+
+// [run, step] of "run@step"
+export const parseModel = (model) => model.split("@");
+
 export const percent = (share) => `${Math.round(100 * share)}%`;
 export const percentDone = (run) => `${Math.floor(100 * run.fraction)}%`;
 
-// The probability of a logarithm.
+// The probability of a log-probability.
 export function chance(logprob) {
 	const share = 100 * Math.exp(logprob);
 	if (share >= 99.95) return "100%";
@@ -30,7 +36,7 @@ export const cellName = (name) => (name === "elman" ? "Elman" : name.toUpperCase
 
 export function sizes({ cell, hidden, layers, members }) {
 	const many = members > 1 ? `${members} networks side by side, each with ` : "";
-	return `${many}${layers > 1 ? `${layers} layers of ` : ""}${hidden} ${cellName(cell)} units`;
+	return `${many}${layers > 1 ? `${layers} layers of ` : ""}${count(hidden, `${cellName(cell)} unit`)}`;
 }
 
 export function stateOf(run) {
@@ -38,5 +44,5 @@ export function stateOf(run) {
 	return run.state === "training" ? `learning, ${percentDone(run)}` : run.state;
 }
 
-// The name of a character that cannot be seen.
+// The name of an invisible character, or the character.
 export const visible = (character) => ({ " ": "space", "\n": "line end", "\t": "tab" })[character] ?? character;

@@ -58,7 +58,7 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
         page.fill("#fork-form [name=amount]", "50")
         page.select_option("#fork-form [name=unit]", "steps")
         page.locator("#fork-form [type=submit]").click()
-        expect(page.locator("#runs-made")).to_contain_text("again waits")
+        expect(page.locator("#runs-made")).to_contain_text("again is queued")
         expect(page.locator("[data-run=again]")).to_contain_text("forked from gru@20")
         assert trained.get("again").config.learning_rate == 0.002
         with page.expect_download() as downloading:
@@ -81,7 +81,7 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
         expect(page.locator("#runs-empty")).to_be_visible()
         assert not client.get("/runs").json()["runs"]
         page.set_input_files("#runs-import", exported)
-        expect(page.locator("#runs-made")).to_contain_text("is here, at 60 updates")
+        expect(page.locator("#runs-made")).to_contain_text("Imported gru, after 60 updates")
         assert len(client.get("/runs").json()["runs"]) == 1
 
 
@@ -179,11 +179,11 @@ def test_group_trained_apart_is_shown_as_one_run(opened, store: RunStore):
     with server_process(store.root) as client:
         page = opened(f"{client.base_url}#runs")
         group = page.locator("[data-run=group]")
-        expect(group).to_contain_text("1 of 2 members trained apart are finished")
+        expect(group).to_contain_text("1 of 2 separately trained members are finished")
         expect(page.locator("[data-run]")).to_have_count(1)
         train_run(store.get("group.2"), lambda: False)
         train_run(store.get("group"), lambda: False)
-        expect(group).to_contain_text("2 of 2 members")
+        expect(group).to_contain_text("2 of 2 separately trained members")
         expect(page.get_by_role("button", name="Write group", exact=True)).to_be_visible()
         assert client.delete("/runs/group?force=true").status_code == 200
         expect(page.locator("[data-run]")).to_have_count(0)

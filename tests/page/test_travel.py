@@ -24,7 +24,7 @@ def test_slider_shows_the_samples_of_a_run(client, opened):
 @pytest.mark.slow
 def test_own_prompt_is_continued_at_every_step(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic")
-    page.get_by_text("Your beginning, each time").click()
+    page.get_by_text("Your own prompt").click()
     page.fill("#travel-form [name=prompt]", "the ")
     page.fill("#travel-form [name=seed]", "5")
     page.click("#travel-form .go")
@@ -41,7 +41,7 @@ def test_own_prompt_is_continued_at_every_step(client, opened):
 @pytest.mark.slow
 def test_refusal_is_shown_outside_the_text_box(client, opened):
     page = opened(f"{client.base_url}#travel?run=classic", expected="422")
-    page.get_by_text("Your beginning, each time").click()
+    page.get_by_text("Your own prompt").click()
     expect(page.locator("#travel-text .prompt")).not_to_be_empty()
     before = page.locator("#travel-text").text_content()
     page.fill("#travel-form [name=prompt]", "the €")

@@ -101,7 +101,7 @@ def test_text_to_copy_is_selected_without_a_clipboard(trained, serving, opened):
     write(page, "the ", length="30", seed="5")
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.get_by_role("button", name="Copy as Python").click()
-    expect(page.locator("#write-copied")).to_contain_text("copied by hand")
+    expect(page.locator("#write-copied")).to_contain_text("Copy this by hand")
     chosen = page.evaluate("getSelection().toString()")
     assert chosen.startswith("import httpx")
     assert '"seed": 5' in chosen
@@ -123,7 +123,7 @@ def test_copied_link_of_a_removed_checkpoint_is_reported(trained, serving, opene
     for path in trained.get("gru").path.glob("*-000000060.safetensors"):
         path.unlink()
     page.get_by_role("button", name="Copy link").click()
-    expect(page.locator("#write-copied")).to_contain_text("may be removed as training goes on")
+    expect(page.locator("#write-copied")).to_contain_text("Training may delete this checkpoint")
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_report_has_method_caption_author_and_rare_characters(root, serving, for
     assert answer.status_code == 200
     text = plain(answer.text)
     characters = len(set(small_text() + KNOWN_ONCE))
-    assert f"{characters} different characters" in text
+    assert f"{characters} distinct characters" in text
     assert "clipped to a norm of 1" in text
     assert "Loss over updates, in nats per character" in text
     assert "2026-11-26" in text
@@ -138,7 +138,7 @@ def test_queued_run_has_a_report(trained, serving):
     trained.create("waiting", gru_like(), small_text(), "small.txt")
     answer = serving(trained.root).get("/report", params={"model": "waiting"})
     assert answer.status_code == 200
-    assert "They are not checked" in answer.text
+    assert "Not checked" in answer.text
     assert str(trained.root) not in answer.text
 
 

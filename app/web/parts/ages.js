@@ -1,10 +1,10 @@
-// What a network wrote at an age. Every answer is asked for once: a checkpoint always writes the same.
+// Texts by checkpoints. Every answer is requested once: a checkpoint always writes the same.
 
 import { getJson, patiently, post, runUrl } from "../http.js";
 
-const MOST = 400; // answers that are remembered
+const MOST = 400; // cached answers
 
-const answers = new Map(); // what was asked -> promise of the answer
+const answers = new Map(); // request -> promise of the answer
 
 function once(key, ask) {
 	if (!answers.has(key)) {
@@ -16,13 +16,13 @@ function once(key, ask) {
 	return answers.get(key);
 }
 
-// The answer of /generate by the checkpoint `model` (run@step).
+// The answer of /generate with the checkpoint `model` (run@step).
 export function written(model, asked, waiting) {
 	const ask = async () => (await post("/generate", { model, ...asked })).json();
 	return once(JSON.stringify([model, asked]), () => patiently(ask, waiting));
 }
 
-// The passage that every checkpoint of a run writes: by that of a step, or by the newest.
+// The passage of the checkpoint of a step, or of the newest one.
 export const passageAt = (run, step) => once(`${run}@${step}`, () => getJson(`${runUrl(run)}/passage?step=${step}`));
 
 export async function newestPassage(run) {
@@ -32,6 +32,6 @@ export async function newestPassage(run) {
 
 export const isKnown = (run, step) => answers.has(`${run}@${step}`);
 
-// Up to three beginnings from the text of a run.
+// Up to three prompts from the text of a run.
 export const beginnings = (run) =>
 	once(`beginnings of ${run}`, async () => (await getJson(`${runUrl(run)}/beginnings`)).beginnings);

@@ -1,4 +1,4 @@
-// What else a character of a written text might have been, shown where one points.
+// Shows the alternatives to the character under the pointer.
 
 import { post } from "../http.js";
 import { chance, visible } from "../words.js";
@@ -17,7 +17,7 @@ async function scoreOf(element, model) {
 	return scores.get(element).score;
 }
 
-// The character under a point: its index in the text, and its place on the screen.
+// The character at a point: its index in the text, and its box on the screen.
 function placeOf(element, x, y) {
 	const { offsetNode: node, offset } = document.caretPositionFromPoint?.(x, y) ?? {};
 	if (node?.nodeType !== Node.TEXT_NODE || !element.contains(node)) return null;
@@ -36,7 +36,7 @@ function placeOf(element, x, y) {
 	return null;
 }
 
-// `modelOf(element)` is the network that wrote a text in `container`, or null.
+// `modelOf(element)` returns the model that wrote a text in `container`, or null.
 export function alternatives(container, modelOf) {
 	let turn = 0;
 	container.addEventListener("pointermove", async (event) => {

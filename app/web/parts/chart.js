@@ -1,4 +1,4 @@
-// A chart of several runs' losses, drawn by uPlot: with values under the pointer, and zoom.
+// A uPlot chart of the losses of several runs, with zoom and the values under the pointer.
 
 const LINES = [
 	{ name: "loss", label: "loss", width: 1 },
@@ -17,20 +17,20 @@ function short(value) {
 }
 
 export class LossChart {
-	// `legend(rows)` gets each line's value under the pointer, or its newest one: {label, colour, value, at}.
+	// `legend(rows)` gets each line's value under the pointer, or its newest: {label, colour, value, at}.
 	constructor(element, legend) {
 		Object.assign(this, { element, legend, curves: [], plot: null, shape: "", zoomed: null });
 		new ResizeObserver(() => this.plot?.setSize(this.size())).observe(element);
 	}
 
-	// Where a point lies along the axis.
+	// The position of a point on the x axis.
 	along(curve, point) {
 		return { step: point.step, seconds: point.seconds, characters: point.step * curve.characters_per_update }[
 			this.axis
 		];
 	}
 
-	// Draws from the beginning only if more than the points has changed.
+	// Rebuilds the plot only if more than the points has changed.
 	show(curves, axis, dark) {
 		this.curves = curves;
 		this.axis = axis;
@@ -100,7 +100,7 @@ export class LossChart {
 		};
 	}
 
-	// All baselines are shown, unless a part of the curve is looked at.
+	// Includes all baselines, unless zoomed.
 	rangeOf(low, high) {
 		if (!isKnown(low)) return [0.5, 5];
 		const also = this.zoomed ? [] : this.curves.flatMap((curve) => Object.values(curve.baselines));
@@ -121,7 +121,7 @@ export class LossChart {
 		this.zoom([plot.posToVal(left, "x"), plot.posToVal(left + width, "x")]);
 	}
 
-	// Shows a part of the axis; null for all of it. The losses are rescaled with it.
+	// Shows a range of the x axis, or all of it for null, and rescales the y axis.
 	zoom(range) {
 		this.zoomed = range;
 		const x = this.plot.data[0];
@@ -129,7 +129,7 @@ export class LossChart {
 		this.plot.setScale("x", { min, max });
 	}
 
-	// Nearer to the newest point, or further from it.
+	// Zooms around the newest point.
 	zoomBy(factor) {
 		const { min, max } = this.plot.scales.x;
 		const from = max - (max - min) * factor;
@@ -145,7 +145,7 @@ export class LossChart {
 		});
 	}
 
-	// Runs are recorded at different places: the closest point of a line, where the line passes.
+	// Runs have points at different places: finds the closest one of a line, within the line.
 	nearest(values, at) {
 		const left = values.findLastIndex((value, index) => index <= at && isKnown(value));
 		const right = values.findIndex((value, index) => index >= at && isKnown(value));
@@ -153,7 +153,7 @@ export class LossChart {
 		return at - left <= right - at ? left : right;
 	}
 
-	// Baselines across, checkpoints as ticks below, samples as dots there, the best as a ring.
+	// Draws baselines as lines, checkpoints as ticks, samples as dots, the best checkpoint as a ring.
 	marks() {
 		const { ctx, bbox } = this.plot;
 		const ratio = window.devicePixelRatio;
@@ -169,7 +169,7 @@ export class LossChart {
 		ctx.textAlign = "right";
 		ctx.textBaseline = "bottom";
 		ctx.lineWidth = ratio;
-		const labelled = []; // where a label is, so that none covers another
+		const labelled = []; // positions of labels, which must not overlap
 		this.curves.forEach((curve, index) => {
 			const x = (step) => {
 				const point = curve.points.find((one) => one.step >= step) ?? curve.points.at(-1);
@@ -203,7 +203,7 @@ export class LossChart {
 			ctx.stroke();
 			if (labelled.some((other) => Math.abs(other - top) < 13 * ratio)) continue;
 			labelled.push(top);
-			const above = top - 14 * ratio > bbox.top; // a low chart has no room over its topmost line
+			const above = top - 14 * ratio > bbox.top; // else no room over the top line
 			const label = `${several ? `${curve.run.slice(0, 16)}: ` : ""}${BASELINES[name] ?? name} ${value.toFixed(2)}`;
 			ctx.fillText(label, right - 6 * ratio, top + (above ? -3 : 14) * ratio);
 		}

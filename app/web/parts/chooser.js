@@ -1,4 +1,4 @@
-// The one field that chooses a run for all views, and the title of the page, which names it.
+// The field that chooses the run for all views, and the page title, which names it.
 
 import { chooseRun } from "../address.js";
 import { at, setOptions } from "../dom.js";
@@ -16,7 +16,7 @@ function list() {
 	setOptions(select, options);
 	select.value = lab.chosen;
 	select.parentElement.classList.toggle("unknown", lab.runs.length === 0);
-	// the tab shows how far the run is while one works elsewhere
+	// progress in the title, for users in another tab
 	const run = lab.shown();
 	document.title = run && isTraining(run) ? `${percentDone(run)} · ${run.name} · Charloom` : "Charloom";
 }

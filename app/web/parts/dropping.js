@@ -1,4 +1,4 @@
-// A file may be dropped anywhere on the page: it is taken as a text to learn from.
+// Accepts files dropped anywhere on the page as texts to train on.
 
 import { go } from "../address.js";
 import { lab } from "../lab.js";
@@ -6,7 +6,7 @@ import { lab } from "../lab.js";
 const dragging = (is) => document.body.classList.toggle("dragging", is);
 
 window.addEventListener("dragover", (event) => {
-	event.preventDefault(); // or the browser would leave the page for the file
+	event.preventDefault(); // otherwise the browser opens the file
 	if (event.dataTransfer?.types.includes("Files")) dragging(true);
 });
 window.addEventListener("dragleave", (event) => event.relatedTarget || dragging(false));

@@ -1,9 +1,9 @@
-// What is known of a run, for people.
+// Descriptions of a run.
 
 import { groupOf, isTraining, lab, placeOf, secondsLeft } from "../lab.js";
-import { duration, number, sizes, stateOf } from "../words.js";
+import { count, duration, number, sizes, stateOf } from "../words.js";
 
-// The state in words; of a run that waits, its place in the queue and when it starts.
+// The state; for a queued run also its place in the queue and when it starts.
 export function standing(run) {
 	if (run.state !== "queued") return stateOf(run);
 	const { place, seconds } = placeOf(run);
@@ -14,8 +14,8 @@ export function standing(run) {
 export function facts(run) {
 	const found = [
 		sizes(run),
-		`${run.corpus}, ${number(run.characters, 0)} characters`,
-		`${number(run.step, 0)}${run.steps ? ` of ${number(run.steps, 0)}` : ""} updates`,
+		`${run.corpus}, ${count(run.characters, "character")}`,
+		`${run.steps ? `${number(run.step, 0)} of ` : ""}${count(run.steps || run.step, "update")}`,
 	];
 	const measured = run.validation_step ?? run.step;
 	const when = measured === run.step ? "" : ` at update ${number(measured, 0)}`;
@@ -27,7 +27,7 @@ export function facts(run) {
 	if (run.parent) found.push(`forked from ${run.parent}`);
 	const members = lab.runs.filter((member) => groupOf(member) === run);
 	const finished = members.filter((member) => member.state === "finished").length;
-	if (members.length) found.push(`${finished} of ${members.length} members trained apart are finished`);
+	if (members.length) found.push(`${finished} of ${members.length} separately trained members are finished`);
 	else if (run.parts.length) found.push(`merged from ${run.parts.join(", ")}`);
 	return found;
 }

@@ -1,9 +1,9 @@
-// Training on from a step of a run, with changed settings or another text.
+// The dialog that forks a run, with changed settings or another text.
 
 import { at, on, onSubmit, setOptions, setText } from "../dom.js";
 import { getJson, runUrl } from "../http.js";
 import { lab } from "../lab.js";
-import { number } from "../words.js";
+import { count } from "../words.js";
 
 const form = at("fork-form");
 let parent = "";
@@ -11,13 +11,13 @@ let parent = "";
 export function fork(name) {
 	const run = lab.run(name);
 	parent = name;
-	setText("fork-title", `Train on from ${name}`);
+	setText("fork-title", `Fork ${name}`);
 	setText("fork-made", "");
 	form.reset();
-	// the best of several networks is kept merged: it cannot be trained on
-	const best = run.best && run.members === 1 ? [["best", "its best"]] : [];
-	const steps = [...run.checkpoints].reverse().map((step) => [step, `after ${number(step, 0)} updates`]);
-	setOptions(form.step.children[0], [["", "its newest"], ...best]);
+	// the best checkpoint of several members is merged and cannot be trained further
+	const best = run.best && run.members === 1 ? [["best", "best"]] : [];
+	const steps = [...run.checkpoints].reverse().map((step) => [step, `after ${count(step, "update")}`]);
+	setOptions(form.step.children[0], [["", "newest"], ...best]);
 	setOptions(form.step.children[1], steps);
 	form.step.value = "";
 	form.name.placeholder = `${name}-fork`;
@@ -34,7 +34,7 @@ async function start() {
 		const run = await getJson(`${runUrl(parent)}/fork`, { method: "POST", body });
 		at("fork").close();
 		const findings = run.findings.map((finding) => ` ${finding.message}.`);
-		setText("runs-made", `${run.name} waits for its turn.${findings.join("")}`);
+		setText("runs-made", `${run.name} is queued.${findings.join("")}`);
 		lab.now();
 	} catch (error) {
 		setText("fork-made", error.message);

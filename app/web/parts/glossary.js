@@ -1,4 +1,4 @@
-// Explains a term that is pointed at, focused or touched: <dfn data-says="...">.
+// Tooltips for terms under the pointer or with the focus: <dfn data-says="...">.
 
 import { create } from "../dom.js";
 
@@ -6,7 +6,7 @@ const tip = create("div", { class: "tip", id: "tip", role: "tooltip", hidden: tr
 document.body.append(tip);
 let shown = null;
 
-// Shows a text next to a place on the screen.
+// Shows a text next to a box on the screen.
 export function showTip(place, text) {
 	tip.textContent = text;
 	tip.hidden = false;

@@ -1,25 +1,25 @@
-// A gradient check while it runs, and its rows: in the view Proof and on the page /gradcheck.
+// Gradient checks and their rows, for the view Proof and the page /gradcheck.
 
 import { fillRows } from "../dom.js";
 import { getJson } from "../http.js";
 import { exponential, number } from "../words.js";
 
-// The report of a check; meanwhile `verdict` says how long it has been running.
+// Runs a check and returns its report; `verdict` shows the time meanwhile.
 export async function check(query, verdict) {
 	const began = Date.now();
 	const say = () => {
 		const seconds = Math.round((Date.now() - began) / 1000);
-		verdict.textContent = `Changing each parameter a little and measuring the loss again … ${seconds} s`;
+		verdict.textContent = `Checking every parameter … ${seconds} s`;
 	};
 	const clock = window.setInterval(say, 1000);
 	say();
-	verdict.ariaBusy = "true"; // or a screen reader would read every second
+	verdict.ariaBusy = "true"; // keeps screen readers from reading every second
 	try {
 		const report = await getJson(`/gradcheck?${query}`);
 		const [count, wrong] = [report.parameters.length, report.parameters.filter((row) => !row.passed).length];
 		const elements = report.parameters.reduce((sum, row) => sum + row.checked, 0);
 		verdict.textContent =
-			`${wrong ? `${wrong} of ${count} are above their limit` : `All ${count} are right`}: ` +
+			`${wrong ? `${wrong} of ${count} are above their limit` : `All ${count} passed`}: ` +
 			`${report.model}, ${report.cell}, ${report.layers} × ${report.hidden} units, ${number(elements, 0)} ` +
 			`derivatives over ${report.sequence_length} characters, h = ${report.step_size.toExponential()}, ` +
 			`in ${report.seconds} s`;
@@ -34,14 +34,14 @@ export async function check(query, verdict) {
 	}
 }
 
-// With one layer a parameter has the assignment's name: W, not layer0.W.
+// With one layer, parameters have the assignment's names: W, not layer0.W.
 export function showRows(body, report) {
 	const rows = report.parameters.map((row) => [
 		{ text: report.layers === 1 ? row.name.replace("layer0.", "") : row.name, className: "name" },
 		exponential(row.relative_error),
 		exponential(row.limit),
 		exponential(row.assignment_figure),
-		{ text: row.passed ? "right" : "wrong", className: row.passed ? "good" : "bad" },
+		{ text: row.passed ? "passed" : "failed", className: row.passed ? "good" : "bad" },
 	]);
 	fillRows(body, rows);
 }

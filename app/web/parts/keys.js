@@ -1,4 +1,4 @@
-// The field for the key that requests of this tab carry: shown when the server refuses one.
+// The field for this tab's API key, shown when the server refuses a request.
 
 import { at, onSubmit, setText } from "../dom.js";
 import { useKey } from "../http.js";

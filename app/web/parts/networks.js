@@ -1,7 +1,7 @@
-// A field that chooses a network of the run that is shown: its newest or best, or in a second group a step.
+// A field that chooses a checkpoint of the shown run: the newest, the best, or a step.
 
 import { setOptions } from "../dom.js";
-import { number } from "../words.js";
+import { count, number, parseModel } from "../words.js";
 
 export function listNetworks(select, run) {
 	const options = [];
@@ -9,9 +9,9 @@ export function listNetworks(select, run) {
 	if (run?.best && run.best.step !== run.newest?.step)
 		options.push([`${run.name}@best`, `best (${number(run.best.step, 0)})`]);
 	const steps = run?.newest ? [...run.checkpoints].reverse() : [];
-	const earlier = steps.map((step) => [`${run.name}@${step}`, `after ${number(step, 0)} updates`]);
-	const gone = select.value; // stays chosen, and says so: what is shown was made with it
-	if (run && gone.split("@")[0] === run.name && ![...options, ...earlier].some(([value]) => value === gone))
+	const earlier = steps.map((step) => [`${run.name}@${step}`, `after ${count(step, "update")}`]);
+	const gone = select.value; // stays chosen although deleted: the text shown is by it
+	if (run && parseModel(gone)[0] === run.name && ![...options, ...earlier].some(([value]) => value === gone))
 		earlier.push([gone, `${gone} (deleted)`]);
 	setOptions(select.children[0], options);
 	setOptions(select.children[1], earlier);

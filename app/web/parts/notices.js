@@ -1,4 +1,4 @@
-// One line on top of the page when something is wrong: no answer, no worker, a worker that fell silent.
+// The banner for problems: no answer from the server, no worker, or a silent worker.
 
 import { at, on, setText } from "../dom.js";
 import { lab } from "../lab.js";

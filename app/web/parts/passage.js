@@ -1,11 +1,11 @@
-// A text that is rewritten: what has changed is tinted for a moment.
+// Replaces a text and briefly tints what has changed.
 
 import { create } from "../dom.js";
 
-const LEAST = 3; // characters in common that count as unchanged between two changes
-const REWRITTEN = 0.75; // from this share of changes on, single ones say nothing
+const LEAST = 3; // fewer unchanged characters between two changes count as changed
+const REWRITTEN = 0.75; // share of changes above which none is tinted
 
-// For each character of `text` whether it is new, by the longest common subsequence with `before`.
+// Whether each character of `text` is new, by the longest common subsequence with `before`.
 function changes(before, text) {
 	const width = text.length + 1;
 	const longest = new Uint16Array((before.length + 1) * width);
@@ -29,7 +29,7 @@ function changes(before, text) {
 	return changed;
 }
 
-// The text in pieces, changed and unchanged by turns: [[characters, changed], …].
+// The text in alternately changed and unchanged pieces: [[characters, changed], …].
 function pieces(before, text) {
 	const characters = [...text];
 	const changed = changes([...before], characters);
@@ -44,13 +44,13 @@ function pieces(before, text) {
 	return found;
 }
 
-// `before` is the text that `element` showed, or null if there is nothing to compare with.
+// `before` is the text to compare with, or null.
 export function showPassage(element, prompt, text, before) {
 	const nodes = [create("span", { class: "prompt" }, prompt)];
 	const parts = before === null ? [[text, false]] : pieces(before, text);
 	const share = parts.reduce((sum, [part, isNew]) => sum + (isNew ? part.length : 0), 0) / (text.length || 1);
 	for (const [part, isNew] of parts) nodes.push(isNew && share < REWRITTEN ? create("em", {}, part) : part);
-	// programs and tables are shown in a monospaced face
+	// programs and tables need a monospaced font
 	const signs = text.match(/[{}()[\]<>=;|\\/_\t]| {3,}/g)?.length ?? 0;
 	element.classList.toggle("columns-matter", signs > 0.04 * text.length);
 	element.replaceChildren(...nodes);

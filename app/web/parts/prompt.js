@@ -1,22 +1,22 @@
-// A text box that names characters that the chosen network has never seen, and says when there are too many.
+// A text box that reports characters that the chosen model has never seen, and text that is too long.
 
 import { create } from "../dom.js";
 import { lab } from "../lab.js";
-import { number, visible } from "../words.js";
+import { number, parseModel, visible } from "../words.js";
 
 export class PromptBox {
-	// `note` says what is wrong, and offers to mend it.
+	// `note` shows the problem, with a button that fixes it.
 	constructor(area, note, select) {
 		Object.assign(this, { area, note, select });
-		this.unseen = new Map(); // run -> characters it refused
+		this.unseen = new Map(); // run -> refused characters
 		for (const element of [area, select]) element.addEventListener("input", () => this.check());
 	}
 
 	get run() {
-		return this.select.value.split("@")[0] || (lab.shown()?.name ?? "");
+		return parseModel(this.select.value)[0] || (lab.shown()?.name ?? "");
 	}
 
-	// Learns from a refusal; true if it was one for unseen characters.
+	// Remembers refused characters; false if that is not why the request was refused.
 	refused(error) {
 		if (error.code !== "unknown_characters") return false;
 		const known = this.unseen.get(this.run) ?? [];
@@ -43,11 +43,11 @@ export class PromptBox {
 	}
 
 	offer(message, label, characters) {
-		const mend = () => {
+		const fix = () => {
 			this.set(characters.join(""));
 			this.area.focus();
 		};
-		this.note.replaceChildren(message, create("button", { type: "button", onclick: mend }, label));
+		this.note.replaceChildren(message, create("button", { type: "button", onclick: fix }, label));
 	}
 
 	set(text) {

@@ -1,10 +1,10 @@
-// A small loss curve without axes: one line, and what a 5-gram reaches as a dashed one.
+// A small loss curve without axes, with the 5-gram's loss as a dashed line.
 
 const WIDTH = 220;
 const HEIGHT = 90;
 
-// `svg` holds three paths. `curve` is the answer of /loss-curve.json; `fraction` how much of the run is done; the
-// last update until `step` is marked.
+// `svg` has three paths, `curve` is the answer of /loss-curve.json, `fraction` the progress of the run. The last
+// point up to `step` is marked.
 export function sketch(svg, curve, fraction, step) {
 	const name = curve.points.some((point) => point.validation_loss !== null) ? "validation_loss" : "smooth_loss";
 	const points = curve.points.filter((point) => typeof point[name] === "number");
@@ -22,6 +22,6 @@ export function sketch(svg, curve, fraction, step) {
 	const [yardstick, line, now] = svg.children;
 	yardstick.setAttribute("d", ngram ? `M0 ${y(ngram)}H${WIDTH}` : "");
 	line.setAttribute("d", `M${path}`);
-	// a line without length, with round ends: a dot that is not stretched with the picture
+	// a line of length 0 with round caps is a dot that is not stretched with the picture
 	now.setAttribute("d", `M${x(marked.step)} ${y(marked[name])}h0`);
 }

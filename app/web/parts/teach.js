@@ -1,10 +1,10 @@
-// Your own text: looked at first, then taught; the page stays with it until it has been learned.
+// The card for your own text: checks it, queues a run, and follows the run.
 
 import { chooseRun } from "../address.js";
 import { at, create, on, onSubmit, setText } from "../dom.js";
 import { getJson, patiently, runUrl } from "../http.js";
 import { isBusy, lab, secondsLeft } from "../lab.js";
-import { duration, number, percent, sizes } from "../words.js";
+import { count, duration, number, percent, sizes } from "../words.js";
 import { standing } from "./facts.js";
 
 const form = at("teach");
@@ -12,7 +12,7 @@ const settings = [...form.querySelectorAll("[data-setting]")].map((field) => fie
 const OPTIONS = ["name", "preset", "encoding", ...settings];
 const INVITATION = at("teach-chosen").textContent;
 const PROMISE = at("teach-made").textContent;
-const MINUTES = 3; // of one more training
+const MINUTES = 3; // of further training
 const PARTS = ["drop", "found", "follow", "start", "other", "longer", "paste", "settings", "first-label"];
 const FACES = {
 	idle: ["drop", "paste", "settings"],
@@ -22,11 +22,11 @@ const FACES = {
 };
 
 let files = [];
-let looking = null; // an AbortController while a text is looked at
+let looking = null; // an AbortController while a text is checked
 let soon = 0;
-let found = null; // the answer to the last look
-let followed = ""; // the run that the card stays with
-let results = null; // {run, share, first, loss, ngram, passes}: what it has come to
+let found = null; // the result of the last check
+let followed = ""; // the run that the card shows
+let results = null; // {run, share, first, loss, ngram, passes} of a finished run
 
 const brought = () => files.length > 0 || form.text.value !== "";
 const others = () => lab.runs.filter((run) => isBusy(run) && run.name !== followed);
@@ -40,7 +40,7 @@ function body() {
 	return data;
 }
 
-// Above everything that is trained or waits, if a person wants that.
+// Puts the run before all others if the user wants that.
 function inFront(data) {
 	if (at("teach-first").checked && others().length) {
 		data.append("priority", Math.min(1000, 1 + Math.max(...others().map((run) => run.priority))));
@@ -58,7 +58,7 @@ function face(name) {
 	if (name === "following" && at("teach-made").textContent === PROMISE) setText("teach-made", "");
 }
 
-// A text from a file takes the place of a pasted one, and the other way round.
+// Files replace a pasted text, and vice versa.
 export function take(list) {
 	if (!list.length) return;
 	another();
@@ -73,7 +73,7 @@ async function look() {
 	if (!brought() || !form.checkValidity()) return;
 	const mine = new AbortController();
 	looking = mine;
-	setText("teach-made", "Reading it …");
+	setText("teach-made", "Reading …");
 	try {
 		found = await getJson("/runs/check", { method: "POST", body: body(), signal: mine.signal });
 		if (mine === looking) describe();
@@ -83,14 +83,14 @@ async function look() {
 }
 
 function describe() {
-	const text = `${number(found.characters, 0)} characters, ${found.distinct_characters} different ones`;
+	const text = `${count(found.characters, "character")}, ${found.distinct_characters} distinct`;
 	setText("teach-summary", `${found.corpus}: ${text}`);
 	setText("teach-beginning", found.beginning);
 	at("teach-beginning").hidden = false;
 	const end = new Date(Date.now() + 1000 * found.expected_seconds);
 	const clock = end.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
 	const among = number(Math.exp(found.expected_loss), 1);
-	const time = `${duration(found.expected_seconds)}, until ${clock} if it begins now`;
+	const time = `${duration(found.expected_seconds)}, until ${clock} if started now`;
 	setText("teach-expected", `${sizes(found)}: ${time}. By then expect it to waver between ${among} characters.`);
 	list(found.findings);
 	form.name.placeholder = found.name;
@@ -109,7 +109,7 @@ function refused(error) {
 	list(findings);
 	at("teach-beginning").hidden = true;
 	setText("teach-expected", "");
-	setText("teach-summary", findings.length ? "This text cannot be learned from:" : "");
+	setText("teach-summary", findings.length ? "This text cannot be used:" : "");
 	setText("teach-made", findings.length ? "" : error.message);
 	face(findings.length ? "refused" : "idle");
 }
@@ -132,7 +132,7 @@ async function send(address, data) {
 	}
 }
 
-// The same network goes on learning, as a run of its own.
+// Continues the training of the network in a new run.
 function longer() {
 	const base = followed.replace(/-\d+$/, "");
 	let number = 2;
@@ -159,15 +159,15 @@ function stateInWords(run) {
 	return run.state === "finished" ? "It has learned." : `It is ${standing(run)}${left}${why}.`;
 }
 
-// How it went, in words.
+// A summary of a finished run.
 function ended({ share, first, loss, ngram, passes }) {
 	const parts = [];
 	if (passes) parts.push(`It read the text ${number(passes, passes < 10 ? 1 : 0)} times.`);
-	const before = first === null ? "" : `, after ${percent(first)} at the start`;
+	const before = first === null ? "" : `, up from ${percent(first)}`;
 	if (share !== null) parts.push(`${percent(share)} of the words it writes are real${before}.`);
 	if (loss !== null) {
 		const judged = loss < ngram ? "better than" : "not yet as good as";
-		const compared = ngram ? `: ${judged} counting five characters at a time (${number(Math.exp(ngram), 1)})` : "";
+		const compared = ngram ? `: ${judged} a 5-gram (${number(Math.exp(ngram), 1)})` : "";
 		parts.push(`It wavers between ${number(Math.exp(loss), 1)} characters${compared}.`);
 	}
 	return parts.join(" ");
@@ -183,7 +183,7 @@ function follow(run) {
 	at("teach-longer").hidden = !["finished", "stopped"].includes(run.state) || !run.newest;
 }
 
-// What the run has come to, as the figures beside its passage show it.
+// Takes over the results from the figures of the passage.
 export function conclude(summary) {
 	results = summary;
 	const run = lab.run(followed);
@@ -215,7 +215,7 @@ form.addEventListener("input", (event) => {
 	soon = window.setTimeout(look, 400);
 });
 on("teach-file", "change", () => take([...at("teach-file").files]));
-if (at("teach-file").files.length) take([...at("teach-file").files]); // chosen before this module was here
+if (at("teach-file").files.length) take([...at("teach-file").files]); // chosen before this module was loaded
 on("teach-other", "click", another);
 on("teach-longer", "click", longer);
-document.addEventListener("key-changed", look); // a key that was given lets the text be looked at
+document.addEventListener("key-changed", look);

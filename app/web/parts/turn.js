@@ -1,4 +1,4 @@
-// Your turn: a beginning, one button, and what the network makes of it.
+// The card "Write with it": a prompt and its continuation.
 
 import { addressOf } from "../address.js";
 import { at, create, onSubmit, setText, submitOnEnter } from "../dom.js";
@@ -69,7 +69,7 @@ async function write() {
 }
 
 function finished(asked) {
-	keep(asked.model).catch(() => {}); // then the link may break later
+	keep(asked.model).catch(() => {}); // if it fails, the link may break later
 	const more = create("a", { href: addressOf("write", asked) }, "Open in Write");
 	const again = create("button", { type: "button", class: "quiet", onclick: () => form.requestSubmit() }, "Again");
 	at("turn-made").replaceChildren(again, more);
@@ -89,11 +89,11 @@ onSubmit(form, (event) => {
 submitOnEnter(prompt);
 form.temperature.addEventListener("input", () => setText("turn-daring", form.temperature.value));
 
-// Follows the run that the page is about.
+// Follows the run that the page shows.
 export function update(one) {
 	at("turn-write").disabled = !one?.newest;
 	if ((one?.name ?? "") === run) return;
-	if (run) prompt.value = ""; // of another text; what was typed before any run was known stays
+	if (run) prompt.value = ""; // from another text; keeps what was typed before any run was loaded
 	run = one?.name ?? "";
 	writing?.abort();
 	at("turn-answer").replaceChildren(hint);

@@ -1,13 +1,13 @@
-// A text that is streamed from the server.
+// Streams texts from the server.
 
 import { create } from "../dom.js";
 import { patiently, post, readEvents, runUrl } from "../http.js";
-import { visible } from "../words.js";
+import { parseModel, visible } from "../words.js";
 
-// A seed that is drawn here, so that a text that breaks off can be written again.
+// A random seed, chosen here so that an interrupted text can be generated again.
 export const drawnSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
-// Begins a text in an element, after a prompt if it is given one; returns the function that appends to it.
+// Starts a text in an element, after a prompt if there is one; returns a function that appends to it.
 export function writeInto(element, prompt) {
 	const text = document.createTextNode("");
 	if (prompt !== undefined) element.replaceChildren(create("span", { class: "prompt" }, prompt));
@@ -21,7 +21,7 @@ export function writeInto(element, prompt) {
 	};
 }
 
-// Calls `take(choice, text, ended)` for every piece of the texts. Returns the whole answer.
+// Calls `take(choice, text, ended)` for every piece of the texts. Returns the complete answer.
 export async function stream(asked, { signal, waiting, take }) {
 	const send = () => post("/generate", { ...asked, stream: true }, { signal });
 	const response = await patiently(send, waiting, signal);
@@ -33,13 +33,13 @@ export async function stream(asked, { signal, waiting, take }) {
 	throw Object.assign(new Error("the connection was lost"), { status: 0, details: [] });
 }
 
-// Asks the server not to remove the checkpoint run@step as training goes on.
+// Asks the server to keep the checkpoint run@step.
 export function keep(model) {
-	const [run, step] = model.split("@");
+	const [run, step] = parseModel(model);
 	return post(`${runUrl(run)}/keep`, { step: Number(step) });
 }
 
-// Names the characters of a refusal that the network has never seen; "" for any other error.
+// The characters of an error that the model has never seen; "" for any other error.
 export function unseen(error) {
 	if (error.code !== "unknown_characters") return "";
 	const found = [...new Set(error.details.map(({ character }) => `“${visible(character)}”`))];

@@ -1,4 +1,4 @@
-// The curves of one run or several, as they grow.
+// The loss curves of one or more runs.
 
 import { at, create, darkScheme, download, on, setText } from "../dom.js";
 import { curveOf, ROOT, samplesOf } from "../http.js";
@@ -7,20 +7,20 @@ import { LossChart } from "../parts/chart.js";
 import { facts, standing } from "../parts/facts.js";
 import { number } from "../words.js";
 
-const LOAD_AGAIN = 2000; // least milliseconds until a curve is loaded again
+const LOAD_AGAIN = 2000; // minimum milliseconds between loads of a curve
 const POINTS = 600; // the server thins longer curves
-const MOST_RUNS = 6; // shown together: more colours could not be told apart
+const MOST_RUNS = 6; // more colours would be hard to distinguish
 const COLUMNS = ["step", "seconds", "loss", "smooth_loss", "validation_loss", "learning_rate"];
 
 const curves = new Map();
-let chosen = null; // names, once a person has chosen
-let before; // the run that the page was about
+let chosen = null; // names, once the user has chosen
+let before; // the run that the page showed
 const chart = new LossChart(at("curves-chart"), legend);
 
 const shown = () => chosen ?? [lab.shown()?.name].filter(Boolean);
 const colourOf = (name) => Math.max(0, shown().indexOf(name));
 
-// A box for each run. They stay the same elements, so that the focus does.
+// A check box per run. Elements are reused, to keep the focus.
 function list(runs) {
 	const boxes = at("curves-runs");
 	for (const label of boxes.querySelectorAll("label")) if (!lab.run(label.textContent)) label.remove();
@@ -34,7 +34,7 @@ function list(runs) {
 		box.checked = shown().includes(name);
 		box.disabled = !box.checked && shown().length >= MOST_RUNS;
 		title.style.setProperty("--run", `var(--run${colourOf(name)})`);
-		label.title = box.disabled ? `At most ${MOST_RUNS} runs are shown together` : "";
+		label.title = box.disabled ? `At most ${MOST_RUNS} runs can be shown` : "";
 	}
 }
 
@@ -46,7 +46,7 @@ async function load(run) {
 	curves.set(run.name, curve);
 }
 
-const keyOf = (run) => `${run.state} ${run.step} ${run.samples} ${run.checkpoints}`; // what a curve was loaded for
+const keyOf = (run) => `${run.state} ${run.step} ${run.samples} ${run.checkpoints}`; // identifies what was loaded
 
 function isOld(run) {
 	const curve = curves.get(run.name);
@@ -64,7 +64,7 @@ async function update(runs) {
 		await Promise.all(wanted.filter((run) => run.step > 0 && isOld(run)).map(load));
 		draw();
 	} catch {
-		// the runs are asked for again in a moment
+		// the next update tries again
 	}
 }
 
@@ -87,10 +87,10 @@ function draw() {
 	setText("curves-warnings", warnings.join(". "));
 }
 
-// Smoothed as the slider says: a running mean, divided by the sum of its weights so that its start has no bias.
+// Smooths a curve by a running mean, divided by the sum of its weights to remove the bias of its start.
 function smoothed(curve) {
 	const keep = Number(at("curves-smoothing").value);
-	setText("curves-smoothing-value", keep ? keep.toFixed(2) : "as recorded");
+	setText("curves-smoothing-value", keep ? keep.toFixed(2) : "off");
 	if (!keep) return curve;
 	let [sum, weight] = [0, 0];
 	const points = curve.points.map((point) => {

@@ -1,16 +1,16 @@
-// A text as the network reads it: how surprising each character was, or what one hidden unit did.
+// A text as the network reads it: how surprising each character was, or the output of a hidden unit.
 
 import { at, create, on, onSubmit, setText } from "../dom.js";
 import { patiently, post } from "../http.js";
 import { lab } from "../lab.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
-import { cellName, chance, number, visible } from "../words.js";
+import { cellName, chance, number, parseModel, visible } from "../words.js";
 
 const form = at("inside-form");
 const box = new PromptBox(at("inside-prompt"), at("inside-unknown"), form.model);
-const DEEPEST = 0.66; // of a tint
-const A_BIT = 0.12; // how much deeper each bit of surprise makes it
+const DEEPEST = 0.66; // strongest tint
+const A_BIT = 0.12; // tint per bit of surprise
 let shown = null; // describe(index) of the text on the page
 let chosen = -1;
 let turn = 0;
@@ -33,7 +33,7 @@ async function look() {
 }
 
 async function surprise(asked, mine) {
-	// the passage of its own text comes with the answer about its units
+	// /activations also returns the default text
 	const text = asked.text ?? (await (await post("/activations", asked)).json()).text;
 	const [score] = (await (await post("/score", { ...asked, text, top: 5 })).json()).scores;
 	if (mine !== turn) return;
@@ -52,18 +52,18 @@ async function surprise(asked, mine) {
 
 function likeliest(character, score, index) {
 	const logprob = score.logprobs[index];
-	if (logprob === null) return ["There is nothing before the first character, so nothing was expected."];
+	if (logprob === null) return ["Nothing precedes the first character, so it has no probability."];
 	const entries = Object.entries(score.top[index]).sort((a, b) => b[1] - a[1]);
 	const items = entries.map(([one, value]) =>
 		create("li", { class: one === character ? "was" : false }, create("b", {}, visible(one)), chance(value)),
 	);
 	const own = `“${visible(character)}” had ${chance(logprob)}, ${number(-logprob / Math.LN2, 1)} bits, `;
-	const rank = `number ${score.ranks[index]} of its expectations. The likeliest were:`;
+	const rank = `rank ${score.ranks[index]}. The most likely were:`;
 	return [create("p", {}, own + rank), create("ul", { class: "likely" }, ...items)];
 }
 
-// The networks of an ensemble are served as one, whose units are theirs, one network after the other.
-const runOf = (model) => lab.run(model.split("@")[0]) ?? lab.shown();
+// An ensemble is served as one network that has the units of all members, one member after the other.
+const runOf = (model) => lab.run(parseModel(model)[0]) ?? lab.shown();
 
 async function unit(asked, mine) {
 	const { hidden, members } = runOf(form.model.value);
@@ -109,7 +109,7 @@ function followers(answer) {
 	at("inside-units").replaceChildren(...items);
 }
 
-// A tint is from 0 to 1 for a warm one, and below 0 for a cool one.
+// A tint is warm from 0 to 1, and cool below 0.
 function tint(element, depth) {
 	element.style.setProperty("--tint", Math.abs(depth).toFixed(2));
 	element.classList.toggle("cool", depth < 0);
@@ -170,7 +170,7 @@ onSubmit(form, () => {
 });
 
 export const view = {
-	// A text that was written elsewhere on the page is looked into.
+	// Shows a text from another view.
 	open({ text, model }) {
 		if (text === undefined) return;
 		box.set([...text].slice(0, Number(box.area.dataset.most)).join(""));

@@ -1,4 +1,4 @@
-// The first view: one passage, written anew whenever the network has learned more; your prompt; your own text.
+// The first view: a passage, rewritten at each checkpoint; your prompt; your own text.
 
 import { addressOf } from "../address.js";
 import { at, on, setText } from "../dom.js";
@@ -12,15 +12,15 @@ import * as teach from "../parts/teach.js";
 import * as turn from "../parts/turn.js";
 import { cellName, duration, number, percent } from "../words.js";
 
-const BETWEEN = 900; // least milliseconds between two passages
-const FRAME = 700; // milliseconds a passage stays when they are replayed
+const BETWEEN = 900; // minimum milliseconds between passages
+const FRAME = 700; // milliseconds per passage in a replay
 
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 const slider = at("live-at");
-let shown = null; // everything about the run that is shown: see `about`
+let shown = null; // the state of the run shown: see `about`
 let open = false;
 
-// `ages`: steps to go back to. `at`: the one that is shown (null: the newest). `answer`: the passage that is shown.
+// `ages`: steps with passages. `at`: the step shown (null: the newest). `answer`: the passage shown.
 // `first`: that of step 0. `newest`: the step of the newest one.
 const about = (name) => ({
 	name,
@@ -38,7 +38,7 @@ const about = (name) => ({
 
 const run = () => lab.run(shown?.name);
 
-// Title, sentence, and what the passage is, in each state.
+// Title, lead and the description of the passage, by state.
 function headline(one) {
 	if (!one)
 		return [
@@ -63,7 +63,7 @@ function headline(one) {
 function where(one) {
 	if (!one || !shown.answer) return "";
 	const parts = [`After update ${number(shown.answer.step, 0)}${one.steps ? ` of ${number(one.steps, 0)}` : ""}`];
-	if (shown.at !== null) parts.push(`one of ${shown.ages.length} checkpoints that are kept`);
+	if (shown.at !== null) parts.push(`one of ${shown.ages.length} checkpoints`);
 	else if (isTraining(one)) parts.push(one.expected_end && `${duration(secondsLeft(one))} left`);
 	else if (one.state !== "queued") parts.push(`${one.state}, ${duration(one.seconds)} of training`);
 	parts.push(`${one.hidden} ${cellName(one.cell)} units${one.members > 1 ? ` × ${one.members}` : ""}`);
@@ -90,7 +90,7 @@ function describe() {
 	at("live-play").disabled = last < 1;
 }
 
-// Held-out loss, or the smoothed one where nothing is held out: as last measured before an update.
+// The last held-out loss up to a step, or the smooth loss if nothing is held out.
 function lossAt(step) {
 	const points = shown.curve?.points ?? [];
 	const held = points.some((point) => typeof point.validation_loss === "number");
@@ -99,7 +99,7 @@ function lossAt(step) {
 	return step === 0 || !found ? (shown.curve?.baselines.uniform ?? null) : found[name];
 }
 
-// The share of real words in what was written; null for a run whose text is not here.
+// The share of real words in a passage; null for a run without its text.
 const shareOf = ({ words, real, prompt }) => (words ? real / words : prompt ? 0 : null);
 
 function figures() {
@@ -124,7 +124,7 @@ function figures() {
 	setText("live-loss", `${loss === null ? "" : `Loss ${number(loss, 2)}.${dashed} `}Open the curve`);
 }
 
-// Shows what was written, unless another age or run is looked at by now.
+// Shows a passage, unless another step or run is shown by now.
 function show(mine, answer) {
 	if (mine !== shown || !open || (mine.at !== null && mine.at !== answer.step)) return;
 	showPassage(at("live-text"), answer.prompt, answer.text, mine.answer?.text ?? null);
@@ -139,11 +139,11 @@ async function showAge(step) {
 	try {
 		show(mine, await passageAt(mine.name, step));
 	} catch {
-		// removed meanwhile: the list of runs comes again
+		// deleted meanwhile: the next update shows that
 	}
 }
 
-// The newest passage, as often as there is a new checkpoint, one at a time.
+// Shows the passage of each new checkpoint, one at a time.
 async function showNewest() {
 	const mine = shown;
 	const one = run();
@@ -160,7 +160,7 @@ async function showNewest() {
 			if (mine === shown) figures();
 		}
 	} catch {
-		// the list of runs says what is wrong, and comes again
+		// the list of runs shows what is wrong
 	}
 	const again = () => {
 		mine.busy = false;
@@ -179,7 +179,7 @@ async function load() {
 		try {
 			mine.curve = await curveOf(one.name, 150);
 		} catch {
-			mine.curveOf = ""; // the list of runs comes again
+			mine.curveOf = ""; // the next update tries again
 		}
 	}
 	if (mine !== shown || !open) return;
@@ -193,7 +193,7 @@ function stop() {
 	if (shown) shown.replaying = 0;
 }
 
-// Through all ages, from noise to now.
+// Shows all passages, from the first to the newest.
 function replay() {
 	const mine = shown;
 	let index = 0;
@@ -206,7 +206,7 @@ function replay() {
 		else toNow();
 	};
 	mine.replayed = true;
-	mine.replaying = -1; // the number of no timer
+	mine.replaying = -1; // not a timer's id
 	next();
 }
 
@@ -248,7 +248,7 @@ export const view = {
 			at("live-text").classList.toggle("waiting", Boolean(one));
 			at("live-figures").classList.add("unknown");
 		}
-		// checkpoints that are there, and those that are gone but were seen
+		// existing checkpoints, and deleted ones whose passage is cached
 		const seen = shown.ages.filter((step) => isKnown(shown.name, step));
 		shown.ages = [...new Set([...(one?.checkpoints ?? []), ...seen])].sort((a, b) => a - b);
 		at("live-sketch").href = addressOf("curves");

@@ -6,7 +6,7 @@ import { cellName } from "../words.js";
 
 const form = at("proof-form");
 const cells = form.network.dataset.cells.split(" ");
-const FRESH = [["", "the assignment's own"], ...cells.map((cell) => [`cell=${cell}`, `a fresh ${cellName(cell)}`])];
+const FRESH = [["", "the assignment's"], ...cells.map((cell) => [`cell=${cell}`, `a new ${cellName(cell)}`])];
 let picture = null;
 
 function draw() {

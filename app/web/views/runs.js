@@ -1,4 +1,4 @@
-// The runs of the store, each with its progress and what can be asked of it.
+// The runs of the store, with their progress and actions.
 
 import { chooseRun, go } from "../address.js";
 import { at, create, download, on, onSubmit, setText } from "../dom.js";
@@ -6,11 +6,11 @@ import { call, getJson, ROOT, runUrl } from "../http.js";
 import { groupOf, isBusy, lab, placeOf } from "../lab.js";
 import { facts, standing } from "../parts/facts.js";
 import { fork } from "../parts/fork.js";
-import { number } from "../words.js";
+import { count } from "../words.js";
 
-const items = new Map(); // run -> its element and what in it changes
+const items = new Map(); // run -> its element and the parts that change
 const say = (text) => setText("runs-made", text);
-let deleting = ""; // the name of the run that a person is asked about
+let deleting = ""; // the name of the run in the dialog
 
 const ACTIONS = [
 	["Watch", (run) => run.step > 0 || run.state === "training", (name) => open(name, "live")],
@@ -28,7 +28,7 @@ const ACTIONS = [
 function list(runs) {
 	at("runs-empty").hidden = runs.length > 0;
 	for (const name of items.keys()) if (!lab.run(name)) items.delete(name);
-	// newest first: what one has just started is at the top
+	// the newest first
 	const shown = runs.filter((run) => !groupOf(run));
 	const order = shown.reverse().map((run) => {
 		if (!items.has(run.name)) items.set(run.name, make(run.name));
@@ -46,7 +46,7 @@ function make(name) {
 		facts: create("p", { class: "small faint" }),
 		reason: create("p", { class: "small bad" }),
 	};
-	parts.progress = create("progress", { max: "1", "aria-label": `Part of ${name} that is done` });
+	parts.progress = create("progress", { max: "1", "aria-label": `Progress of ${name}` });
 	parts.buttons = ACTIONS.map(([label, , act]) =>
 		create("button", { type: "button", "aria-label": `${label} ${name}`, onclick: () => act(name) }, label),
 	);
@@ -70,10 +70,10 @@ function show(parts, run) {
 const rivals = (name) => lab.runs.filter((run) => run.name !== name && isBusy(run) && !groupOf(run));
 
 const putFirst = (name) =>
-	change(name, "move to the front", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });
+	change(name, "prioritise", { priority: Math.max(...rivals(name).map((run) => run.priority)) + 1 });
 
 async function change(name, action, body = { action }) {
-	say(`${name} is asked to ${action} …`);
+	say(`Requesting to ${action} ${name} …`);
 	try {
 		await call(runUrl(name), {
 			method: "PATCH",
@@ -88,11 +88,11 @@ async function change(name, action, body = { action }) {
 }
 
 async function save(name) {
-	say(`${name} is being packed …`);
+	say(`Exporting ${name} …`);
 	try {
 		const response = await call(`${runUrl(name)}/export`, { headers: { Accept: "application/zip" } });
 		download(await response.blob(), `${name}.zip`);
-		say(`${name}.zip is yours to keep; “Import” brings it back, here or elsewhere.`);
+		say(`Saved ${name}.zip; “Import” restores it, here or on another server.`);
 	} catch (error) {
 		say(error.message);
 	}
@@ -101,17 +101,17 @@ async function save(name) {
 function askToDelete(name) {
 	deleting = name;
 	setText("delete-title", `Delete ${name}?`);
-	const count = number(lab.run(name).checkpoints.length, 0);
+	const saved = count(lab.run(name).checkpoints.length, "checkpoint");
 	const isLast = !lab.runs.some((run) => run.name !== name && run.newest);
 	const last = isLast ? " No other network can be served then." : "";
-	setText("delete-what", `Its text, its curve and ${count} checkpoints will be gone for good.${last}`);
+	setText("delete-what", `Its text, its curve and ${saved} will be deleted permanently.${last}`);
 	setText("delete-which", name);
 	at("delete-name").value = "";
 	confirmName();
 	at("delete").showModal();
 }
 
-// Only the whole name frees the button.
+// Only the whole name enables the button.
 function confirmName() {
 	at("delete-yes").disabled = at("delete-name").value.trim() !== deleting;
 }
@@ -120,9 +120,9 @@ async function remove() {
 	at("delete-yes").disabled = true;
 	try {
 		await call(`${runUrl(deleting)}?force=true`, { method: "DELETE" });
-		say(`${deleting} is deleted.`);
+		say(`Deleted ${deleting}.`);
 	} catch (error) {
-		say(error.status === 404 ? `${deleting} was deleted already.` : error.message);
+		say(error.status === 404 ? `${deleting} was already deleted.` : error.message);
 	}
 	at("delete").close();
 	lab.now();
@@ -130,12 +130,12 @@ async function remove() {
 
 async function take(file) {
 	if (!file) return;
-	say(`${file.name} is being imported …`);
+	say(`Importing ${file.name} …`);
 	const form = new FormData();
 	form.append("file", file);
 	try {
 		const run = await getJson("/runs/import", { method: "POST", body: form });
-		say(`${run.name} is here, at ${number(run.step, 0)} updates.`);
+		say(`Imported ${run.name}, after ${count(run.step, "update")}.`);
 	} catch (error) {
 		say(error.message);
 	}

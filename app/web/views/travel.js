@@ -1,4 +1,4 @@
-// One network at every age: the samples of its training, or one beginning and seed written by each checkpoint.
+// One network over its training: its samples, or the continuation of one prompt by each checkpoint.
 
 import { at, on, onSubmit, setText, submitOnEnter } from "../dom.js";
 import { curveOf, samplesOf } from "../http.js";
@@ -7,20 +7,20 @@ import { beginnings, written } from "../parts/ages.js";
 import { showPassage } from "../parts/passage.js";
 import { sketch } from "../parts/sketch.js";
 import { unseen } from "../parts/writing.js";
-import { number } from "../words.js";
+import { count, number } from "../words.js";
 
 const form = at("travel-form");
 const slider = at("travel-at");
 const LENGTH = 400;
-const FRAME = 1000; // milliseconds that an age stays when they are played
+const FRAME = 1000; // milliseconds per step when playing
 
-let run = null; // the run that is shown: {name, key, samples, curve}
-let ages = []; // of the slider: {step, text?, kind?}
-let asked = null; // what the form asked for last
-let shown = null; // the text on the page, to compare the next one with
+let run = null; // the run shown: {name, key, samples, curve}
+let ages = []; // positions of the slider: {step, text?, kind?}
+let asked = null; // the last request of the form
+let shown = null; // the text shown, to compare the next one with
 let playing = 0;
 let turn = 0;
-let index = 0; // of the age that is shown
+let index = 0; // the position shown
 
 const isOwn = () => form.kind.value === "prompt";
 
@@ -39,11 +39,11 @@ async function load(one) {
 		run = { name: one.name, key, samples, curve };
 		arrange(one);
 	} catch {
-		// the list of runs comes again in a moment
+		// the next update tries again
 	}
 }
 
-// The slider keeps its place, or stays at the end if it was there.
+// The slider keeps its step, or stays at the end.
 function arrange(one) {
 	const list = isOwn() || !run.samples.length ? one.checkpoints.map((step) => ({ step })) : run.samples;
 	if (JSON.stringify(list) === JSON.stringify(ages)) return;
@@ -60,7 +60,7 @@ async function show(place) {
 	slider.value = index;
 	turn += 1;
 	const mine = turn;
-	const words = `after ${number(age.step, 0)} updates`;
+	const words = `after ${count(age.step, "update")}`;
 	slider.setAttribute("aria-valuetext", words);
 	sketch(at("travel-curve"), run.curve, 1, age.step);
 	try {
@@ -76,11 +76,11 @@ async function show(place) {
 		if (mine !== turn) return;
 		stop();
 		const strange = unseen(error);
-		refuse(strange ? `It has never seen ${strange} in its text. Leave that out of your beginning.` : error.message);
+		refuse(strange ? `It has never seen ${strange} in its text. Leave that out.` : error.message);
 	}
 }
 
-// Refusals have a line of their own: the box is the network's.
+// Errors have their own line; the box is only for text.
 function refuse(words) {
 	setText("travel-refused", words);
 	at("travel-refused").hidden = !words;
@@ -106,7 +106,7 @@ function stop() {
 
 function play() {
 	if (playing) return stop();
-	playing = -1; // the number of no timer
+	playing = -1; // not a timer's id
 	setText("travel-play", "Stop");
 	const next = async (place) => {
 		await show(place);
@@ -139,7 +139,7 @@ onSubmit(form, () => {
 submitOnEnter(form.prompt);
 on("travel-play", "click", play);
 
-// A click on the curve goes to the nearest age.
+// A click on the curve goes to the nearest step.
 on("travel-curve", "click", (event) => {
 	const box = at("travel-curve").getBoundingClientRect();
 	const step = ((event.clientX - box.left) / box.width) * (run.curve.points.at(-1)?.step ?? 0);

@@ -1,4 +1,4 @@
-// Writes with a network: one text, several, or two side by side, and the means to get exactly these again.
+// Generates one text, several, or two side by side, with ways to reproduce them.
 
 import { chooseRun, go } from "../address.js";
 import { at, create, download, on, onSubmit, setOptions, setText } from "../dom.js";
@@ -8,7 +8,7 @@ import { alternatives } from "../parts/alternatives.js";
 import { chooseNetwork, listNetworks } from "../parts/networks.js";
 import { PromptBox } from "../parts/prompt.js";
 import { drawnSeed, keep, stream, writeInto } from "../parts/writing.js";
-import { number } from "../words.js";
+import { count, parseModel } from "../words.js";
 
 const form = at("write-form");
 const box = new PromptBox(at("write-prompt"), at("write-unknown"), form.model);
@@ -16,9 +16,9 @@ const NUMBERS = ["length", "temperature", "top_k", "top_p", "seed", "n"];
 const NEUTRAL = { top_k: 0, top_p: 1, n: 1 };
 const TEMPERATURES = [0, 0.3, 0.6, 1, 1.3].map((value) => [`temperature ${value}`, `temperature ${value}`]);
 
-let writing = null; // an AbortController while a text is written
-let made = []; // the requests that give what is shown again
-let sheets = []; // {element, sheet, add, asked, choice} of each text that is shown
+let writing = null; // an AbortController while a text is generated
+let made = []; // requests that reproduce the texts shown
+let sheets = []; // {element, sheet, add, asked, choice} of each text shown
 
 const lengthOf = ({ element, asked }) => element.textContent.length - asked.prompt.length;
 
@@ -34,7 +34,7 @@ function request() {
 	return asked;
 }
 
-// One request, or two of one text each with the same seed.
+// One request, or two with one text each and the same seed.
 function requests() {
 	const asked = request();
 	if (!form.against.value) return [asked];
@@ -97,13 +97,14 @@ function describe(answers) {
 	const [{ model, seed, length, finish_reason: reason }] = answers;
 	const stopped = reason === "stop" ? ", ended by the stop string" : "";
 	const names = [...new Set(answers.map((answer) => answer.model))].join(" and ");
-	setText("write-made", `${names || model}, seed ${seed}, ${number(length, 0)} characters${stopped}`);
+	setText("write-made", `${names || model}, seed ${seed}, ${count(length, "character")}${stopped}`);
 }
 
 function failed(error, asked) {
-	const count = Math.max(0, ...sheets.map(lengthOf));
+	const length = Math.max(0, ...sheets.map(lengthOf));
+	const after = `after ${count(length, "character")}`;
 	made = [];
-	if (error.name === "AbortError") setText("write-made", `Stopped after ${count} characters; seed ${asked.seed}.`);
+	if (error.name === "AbortError") setText("write-made", `Stopped ${after}; seed ${asked.seed}.`);
 	else if (box.refused(error)) {
 		setText("write-made", "");
 		sheets = [];
@@ -111,7 +112,7 @@ function failed(error, asked) {
 		at("write-prompt").focus();
 	} else {
 		const gone = error.status === 404 ? " It may have been deleted meanwhile: choose another network." : "";
-		const again = count ? `, after ${count} characters. Seed ${asked.seed} gives the same text again.` : "";
+		const again = length ? `, ${after}. Seed ${asked.seed} gives the same text again.` : "";
 		setText("write-made", error.message + gone + again);
 	}
 }
@@ -130,7 +131,7 @@ function start(all) {
 	write(all);
 }
 
-// The first text goes on from where it ends.
+// Continues the first text.
 function continued() {
 	const [{ element, sheet }] = sheets;
 	const most = Number(box.area.dataset.most);
@@ -141,7 +142,7 @@ function continued() {
 	write([asked]);
 }
 
-// Ways to the very same texts.
+// Ways to reproduce the texts.
 const again = {
 	text: () => sheets.map(({ element }) => element.textContent).join("\n\n"),
 	link: () => made.map((asked) => `${location.origin}${ROOT}/#write?${new URLSearchParams(asked)}`).join("\n"),
@@ -156,13 +157,13 @@ const again = {
 		].join("\n"),
 };
 
-// Training removes most checkpoints after some minutes; those that a copied request names are kept.
+// Training deletes most checkpoints after some minutes; those that a copied request names are kept.
 async function keepAll() {
 	try {
 		for (const model of new Set(made.map((asked) => asked.model))) await keep(model);
 		return "The server keeps this checkpoint, so that the same text can be written later.";
 	} catch (error) {
-		return `This checkpoint may be removed as training goes on: ${error.message}.`;
+		return `Training may delete this checkpoint: ${error.message}.`;
 	}
 }
 
@@ -172,8 +173,8 @@ async function copy(kind) {
 	try {
 		await navigator.clipboard.writeText(again[kind]());
 	} catch {
-		// no clipboard without a secure context: the text is shown and selected
-		copied = "This browser does not let the page copy: here it is, to be copied by hand.";
+		// no clipboard without a secure context: show and select the text
+		copied = "The browser does not allow the page to copy. Copy this by hand:";
 		at("write-code").closest("details").open = true;
 		setText("write-code", again[kind]());
 		getSelection().selectAllChildren(at("write-code"));
@@ -183,17 +184,17 @@ async function copy(kind) {
 }
 
 function save() {
-	const name = (made[0]?.model ?? "text").replace("@", "-");
+	const name = parseModel(made[0]?.model ?? "text").join("-");
 	download(new Blob([again.text()], { type: "text/plain" }), `${name}.txt`);
 }
 
-// A link that says what to write: fills in the form, and writes if it names a seed.
+// Fills in the form from a link, and generates if it has a seed.
 function fill(asked) {
 	form.reset();
 	for (const name of [...NUMBERS, "prompt"]) if (asked[name] !== undefined) form[name].value = asked[name];
 	form.stop.value = (asked.stop ?? "").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
 	if (asked.model) {
-		const run = asked.model.split("@")[0];
+		const [run] = parseModel(asked.model);
 		if (lab.run(run) && lab.shown()?.name !== run) chooseRun(run);
 		chooseNetwork(form.model, asked.model);
 	}
