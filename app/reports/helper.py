@@ -45,7 +45,7 @@ class Helper:
         seconds: maximum duration of a task without its wait, after which the helper is killed.
         nice: niceness of the helper.
         waiting: maximum number of tasks that wait or run; more are refused with OverloadedError.
-        cached: maximum number of cached results; the oldest are dropped first.
+        cached: maximum number of cached results; the least recently used are dropped first.
         shared: the results that several processes share.
     """
 
