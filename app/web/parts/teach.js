@@ -163,7 +163,7 @@ function stateInWords(run) {
 function ended({ share, first, loss, ngram, passes }) {
 	const parts = [];
 	if (passes) parts.push(`It read the text ${number(passes, passes < 10 ? 1 : 0)} times.`);
-	const before = first === null ? "" : `, up from ${percent(first)}`;
+	const before = first === null ? "" : `, compared with ${percent(first)} at the start`;
 	if (share !== null) parts.push(`${percent(share)} of the words it writes are real${before}.`);
 	if (loss !== null) {
 		const judged = loss < ngram ? "better than" : "not yet as good as";
