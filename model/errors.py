@@ -80,13 +80,10 @@ class DivergedError(CharloomError):
 
     def __init__(self, step: int, loss: float, rollbacks: int = 0) -> None:
         what = "exploded to" if math.isfinite(loss) else "became"
-        tried = (
-            f", although it was rolled back {rollbacks} times, to a smaller learning rate each time"
-            if rollbacks
-            else ""
-        )
+        times = f"{rollbacks} time{'' if rollbacks == 1 else 's'}"
+        tried = f", although it was rolled back {times}, with half the learning rate each time"
         super().__init__(
-            f"the loss {what} {loss:.4g} at step {step}{tried}; "
-            "use a smaller learning rate or tighter clipping"
+            f"the loss {what} {loss:.4g} at step {step}{tried if rollbacks else ''}; use a smaller learning "
+            "rate or tighter clipping"
         )
         self.step, self.loss = step, loss

@@ -70,13 +70,13 @@ def _compare(first_name: str, first: Checkpoint, name: str, other: Checkpoint) -
                 f"is {one!r} in {first_name!r} and {two!r} in {name!r}: only networks of the same shape can "
                 f"be merged",
             )
-    differing = set(first.vocabulary.characters) ^ set(other.vocabulary.characters)
     if first.vocabulary != other.vocabulary:
+        differing = set(first.vocabulary.characters) ^ set(other.vocabulary.characters)
         shown = ", ".join(map(repr, sorted(differing)[:10])) + (", …" if len(differing) > 10 else "")
         raise ConfigError(
             "vocabulary",
-            f"differs: of {first_name!r} and {name!r} only one knows {shown or 'this order'}; only models "
-            f"with the same characters can be merged",
+            f"differs: only one of {first_name!r} and {name!r} knows {shown}; only models with the same "
+            f"characters can be merged",
         )
 
 

@@ -32,9 +32,8 @@ def sigmoid(a: Array) -> Array:
     return np.asarray(1 / (1 + exp(-a)))
 
 
-# Each gate of a cell takes u = x U + b from the layer below and v = h_prev W from the previous step.
-# `backward` returns du, dv and the gradient of the previous state, except for the part that flows through v,
-# which `layer` adds.
+# A gate takes u = x U + b from the layer below and v = h_prev W from the previous step. `backward` returns
+# du, dv and the gradient of the previous state, without the part that reaches it through v.
 def elman(u: Gates, v: Gates, previous: State) -> tuple[State, Backward]:
     h = tanh(u[0] + v[0])
 
@@ -135,10 +134,7 @@ def step(p: Tensors, cell: Cell, character: int, previous: States) -> tuple[Arra
 def loss_and_gradients(
     p: Tensors, cell: Cell, inputs: Sequence[int], targets: Sequence[int], states: States
 ) -> tuple[float, Tensors, States, States]:
-    """The loss, the gradients of the parameters, the final states, and the gradients of the initial states.
-
-    The loss is the cross-entropy -log p(target) in nats, summed over the sequence.
-    """
+    """The summed loss in nats, its gradients, the final states, and the gradients of the initial states."""
     loss, steps = 0.0, []
     for character, target in zip(inputs, targets, strict=True):
         o, states, step_backward = step(p, cell, character, states)

@@ -165,7 +165,10 @@ class Leases:
         return found
 
     def abandoned(self, name: str) -> bool:
-        """Whether surely no process holds a run: it has no lease, or its holder was here and has ended."""
+        """Whether it is certain that no process holds a run.
+
+        This is so if it has no lease, or if its holder was on this machine and has ended.
+        """
         holder = self.holder(name)
         return holder is None or (_is_here(holder) and not is_running(holder.pid))
 

@@ -106,7 +106,7 @@ def test_merged_run_without_held_out_text_has_no_held_out_loss(store, limits):
     [
         (["a", "b"], {"hidden": 10}, TEXT, "hidden is 12 in 'a@20' and 10 in 'b@20'"),
         (["a", "b"], {"cell": "lstm"}, TEXT, "cell is 'gru' in 'a@20' and 'lstm' in 'b@20'"),
-        (["a", "b"], {}, TEXT + "Q", "only one knows 'Q'"),
+        (["a", "b"], {}, TEXT + "Q", "only one of 'a@20' and 'b@20' knows 'Q'"),
         (["a", "b"], {"members": 16}, TEXT, "members must be between 1 and 16. Given: 17"),
         (["a", "a@20"], {}, TEXT, "models must differ. Given more than once: a@20"),
         (["a"], {}, TEXT, "models must be at least 2. Given: 1"),
