@@ -2,6 +2,7 @@
 
 Tensors: the parameters by name, `optimizer.*`, `state` (the carried hidden state), `best` and, for an
 ensemble, `members`.
+
 Metadata: one entry, `charloom`: the sha256 of everything else, a space, and a JSON object with the format
 version, configuration, vocabulary, position and random state. The digest detects damage. There is only one
 entry, because safetensors does not keep the order of several, so the same checkpoint always has the same

@@ -155,8 +155,7 @@ class Scheduler:
         self._tick_seconds[batch.decoder] = seconds / ticks
         self._measure(ticks, ticks * len(rows), seconds)
         done = [self._running.pop(row) for row in ended]
-        # end - ticks is positive for a row ended by a stop string, negative for one that ended inside the
-        # block
+        # end - ticks: characters saved by a stop string, or (negative) fed in vain after the end of the row
         outcome = Outcome(len(ended), ticks * len(rows) + sum(end - batch.ticks for _, end in done))
         for job in dict.fromkeys(job for job, _ in done):
             if all(row.finish_reason is not None for row in job.unfinished):
