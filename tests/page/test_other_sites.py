@@ -113,7 +113,7 @@ def test_page_under_a_rebound_host_name_reads_nothing(page: Page, serving, train
 
 
 @pytest.mark.slow
-def test_own_page_can_change_runs(page: Page, serving, trained_root):
+def test_own_page_can_use_the_server(page: Page, serving, trained_root):
     client = serving(trained_root)
     page.goto(f"http://localhost:{client.base_url.port}/docs")
     options = {"method": "POST", "headers": {"content-type": "application/json"}, "body": "{}"}

@@ -25,8 +25,8 @@ def test_link_of_a_streamed_text_reproduces_it(client, opened):
         );
     }"""
     page.evaluate(growing)
-    text = write(page, "the ", length="3000", temperature="1.2")
-    assert len(text) == 3004
+    text = write(page, "the ", length="10000", temperature="1.2")
+    assert len(text) == 10_004
     assert len(set(page.evaluate("window.lengths"))) > 2  # not all at once
 
     code = page.locator("#write-code").text_content() or ""

@@ -82,14 +82,14 @@ def test_export_of_a_text_needs_a_separate_right(serving, trained_root, right, t
 
 @pytest.mark.slow
 def test_only_requests_with_a_wrong_key_are_delayed(guarded, monkeypatch):
-    monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 0.5)
+    monkeypatch.setattr("app.server.auth.WRONG_KEY_SECONDS", 2.0)
     with ThreadPoolExecutor(8) as pool:
         began = time.monotonic()
         wrong = [pool.submit(guarded.get, "/runs", headers={"authorization": "Bearer x"}) for _ in range(8)]
         assert guarded.get("/runs", headers=ANN).status_code == 200
-        assert time.monotonic() - began < 0.5, "a request with a correct key was delayed"
+        assert time.monotonic() - began < 2.0, "a request with a correct key was delayed"
         assert {one.result().status_code for one in wrong} == {401}
-        assert time.monotonic() - began >= 0.5
+        assert time.monotonic() - began >= 2.0
 
 
 def test_page_that_asks_for_a_key_loads_its_styles(guarded):

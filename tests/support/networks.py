@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from model import reference
+from model.cells import Array
 from model.decoder import Decoder
 from model.network import Network, NetworkConfig
 from model.row import Row
@@ -60,3 +62,15 @@ def outcome(row: Row) -> tuple[object, ...]:
     """Everything that a row has produced."""
     scores = row.prompt_logprobs.tolist(), row.logprobs_of.tolist(), row.ranks.tolist()
     return row.text, row.ids, row.finish_reason, *scores, row.likeliest(0, row.scored)
+
+
+def reference_units(network: Network, ids: Array) -> Array:
+    """Activations (T, L, H) by model/reference.py, one character at a time."""
+    states = [list(layer[:, 0]) for layer in network.zero_state(1)]
+    outputs = []
+    for character in ids:
+        _, states, _ = reference.step(
+            network.parameters, reference.CELLS[network.config.cell], character, states
+        )
+        outputs.append([state[0] for state in states])
+    return np.array(outputs)
