@@ -188,8 +188,8 @@ def test_twenty_workers_train_forty_runs_once_each(store: RunStore, context, und
             host.join()
     for run, config in zip(runs, configs * 10, strict=True):
         assert outcome(run) == undisturbed(config)
-    said = Counter(line for host in hosts for line in host.log.splitlines())
-    assert [said[f"run {run.name} starts"] for run in runs] == [1] * 40
-    assert not [line for line in said if "goes on" in line or "lost" in line]
+    messages = Counter(line for host in hosts for line in host.log.splitlines())
+    assert [messages[f"run {run.name} starts"] for run in runs] == [1] * 40
+    assert not [line for line in messages if "continues from step" in line or "lost" in line]
     assert len({run.status.host for run in runs}) > 1
     assert store.leases.held() == set()
