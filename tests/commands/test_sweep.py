@@ -174,9 +174,9 @@ def test_ranges_and_choices_become_distributions():
     [
         (
             ["colour=red"],
-            "set must be FIELD=A,B,C or FIELD=LOW..HIGH, of a field to try. Given: 'colour=red'",
+            "set must be FIELD=A,B,C or FIELD=LOW..HIGH, for a field to try. Given: 'colour=red'",
         ),
-        (["steps=1,2"], "of a field to try. Given: 'steps=1,2'"),
+        (["steps=1,2"], "for a field to try. Given: 'steps=1,2'"),
         (["hidden"], "Given: 'hidden'"),
         (["hidden=0,8"], "hidden must be between 1 and 4096. Given: 0"),
         (["hidden=8,x"], "hidden must be of type int. Given: 'x'"),
