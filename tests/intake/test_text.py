@@ -227,7 +227,9 @@ def test_findings_use_singular_and_plural(tmp_path, data, count):
 
 def test_single_rare_character_is_reported_in_the_singular(tmp_path):
     found = read(tmp_path, small_text(30_000).encode() + b"@").findings
-    assert next(each.message for each in found if each.code == "rare_characters").startswith("1 character of")
+    assert next(each.message for each in found if each.code == "rare_characters").startswith(
+        "the text has 1 distinct character with"
+    )
 
 
 def test_few_control_characters_warn_and_many_are_refused(tmp_path):

@@ -99,7 +99,7 @@ def test_best_checkpoint_is_kept_by_its_step(run: Run):
 
 
 def test_earliest_kept_checkpoint_is_dropped_over_the_limit(run: Run, monkeypatch):
-    monkeypatch.setattr(kept, "MOST", 2)
+    monkeypatch.setattr(kept, "MAX_KEPT", 2)
     budget = unlimited(run)
     assert [keep(run, 30, budget) for _ in range(3)] == [1, 1, 1]
     for step in (31, 32):
