@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.errors import ConfigError
 
 PREFIX = "CHARLOOM_"
-OTHERS = ("CHARLOOM_API_KEY",)  # used by the command line as a client
+OTHERS = ("CHARLOOM_API_KEY", "CHARLOOM_URL")  # used by the command line as a client
 ALIASES = {"CHECKPOINTS": "STORE", "KEYS": "API_KEYS", "TEXT": "CORPUS", "ADDRESS": "HOST", "BIND": "HOST"}
 # Kubernetes sets these in every container if a service is named charloom
 INJECTED = re.compile(r"CHARLOOM_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")

@@ -56,7 +56,7 @@ def test_empty_option_counts_as_not_given():
     ],
 )
 def test_unknown_variable_is_reported_with_the_nearest_setting(name, advice):
-    [message] = unknown_variables(["HOME", "CHARLOOM_PORT", "CHARLOOM_API_KEY", name])
+    [message] = unknown_variables(["HOME", "CHARLOOM_PORT", "CHARLOOM_API_KEY", "CHARLOOM_URL", name])
     assert message.startswith(f"{name} is not a setting and is ignored")
     assert advice in message
 
