@@ -260,7 +260,7 @@ def test_request_over_the_capacity_is_refused_before_any_work(serving, trained_r
 @pytest.mark.slow
 def test_text_in_progress_is_not_changed_by_a_new_checkpoint(serving, trained: RunStore):
     client = serving(trained.root, max_length=LONG)
-    request = {"length": 40_000, "seed": 4}
+    request = {"length": 80_000, "seed": 4}
     undisturbed = client.post("/generate", json=request | {"model": "gru@60"}).json()
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(client.post, "/generate", json=request)
@@ -268,6 +268,7 @@ def test_text_in_progress_is_not_changed_by_a_new_checkpoint(serving, trained: R
         announce(trained.get("gru"), 70, b"")
         wait_until(lambda: client.get("/readyz").json()["step"] == 70, "the new checkpoint is served")
         assert client.post("/generate", json={"length": 5}).json()["model"] == "gru@70"
+        assert not long.done(), "the text ended before the new checkpoint was served"
         assert long.result().json() == undisturbed
 
 
