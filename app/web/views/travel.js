@@ -32,7 +32,7 @@ async function load(one) {
 		const [samples, curve, prompts] = await Promise.all([samplesOf(name), curveOf(name, 200), beginnings(name)]);
 		if (lab.shown()?.name !== one.name) return;
 		if (run?.name !== name) {
-			form.prompt.value = prompts[0] ?? "";
+			if (run || !form.prompt.value) form.prompt.value = prompts[0] ?? ""; // keeps what was typed before the first load
 			shown = null;
 			ages = [];
 		}
