@@ -1,5 +1,6 @@
 """Several workers and servers on one store: urgent runs, a disconnected volume, concurrent requests."""
 
+import socket
 import subprocess
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -14,7 +15,7 @@ from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.queue import Queue
 from app.training.trainer import train_run
-from tests.support.hosts import LONG, SHORT, Host, ended, finished, separate_hosts
+from tests.support.hosts import LONG, SHORT, Host, ended, finished, permitted, separate_hosts
 from tests.support.runs import LONGEST_WAIT, classic_like, gru_like, outcome, small_text, wait_until
 from tests.support.servers import server_process
 
@@ -62,6 +63,30 @@ def test_only_one_worker_interrupts_its_run_for_an_urgent_one(store: RunStore, c
         wait_until(lambda: {run.status.state for run in runs} == {"training"}, "all runs are trained again")
         assert "".join(host.log for host in hosts).count("continues from step") == 1
         assert len({run.status.host for run in runs}) == 3
+
+
+REACH_THE_TEST = """
+import socket
+try:
+    socket.create_connection(("127.0.0.1", {port}), 5).close()
+except OSError:
+    pass
+else:
+    raise SystemExit("the host reaches the network of the test")
+"""
+
+
+@pytest.mark.slow
+def test_worker_needs_nothing_but_the_store(store: RunStore, context, tmp_path: Path):
+    if not permitted("--net"):
+        pytest.skip("cannot give a process a network of its own: that takes root")
+    run = store.create("run", SHORT, TEXT, "small.txt")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        setup = REACH_THE_TEST.format(port=listener.getsockname()[1])
+        host = Host(context, store, "alone", until_idle=True, setup=setup)
+        with ended(host):
+            host.join()
+    assert outcome(run) == undisturbed(tmp_path / "undisturbed", run)
 
 
 OWN_MOUNTS = """

@@ -1,5 +1,5 @@
-"""Workers as if on several machines: each process has its own host name, so that no worker can check whether
-another's process is alive and all rely on the leases alone."""
+"""Workers as if on several machines: each process has its own host name and, where that is permitted, its own
+network. No worker can check whether another's process is alive, and they share nothing but the store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import pytest
@@ -23,7 +24,7 @@ from app.store.run_store import RunStore
 from app.training.worker import Worker, prepare
 from tests.support.runs import LONGEST_WAIT, classic_like
 
-CLONE_NEWUTS = 0x04000000
+NAMESPACES = {"--uts": 0x04000000, "--net": 0x40000000}  # options of `unshare`; flags of the system call
 LEASE = 1.0  # seconds; short, so that a run is taken over soon
 UPDATE_SECONDS = 0.002  # minimum, so that a run lasts until it is taken over on a fast machine as well
 
@@ -34,12 +35,17 @@ SHORT = classic_like(steps=60, sample_every=0)
 
 def separate_hosts() -> ForkServerContext:
     """A context whose processes can set a host name. Skips the test where that is not permitted."""
-    done = subprocess.run(["unshare", "--uts", "true"], capture_output=True, timeout=LONGEST_WAIT)
-    if done.returncode:
-        pytest.skip(f"cannot give a process its own host name (only root can): {done.stderr!r}")
+    if not permitted("--uts"):
+        pytest.skip("cannot give a process its own host name (only root can)")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.hosts"])
     return context
+
+
+@cache
+def permitted(namespace: str) -> bool:
+    """Whether a process of this machine may have such a namespace of its own."""
+    return not subprocess.run(["unshare", namespace, "true"], capture_output=True).returncode
 
 
 class Host:
@@ -57,9 +63,10 @@ class Host:
         setup: str = "",
     ) -> None:
         self.name, self.log_path = name, store.root.parent / f"{name}.log"
+        flags = sum(flag for option, flag in NAMESPACES.items() if permitted(option))
         self.process: ForkServerProcess = context.Process(
             target=_work,
-            args=(str(store.root), name, lease, ahead, until_idle, setup, str(self.log_path)),
+            args=(flags, str(store.root), name, lease, ahead, until_idle, setup, str(self.log_path)),
             daemon=True,
         )
         self.process.start()
@@ -102,8 +109,10 @@ class SlowStop(Stop):
         return super().__call__()
 
 
-def _work(root: str, name: str, lease: float, ahead: float, until_idle: bool, setup: str, log: str) -> None:
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUTS):
+def _work(
+    flags: int, root: str, name: str, lease: float, ahead: float, until_idle: bool, setup: str, log: str
+) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(flags):
         raise OSError(ctypes.get_errno(), "unshare")
     socket.sethostname(name)
     if ahead:
