@@ -97,15 +97,16 @@ def checked(answer: httpx.Response) -> httpx.Response:
 
 
 def list_runs(client: httpx.Client) -> None:
-    """Print the runs in the order of the queue."""
+    """Print the runs in the order of the queue; a group is one line, in place of its members."""
     runs = checked(client.get("/runs")).json()["runs"]
     if not runs:
         say("There are no runs; create one with: charloom train my.txt")
         return
     table = Table("run", "state", "step", "of", "loss", "held-out", "left", "text", box=box.SIMPLE)
     table.columns[0].overflow = "fold"  # a truncated name could not be copied
-    for run in runs:
-        end = run["expected_end"]
+    names = {run["name"] for run in runs}
+    shown = [run for run in runs if run["group"] not in names]
+    for run in shown:
         values = (
             run["name"],
             "interrupted" if run["stale"] else run["state"],
@@ -113,12 +114,14 @@ def list_runs(client: httpx.Client) -> None:
             f"{run['steps']:,}" if run["steps"] else "",
             _number(run["smooth_loss"]),
             _held_out(run),
-            "" if end is None else duration(end - time.time()),
+            duration(run["seconds_left"]) if run["state"] == "training" else "",
             run["corpus"],
         )
         table.add_row(*map(cell, values))
     Console().print(table)
-    for run in runs:
+    for run in shown:
+        if states := [one["state"] for one in runs if one["group"] == run["name"]]:
+            say(f"{run['name']}: {states.count('finished')} of {len(states)} members are finished")
         if run["reason"]:
             say(f"{run['name']}: {run['reason']}")
 

@@ -100,20 +100,23 @@ def standing_of(store: RunStore, run: Run) -> Status:
         for member, status in zip(members, found, strict=True)
         if status.state == "failed"
     ]
-    ends = [status.expected_end for status in found if status.state != "finished"]
+    heartbeat = max(status.heartbeat for status in found)
+    unfinished = [status for status in found if status.state != "finished"]
+    # both times are by the clock of the member's worker; the workers' clocks may differ
+    left = [one.expected_end - one.heartbeat for one in unfinished if one.expected_end is not None]
     return own.model_copy(
         update={
             "state": next((state for state in ORDER if state in states), own.state),
             "reason": reasons[0] if reasons else None,
             "step": min(status.step for status in found),
             "fraction": sum(status.fraction for status in found) / len(found),
-            "heartbeat": max(status.heartbeat for status in found),
+            "heartbeat": heartbeat,
             "seconds": max(status.seconds for status in found),
             "smooth_loss": _mean([status.smooth_loss for status in found]),
             "characters_per_second": sum(
                 status.characters_per_second or 0.0 for status in found if status.state == "training"
             ),
-            "expected_end": None if None in ends else max((end for end in ends if end), default=None),
+            "expected_end": heartbeat + max(left) if left and len(left) == len(unfinished) else None,
         }
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import httpx
 import pytest
 
 from app.cli import main
+from app.store.records import Status
 from app.store.run_store import RunStore
 from app.training.worker import Worker
-from tests.support.runs import small_text, stop, wait_until, worker_process
+from tests.support.runs import classic_like, small_text, stop, wait_until, worker_process
 from tests.support.settings import without_settings
 
 SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 40 --sample-every 20"
@@ -111,6 +113,34 @@ def test_refusal_is_reported_in_one_line(where, store, capsys, arguments, part):
     output = capsys.readouterr().err
     assert part in output
     assert output.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_group_is_listed_as_one_line_in_place_of_its_members(where, store, capsys):
+    assert runs("add", "my text.txt", "--name", "g", *SMALL.split(), "--members", "2", "--apart") == 0
+    capsys.readouterr()
+
+    def listed() -> str:
+        assert runs("list") == 0
+        return capsys.readouterr().out
+
+    said = listed()
+    assert re.search(r"\bg +queued +0 +40\b", said)
+    assert "g.1" not in said
+    assert "g: 0 of 2 members are finished\n" in said
+    Worker(store, lambda: False).train(store.get("g.1"))
+    assert "g: 1 of 2 members are finished\n" in listed()
+    assert runs("show", "g") == 0
+    assert json.loads(capsys.readouterr().out)["parts"] == ["g.1", "g.2"]
+    shutil.rmtree(store.get("g").path)
+    assert re.search(r"g\.1 +finished[^$]*g\.2 +queued", listed())
+
+
+def test_time_left_is_by_the_clock_of_the_worker(store, capsys):
+    run = store.create("mine", classic_like(steps=40), small_text(), "small.txt")
+    run.write_status(Status(state="training", step=5, steps=40, heartbeat=1000.0, expected_end=1065.0))
+    assert runs("list") == 0
+    assert re.search(r"mine +interrupted +5 +40 +1:05\b", capsys.readouterr().out)
 
 
 def test_missing_server_or_address_is_reported(store, capsys):

@@ -17,6 +17,7 @@ from app.intake.merge import merge_group
 from app.intake.new_runs import new_run
 from app.store.files import Source
 from app.store.groups import members_of, standing_of
+from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
@@ -135,6 +136,17 @@ def test_group_reports_why_it_cannot_be_merged(store):
     assert status.state == "failed"
     assert "its member g.1 was deleted" in str(status.reason)
     assert train_all(store) == []
+
+
+def test_group_is_as_far_from_its_end_as_its_slowest_member(store):
+    group = queue_apart(store, gru_like(**SHORT))
+    # the clocks of their workers are an hour apart
+    for name, now, left in (("g.1", 1e9 + 3600, 10.0), ("g.2", 1e9, 600.0), ("g.3", 1e9 - 3600, 20.0)):
+        store.get(name).write_status(Status(state="training", step=5, heartbeat=now, expected_end=now + left))
+    told = standing_of(store, group)
+    assert told.expected_end - told.heartbeat == 600.0
+    store.get("g.2").write_status(Status(state="queued"))
+    assert standing_of(store, group).expected_end is None
 
 
 def test_group_that_cannot_be_queued_leaves_nothing(store):
