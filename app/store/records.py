@@ -158,6 +158,7 @@ class Status(Record):
         rollbacks: the steps that the run was rolled back to.
         overfitting_since: the step of the lowest held-out loss if the run is overfitting.
         deaths: how many workers in a row died while training the run from the checkpoint of step `died_at`.
+        lost: host and process of workers that lost the run at that step and may be alive.
         kernel: the BLAS kernel of the last worker (app/store/capacity.py).
     """
 
@@ -182,6 +183,7 @@ class Status(Record):
     overfitting_since: Step | None = None
     deaths: Count = 0
     died_at: Step | None = None
+    lost: list[tuple[str, int]] = []
     kernel: str | None = None
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,16 @@ from pathlib import Path
 from app.errors import RunFileError
 from app.intake.needs import check_memory
 from app.store.capacity import of_this_process
+from app.store.records import Status
 from app.store.run import Run
+from app.store.temporaries import is_running
 from model.checkpoint import Checkpoint, load
 from model.errors import CharloomError, CheckpointError, DivergedError
 from model.guards import Rollback, block_start
 from model.training import Training
 from model.vocabulary import Vocabulary
+
+MOST_LOST = 100  # workers that a status names
 
 logger = logging.getLogger(__name__)
 
@@ -148,3 +154,25 @@ def describe(rollback: Rollback, number: int) -> str:
         f"the loss {what} at step {rollback.step:,}: rolled back to step {rollback.to:,}, "
         f"with the learning rate divided by {2**number}"
     )
+
+
+def count_deaths(status: Status, step: int, begun_here: bool) -> tuple[int, list[tuple[str, int]]]:
+    """How many workers in a row died at checkpoint `step`; hosts and processes of those that may be alive.
+
+    `status` is what the last one wrote, `begun_here` says whether that was this process. A worker that is
+    frozen or cut off loses its run without dying, and other hosts cannot see the difference. So a death is
+    counted when it is certain: once a worker of the same host has the run, and the process has ended.
+    """
+    if status.state != "training":  # nothing else leaves this state
+        return 0, []
+    deaths, lost = (status.deaths, list(status.lost)) if status.died_at == step else (0, [])
+    if status.host is not None and status.process is not None and not begun_here:
+        last = (status.host, status.process)
+        lost = [*(one for one in lost if one != last), last]
+    alive = [one for one in lost if not _has_ended(*one)]
+    return deaths + len(lost) - len(alive), alive[-MOST_LOST:]
+
+
+def _has_ended(host: str, process: int) -> bool:
+    """Whether a process of this host is gone. In a restarted container this process may have its number."""
+    return host == socket.gethostname() and (process == os.getpid() or not is_running(process))

@@ -123,7 +123,7 @@ class RunWriter:
         self._save_due = self._status_due = 0.0  # due immediately: the untrained network is a checkpoint too
         self._best: CheckpointEntry | None = None
         before = run.status
-        self._attempts = {"deaths": before.deaths, "died_at": before.died_at}
+        self._attempts = {"deaths": before.deaths, "died_at": before.died_at, "lost": before.lost}
         # times of checkpoints increase even if the clock was set back, because the newest one is served
         self._store = RunStore(run.path.parent)
         self._not_before = math.nextafter(self._store.last_trained(), math.inf)

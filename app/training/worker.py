@@ -27,6 +27,7 @@ from app.store.run_store import RunStore
 from app.store.space import Reserve
 from app.store.temporaries import temporary_in
 from app.training.queue import Queue
+from app.training.recovery import count_deaths
 from app.training.trainer import Cadence, train_run
 from model.errors import CharloomError
 
@@ -99,6 +100,7 @@ class Worker:
         self.poll_seconds, self.retry_seconds = poll_seconds, retry_seconds
         self._clearing_due = 0.0
         self._serving = False
+        self._begun: set[str] = set()
         self._next: tuple[Run, ExitStack] | None = None
 
     def run(self) -> None:
@@ -218,9 +220,7 @@ class Worker:
         Raises CharloomError after `attempts` of them, OSError.
         """
         status, step = run.status, max(run.checkpoints(), default=0)
-        deaths = 0
-        if status.state == "training":  # its worker was killed: otherwise it would have changed the state
-            deaths = status.deaths + 1 if status.died_at == step else 1
+        deaths, lost = count_deaths(status, step, run.name in self._begun)
         if deaths >= self.attempts:
             raise CharloomError(
                 f"the worker died {deaths} times in a row at step {step:,} of this run, probably killed "
@@ -229,7 +229,9 @@ class Worker:
             )
         changes = {"state": "training", "reason": None, "retry_at": None, "heartbeat": time.time()}
         changes |= {"host": socket.gethostname(), "process": os.getpid()}
-        run.write_status(status.model_copy(update=changes | {"deaths": deaths, "died_at": step}))
+        changes |= {"deaths": deaths, "died_at": step, "lost": lost}
+        run.write_status(status.model_copy(update=changes))
+        self._begun.add(run.name)
 
     def _interruption(self, run: Run) -> Callable[[], bool]:
         """A function that says whether `run` should stop: with the worker, on request or for another run."""

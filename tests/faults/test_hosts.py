@@ -1,6 +1,7 @@
 """Several machines on one store that are killed, suspended, disconnected or have wrong clocks. No run is
 trained twice, none is lost, and each ends bit-identical to an undisturbed one."""
 
+import contextlib
 import signal
 import time
 from collections import Counter
@@ -95,6 +96,41 @@ def test_suspended_host_writes_nothing_and_trains_another_run(store: RunStore, c
     assert run.status.host == "second"
     assert outcome(run) == undisturbed(LONG)
     assert outcome(other) == undisturbed(SHORT)
+
+
+FROZEN_AT_FIRST_UPDATE = """
+import os, signal
+from model.training import Training
+
+update = Training.update
+
+def freeze(training):
+    Training.update = update
+    os.kill(os.getpid(), signal.SIGSTOP)
+    update(training)
+
+Training.update = freeze
+"""
+
+
+@pytest.mark.slow
+def test_hosts_that_lose_a_run_alive_count_no_death(store: RunStore, context, undisturbed):
+    run, hosts = add(store, "run"), []
+    with contextlib.ExitStack() as stack:
+        for number in range(4):
+            host = Host(context, store, f"host-{number}", setup=FROZEN_AT_FIRST_UPDATE if number < 3 else "")
+            stack.enter_context(ended(host))
+            hosts.append(host)
+            wait_until(lambda host=host: in_training_by(run, host), f"{host.name} has the run")
+            if number < 3:
+                wait_until(lambda host=host: frozen(host), f"{host.name} is frozen before its first update")
+        wait_until(lambda: finished(run) or run.status.state == "failed", "the run has ended")
+        assert (run.status.deaths, run.status.died_at) == (0, 0)
+        for host in hosts[:3]:
+            host.signal(signal.SIGCONT)
+            wait_until(lambda host=host: "writes nothing more of it" in host.log, f"{host.name} notices")
+    assert run.status.host == hosts[3].name
+    assert outcome(run) == undisturbed(LONG)
 
 
 NO_EXCHANGE = """

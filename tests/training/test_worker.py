@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from app.intake.default_runs import queue_defaults
 from app.settings import Settings
 from app.signals import Stop, stop_on_signals
 from app.store.capacity import kernel
+from app.store.claims import LeaseLostError
 from app.store.files import write_atomic
 from app.store.records import Status
 from app.store.run import Run
@@ -33,6 +35,8 @@ from tests.support.runs import (
     wait_until,
     worker_process,
 )
+
+NO_PROCESS = (1 << 22) + 1  # more than the number of any process
 
 
 @pytest.fixture
@@ -267,7 +271,7 @@ def test_run_that_kills_three_workers_fails_and_the_next_runs(store: RunStore):
 def test_death_count_restarts_after_progress_and_a_resume(store: RunStore):
     run = add(store, "run")
     work(store)
-    dead = {"state": "training", "deaths": 2}
+    dead = {"state": "training", "deaths": 2, "host": socket.gethostname(), "process": NO_PROCESS}
     run.write_status(Status.model_validate(dead | {"died_at": 7}))  # before its newest checkpoint
     assert work(store) == ["run"]
     assert run.status.state == "finished"
@@ -278,6 +282,38 @@ def test_death_count_restarts_after_progress_and_a_resume(store: RunStore):
     run.write_status(run.status.model_copy(update={"state": "queued"}))
     assert work(store) == ["run"]
     assert (run.status.state, run.status.deaths) == ("finished", 0)
+
+
+def test_death_counts_once_a_worker_of_its_host_finds_it(store: RunStore, monkeypatch):
+    run = add(store, "run")
+    work(store)
+    here, alive = socket.gethostname(), os.getppid()
+    lost = [("a", NO_PROCESS), (here, alive), ("c", NO_PROCESS)]
+    left = Status(state="training", deaths=2, died_at=20, host="b", process=NO_PROCESS, lost=lost)
+    run.write_status(left)
+    assert work(store) == ["run"]
+    assert (run.status.state, run.status.deaths) == ("finished", 2)
+    assert run.status.lost == [*lost, ("b", NO_PROCESS)]
+    run.write_status(left)
+    monkeypatch.setattr(socket, "gethostname", lambda: "b")
+    assert work(store) == ["run"]
+    assert run.status.state == "failed"
+    assert "the worker died 3 times in a row at step 20" in (run.status.reason or "")
+
+
+def test_worker_that_gets_its_own_lost_run_back_counts_no_death(store: RunStore, monkeypatch):
+    run = add(store, "run")
+    worker = Worker(store, lambda: False)
+
+    def lose(run: Run, *others: object) -> bool:
+        raise LeaseLostError("another process has taken over")
+
+    monkeypatch.setattr("app.training.worker.train_run", lose)
+    for _ in range(4):
+        worker.train(run)
+        assert (run.status.state, run.status.deaths, run.status.lost) == ("training", 0, [])
+    Worker(store, lambda: False).train(run)  # as in a restarted container, where it has the same number
+    assert run.status.deaths == 1
 
 
 def test_signals_request_a_stop_and_handlers_are_restored():
