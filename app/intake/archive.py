@@ -6,7 +6,6 @@ import codecs
 import hashlib
 import json
 import os
-import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from app.intake.options import Options
 from app.intake.planning import check_length
 from app.intake.zip_directory import check_directory
 from app.store.checkpoints import find_checkpoint
-from app.store.files import flush, identity_of, open_regular
+from app.store.files import flush, identity_of, open_regular, written_at
 from app.store.history import POINTS, SAMPLES
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
 from app.store.run import Run, Text
@@ -247,8 +246,9 @@ def _adopt(store: RunStore, name: str | None, folder: Path) -> Run:
             if (folder / line_file).exists():
                 (folder / line_file).rename(target / line_file)
         # the time of import: other machines' clocks must not decide which run is the newest
+        written = written_at(target / file)
         entry = CheckpointEntry(
-            file=file, step=checkpoint.step, digest=checkpoint.digest, time=time.time(), imported=True
+            file=file, step=checkpoint.step, digest=checkpoint.digest, time=written, imported=True
         )
         Latest(newest=entry).write(target / "latest.json")
         status.write(target / "status.json")

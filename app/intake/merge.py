@@ -13,7 +13,7 @@ from typing import NamedTuple
 from app.errors import InvalidRequestError
 from app.intake.options import Options
 from app.store.checkpoints import find_checkpoint, parse_model_name
-from app.store.files import flush, is_regular
+from app.store.files import flush, is_regular, written_at
 from app.store.records import CheckpointEntry, Latest, Status
 from app.store.run import Run, Text
 from app.store.run_store import RunStore, name_from
@@ -122,7 +122,7 @@ def write_merged(run: Run, merged: Checkpoint, loss: float | None, not_before: f
     path = run.checkpoint_path(merged.step)
     run.write(path, data)
     # later than all other checkpoints even if the clock was set back, because the newest one is served
-    written = max(time.time(), math.nextafter(not_before, math.inf))
+    written = max(written_at(path), math.nextafter(not_before, math.inf))
     entry = CheckpointEntry(file=path.name, step=merged.step, digest=merged.digest, time=written, loss=known)
     losses, seconds = merged.losses, merged.progress["seconds"]
     point = {

@@ -122,6 +122,14 @@ def read_regular(path: Path, limit: int) -> bytes:
         return file.read(size)
 
 
+def written_at(path: Path) -> float:
+    """When a file was written, in Unix seconds by the clock of its volume, which all machines share.
+
+    Raises OSError.
+    """
+    return path.stat().st_mtime
+
+
 def is_regular(path: Path) -> bool:
     """Whether `path` is a regular file; a link to one is not."""
     try:

@@ -24,7 +24,7 @@ from app.errors import RunFileError
 from app.intake.merge import merge_group
 from app.store import history
 from app.store.capacity import kernel
-from app.store.files import flush
+from app.store.files import flush, written_at
 from app.store.records import MAX_TIME, CheckpointEntry, Latest, State, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -259,9 +259,9 @@ class RunWriter:
         return self._entry(path, checkpoint, loss)
 
     def _entry(self, path: Path, checkpoint: Checkpoint, loss: float | None) -> CheckpointEntry:
-        written = min(MAX_TIME, max(time.time(), self._not_before))
+        self._not_before = min(MAX_TIME, max(written_at(path), self._not_before))
         return CheckpointEntry(
-            file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=written, loss=loss
+            file=path.name, step=checkpoint.step, digest=checkpoint.digest, time=self._not_before, loss=loss
         )
 
     def _prune(self) -> None:

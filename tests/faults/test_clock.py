@@ -14,7 +14,11 @@ from tests.support.servers import server_process
 JUMPS = (
     "import time\nhonest = time.time\ntime.time = lambda: honest() + 86_400 * (int(honest() * 100) % 3 - 1)"
 )
-DAY_AHEAD = "import time\nhonest = time.time\ntime.time = lambda: honest() + 86_400"
+DAY_AHEAD = """
+from app.training import trainer
+honest = trainer.written_at
+trainer.written_at = lambda path: honest(path) + 86_400
+"""  # the clock of the volume
 
 
 @pytest.mark.slow
@@ -35,7 +39,7 @@ def test_clock_jumps_change_only_reported_times(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_newest_run_is_served_after_the_clock_is_set_back(tmp_path: Path):
+def test_newest_run_is_served_after_the_volumes_clock_is_set_back(tmp_path: Path):
     store = RunStore(tmp_path / "checkpoints")
     config = classic_like(steps=40, sample_every=0)
     for name, setup in (("first", DAY_AHEAD), ("second", "")):

@@ -20,8 +20,10 @@ from app.training.trainer import train_run
 from model.config import RunConfig
 from tests.support.hosts import LEASE, LONG, SHORT, Host, ended, finished, separate_hosts
 from tests.support.runs import outcome, small_text, wait_until
+from tests.support.stores import refreshed
 
 TEXT = small_text(2000)
+ENDLESS = LONG.replace(steps=1_000_000)
 
 
 @pytest.fixture
@@ -211,6 +213,27 @@ def test_run_is_taken_over_exactly_with_clocks_hours_apart(store: RunStore, cont
             wait_until(lambda: finished(run), "the run is finished")
     assert "lost" not in first.log
     assert outcome(run) == undisturbed(LONG)
+
+
+@pytest.mark.slow
+def test_run_trained_last_is_the_default_whatever_the_clocks_of_its_host(store: RunStore, context):
+    early, late = add(store, "early", ENDLESS), add(store, "late", ENDLESS)
+    ahead, behind = Host(context, store, "ahead", ahead=3600), Host(context, store, "behind", ahead=-3600)
+    with ended(ahead, behind):
+        wait_until(lambda: {early.status.state, late.status.state} == {"training"}, "both runs are trained")
+        first, last = (early, late) if early.status.host == "ahead" else (late, early)
+        for run in (first, last):
+            wait_until(lambda run=run: trained_step(run) > 0, "it has a trained checkpoint")
+        ahead.signal(signal.SIGTERM)
+        ahead.join()
+        step = trained_step(last)
+        wait_until(lambda: trained_step(last) > step, "the other goes on")
+        assert refreshed(store).current.run == last.name
+
+
+def trained_step(run: Run) -> int:
+    latest = run.latest()
+    return latest.newest.step if latest else 0
 
 
 @pytest.mark.slow
