@@ -1,5 +1,6 @@
 """`charloom doctor`: every fault that it checks for is found, and reported with advice."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -67,6 +68,20 @@ def test_state_of_the_worker_is_reported(trained: RunStore):
         held.write_status(run.status.model_copy(update=here | {"heartbeat": 1.0}))
         assert findings(trained.root)["worker"].state == "fault"
     assert findings(trained.root)["worker"].message == "none is training; waiting: gru"
+
+
+def test_workers_of_other_hosts_are_reported_and_not_judged(trained: RunStore, monkeypatch):
+    told = []
+    with contextlib.ExitStack() as stack:
+        for name, host in (("classic", "one"), ("gru", "two")):
+            monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+            held = stack.enter_context(trained.holding(name))
+            silent = {"state": "training", "host": host, "process": os.getpid(), "heartbeat": 1.0}
+            held.write_status(held.status.model_copy(update=silent))
+            told.append(f"{name} is trained by process {os.getpid()} on {host}")
+        monkeypatch.setattr(socket, "gethostname", lambda: "here")
+        found = findings(trained.root)["worker"]
+    assert (found.state, found.message) == ("ok", "; ".join(told))
 
 
 @pytest.mark.slow

@@ -67,6 +67,29 @@ def test_run_paused_by_a_full_disk_ends_like_an_undisturbed_one(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_lease_that_does_not_fit_on_the_disk_pauses_the_run(tmp_path: Path):
+    config = gru_like(steps=10, sample_every=0)
+    expected = outcome(undisturbed(tmp_path / "undisturbed", config))
+    with mounted(tmp_path / "small") as disk:
+        store = RunStore(disk / "checkpoints")
+        run = store.create("run", config, small_text(), "small.txt")
+        worker = Worker(store, lambda: False, retry_seconds=0.0)
+        store.leases.prepare()
+        worker._reserve.keep()  # as a worker does before it takes a run
+        filler = fill(disk)
+        with pytest.raises(OSError, match="No space left"):
+            store.leases.acquire("run")
+        worker.train(run)
+        assert run.status.state == "paused"
+        assert "No space left on device" in (run.status.reason or "")
+        assert run.latest() is None
+        filler.unlink()
+        worker.train(run)
+        assert outcome(run) == expected
+        assert store.leases.held() == set()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 4096, 16384, 65536])
 def test_checkpoint_stays_intact_if_the_next_one_does_not_fit(tmp_path: Path, leave: int, caplog):
     config = gru_like(steps=40, hidden=60, sample_every=0, checkpoint_every=5)

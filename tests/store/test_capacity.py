@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
 from app.store.capacity import NAME, Capacity, kernel, of_this_process, of_workers, publish
 from app.store.run_store import RunStore
+from app.worker import run_worker
 
 CORES = len(os.sched_getaffinity(0))
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -69,3 +71,13 @@ def test_capacity_of_workers_is_the_published_one(tmp_path: Path):
     assert of_workers(store) == Capacity(memory=1 << 20, cores=3)
     (store.root / NAME).write_text("{")
     assert of_workers(store) == of_this_process()
+
+
+def test_new_runs_have_to_fit_the_worker_that_began_last(tmp_path: Path, monkeypatch):
+    settings = Settings(store=tmp_path / "store")
+    for memory in (1 << 30, 4 << 30, 2 << 30):
+        began = Capacity(memory=memory, cores=3)
+        monkeypatch.setattr("app.store.capacity.of_this_process", lambda began=began: began)
+        run_worker(settings, until_idle=True)
+        # also after its end: workers that start with the queue are not there when a run is uploaded
+        assert of_workers(RunStore(settings.store)) == began
