@@ -5,7 +5,7 @@ import { lab } from "./lab.js";
 
 const MOST = 3; // of a browser's six connections per server
 const OPEN = ["training", "queued", "paused"]; // states of runs to follow, in order of priority
-const KNOWN = "step loss smooth_loss validation_loss seconds fraction characters_per_second expected_end".split(" ");
+const KNOWN = "step loss smooth_loss validation_loss seconds fraction characters_per_second seconds_left".split(" ");
 
 const following = new Map(); // run -> AbortController
 const places = new Map(); // run -> id of the last event

@@ -6,8 +6,7 @@ import { getJson } from "./http.js";
 export const isBusy = (run) => run.state === "training" || run.state === "queued";
 export const isTraining = (run) => run.state === "training" && !run.stale;
 
-export const secondsLeft = (run) =>
-	run.expected_end ? Math.max(0, run.expected_end - Date.now() / 1000) : (run.seconds_left ?? 0);
+export const secondsLeft = (run) => run.seconds_left ?? 0;
 
 // Whether a worker trains `one` before `other`: runs in training come first, then higher priority, then age.
 function isBefore(one, other) {

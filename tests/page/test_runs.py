@@ -1,6 +1,7 @@
 """Runs in a real browser: controlled, forked, exported, deleted and imported."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,17 @@ def test_run_is_opened_in_write_and_as_a_report(client, opened):
     go(page, "runs")
     press(page, "Report", "classic")
     expect(page).to_have_url(f"{client.base_url}/report?model=classic")
+
+
+@pytest.mark.slow
+def test_time_left_does_not_depend_on_the_clock_of_the_worker(opened, store: RunStore):
+    run = store.create("run", gru_like(), small_text(), "small.txt")
+    an_hour_ago = time.time() - 3600
+    with store.holding("run") as held, server_process(store.root) as client:
+        status = {"state": "training", "heartbeat": an_hour_ago, "expected_end": an_hour_ago + 42}
+        held.write_status(run.status.model_copy(update=status))
+        page = opened(f"{client.base_url}#runs")
+        expect(page.locator("[data-run=run]")).to_contain_text("42 s left")
 
 
 @pytest.mark.slow

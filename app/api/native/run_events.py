@@ -25,7 +25,8 @@ from app.store.run import Run
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
 MOST_POINTS = 500  # maximum number of missed points that a reconnecting client gets
-PROGRESS = {"fraction", "characters_per_second", "expected_end"}  # fields sent with the newest point
+# fields of the run that are sent with the newest point
+PROGRESS = {"fraction", "characters_per_second", "expected_end", "seconds_left"}
 CURSOR = re.compile(r"(-?[0-9]{1,12})\.([0-9]{1,9})\.(-?[0-9]{1,12})", re.ASCII)
 
 router = APIRouter(tags=["training"])
@@ -60,9 +61,9 @@ async def events(
 ) -> Response:
     """Events `state` (the run, as `/runs/{name}` has it), `progress`, `sample` and `checkpoint`.
 
-    The newest `progress` also has the fraction done, the speed and the expected end. The stream ends with the
-    run. A client that reconnects with `Last-Event-ID` misses nothing and gets nothing twice; without it the
-    newest event of each kind is sent first.
+    The newest `progress` also has the fraction done, the speed, the expected end and the seconds left. The
+    stream ends with the run. A client that reconnects with `Last-Event-ID` misses nothing and gets nothing
+    twice; without it the newest event of each kind is sent first.
     """
     run = await run_in_threadpool(services.runs.get, name)
     given = CURSOR.fullmatch(last_event_id or "")
