@@ -236,7 +236,7 @@ class Baselines(Record):
 class CheckpointEntry(BaseModel):
     """A checkpoint file of a run: its name, step, content digest, and when it was written, in Unix seconds.
 
-    The `time` is by the clock of the volume, because the machines' clocks may differ. An `imported` checkpoint
+    The `time` is by the clock of the volume, because those of machines may differ. An `imported` checkpoint
     was not trained here; it is served by default only if there is no other.
     """
 

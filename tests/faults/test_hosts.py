@@ -125,7 +125,7 @@ def test_hosts_that_lose_a_run_alive_count_no_death(store: RunStore, context, un
             hosts.append(host)
             wait_until(lambda host=host: in_training_by(run, host), f"{host.name} has the run")
             if number < 3:
-                wait_until(lambda host=host: frozen(host), f"{host.name} is frozen before its first update")
+                wait_until(lambda host=host: is_suspended(host), f"{host.name} is suspended in an update")
         wait_until(lambda: finished(run) or run.status.state == "failed", "the run has ended")
         assert (run.status.deaths, run.status.died_at) == (0, 0)
         for host in hosts[:3]:
