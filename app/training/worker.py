@@ -227,8 +227,8 @@ class Worker:
                 f"because it used too much memory: give the worker more memory and resume the run, or train "
                 "with fewer units, layers, members or streams"
             )
-        changes = {"state": "training", "reason": None, "retry_at": None, "heartbeat": time.time()}
-        changes |= {"host": socket.gethostname(), "process": os.getpid()}
+        changes: dict[str, object] = {"state": "training", "reason": None, "retry_at": None}
+        changes |= {"heartbeat": time.time(), "host": socket.gethostname(), "process": os.getpid()}
         changes |= {"deaths": deaths, "died_at": step, "lost": lost}
         run.write_status(status.model_copy(update=changes))
         self._begun.add(run.name)

@@ -130,7 +130,7 @@ def test_hosts_that_lose_a_run_alive_count_no_death(store: RunStore, context, un
         assert (run.status.deaths, run.status.died_at) == (0, 0)
         for host in hosts[:3]:
             host.signal(signal.SIGCONT)
-            wait_until(lambda host=host: "writes nothing more of it" in host.log, f"{host.name} notices")
+            wait_until(lambda host=host: "writes nothing more to it" in host.log, f"{host.name} notices")
     assert run.status.host == hosts[3].name
     assert outcome(run) == undisturbed(LONG)
 
