@@ -79,14 +79,17 @@ class Narrator:
 
 def line_of(run: Run, status: Status) -> str:
     """`notes  12%  update 1,250 of 4,000  loss 1.83, as if among 6.2 characters  2:10 left  “…king”`."""
-    loss = status.smooth_loss if status.validation_loss is None else status.validation_loss
+    loss, measured = status.validation_loss, status.validation_step
+    if loss is None or measured == 0:  # that of the untrained network says nothing of this one
+        loss, measured = status.smooth_loss, None
     parts = [
         run.name,
         f"{status.fraction:.0%}" if status.state == "training" else status.state,
         updates(status),
     ]
     if loss is not None and loss < math.log(sys.maxunicode):
-        parts.append(f"loss {loss:.2f}, as if among {math.exp(loss):.1f} characters")
+        at = "" if measured in (None, status.step) else f" at update {measured:,}"
+        parts.append(f"loss {loss:.2f}{at}, as if among {math.exp(loss):.1f} characters")
     if status.state == "training" and status.expected_end is not None and status.seconds >= SETTLED_SECONDS:
         parts.append(f"{duration(status.expected_end - status.heartbeat)} left")
     if status.reason and status.state in ("failed", "paused"):

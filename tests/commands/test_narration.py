@@ -37,6 +37,18 @@ def test_line_names_run_percent_loss_and_time_left(run: Run):
     )
 
 
+def test_line_shows_the_held_out_loss_with_its_update(run: Run):
+    measured = {"smooth_loss": 1.25, "validation_loss": 1.5}
+    status = moved(run, **measured, validation_step=1000)
+    assert "  loss 1.50 at update 1,000, as if among 4.5 characters" in line_of(run, status)
+    assert "  loss 1.50, as if" in line_of(run, moved(run, **measured, validation_step=1250))
+
+
+def test_line_does_not_show_the_held_out_loss_of_update_0(run: Run):
+    status = moved(run, smooth_loss=1.25, validation_loss=4.57, validation_step=0)
+    assert "  loss 1.25, as if among 3.5 characters" in line_of(run, status)
+
+
 def test_time_left_is_not_estimated_from_the_first_updates(run: Run):
     status = moved(run, seconds=0.1, heartbeat=100.0, expected_end=100_000.0)
     assert "left" not in line_of(run, status)

@@ -15,6 +15,7 @@ from app.cli import main
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.training.worker import Worker
+from model.config import PRESETS
 from tests.support.runs import classic_like, small_text, stop, wait_until, worker_process
 from tests.support.settings import without_settings
 
@@ -215,3 +216,13 @@ def test_merge_command_makes_one_run_of_two(where, store, capsys):
     assert store.get("both").standing.state == "finished"
     assert runs("merge", "my-text", "none") == 2
     assert "no run named 'none'" in capsys.readouterr().err
+
+
+def test_list_shows_the_held_out_loss_with_its_step(store, capsys):
+    run = store.create("mine", PRESETS["gru"], small_text(), "small.txt")
+    for step, shown in ((99, "4.5700 @0"), (0, "4.5700")):
+        run.write_status(Status(state="stopped", step=step, validation_loss=4.57, validation_step=0))
+        assert runs("list") == 0
+        said = capsys.readouterr().out
+        assert shown in said
+        assert ("@0" in said) == (step > 0)

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.store.run_store import RunStore
+from app.training.trainer import train_run
 from tests.support.browser import LOST, NARROW, WIDE, go
 from tests.support.runs import gru_like, small_text, worker_process
 from tests.support.servers import server_process
@@ -39,6 +40,20 @@ def test_passage_is_written_by_the_newest_checkpoint(client, opened):
     expect(page.locator("#live-real")).to_have_text(re.compile(r"\d+%"))
     expect(page.locator("#live-real-then")).to_have_text(re.compile(r"\(\d+% at the start\)"))
     expect(page.locator("#live-among")).to_have_text(re.compile(r"\d+\.\d"))
+
+
+@pytest.mark.slow
+def test_loss_before_the_first_validation_is_the_smooth_one(opened, serving, tmp_path):
+    store = RunStore(tmp_path / "checkpoints")
+    run = store.create("new", gru_like(validate_every=50), small_text(), "small.txt")
+    steps = iter(range(100))
+    train_run(run, lambda: next(steps) == 30)
+    status = run.status
+    assert status.step < 50
+    assert status.validation_step == 0
+    page = opened(serving(store.root).base_url, reduced_motion="reduce")
+    expect(page.locator("#live-where")).to_contain_text(f"After update {status.step} ")
+    expect(page.locator("#live-loss")).to_contain_text(f"Loss {run.history()[-1]['smooth_loss']:.2f}.")
 
 
 @pytest.mark.slow

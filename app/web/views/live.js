@@ -90,13 +90,11 @@ function describe() {
 	at("live-play").disabled = last < 1;
 }
 
-// The last held-out loss up to a step, or the smooth loss if nothing is held out.
+// The last held-out loss after step 0 up to a step, or the smooth loss if there is none.
 function lossAt(step) {
-	const points = shown.curve?.points ?? [];
-	const held = points.some((point) => typeof point.validation_loss === "number");
-	const name = held ? "validation_loss" : "smooth_loss";
-	const found = points.findLast((point) => typeof point[name] === "number" && point.step <= step);
-	return step === 0 || !found ? (shown.curve?.baselines.uniform ?? null) : found[name];
+	const points = shown.curve?.points.filter((point) => point.step > 0 && point.step <= step) ?? [];
+	const last = (name) => points.findLast((point) => typeof point[name] === "number")?.[name];
+	return last("validation_loss") ?? last("smooth_loss") ?? shown.curve?.baselines.uniform ?? null;
 }
 
 // The share of real words in a passage; null for a run without its text.
