@@ -116,8 +116,8 @@ def _trained(ids: Ids, config: RunConfig) -> int:
     return min(len(split(ids, config.validation_fraction or HELD_OUT)[0]), len(ids) - 1)
 
 
-def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) -> float:
-    """An estimate of the held-out loss of a run's best checkpoint: the middle of `loss_range`.
+def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) -> tuple[float, float]:
+    """The likely range of the held-out loss of a run's best checkpoint, by `loss_range`.
 
     Args:
         text: the beginning of the run's text, at least two characters.
@@ -131,7 +131,7 @@ def expected_loss(text: str, characters: int, config: RunConfig, distinct: int) 
     if config.minutes:
         read = 60 * config.minutes * expected_speed(config, distinct)
     whole = characters * (1 - config.validation_fraction)
-    return math.sqrt(math.prod(loss_range(ids, _trained(ids, config), len(vocabulary), read, whole)))
+    return loss_range(ids, _trained(ids, config), len(vocabulary), read, whole)
 
 
 def loss_range(ids: Ids, trained: int, distinct: int, read: float, whole: float = 0.0) -> tuple[float, float]:

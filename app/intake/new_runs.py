@@ -61,7 +61,7 @@ class Checked(NamedTuple):
 
     read: ReadText
     config: RunConfig
-    expected_loss: float
+    expected_loss: tuple[float, float]
     beginning: str
 
 

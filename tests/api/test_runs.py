@@ -510,6 +510,8 @@ def test_text_is_inspected_without_being_trained(api, store):
     assert (body["name"], body["characters"], body["hidden"]) == ("my-notes", len(text), 24)
     assert "repeated_lines" in {finding["code"] for finding in body["findings"]}
     assert body["expected_seconds"] == 120
+    low, high = body["expected_loss"]
+    assert 0 < low < high
     refused = api.post(
         "/runs/check", content=b"\xff\xfe\x00too short", headers={"content-type": "text/plain"}
     )

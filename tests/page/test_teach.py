@@ -1,5 +1,6 @@
 """A text of the user in a real browser: inspected, trained, followed to its end, or refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def test_text_is_inspected_before_it_is_trained(opened, store):
         expect(page.locator("#teach-beginning")).to_contain_text("the same line again")
         expect(page.locator("#teach-findings .warning").first).to_be_visible()
         expect(page.locator("#teach-expected")).to_contain_text("8 GRU units: ")
+        expect(page.locator("#teach-expected")).to_have_text(
+            re.compile(r"choose among \d+\.\d to \d+\.\d characters\.$")
+        )
         expect(page.locator("#teach-start")).to_be_visible()
         assert not client.get("/runs").json()["runs"]
 

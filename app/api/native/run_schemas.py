@@ -164,7 +164,10 @@ class TextChecked(BaseModel):
     layers: int
     members: int
     expected_seconds: float = Field(description="Expected training time.")
-    expected_loss: float = Field(description="Expected held-out loss, in nats per character.")
+    expected_loss: tuple[float, float] = Field(
+        description="The lowest and the highest held-out loss that the best checkpoint is likely to have, in "
+        "nats per character."
+    )
     beginning: str = Field(description="The first characters of the text, as decoded.")
     findings: list[TextFinding]
 

@@ -113,7 +113,7 @@ async def check_text(request: Request, services: ServicesDep) -> TextChecked:
     async with received(request, services.settings.max_body_bytes, services.uploads) as upload:
         work = partial(check, services.runs, upload.options, upload.sources, services.limits)
         checked = await in_turn(services, work)
-    read, config = checked.read, checked.config
+    read, config, (low, high) = checked.read, checked.config, checked.expected_loss
     return TextChecked(
         name=str(upload.options.get("name") or default_name(read.text.name)),
         corpus=read.text.name,
@@ -124,7 +124,7 @@ async def check_text(request: Request, services: ServicesDep) -> TextChecked:
         layers=config.layers,
         members=config.members,
         expected_seconds=round(expected_seconds(config, read.distinct), 1),
-        expected_loss=round(checked.expected_loss, 3),
+        expected_loss=(round(low, 3), round(high, 3)),
         beginning=checked.beginning,
         findings=as_details(read.findings),
     )

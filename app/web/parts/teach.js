@@ -89,9 +89,9 @@ function describe() {
 	at("teach-beginning").hidden = false;
 	const end = new Date(Date.now() + 1000 * found.expected_seconds);
 	const clock = end.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
-	const among = number(Math.exp(found.expected_loss), 1);
+	const [low, high] = found.expected_loss.map((loss) => number(Math.exp(loss), 1));
 	const time = `${duration(found.expected_seconds)}, until ${clock} if started now`;
-	setText("teach-expected", `${sizes(found)}: ${time}. By then expect it to waver between ${among} characters.`);
+	setText("teach-expected", `${sizes(found)}: ${time}. By then expect it to choose among ${low} to ${high} characters.`);
 	list(found.findings);
 	form.name.placeholder = found.name;
 	setText("teach-made", "");
