@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,8 +152,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(
                 status,
                 code,
-                # `str` of an OSError would contain the file's path
-                getattr(error, "strerror", None) or str(error),
+                _message(error),
                 field=getattr(error, "field", None),
                 details=_details(error),
                 retry_after=getattr(error, "retry_after", RETRY_SECONDS.get(code)),
@@ -163,6 +163,16 @@ def problem_of(error: Exception) -> Problem:
         "internal_error",
         "the server failed to answer this request; its log has the details under the request id",
     )
+
+
+def _message(error: Exception) -> str:
+    """The text of an error. That of an OSError may contain a path of the server: the system's text instead."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno:
+        return os.strerror(error.errno)
+    raised_here = type(error) in (OSError, TimeoutError)  # libraries raise types of their own
+    return str(error) if raised_here else "the store cannot be used: see the log of the server"
 
 
 def validation_problem(errors: Iterable[Mapping[str, Any]]) -> Problem:

@@ -1,6 +1,13 @@
-"""Validation errors are reported as sentences."""
+"""Answers to errors: validation errors are sentences, and no answer names a path of the server."""
+
+import errno
+import shutil
 
 import pytest
+from filelock import Timeout
+
+from app.server.problems import problem_of
+from app.store.run_store import RunStore
 
 
 @pytest.mark.parametrize(
@@ -20,3 +27,33 @@ def test_length_out_of_range_is_refused_with_its_limit(client, path, body, messa
     answer = client.post(path, json=body)
     assert answer.status_code in (400, 422)
     assert message in answer.json()["error"]["message"]
+
+
+FOLDER = "/srv/secret"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", f"{FOLDER}/run.json"), "Permission denied"),
+        (FileNotFoundError(errno.ENOENT, f"none usable in ['{FOLDER}']"), "No such file or directory"),
+        (OSError("run.json is not a regular file"), "run.json is not a regular file"),
+        (TimeoutError("the store was busy: try again"), "the store was busy: try again"),
+        (Timeout(f"{FOLDER}/.queue.lock"), "the store cannot be used"),
+        (shutil.Error([(f"{FOLDER}/a", "b", "denied")]), "the store cannot be used"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_answer_to_a_disk_error_names_no_path(error, message):
+    told = problem_of(error).message
+    assert message in told
+    assert FOLDER not in told
+
+
+def test_deletion_with_a_damaged_lease_names_no_path(serving, trained: RunStore):
+    folder = trained.root / ".leases"
+    folder.mkdir(exist_ok=True)
+    (folder / "classic.lease").write_bytes(b"\0not a lease")
+    answer = serving(trained.root).delete("/runs/classic")
+    assert answer.status_code != 500, answer.text
+    assert str(trained.root) not in answer.text
