@@ -10,8 +10,8 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from model.cells import CELLS
 from model.sampling import ABOVE_ZERO, RANGES
 
-LARGEST_SEED = 2**63 - 1
-Seed = Annotated[int, Field(ge=-(2**63), le=LARGEST_SEED)]
+SMALLEST_SEED, LARGEST_SEED = -(2**63), 2**63 - 1
+Seed = Annotated[int, Field(ge=SMALLEST_SEED, le=LARGEST_SEED)]
 StopString = Annotated[str, StringConstraints(min_length=1)]
 Stop = StopString | list[StopString]
 Bias = Annotated[float, Field(ge=-100, le=100)]

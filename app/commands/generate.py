@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from threadpoolctl import threadpool_limits
 
-from app.api.fields import LARGEST_SEED
+from app.api.fields import LARGEST_SEED, SMALLEST_SEED
 from app.engine.models import ModelStore
 from app.engine.unknown import readable
 from app.intake.findings import counted
@@ -35,8 +35,8 @@ def generate(
     """
     if not 1 <= length <= LONGEST:
         raise ConfigError("length", f"must be between 1 and {LONGEST:,}. Given: {length}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError("seed", f"must be between 0 and {LARGEST_SEED}. Given: {seed}")
+    if not SMALLEST_SEED <= seed <= LARGEST_SEED:
+        raise ConfigError("seed", f"must be between {SMALLEST_SEED} and {LARGEST_SEED}. Given: {seed}")
     models = ModelStore(RunStore(settings.store))
     models.refresh()
     loaded = models.get(settings.model or None)

@@ -283,6 +283,14 @@ def test_generate_uses_the_configured_model(trained, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("gru@60, ")
 
 
+def test_generate_with_a_negative_seed_gives_the_text_of_the_server(client, trained_root, capsys):
+    command = ["generate", "--store", str(trained_root), "--prompt", "the ", "--length", "20"]
+    for seed in (-1, -(2**63)):
+        body = {"prompt": "the ", "length": 20, "seed": seed}
+        assert main([*command, "--seed", str(seed)]) == 0
+        assert capsys.readouterr().out == f"the {client.post('/generate', json=body).json()['text']}\n"
+
+
 def test_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert re.fullmatch(r"charloom \d+\.\d+\S*\n", capsys.readouterr().out)

@@ -114,7 +114,7 @@ def test_default_text_with_a_non_utf8_name_is_queued(latin1_file, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--seed", "-1"], "seed must be between 0 and"),
+        (["--seed", str(2**63)], "seed must be between -9223372036854775808 and"),
         (["--length", "1000000000"], "length must be between 1 and"),
     ],
 )
