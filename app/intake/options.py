@@ -15,6 +15,7 @@ from model.errors import ConfigError
 
 LONGEST_LICENCE = 200
 MAX_EPOCHS = 1_000_000
+LONGEST_GROUP = 61  # characters of a name, so that `.16` fits behind it
 
 
 class Options(NamedTuple):
@@ -46,6 +47,13 @@ class Options(NamedTuple):
                 "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-', starting with a letter or digit. "
                 f"Given: {shortened(name)}",
             )
+        apart = _apart(values.pop("apart", False))
+        if apart and name is not None and len(name) > LONGEST_GROUP:
+            raise InvalidRequestError(
+                "name",
+                f"must have at most {LONGEST_GROUP} characters with apart, as the names of the members are "
+                f"longer. Given: {len(name)}",
+            )
         texts = {key: values.pop(key, "") for key in ("preset", "encoding", "licence")}
         for key, value in texts.items():
             if not isinstance(value, str) or len(value) > LONGEST_LICENCE:
@@ -57,7 +65,7 @@ class Options(NamedTuple):
             licence=texts["licence"],
             priority=_priority(values.pop("priority", 0)),
             epochs=_epochs(values),
-            apart=_apart(values.pop("apart", False)),
+            apart=apart,
             overrides=values,
         )
 
