@@ -38,8 +38,13 @@ def readable(text: str, vocabulary: Vocabulary, how: Unknown) -> tuple[str, int]
     if how == "refuse":
         given = [(at, one) for at, one in vocabulary.unknown(text) if one in missing]
         raise UnknownCharacterError(given or vocabulary.unknown(cleaned))
-    table = {ord(one): nearest(one, vocabulary) if how == "replace" else "" for one in missing}
-    return cleaned.translate(table), sum(map(cleaned.count, missing))
+    changed = sum(map(cleaned.count, missing))
+    if how == "drop":
+        return cleaned.translate(dict.fromkeys(map(ord, missing))), changed
+    # letters whose marks are characters of their own: the model may know them as one
+    whole = unicodedata.normalize("NFC", cleaned)
+    others = {one for one in set(whole) if one not in vocabulary.characters}
+    return whole.translate({ord(one): nearest(one, vocabulary) for one in others}), changed
 
 
 def nearest(character: str, vocabulary: Vocabulary) -> str:
@@ -61,4 +66,4 @@ def _candidates(character: str) -> Iterator[str]:
         yield from " \n"
     decomposed = unicodedata.normalize("NFKD", character)
     base = "".join(one for one in decomposed if not unicodedata.combining(one))
-    yield from (base, character.swapcase(), base.swapcase())
+    yield from (decomposed, base, character.casefold(), character.swapcase(), base.swapcase())

@@ -1,5 +1,7 @@
 """Replacements for characters that a model does not know."""
 
+import unicodedata
+
 import pytest
 
 from app.engine.unknown import nearest, readable
@@ -49,6 +51,9 @@ def test_nearest_character_is_a_variant_or_the_unaccented_letter(character, expe
         ("ACGT", "á", "A"),
         ("ACGT\n", " ", "\n"),
         ("ACGT", " ", ""),
+        ("sS", "ß", "ss"),
+        ("ασ", "ς", "σ"),
+        ("e\u0301", "é", "e\u0301"),  # a text with the accents as characters of their own
     ],
 )
 def test_nearest_character_depends_on_the_vocabulary(known, character, expected):
@@ -58,6 +63,16 @@ def test_nearest_character_depends_on_the_vocabulary(known, character, expected)
 @pytest.mark.parametrize(("how", "expected"), [("drop", "cafe caf zBz"), ("replace", 'cafe cafe "zBz"')])
 def test_characters_are_dropped_or_replaced_and_counted(how, expected):
     assert readable("cafe café “zBz”", ENGLISH, how) == (expected, 3)
+
+
+@pytest.mark.parametrize(("known", "whole"), [("café", "café"), ("カガ", "ガカ"), ("한글", "한글")])
+def test_letter_and_its_mark_are_replaced_by_the_accented_letter(known, whole):
+    """macOS separates letters and marks in the names of files, and what is copied from them."""
+    separate = unicodedata.normalize("NFD", whole)
+    vocabulary = Vocabulary(sorted(set(known)))
+    assert separate != whole
+    read, changed = readable(separate, vocabulary, "replace")
+    assert (read, changed) == (whole, sum(one not in known for one in separate))
 
 
 def test_known_text_is_unchanged():
