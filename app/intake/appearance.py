@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 SAMPLE = 100_000  # characters that are examined
-LEAST_LINES, LEAST_CHARACTERS = 20, 2_000
+LEAST_LINES, LEAST_CHARACTERS, LEAST_KEYS = 20, 2_000, 20
 TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
 KEY = re.compile(r'"[^"\n]{1,80}"\s*:')
 CODE = re.compile(
@@ -19,13 +19,15 @@ CODE = re.compile(
 CODE_MARK = re.compile(r"[;{}()=\[\]]|:$|^\s*(?:import|from|return)\b")
 SHARE = 0.8  # minimum fraction of a table's lines with the same number of separators
 TAGS, KEYS, CODE_LINES = 0.15, 0.1, 0.45  # minimum fraction of characters in tags, keys per line, code lines
-STRUCTURELESS = 0.97  # minimum ratio of H(character | previous one) to H(character) in a random text
-SEPARATORS = {  # in prose, a comma or a semicolon is followed by a space
+RELATED = 0.03  # minimum mutual information of neighbours, relative to the entropy, in a text that is not random
+SEPARATORS = {
     "tabs": re.compile(r"\t"),
     "semicolons": re.compile(r";(?! )"),
     "commas": re.compile(r",(?! )"),
     "bars": re.compile(r"\|"),
+    "spaces": re.compile(r"(?<=\S) {2,}(?=\S)|(?<=\d) (?=[-+.]?\d)"),
 }
+AS_IN_PROSE = {"semicolons": re.compile(r"; "), "commas": re.compile(r", ")}
 
 
 class Looks(NamedTuple):
@@ -42,9 +44,10 @@ def appearance(sample: str) -> Looks | None:
     lines = [line for line in sample.split("\n")[:-1] if line.strip()] or [sample]
     if sum(len(match[0]) for match in TAG.finditer(sample)) > TAGS * len(sample):
         return Looks("looks_like_markup", "the text looks like markup: the network will learn its tags too")
+    keys = len(KEY.findall(sample)) if sample.lstrip()[:1] in ("[", "{") else 0
+    if keys > max(LEAST_KEYS, KEYS * len(lines)):  # JSON often is a single line
+        return Looks("looks_like_json", "the text looks like JSON: the network will learn its syntax too")
     if len(lines) >= LEAST_LINES:
-        if sample.lstrip()[:1] in ("[", "{") and len(KEY.findall(sample)) > len(lines) * KEYS:
-            return Looks("looks_like_json", "the text looks like JSON: the network will learn its syntax too")
         if name := _separator(lines):
             return Looks(
                 "looks_like_a_table",
@@ -64,23 +67,33 @@ def appearance(sample: str) -> Looks | None:
 
 def _separator(lines: list[str]) -> str | None:
     """The separator that occurs equally often in most lines: at least twice, or once for a tab."""
+    different = list(set(lines))  # a line of prose that is repeated is not a table
     for name, separator in SEPARATORS.items():
-        columns, rows = Counter(len(separator.findall(line)) for line in lines).most_common(1)[0]
-        if columns >= (1 if name == "tabs" else 2) and rows > SHARE * len(lines):
+        if _separates(separator, lines, 1 if name == "tabs" else 2):
             return name
+    if len(different) >= LEAST_LINES:
+        return next((name for name, mark in AS_IN_PROSE.items() if _separates(mark, different, 2)), None)
     return None
 
 
+def _separates(separator: re.Pattern[str], lines: list[str], least: int) -> bool:
+    columns, rows = Counter(len(separator.findall(line)) for line in lines).most_common(1)[0]
+    return columns >= least and rows > SHARE * len(lines)
+
+
 def _is_structureless(sample: str) -> bool:
-    """Whether each character is independent of the one before, by the entropies of single ones and pairs."""
+    """Whether each character is independent of the one before: shuffled, the text has equally varied pairs."""
     points = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
     _, ids = np.unique(points, return_inverse=True)
     distinct = int(ids.max()) + 1
-    if distinct < 3 or len(ids) < 20 * distinct**2:  # too few pairs to estimate their entropy
+    if distinct < 3 or len(ids) < distinct**2:  # too few pairs to estimate their entropy
         return False
-    single = _entropy(ids)
-    pair = _entropy(ids[:-1] * distinct + ids[1:])
-    return pair - single > STRUCTURELESS * single
+    information = _entropy_of_pairs(np.random.default_rng(0).permutation(ids)) - _entropy_of_pairs(ids)
+    return information < RELATED * _entropy(ids)
+
+
+def _entropy_of_pairs(ids: np.ndarray) -> float:
+    return _entropy(ids[:-1] * (int(ids.max()) + 1) + ids[1:])
 
 
 def _entropy(values: np.ndarray) -> float:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import random
+import string
 import sys
 import time
 import zipfile
@@ -233,6 +234,14 @@ def encrypted_pdf(password: str) -> bytes:
     return data.getvalue()
 
 
+def aes_pdf() -> bytes:
+    """As of 2017 on: to read it, another library is needed."""
+    key = b"<</StdCF<</CFM/AESV3/AuthEvent/DocOpen/Length 32>>>>/StmF/StdCF/StrF/StdCF"
+    texts = b"/O<%b>/U<%b>/OE<%b>/UE<%b>/Perms<%b>" % tuple(b"00" * size for size in (48, 48, 32, 32, 16))
+    entry = b"/Encrypt<</Filter/Standard/V 5/R 6/Length 256/P -4%b/CF%b>>/ID[<00><00>]" % (texts, key)
+    return pdf(["secret words"]).replace(b"/Root 1 0 R>>", b"/Root 1 0 R" + entry + b">>")
+
+
 REFUSED_FILES = {
     "styles.docx": (
         zipped({"[Content_Types].xml": "<x/>", "word/styles.xml": "<x/>"}),
@@ -260,6 +269,7 @@ REFUSED_FILES = {
     "empty.epub": (zipped({"mimetype": "application/epub+zip"}), "no item named 'META-INF/container.xml'"),
     "no book.epub": (zipped({KIND: "<x/>"}), "META-INF/container.xml names no book"),
     "locked.pdf": (encrypted_pdf("password"), "a PDF document with a password"),
+    "aes.pdf": (aes_pdf(), "a PDF document that is encrypted: save it as plain text"),
     "damaged.pdf": (pdf(["words"])[:200], "a PDF document that cannot be read"),
     "list.ipynb": (b"[1]", "it has no list of cells"),
     "null.ipynb": (b'{"cells": [null]}', "cell 1 has no text"),
@@ -382,16 +392,34 @@ CODE = (
 BRACES = (
     "int main(void) {\n    int sum = 0;\n    for (int i = 0; i < 9; i++) {\n        sum += i;\n    }\n}\n"
 )
+
+
+def random_characters(characters: str, length: int) -> str:
+    lines = random.Random(1).choices(characters, k=length)
+    return "".join("\n" if place % 77 == 76 else character for place, character in enumerate(lines))
+
+
 PROSE = "It was the best of times, it was the worst of times; so they said, and went home.\n"
 LOOKS = {
     "table": (ROW * 300, "looks_like_a_table"),
     "tabs": ("a\tb\tc\n" * 500, "looks_like_a_table"),
+    "commas and spaces": (
+        "".join(f"{number}, red, {number * 7 % 13}\n" for number in range(300)),
+        "looks_like_a_table",
+    ),
+    "columns": ("alice     23   red\nbob        7   green\n" * 100, "looks_like_a_table"),
+    "numbers": ("0.1 -2.5 3\n4 5.5 +6\n" * 200, "looks_like_a_table"),
     "json": (json.dumps([{"name": "x", "value": 1}] * 300, indent=1), "looks_like_json"),
+    "json in one line": (json.dumps([{"name": "x", "value": 1}] * 300), "looks_like_json"),
     "markup": ("<row><cell>a</cell><cell>b</cell></row>\n" * 100, "looks_like_markup"),
     "python": (CODE * 60, "looks_like_code"),
     "c": (BRACES * 60, "looks_like_code"),
-    "random": ("".join(random.Random(1).choices("0123456789abcdef", k=50_000)), "looks_random"),
+    "random": (random_characters("0123456789abcdef", 50_000), "looks_random"),
+    "base64": (random_characters(string.ascii_letters + string.digits + "+/", 6_000), "looks_random"),
+    "bytes": (random_characters("".join(map(chr, range(32, 256))), 70_000), "looks_random"),
     "prose": (PROSE * 60, None),
+    "old prose": (f"{PROSE.strip()}  And then.\n" * 60, None),
+    "little of many characters": (random_characters("".join(map(chr, range(0x4E00, 0x5200))), 5_000), None),
     "words": (small_text(20_000), None),
     "verse": ("ROMEO:\nBut soft, what light through yonder window breaks?\n\n" * 60, None),
     "short": (ROW * 3, None),
