@@ -18,6 +18,7 @@ SHARED_DEFAULTS = [
     {"ignore_eos": True, "skip_special_tokens": True, "spaces_between_special_tokens": True},
     {"min_tokens": 0, "length_penalty": 1.0, "use_beam_search": False, "stop_token_ids": [], "bad_words": []},
     {"prompt_logprobs": None, "truncate_prompt_tokens": None, "return_tokens_as_token_ids": False},
+    {"request_id": "r", "cache_salt": "s", "return_token_ids": False, "structured_outputs": None},
     {"stop": None, "n": None, "logit_bias": None, "stream": None, "stream_options": None},
     {"logit_bias": {}},
     {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "typical_p": 1.0},
@@ -28,6 +29,7 @@ CHAT_DEFAULTS = [
     {"tools": [], "tool_choice": "none", "parallel_tool_calls": True},
     {"tool_prompt": "Given the tools:", "guideline": None},  # sent by clients of TGI
     {"functions": [], "function_call": "auto"},
+    {"prompt_cache_options": {"mode": "implicit", "ttl": "30m"}, "moderation": None},
     {"logprobs": False, "top_logprobs": 0},
     {"echo": False, "add_generation_prompt": True, "continue_final_message": False, "documents": None},
 ]
@@ -60,6 +62,8 @@ def test_completion_fields_at_their_default_change_nothing(client, fields):
         {"min_tokens": False},
         {"stop_token_ids": [3]},
         {"use_beam_search": True},
+        {"moderation": {"model": "omni-moderation-latest"}},
+        {"structured_outputs": {"regex": "a+"}},
         {"continue_final_message": True},
     ],
     ids=str,

@@ -1,8 +1,10 @@
 """Real clients written for other servers, used with this one."""
 
+import dataclasses
+import inspect
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # in the code of the clients
     import llm
     import openai
-    from huggingface_hub import InferenceClient
+    from huggingface_hub import ChatCompletionInput, InferenceClient, TextGenerationInputGenerateParameters
     from langchain_openai import OpenAI as LangChain
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -226,6 +228,43 @@ def test_tgi_greedy_and_best_of_are_applied(client, tgi):
     assert greedy == native(client, prompt="the ", temperature=0, length=20)["text"]
     best = tgi.text_generation("a ", max_new_tokens=15, seed=2, best_of=4, details=True)
     assert len(best.details.best_of_sequences) == 3
+
+
+SENT_OTHERWISE = {"extra_headers", "extra_query", "extra_body", "timeout"}  # not in the body
+
+
+def parameters(method: Callable[..., Any]) -> set[str]:
+    return inspect.signature(method).parameters.keys() - SENT_OTHERWISE
+
+
+def test_every_parameter_of_the_openai_client_may_be_null(client, ai):
+    chat = {"model": "gru", "messages": [{"role": "user", "content": "the "}], "max_tokens": 5, "seed": 1}
+    completion = {"model": "gru", "prompt": "the ", "max_tokens": 5, "seed": 1}
+    for path, create, body in (
+        ("/v1/chat/completions", ai.chat.completions.create, chat),
+        ("/v1/completions", ai.completions.create, completion),
+    ):
+        nulls = dict.fromkeys(parameters(create))
+        assert body.keys() < nulls.keys()
+        told, expected = (client.post(path, json=sent) for sent in (nulls | body, body))
+        assert told.status_code == 200, told.text
+        assert told.json()["choices"] == expected.json()["choices"]
+    job = dict.fromkeys(parameters(ai.fine_tuning.jobs.create)) | {"model": "auto", "training_file": "file-0"}
+    refused = client.post("/v1/fine_tuning/jobs", json=job)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (404, None), refused.text
+
+
+def test_every_parameter_of_huggingface_hub_may_be_null(client):
+    named = {field.name: None for field in dataclasses.fields(TextGenerationInputGenerateParameters)}
+    assert {"typical_p", "top_n_tokens", "grammar"} < named.keys()
+    body = {"inputs": "the ", "parameters": named | {"max_new_tokens": 5, "seed": 1}}
+    told = client.post("/generate", json=body)
+    assert told.status_code == 200, told.text
+    chat = {field.name: None for field in dataclasses.fields(ChatCompletionInput)}
+    chat |= {"messages": [{"role": "user", "content": "the "}], "max_tokens": 5, "seed": 1}
+    answer = client.post("/v1/chat/completions", json=chat)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == told.json()["generated_text"]
 
 
 def test_langchain_completion_returns_text(client):

@@ -77,6 +77,8 @@ class WritingRequest(BaseModel):
     spaces_between_special_tokens: bool | None = Field(None, description=NO_EFFECT)
     add_special_tokens: bool | None = Field(None, description=NO_EFFECT)
     priority: int | None = Field(None, description=NO_EFFECT)
+    request_id: str | None = Field(None, description=NO_EFFECT)
+    cache_salt: str | None = Field(None, description=NO_EFFECT)
     store: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
     response_format: Annotated[Any, Only({"type": "text"})] = Field(None, description=DEFAULT_ONLY)
     min_tokens: Annotated[Any, Only(0)] = Field(None, description=DEFAULT_ONLY)
@@ -89,6 +91,8 @@ class WritingRequest(BaseModel):
     prompt_logprobs: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
     truncate_prompt_tokens: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
     return_tokens_as_token_ids: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    return_token_ids: Annotated[Any, Only(False)] = Field(None, description=DEFAULT_ONLY)
+    structured_outputs: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
 
 
 class CompletionRequest(WritingRequest):
@@ -151,6 +155,8 @@ class ChatRequest(WritingRequest):
     parallel_tool_calls: bool | None = Field(None, description=f"{NO_EFFECT} There are no tools.")
     tool_prompt: str | None = Field(None, description=f"{NO_EFFECT} There are no tools.")
     add_generation_prompt: bool | None = Field(None, description=NO_EFFECT)
+    prompt_cache_options: dict[str, Any] | None = Field(None, description=NO_EFFECT)
+    moderation: Annotated[Any, Only()] = Field(None, description=DEFAULT_ONLY)
     tools: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
     tool_choice: Annotated[Any, Only("none", "auto")] = Field(None, description=DEFAULT_ONLY)
     functions: Annotated[Any, Only([])] = Field(None, description=DEFAULT_ONLY)
