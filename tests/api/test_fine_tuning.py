@@ -209,6 +209,13 @@ def test_zip_of_texts_is_read_as_one_text(ai, store):
     assert store.get("mine").text() == "one " * 700 + "\n" + "two " * 700
 
 
+def test_suffix_of_a_job_keeps_its_dot(ai, store):
+    file = uploaded(ai, name="notes.v2.txt")
+    assert job_on(ai, file, suffix="tuned-1.5").id == "ftjob-tuned-1.5"
+    assert job_on(ai, file, suffix="tuned-1.5").id == "ftjob-tuned-1.5-2"
+    assert job_on(ai, file).id == "ftjob-notes.v2"
+
+
 def test_refused_job_has_the_openai_error_format(ai, store):
     file = uploaded(ai)
     short = uploaded(ai, "short", "short.txt")

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli import main
 from app.commands.serve import warn_if_open
 from app.commands.supervisor import Supervisor
 from app.settings import Settings
@@ -117,3 +118,25 @@ def ready(address: str) -> bool:
         return httpx.get(f"{address}/readyz", timeout=LONGEST_WAIT).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.slow
+def test_serve_answers_with_the_model_of_its_option(trained: RunStore, tmp_path: Path):
+    log = tmp_path / "log"
+    command = [sys.executable, "-P", "-m", "app.cli", "serve", "--no-worker", "--port", "0"]
+    command += ["--store", str(trained.root), "--model", "classic@20"]
+    with log.open("w") as stderr, subprocess.Popen(command, stderr=stderr, cwd=tmp_path) as server:
+        try:
+            wait_until(lambda: address(log), "the server says where it is")
+            wait_until(lambda: ready(address(log)), "the server has a model")
+            answer = httpx.post(f"{address(log)}/generate", json={"length": 3}, timeout=LONGEST_WAIT)
+            assert answer.json()["model"] == "classic@20"
+        finally:
+            server.terminate()
+            server.wait(LONGEST_WAIT)
+
+
+def test_serve_refuses_an_invalid_model(trained: RunStore, capsys):
+    command = ["serve", "--no-worker", "--port", "0", "--store", str(trained.root)]
+    assert main([*command, "--model", "gru@newest"]) == 2
+    assert "model (CHARLOOM_MODEL) is not usable" in capsys.readouterr().err
