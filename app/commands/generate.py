@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from app.api.fields import LARGEST_SEED, SMALLEST_SEED
 from app.engine.models import ModelStore
-from app.engine.unknown import readable
+from app.engine.unknown import plain_stops, readable
 from app.intake.findings import counted
 from app.settings import Settings
 from app.store.run_store import RunStore
@@ -41,6 +41,7 @@ def generate(
     models.refresh()
     loaded = models.get(settings.model or None)
     prompt, changed = readable(prompt, loaded.vocabulary, settings.unknown)
+    stop = plain_stops(stop, loaded.vocabulary)
     with threadpool_limits(1):
         result = generate_text(loaded.network, loaded.vocabulary, prompt, length, sampling, seed, stop)
     # a file or pipe gets the text unchanged

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.engine.job import Job
 from app.engine.loaded_model import LoadedModel
-from app.engine.unknown import Unknown, plain, readable
+from app.engine.unknown import Unknown, plain_stops, readable
 from app.errors import InvalidRequestError, PromptTooLongError, UnknownInFieldError, shortened
 from app.settings import Settings
 from model.errors import ConfigError, UnknownCharacterError
@@ -101,8 +101,7 @@ class Order:
                     raise self._unknown(error, model) from None
                 changed += count
             read.append(prompt)
-        # a stop string that is only a byte order mark is not changed: an empty one would end every text
-        stop = tuple(plain(text, model.vocabulary) or text for text in self.stop)
+        stop = plain_stops(self.stop, model.vocabulary)
         if not changed and stop == self.stop and tuple(read) == self.prompts:
             return self
         order = replace(self, prompts=tuple(read), stop=stop, changed=changed)

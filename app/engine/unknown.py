@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from model.errors import UnknownCharacterError
@@ -24,6 +24,11 @@ def plain(text: str, vocabulary: Vocabulary) -> str:
     if "\r" in text and "\r" not in vocabulary.characters:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
+
+
+def plain_stops(stop: Iterable[str], vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Stop strings in `plain` form; a byte order mark alone stays: an empty string would end every text."""
+    return tuple(plain(text, vocabulary) or text for text in stop)
 
 
 def readable(text: str, vocabulary: Vocabulary, how: Unknown) -> tuple[str, int]:

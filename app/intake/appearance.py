@@ -19,7 +19,7 @@ CODE = re.compile(
 CODE_MARK = re.compile(r"[;{}()=\[\]]|:$|^\s*(?:import|from|return)\b")
 SHARE = 0.8  # minimum fraction of a table's lines with the same number of separators
 TAGS, KEYS, CODE_LINES = 0.15, 0.1, 0.45  # minimum fraction of characters in tags, keys per line, code lines
-RELATED = 0.03  # minimum mutual information of neighbours, relative to the entropy, in a text that is not random
+RELATED = 0.03  # minimum mutual information of neighbours, as a fraction of the entropy, unless random
 SEPARATORS = {
     "tabs": re.compile(r"\t"),
     "semicolons": re.compile(r";(?! )"),
@@ -82,7 +82,7 @@ def _separates(separator: re.Pattern[str], lines: list[str], least: int) -> bool
 
 
 def _is_structureless(sample: str) -> bool:
-    """Whether each character is independent of the one before: shuffled, the text has equally varied pairs."""
+    """Whether each character is independent of the one before: shuffling leaves the entropy of pairs."""
     points = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
     _, ids = np.unique(points, return_inverse=True)
     distinct = int(ids.max()) + 1

@@ -291,6 +291,17 @@ def test_generate_with_a_negative_seed_gives_the_text_of_the_server(client, trai
         assert capsys.readouterr().out == f"the {client.post('/generate', json=body).json()['text']}\n"
 
 
+def test_generate_reads_line_ends_of_stop_strings_as_the_server_does(trained_root, capsys):
+    command = ["generate", "--store", str(trained_root), "--prompt", "the ", "--length", "300"]
+    texts = []
+    for stop in ("\n", "\r\n", "\ufeff\n"):
+        assert main([*command, "--stop", stop]) == 0
+        captured = capsys.readouterr()
+        assert captured.err.endswith("ended by stop\n")
+        texts.append(captured.out)
+    assert len(set(texts)) == 1
+
+
 def test_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert re.fullmatch(r"charloom \d+\.\d+\S*\n", capsys.readouterr().out)
