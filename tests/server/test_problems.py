@@ -50,7 +50,8 @@ def test_answer_to_a_disk_error_names_no_path(error, message):
     assert FOLDER not in told
 
 
-def test_deletion_with_a_damaged_lease_names_no_path(serving, trained: RunStore):
+def test_deletion_with_a_damaged_lease_names_no_path(serving, trained: RunStore, monkeypatch):
+    monkeypatch.setattr("app.api.native.runs.STOP_SECONDS", 0.1)
     folder = trained.root / ".leases"
     folder.mkdir(exist_ok=True)
     (folder / "classic.lease").write_bytes(b"\0not a lease")
