@@ -106,10 +106,9 @@ def test_run_without_points_has_a_picture(serving, trained: RunStore):
     assert client.get("/loss-curve", headers={"accept": BROWSER}).status_code == 200
 
 
-def test_page_of_the_curve_shows_the_held_out_loss_with_its_update(serving, trained: RunStore):
+def test_page_of_the_curve_shows_the_held_out_loss_with_its_update(client, serving, trained: RunStore):
     run = trained.get("gru")
-    client = serving(trained.root)
     assert "at update" not in client.get("/loss-curve", headers={"accept": BROWSER}).text
     history.append(run.history_path, [run.history()[-1] | {"step": 70, "validation_loss": None}])
     run.write_status(run.status.model_copy(update={"step": 70, "steps": 80}))
-    assert "at update 60" in client.get("/loss-curve", headers={"accept": BROWSER}).text
+    assert "at update 60" in serving(trained.root).get("/loss-curve", headers={"accept": BROWSER}).text
