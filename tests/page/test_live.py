@@ -51,6 +51,7 @@ def test_loss_before_the_first_validation_is_the_smooth_one(opened, serving, tmp
     status = run.status
     assert status.step < 50
     assert status.validation_step == 0
+    run.write_status(status.model_copy(update={"state": "stopped"}))  # so that the page does not follow it
     page = opened(serving(store.root).base_url, reduced_motion="reduce")
     expect(page.locator("#live-where")).to_contain_text(f"After update {status.step} ")
     expect(page.locator("#live-loss")).to_contain_text(f"Loss {run.history()[-1]['smooth_loss']:.2f}.")
