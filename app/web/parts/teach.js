@@ -91,7 +91,7 @@ function describe() {
 	const clock = end.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
 	const [low, high] = found.expected_loss.map((loss) => number(Math.exp(loss), 1));
 	const time = `${duration(found.expected_seconds)}, until ${clock} if started now`;
-	setText("teach-expected", `${sizes(found)}: ${time}. By then expect it to choose among ${low} to ${high} characters.`);
+	setText("teach-expected", `${sizes(found)}: ${time}. Then expect it to choose among ${low} to ${high} characters.`);
 	list(found.findings);
 	form.name.placeholder = found.name;
 	setText("teach-made", "");
