@@ -166,7 +166,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _message(error: Exception) -> str:
-    """The text of an error. That of an OSError may contain a path of the server: the system's text instead."""
+    """The text of an error; for an OSError, which may contain a path, the text of the system."""
     if not isinstance(error, OSError):
         return str(error)
     if error.errno:
