@@ -164,9 +164,11 @@ class TextChecked(BaseModel):
     layers: int
     members: int
     expected_seconds: float = Field(description="Expected training time.")
-    expected_loss: tuple[float, float] = Field(
+    expected_loss: list[float] = Field(
+        min_length=2,
+        max_length=2,
         description="The lowest and the highest held-out loss that the best checkpoint is likely to have, in "
-        "nats per character."
+        "nats per character.",
     )
     beginning: str = Field(description="The first characters of the text, as decoded.")
     findings: list[TextFinding]

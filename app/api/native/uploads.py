@@ -124,7 +124,7 @@ async def check_text(request: Request, services: ServicesDep) -> TextChecked:
         layers=config.layers,
         members=config.members,
         expected_seconds=round(expected_seconds(config, read.distinct), 1),
-        expected_loss=(round(low, 3), round(high, 3)),
+        expected_loss=[round(low, 3), round(high, 3)],
         beginning=checked.beginning,
         findings=as_details(read.findings),
     )
