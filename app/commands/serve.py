@@ -31,12 +31,11 @@ def serve(settings: Settings, with_worker: bool) -> None:
     settings = with_level_for_people(settings)
     configure_logging(settings)
     raise_descriptor_limit()
-    with (
-        suppress(KeyboardInterrupt),
-        on_signals(interrupt),
-        listen(settings.host, settings.port) as listener,
-        ExitStack() as stack,
-    ):
+    count = process_count(settings)
+    with suppress(KeyboardInterrupt), on_signals(interrupt), ExitStack() as stack:
+        listeners = listen(settings.host, settings.port, count)
+        for listener in listeners:
+            stack.enter_context(listener)
         server = build_server(settings)  # even for several processes, to find errors before they start
         store = RunStore(settings.store, settings.lease_seconds)
         narrator = Narrator(store)
@@ -47,15 +46,15 @@ def serve(settings: Settings, with_worker: bool) -> None:
                 worker = Supervisor(worker_command(), worker_environment(settings))
                 worker.start()
                 stack.callback(worker.stop)
-        host, port = listener.getsockname()[:2]
+        host, port = listeners[0].getsockname()[:2]
         warn_if_open(host, settings)
         say(f"Open http://{f'[{host}]' if ':' in host else host}:{port}")
         if with_worker and settings.log_format == "console":
             stack.enter_context(narrator)
-        if (count := process_count(settings)) == 1:
-            server.run(sockets=handles(listener))
+        if count == 1:
+            server.run(sockets=handles(listeners))
         else:
-            Processes(build_server, settings, listener, stack.enter_context(shared_folder(count))).run()
+            Processes(build_server, settings, listeners, stack.enter_context(shared_folder(count))).run()
 
 
 def warn_if_open(host: str, settings: Settings) -> None:

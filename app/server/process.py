@@ -6,8 +6,9 @@ import asyncio
 import resource
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
@@ -77,16 +78,24 @@ def most_connections() -> int:
     return CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, soft - RESERVED))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, opened first of all because the port may be in use. Raises AddressError.
+def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
+    """One listening socket per process, opened first of all because the port may be in use.
 
-    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets.
+    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets. With
+    port 0 the system chooses one port for all. Raises AddressError.
     """
     name = host.strip("[]")
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     both = name == "::" and socket.has_dualstack_ipv6()
+    create = partial(socket.create_server, family=family, dualstack_ipv6=both)
     try:
-        return socket.create_server((name, port), family=family, dualstack_ipv6=both)
+        alone = create((name, port))
+        if processes == 1:
+            return [alone]
+        # only a socket that does not share its port fails if another server uses it
+        port = alone.getsockname()[1]
+        alone.close()
+        return [create((name, port), reuse_port=True) for _ in range(processes)]
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise AddressError(
@@ -94,12 +103,17 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def handles(listener: socket.socket, processes: int = 1) -> list[socket.socket]:
-    """Duplicates of the socket: uvloop accepts one connection per socket and iteration.
+def handles(listeners: Sequence[socket.socket], number: int = 0) -> list[socket.socket]:
+    """The sockets from which process `number` accepts: many duplicates of its own, one of each other's.
 
-    With a single socket, a busy server with long iterations would accept so few that the backlog fills up,
-    and a health check could wait for a minute. Several processes divide the number among themselves.
+    uvloop accepts one connection per socket and iteration. With a single socket, a busy server with long
+    iterations would accept so few that the backlog fills up, and a health check could wait for a minute.
+
+    The system distributes connections over the sockets of a port; from one that all processes share, the first
+    to wake up takes a whole burst. The others' sockets are for their connections while they hang or restart.
     """
-    # otherwise `dup` would make it blocking for all processes, and their event loops would hang in `accept`
-    listener.setblocking(False)
-    return [listener, *(listener.dup() for _ in range(max(1, ACCEPTED // processes) - 1))]
+    for listener in listeners:
+        # otherwise `dup` would make it blocking for all processes, and their event loops would hang in `accept`
+        listener.setblocking(False)
+    again = max(1, ACCEPTED // len(listeners)) - 1
+    return [*listeners, *(listeners[number].dup() for _ in range(again))]

@@ -1,4 +1,4 @@
-"""Several server processes on one socket, kept running by uvicorn's own supervisor.
+"""Several server processes on one port, kept running by uvicorn's own supervisor.
 
 Each has its own event loop and engine. Their parent serves nothing: it replaces a process that exits or whose
 event loop hangs, and stops them all at a signal.
@@ -69,7 +69,7 @@ class ServerProcess(Process):
         server = self.build(self.settings, self.shared)
         for work in (self._answer, self._end_with_parent):
             threading.Thread(target=work, args=(server,), daemon=True).start()
-        server.run(handles((sockets or [])[0], self.shared.processes))
+        server.run(handles(sockets or [], self.shared.number))
         if os.getppid() != multiprocessing.parent_process().pid:  # type: ignore[union-attr]
             shutil.rmtree(self.shared.folder, ignore_errors=True)  # the supervisor was killed
 
@@ -99,14 +99,18 @@ class Processes(Multiprocess):
     """
 
     def __init__(
-        self, build: Build, settings: Settings, listener: socket.socket, shared: Sequence[Shared]
+        self,
+        build: Build,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        shared: Sequence[Shared],
     ) -> None:
-        """Must run in the main thread."""
+        """Must run in the main thread. One listening socket per process."""
         config = uvicorn.Config(
             "", workers=len(shared), log_config=None, timeout_worker_healthcheck=HANG_SECONDS
         )
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        super().__init__(config, [listener])
+        super().__init__(config, list(listeners))
         for number, handler in handlers.items():  # undo uvicorn's handlers: `run` has its own
             signal.signal(number, handler)
         self.build, self.settings, self.shared = build, settings, shared

@@ -1,6 +1,7 @@
 """`charloom serve --processes 2`: the promises of one process hold for all processes together."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -16,13 +17,13 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import build_server
-from app.server.process import handles, listen
+from app.server.process import AddressError, handles, listen
 from app.server.processes import ServerProcess
 from app.server.shared import Shared
 from app.settings import Settings
 from app.store.run_store import RunStore
 from tests.support.metrics import NAMES, scrape
-from tests.support.processes import Process, children, each, supervisor, wait_for_processes
+from tests.support.processes import Process, accepted, children, each, supervisor, wait_for_processes
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 from tests.support.servers import server_process
 
@@ -353,12 +354,39 @@ def test_processes_end_when_their_supervisor_is_killed(trained: RunStore):
 
 def test_shared_listening_socket_stays_non_blocking():
     """If it blocked for a moment, it would hold up every event loop that calls `accept` then."""
-    with listen("127.0.0.1", 0) as listener:
+    listeners = listen("127.0.0.1", 0, 2)
+    for listener in listeners:
         listener.setblocking(False)
-        copy = socket.socket(fileno=os.dup(listener.fileno()))  # like the copy that a process gets
-        for handle in handles(copy, 2):
-            assert not os.get_blocking(listener.fileno())
-            handle.close()
+    # like the copies that a process gets
+    copies = [socket.socket(fileno=os.dup(listener.fileno())) for listener in listeners]
+    for handle in handles(copies, 1):
+        assert not any(os.get_blocking(listener.fileno()) for listener in listeners)
+        handle.close()
+    for listener in listeners:
+        listener.close()
+
+
+def test_burst_of_connections_is_divided_among_the_processes(pair: Pair):
+    """From a socket they share, the process that wakes up first takes a whole burst, and a core idles."""
+    address = pair[0].base_url.host, pair[0].base_url.port
+    for _ in range(5):
+        with contextlib.ExitStack() as stack:
+            burst = [stack.enter_context(socket.create_connection(address)) for _ in range(64)]
+            ports = {one.getsockname()[1] for one in burst}
+            wait_until(lambda: sum(len(accepted(one.pid, ports)) for one in pair) == 64, "all are accepted")  # noqa: B023
+            assert min(len(accepted(one.pid, ports)) for one in pair) >= 12
+
+
+def test_port_of_another_server_is_refused():
+    """Its processes share the port with each other, not with a second server."""
+    for processes in (1, 2):
+        listeners = listen("127.0.0.1", 0, processes)
+        port = listeners[0].getsockname()[1]
+        for wanted in (1, 2):
+            with pytest.raises(AddressError, match="Address already in use"):
+                listen("127.0.0.1", port, wanted)
+        for listener in listeners:
+            listener.close()
 
 
 def test_process_with_a_hanging_event_loop_does_not_answer(trained_root: Path):

@@ -151,12 +151,14 @@ def test_log_lines_contain_no_control_characters(capfd):
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_ipv6_address_in_brackets_is_accepted(host: str):
-    with listen(host, 0) as listener:
+    [listener] = listen(host, 0)
+    with listener:
         assert listener.getsockname()[0] == "::1"
 
 
 def test_unspecified_ipv6_address_listens_on_ipv4_and_ipv6():
-    with listen("::", 0) as listener:
+    [listener] = listen("::", 0)
+    with listener:
         for address in ("127.0.0.1", "::1"):
             socket.create_connection((address, listener.getsockname()[1])).close()
 

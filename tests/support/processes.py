@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +47,19 @@ def wait_for_processes(client: httpx.Client, count: int = 2, loads: int = 2) -> 
     return sorted(children(client.process.pid))
 
 
-def has_accepted(pid: int, port: int) -> bool:
-    """Whether the process has accepted the connection from local port `port`."""
-    sockets = set()
+def accepted(pid: int, ports: Collection[int]) -> set[int]:
+    """Those of the local `ports` whose connections the process has accepted."""
+    sockets = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[2].rpartition(":")[2], 16) == port:
-            sockets.add(f"socket:[{fields[9]}]")
+        if (port := int(fields[2].rpartition(":")[2], 16)) in ports:
+            sockets[f"socket:[{fields[9]}]"] = port
+    found = set()
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if os.readlink(path) in sockets:
-                return True
-    return False
+            if (port := sockets.get(os.readlink(path))) is not None:
+                found.add(port)
+    return found
 
 
 class Process:
@@ -80,7 +81,7 @@ class Process:
                 stack.enter_context(client)
                 with client.stream("GET", "/healthz") as answer:
                     port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
-                    found = has_accepted(self.pid, port)
+                    found = accepted(self.pid, [port])
                     answer.read()
                 if found:
                     yield client
