@@ -81,8 +81,8 @@ def most_connections() -> int:
 def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
     """One listening socket per process, opened first of all because the port may be in use.
 
-    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets. With
-    port 0 the system chooses one port for all. Raises AddressError.
+    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets.
+    With port 0 the system chooses one port for all. Raises AddressError.
     """
     name = host.strip("[]")
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
@@ -109,11 +109,11 @@ def handles(listeners: Sequence[socket.socket], number: int = 0) -> list[socket.
     uvloop accepts one connection per socket and iteration. With a single socket, a busy server with long
     iterations would accept so few that the backlog fills up, and a health check could wait for a minute.
 
-    The system distributes connections over the sockets of a port; from one that all processes share, the first
-    to wake up takes a whole burst. The others' sockets are for their connections while they hang or restart.
+    The system distributes connections over the sockets of a port; from one that all processes share, the
+    first to wake up takes a whole burst. The others' sockets: so that no connection waits while they hang.
     """
     for listener in listeners:
-        # otherwise `dup` would make it blocking for all processes, and their event loops would hang in `accept`
+        # otherwise `dup` makes it blocking for all processes, and their event loops hang in `accept`
         listener.setblocking(False)
     again = max(1, ACCEPTED // len(listeners)) - 1
     return [*listeners, *(listeners[number].dup() for _ in range(again))]
