@@ -52,7 +52,7 @@ def serve(settings: Settings, with_worker: bool) -> None:
         if with_worker and settings.log_format == "console":
             stack.enter_context(narrator)
         if count == 1:
-            server.run(sockets=handles(listeners))
+            server.run(sockets=handles(listeners[0]))
         else:
             Processes(build_server, settings, listeners, stack.enter_context(shared_folder(count))).run()
 

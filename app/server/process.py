@@ -6,7 +6,7 @@ import asyncio
 import resource
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -103,17 +103,10 @@ def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
         ) from error
 
 
-def handles(listeners: Sequence[socket.socket], number: int = 0) -> list[socket.socket]:
-    """The sockets from which process `number` accepts: many duplicates of its own, one of each other's.
+def handles(listener: socket.socket) -> list[socket.socket]:
+    """Duplicates of the socket: uvloop accepts one connection per socket and iteration.
 
-    uvloop accepts one connection per socket and iteration. With a single socket, a busy server with long
-    iterations would accept so few that the backlog fills up, and a health check could wait for a minute.
-
-    The system distributes connections over the sockets of a port; from one that all processes share, the
-    first to wake up takes a whole burst. The others' sockets: so that no connection waits while they hang.
+    With a single socket, a busy server with long iterations would accept so few that the backlog fills up, and
+    a health check could wait for a minute.
     """
-    for listener in listeners:
-        # otherwise `dup` makes it blocking for all processes, and their event loops hang in `accept`
-        listener.setblocking(False)
-    again = max(1, ACCEPTED // len(listeners)) - 1
-    return [*listeners, *(listeners[number].dup() for _ in range(again))]
+    return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]

@@ -69,7 +69,8 @@ class ServerProcess(Process):
         server = self.build(self.settings, self.shared)
         for work in (self._answer, self._end_with_parent):
             threading.Thread(target=work, args=(server,), daemon=True).start()
-        server.run(handles(sockets or [], self.shared.number))
+        [listener] = sockets or []
+        server.run(handles(listener))
         if os.getppid() != multiprocessing.parent_process().pid:  # type: ignore[union-attr]
             shutil.rmtree(self.shared.folder, ignore_errors=True)  # the supervisor was killed
 
@@ -105,7 +106,7 @@ class Processes(Multiprocess):
         listeners: Sequence[socket.socket],
         shared: Sequence[Shared],
     ) -> None:
-        """Must run in the main thread. One listening socket per process."""
+        """Must run in the main thread. The processes take one listening socket each."""
         config = uvicorn.Config(
             "", workers=len(shared), log_config=None, timeout_worker_healthcheck=HANG_SECONDS
         )
@@ -142,7 +143,8 @@ class Processes(Multiprocess):
             self.processes[number] = self._started(self.shared[number])
 
     def _started(self, shared: Shared) -> ServerProcess:
-        process = ServerProcess(self.config, self.sockets, self.build, self.settings, shared)
+        listener = self.sockets[shared.number]
+        process = ServerProcess(self.config, [listener], self.build, self.settings, shared)
         process.start()
         return process
 

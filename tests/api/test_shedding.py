@@ -188,7 +188,7 @@ def test_many_connections_are_accepted_in_one_loop_iteration():
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 made.append(transport)
 
-        servers = [await loop.create_server(Taken, sock=one) for one in handles([listener])]
+        servers = [await loop.create_server(Taken, sock=one) for one in handles(listener)]
         clients = [socket.create_connection(listener.getsockname()) for _ in range(count)]
         while len(made) < count:
             await asyncio.sleep(0)

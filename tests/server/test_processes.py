@@ -17,7 +17,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import build_server
-from app.server.process import AddressError, handles, listen
+from app.server.process import AddressError, listen
 from app.server.processes import ServerProcess
 from app.server.shared import Shared
 from app.settings import Settings
@@ -350,20 +350,6 @@ def test_processes_end_when_their_supervisor_is_killed(trained: RunStore):
             for pid in filter(alive, pids):
                 os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not shared.exists(), "the shared directory is removed")
-
-
-def test_shared_listening_socket_stays_non_blocking():
-    """If it blocked for a moment, it would hold up every event loop that calls `accept` then."""
-    listeners = listen("127.0.0.1", 0, 2)
-    for listener in listeners:
-        listener.setblocking(False)
-    # like the copies that a process gets
-    copies = [socket.socket(fileno=os.dup(listener.fileno())) for listener in listeners]
-    for handle in handles(copies, 1):
-        assert not any(os.get_blocking(listener.fileno()) for listener in listeners)
-        handle.close()
-    for listener in listeners:
-        listener.close()
 
 
 def test_burst_of_connections_is_divided_among_the_processes(pair: Pair):
