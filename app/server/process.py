@@ -106,7 +106,7 @@ def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
 def handles(listener: socket.socket) -> list[socket.socket]:
     """Duplicates of the socket: uvloop accepts one connection per socket and iteration.
 
-    With a single socket, a busy server with long iterations would accept so few that the backlog fills up, and
-    a health check could wait for a minute.
+    With a single socket, a busy server with long iterations would accept so few that the backlog fills up,
+    and a health check could wait for a minute.
     """
     return [listener, *(listener.dup() for _ in range(ACCEPTED - 1))]
