@@ -25,10 +25,10 @@ from filelock import FileLock, SoftFileLease, Timeout
 from filelock import OwnerRecord as Holder
 from pydantic import Field
 
+from app.errors import ConflictError
 from app.store.files import Identity, identity_of, inherited, make_folder
 from app.store.records import Record
 from app.store.temporaries import is_running
-from model.errors import CharloomError
 
 LEASE_SECONDS = 30.0
 INFO = ".store.json"
@@ -37,7 +37,7 @@ OLD_LOCK = ".worker.lock"
 PATIENCE = 1.1  # durations after which an expired lease that filelock could not take over is moved aside
 
 
-class StoreBusyError(CharloomError):
+class StoreBusyError(ConflictError):
     """A worker of an earlier version holds the store."""
 
 
@@ -97,7 +97,7 @@ class Leases:
                         stack.enter_context(FileLock(path, 0).acquire())
                     except Timeout:
                         raise StoreBusyError(
-                            f"a worker of an earlier version holds {self._root}: stop it first"
+                            "a worker of an earlier version holds the store: stop it first"
                         ) from None
             if not old.is_dir():
                 old.unlink(missing_ok=True)

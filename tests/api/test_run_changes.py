@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from app.store.records import Status
 from app.store.run import Run
@@ -137,3 +138,14 @@ def test_fork_of_a_run_without_its_text_is_refused(serving, trained: RunStore):
     answer = serving(trained.root).post("/runs/classic/fork")
     assert answer.status_code == 422, answer.text
     assert "run 'classic' has no text in this store" in answer.json()["error"]["message"]
+
+
+def test_delete_beside_a_worker_of_an_earlier_version_is_a_conflict(serving, trained: RunStore):
+    api = serving(trained.root)
+    (trained.root / ".store.json").unlink()
+    (trained.root / ".worker.lock").rmdir()
+    with FileLock(trained.root / ".worker.lock"):
+        answer = api.delete("/runs/classic")
+    assert answer.status_code == 409
+    assert "a worker of an earlier version holds the store: stop it first" in answer.text
+    assert api.delete("/runs/classic").status_code == 200
