@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.commands import runs
-from app.commands.options import APART_HELP, with_run_options
-from app.streams import prepare_standard_streams, visible
+from app.commands.options import APART_HELP, Store, path_if_given, with_run_options
+from app.streams import prepare_standard_streams, unfailing_output, visible
 from model.cells import CELLS
 from model.config import DEFAULT_PRESET, PRESETS
 from model.errors import CharloomError
@@ -24,6 +24,7 @@ from model.errors import CharloomError
 USAGE_ERROR = 2
 FAILED = 1
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+REPORTING = ("serve", "worker", "doctor")  # commands that report unknown variables in their own way
 # base class of Typer's argument errors; its module depends on Typer's version
 UsageError: Any = typer.BadParameter.__base__
 
@@ -46,15 +47,24 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    from app.settings import unknown_variables
+
+    if context.invoked_subcommand not in REPORTING:
+        for message in unknown_variables(os.environ):
+            print(visible(f"charloom: warning: {message}"), file=sys.stderr)
 
 
-Store = Annotated[Path | None, typer.Option(help="Directory of the runs (CHARLOOM_STORE).")]
-Corpus = Annotated[Path | None, typer.Option(help="Text that a new store trains on (CHARLOOM_CORPUS).")]
+Corpus = Annotated[
+    Path | None,
+    typer.Option(
+        help="Text that a new store trains on (CHARLOOM_CORPUS).", parser=path_if_given, metavar="PATH"
+    ),
+]
 
 
 @app.command()
@@ -147,7 +157,9 @@ def train(
     """
     from app.commands.train import train as run
 
-    if not run(open_store(store), text, preset, name, encoding, overrides, apart):
+    with unfailing_output():
+        finished = run(open_store(store), text, preset, name, encoding, overrides, apart)
+    if not finished:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -192,7 +204,8 @@ def sweep(
     from app.commands.sweep import sweep as run
 
     options = overrides | {"preset": preset, "encoding": encoding}
-    run(Sweep(text, name, trials, parallel, options, tuple(set or ()), keep_all, out), url, store)
+    with unfailing_output():
+        run(Sweep(text, name, trials, parallel, options, tuple(set or ()), keep_all, out), url, store)
 
 
 @app.command()
@@ -296,7 +309,7 @@ def corpus(
     from app.settings import load_settings
 
     path = load_settings(corpus=target).corpus
-    print(f"downloaded {path}" if fetch(path) else f"{path} exists already")
+    print(visible(f"downloaded {path}" if fetch(path) else f"{path} exists already"))
 
 
 def open_store(path: Path | None) -> Any:

@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.streams import visible
+
 ANSWER_SECONDS = 3.0
 SILENT_SECONDS = 60.0  # a worker that trains writes a heartbeat every second; after this it counts as silent
 HEALTHY, UNHEALTHY, USAGE_ERROR = 0, 1, 2
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
             )
             return USAGE_ERROR
     if fault:
-        print(fault, file=sys.stderr)
+        print(visible(fault), file=sys.stderr)
     return UNHEALTHY if fault else HEALTHY
 
 

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from app.api.assets import Assets
 from app.api.direct import DirectRoutes
@@ -55,7 +56,7 @@ from app.server.metrics import Metrics
 from app.server.middleware import REQUEST_ID, BodyLimit, HeadAsGet, RequestContext
 from app.server.once import Once
 from app.server.origins import Origins
-from app.server.prefix import Prefix
+from app.server.prefix import Prefix, check_prefix
 from app.server.problems import HTTP_CODES, TABLE, TGI_BODY, Problem, problem_of, validation_problem
 from app.server.process import Server, most_connections
 from app.server.protocol import bounded_http
@@ -189,6 +190,7 @@ def add_middleware(app: FastAPI, services: Services, shared: Shared | None = Non
             expose_headers=[REQUEST_ID, "retry-after", "retry-after-ms"],
         )
     if prefix := settings.root_path.rstrip("/"):
+        check_prefix(prefix, [route.path for route in routes if isinstance(route, Route)])
         app.add_middleware(Prefix, prefix=prefix)
     app.add_middleware(Origins, hosts=[settings.host, *listed(settings.allowed_hosts)], origins=origins)
     app.add_middleware(RequestContext, access_log=settings.access_log, refused=services.metrics.refused)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +17,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.errors import ConfigError
 
 PREFIX = "CHARLOOM_"
-OTHERS = ("CHARLOOM_API_KEY", "CHARLOOM_URL")  # used by the command line as a client
+OTHERS = ("API_KEY", "URL")  # used by the command line as a client
 ALIASES = {"CHECKPOINTS": "STORE", "KEYS": "API_KEYS", "TEXT": "CORPUS", "ADDRESS": "HOST", "BIND": "HOST"}
-# Kubernetes sets these in every container if a service is named charloom
-INJECTED = re.compile(r"CHARLOOM_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+# Kubernetes sets these in every container if a service is named charloom or charloom-...
+INJECTED = re.compile(
+    r"CHARLOOM_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
 INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -205,15 +207,19 @@ class Settings(BaseSettings):
         return cls.model_fields["port"].default if injected else port
 
 
-def unknown_variables(names: Iterable[str]) -> list[str]:
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """A message for each variable that looks like a setting but is not one, with the closest match."""
-    known = [name.upper() for name in Settings.model_fields]
+    settings = [name.upper() for name in Settings.model_fields]
     found = []
-    for name in sorted(names):
-        given = name.removeprefix(PREFIX)
-        if not name.startswith(PREFIX) or given in known or name in OTHERS or INJECTED.fullmatch(name):
+    for name, value in sorted(environment.items()):
+        given = name.upper().removeprefix(PREFIX)  # the names of settings may be in lower case
+        injected = INJECTED.fullmatch(name) or (name.endswith("_PORT") and INJECTED_PORT.match(value))
+        used = given in settings or name in (f"{PREFIX}{other}" for other in OTHERS)
+        if not name.upper().startswith(PREFIX) or used or injected:
             continue
-        near = [ALIASES[given]] if given in ALIASES else difflib.get_close_matches(given, known, 1)
+        near = difflib.get_close_matches(given, [*settings, *OTHERS], 1)
+        near = near or [one for one in settings if given.endswith(f"_{one}")]
+        near = [ALIASES[given]] if given in ALIASES else near
         advice = f"did you mean {PREFIX}{near[0]}?" if near else "docs/operations.md lists the settings"
         found.append(f"{name} is not a setting and is ignored; {advice}")
     return found

@@ -19,7 +19,7 @@ from app.settings import Settings, load_settings
 from app.signals import Stop, stop_on_signals
 from app.store.capacity import of_this_process, publish
 from app.store.run_store import RunStore
-from app.streams import prepare_standard_streams
+from app.streams import prepare_standard_streams, visible
 from app.training.trainer import Cadence
 from app.training.worker import Worker, prepare
 from model.errors import CharloomError, TextError
@@ -93,7 +93,7 @@ def main() -> int:
         configure_logging(settings)
         run_worker(settings)
     except (CharloomError, OSError) as error:
-        print(f"charloom worker: {error}", file=sys.stderr)
+        print(visible(f"charloom worker: {error}"), file=sys.stderr)
         return USAGE_ERROR
     return 0
 

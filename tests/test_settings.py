@@ -36,9 +36,9 @@ def test_invalid_setting_is_named_with_its_limit(monkeypatch, name, value, messa
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["HOST", "STORE", "PORT", "API_KEYS", "LOG_FORMAT", "MAX_LENGTH"])
+@pytest.mark.parametrize("name", Settings.model_fields)
 def test_empty_variable_counts_as_not_set(monkeypatch, name):
-    monkeypatch.setenv(f"CHARLOOM_{name}", "")
+    monkeypatch.setenv(f"CHARLOOM_{name.upper()}", "")
     assert load_settings() == Settings()
 
 
@@ -53,10 +53,15 @@ def test_empty_option_counts_as_not_given():
         ("CHARLOOM_API_KEYES", "did you mean CHARLOOM_API_KEYS?"),
         ("CHARLOOM_MAX_LENGHT", "did you mean CHARLOOM_MAX_LENGTH?"),
         ("CHARLOOM_QQ", "docs/operations.md lists the settings"),
+        ("CHARLOOM_SERVER_PORT", "did you mean CHARLOOM_PORT?"),
+        ("charloom_storre", "did you mean CHARLOOM_STORE?"),
+        ("CHARLOOM_URLS", "did you mean CHARLOOM_URL?"),
+        ("charloom_url", "did you mean CHARLOOM_URL?"),
     ],
 )
 def test_unknown_variable_is_reported_with_the_nearest_setting(name, advice):
-    [message] = unknown_variables(["HOME", "CHARLOOM_PORT", "CHARLOOM_API_KEY", "CHARLOOM_URL", name])
+    used = ["HOME", "CHARLOOM_PORT", "charloom_store", "CHARLOOM_API_KEY", "CHARLOOM_URL"]
+    [message] = unknown_variables(dict.fromkeys([*used, name], "9000"))
     assert message.startswith(f"{name} is not a setting and is ignored")
     assert advice in message
 
@@ -71,6 +76,10 @@ def test_variables_injected_by_kubernetes_are_ignored(monkeypatch):
         "CHARLOOM_PORT_8000_TCP_PROTO": "tcp",
         "CHARLOOM_PORT_8000_TCP_PORT": "8000",
         "CHARLOOM_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "CHARLOOM_TEST_SERVICE_HOST": "10.0.0.2",
+        "CHARLOOM_TEST_SERVICE_PORT": "80",
+        "CHARLOOM_TEST_PORT": "tcp://10.0.0.2:80",
+        "CHARLOOM_TEST_PORT_80_TCP": "tcp://10.0.0.2:80",
     }
     for name, value in injected.items():
         monkeypatch.setenv(name, value)

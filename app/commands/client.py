@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from rich import box
@@ -26,9 +27,11 @@ from app.commands.terminal import cell, say
 from app.intake.findings import printable_name
 from app.main import build_server
 from app.settings import load_settings
+from app.streams import visible
 from model.errors import CharloomError
 
-KEY_VARIABLE = "CHARLOOM_API_KEY"
+KEY_VARIABLE, URL_VARIABLE = "CHARLOOM_API_KEY", "CHARLOOM_URL"
+Place = tuple[str | None, Path | None]  # a server's address or a store's directory
 PIECE = 1 << 20
 START_SECONDS = 30.0
 LONGEST_FOLDER = 80  # bytes; the path of a socket may have 107
@@ -39,11 +42,27 @@ class RefusedError(CharloomError):
     """A server refused the request, or there was no answer."""
 
 
+def chosen(*places: Place) -> Place:
+    """The first of `places` that names a server or a store, else the server of CHARLOOM_URL.
+
+    Raises CharloomError if a place names both, or if its server is empty: an unset variable in a script
+    must not lead to the local store.
+    """
+    for url, store in places:
+        if url is not None and store is not None:
+            raise CharloomError(f"give --url or --store, not both. Given: --url {url} --store {store}")
+        if url == "":
+            raise CharloomError("--url is empty: give the address of a server, or leave it out")
+        if url is not None or store is not None:
+            return url, store
+    return os.environ.get(URL_VARIABLE) or None, None
+
+
 @contextmanager
 def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
     """A client of the server at `url` or else of the local store. Raises RefusedError, ConfigError."""
     key = os.environ.get(KEY_VARIABLE)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = [(b"authorization", os.fsencode(f"Bearer {key}"))] if key else []
     try:
         if url:
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
@@ -51,6 +70,8 @@ def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
         else:
             with _own_server(store) as client:
                 yield client
+    except UnicodeEncodeError as error:
+        raise RefusedError(f"{str(error.object)[:80]!r} is not UTF-8 and cannot be sent") from None
     except httpx.InvalidURL as error:
         raise RefusedError(f"{url!r} is not the address of a server: {error}") from None
     except httpx.TransportError as error:
@@ -96,6 +117,11 @@ def checked(answer: httpx.Response) -> httpx.Response:
     raise RefusedError(str(message))
 
 
+def path_of(name: str) -> str:
+    """The path of a run on a server; whatever characters the name has, no other path."""
+    return f"/runs/{quote(name, safe='')}"
+
+
 def list_runs(client: httpx.Client) -> None:
     """Print the runs in the order of the queue; a group is one line, in place of its members."""
     runs = checked(client.get("/runs")).json()["runs"]
@@ -128,19 +154,20 @@ def list_runs(client: httpx.Client) -> None:
 
 def show_run(client: httpx.Client, name: str) -> None:
     """Print everything about a run, as JSON."""
-    say(json.dumps(checked(client.get(f"/runs/{name}")).json(), indent=2, ensure_ascii=False))
+    shown = json.dumps(checked(client.get(path_of(name))).json(), indent=2, ensure_ascii=False)
+    print(visible(shown, json=True), flush=True)
 
 
 def ask(client: httpx.Client, name: str, action: str) -> None:
     """Ask a run to pause, resume or stop."""
-    run = checked(client.patch(f"/runs/{name}", json={"action": action})).json()
+    run = checked(client.patch(path_of(name), json={"action": action})).json()
     soon = "; its worker will act within a second" if run["state"] == "training" else ""
     say(f"run {name} is {run['state']}{soon}")
 
 
 def remove(client: httpx.Client, name: str, force: bool) -> None:
     """Delete a run."""
-    checked(client.delete(f"/runs/{name}", params={"force": force}))
+    checked(client.delete(path_of(name), params={"force": force}))
     say(f"deleted run {name}")
 
 
@@ -171,7 +198,7 @@ def merge(client: httpx.Client, models: list[str], name: str | None) -> None:
 def export_run(client: httpx.Client, name: str, step: str | None, out: Path | None) -> None:
     """Export a run to one file. Raises RefusedError, or OSError, also if the file exists already."""
     given = {} if step is None else {"step": step}
-    with client.stream("GET", f"/runs/{name}/export", params=given) as answer:
+    with client.stream("GET", f"{path_of(name)}/export", params=given) as answer:
         checked(answer)
         head = answer.headers.get("content-disposition", "")
         named = head.partition('filename="')[2].partition('"')[0]

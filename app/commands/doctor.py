@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from app.commands.volume import faults as volume_faults
 from app.engine.models import ModelStore
 from app.healthcheck import server_fault, worker_fault
 from app.intake.findings import counted
+from app.server.process import AddressError, listen
 from app.settings import PREFIX, Settings, unknown_variables
 from app.store.capacity import kernel
 from app.store.run_store import RunStore
@@ -222,16 +222,16 @@ def disk(settings: Settings) -> Diagnosis:
 
 def port(settings: Settings) -> Diagnosis:
     """Whether the server can listen, or is already running."""
-    where, name = f"{settings.host} port {settings.port}", settings.host.strip("[]")
-    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    where = f"{settings.host} port {settings.port}"
     try:
-        socket.create_server((name, settings.port), family=family).close()
-    except OSError as error:
-        host = f"[{name}]" if ":" in name else name
-        if server_fault(f"http://{host}:{settings.port}/healthz") is None:
+        for listener in listen(settings.host, settings.port):
+            listener.close()
+    except AddressError as error:
+        host = settings.host.strip("[]")
+        if server_fault(f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/healthz") is None:
             return Diagnosis("port", "ok", f"a server answers at {where}")
         advice = "stop the program that listens there, or choose another port with --port or CHARLOOM_PORT"
-        return Diagnosis("port", "fault", f"cannot listen on {where}: {error.strerror}", advice)
+        return Diagnosis("port", "fault", str(error).partition(";")[0], advice)
     return Diagnosis("port", "ok", f"{where} is free")
 
 

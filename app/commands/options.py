@@ -5,12 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from model.config import PRESETS, SETTINGS
 
+
+def path_if_given(text: str) -> Path | None:
+    """The path given as an option, or None for an empty one, such as an unset variable in a script."""
+    return Path(text) if text else None
+
+
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Directory of the runs (CHARLOOM_STORE).", parser=path_if_given, metavar="PATH"),
+]
 APART_HELP = (
     "Train each member as a separate run, on any machine that shares the store, and merge them at the end."
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from urllib.parse import quote
 
 from rich.console import Console
 
+from app.commands.terminal import say
 from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
 from app.reports.gradchecks import GradientChecks
@@ -59,13 +61,13 @@ def write_report(
     if form == "markdown":
         beside = path.with_suffix(".svg")
         write_atomic(beside, drawn)
-        picture = quote(beside.name)
+        picture = quote(os.fsencode(beside.name))
     details = Details(picture, author=author, date=date)
     pages = ReportPages(run, curve, checked, shown_samples(run), details, form)
     found = find_words(str(store.root), run.name, pages.passages) if has_text(run) else None
     text = pages.first() + pages.words(found, NO_TEXT) + pages.gradients(checks, reason)
     write_atomic(path, text.encode("utf-8", "backslashreplace"))
-    Console().print(f"{path}", markup=False, highlight=False)
+    say(str(path))
 
 
 async def _checks(settings: Settings, model: LoadedModel | None) -> Checks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from app.commands.options import APART_HELP, with_run_options
+from app.commands.options import APART_HELP, Store, with_run_options
 from model.config import PRESETS
-from model.errors import CharloomError
 
 app = typer.Typer(
     help="The runs of a store, local or behind a server: list, control, fork, export, import, watch.",
@@ -25,7 +23,6 @@ Url = Annotated[
     str | None,
     typer.Option(help="Address of a server (CHARLOOM_URL); by default, the local store."),
 ]
-Store = Annotated[Path | None, typer.Option(help="Directory of the runs (CHARLOOM_STORE).")]
 Name = Annotated[str, typer.Argument(help="Name of a run.")]
 NewName = Annotated[str | None, typer.Option("--name", help="Name of the new run.")]
 
@@ -42,18 +39,11 @@ def runs(context: typer.Context, url: Url = None, store: Store = None) -> None:
 def connection(context: typer.Context, url: str | None, store: Path | None) -> Iterator[httpx.Client]:
     """A client of the server or store given after the command, before it, or in CHARLOOM_URL, in that order.
 
-    Raises CharloomError if server and store are given in the same place, and as `connected` does.
+    Raises as `chosen` and `connected` do.
     """
-    from app.commands.client import connected
+    from app.commands.client import chosen, connected
 
-    for server, folder in ((url, store), context.obj or (None, None)):
-        if server is not None and folder is not None:
-            raise CharloomError(f"give --url or --store, not both. Given: --url {server} --store {folder}")
-        if server is not None or folder is not None:
-            break
-    else:
-        server = os.environ.get("CHARLOOM_URL")
-    with connected(server or None, folder) as client:
+    with connected(*chosen((url, store), context.obj or (None, None))) as client:
         yield client
 
 
@@ -146,10 +136,10 @@ def fork(
     overrides: dict[str, Any],
 ) -> None:
     """Start a run with the weights of another, with changed settings or another text."""
-    from app.commands.client import send
+    from app.commands.client import path_of, send
 
     with connection(context, url, store) as client:
-        send(client, f"/runs/{run}/fork", overrides | {"step": step, "name": name}, text or [])
+        send(client, f"{path_of(run)}/fork", overrides | {"step": step, "name": name}, text or [])
 
 
 @app.command()

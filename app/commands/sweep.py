@@ -6,7 +6,6 @@ them and reports them to Optuna, as if the sweep had never stopped.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from app.commands.client import checked, connected
+from app.commands.client import checked, chosen, connected
 from app.commands.serve import worker_command, worker_environment
 from app.commands.supervisor import Supervisor
 from app.commands.terminal import cell, say
@@ -89,7 +88,7 @@ def sweep(asked: Sweep, url: str | None, store: Path | None) -> None:
     space = search_space(asked.tried)
     if asked.text.is_dir():
         raise CharloomError(f"{asked.text} is a directory: give a text, a zip of texts, or a document")
-    url = url or (None if store else os.environ.get("CHARLOOM_URL"))
+    url, store = chosen((url, store))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with ExitStack() as stack:
         client = stack.enter_context(connected(url, store))

@@ -33,7 +33,7 @@ from app.store.records import ENDED, Status
 from app.store.run import Run
 from app.store.run_store import RunStore, default_name
 from app.store.space import Budget
-from app.streams import visible
+from app.streams import VisibleFormatter, visible
 from app.training.speed import measure
 from app.training.trainer import Cadence
 from app.training.worker import Worker, prepare
@@ -76,7 +76,8 @@ def train(
     check_needs(trained, len(text), len(set(text)), worker, Budget(store, load_settings().max_store_bytes))
     run = find_or_create(store, name, config, text, path, findings, apart)
     handler = RichHandler(console=console, show_path=False, show_time=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    handler.setFormatter(VisibleFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     console.print(visible(f"run {run.name} in {store.root}: {len(text):,} characters"), soft_wrap=True)
     stop = Stop()
     with stop_on_signals(stop):
@@ -178,8 +179,7 @@ def follow(store: RunStore, run: Run, console: Console, stop: Stop) -> None:
     display = make_display(run, console)
 
     def show(status: Status) -> None:
-        # a closed pipe must not end the training; rich raises SystemExit for it
-        with suppress(OSError, UnicodeError, SystemExit):
+        with suppress(OSError):  # raised by reading the run's files
             display.show(status)
 
     prepare(store)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
-from app.commands.client import checked
+from app.commands.client import checked, path_of
 from app.commands.terminal import say
 from app.store.records import ENDED
 
@@ -26,7 +26,7 @@ def watch_run(client: httpx.Client, name: str) -> None:
     while True:
         headers = {"last-event-id": last} if last else {}
         try:
-            with client.stream("GET", f"/runs/{name}/events", headers=headers) as answer:
+            with client.stream("GET", f"{path_of(name)}/events", headers=headers) as answer:
                 if checked(answer).status_code == httpx.codes.NO_CONTENT:
                     return
                 for event in EventSource(answer).iter_sse():

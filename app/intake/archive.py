@@ -9,8 +9,9 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from app.errors import InvalidRequestError, TooLargeError
 from app.intake.findings import counted
@@ -18,7 +19,7 @@ from app.intake.options import Options
 from app.intake.planning import check_length
 from app.intake.zip_directory import check_directory
 from app.store.checkpoints import find_checkpoint
-from app.store.files import flush, identity_of, open_regular, written_at
+from app.store.files import Identity, flush, identity_of, open_regular, written_at
 from app.store.history import POINTS, SAMPLES
 from app.store.records import CheckpointEntry, Latest, RunSpec, Status
 from app.store.run import Run, Text
@@ -34,20 +35,37 @@ PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # with other methods a file
 MAX_REASON = 300  # characters of a parser's message, which may quote the file
 
 
-def export_state(run: Run, at: str | None, with_text: bool) -> tuple[object, ...]:
-    """A value that stays equal while an export would give the same bytes.
+class ExportState(NamedTuple):
+    """What an export would contain: `content` is equal while its bytes are the same.
 
-    Its last element is when the files last changed, in Unix seconds. Raises NotReadyError,
-    ModelNotFoundError.
+    Attributes:
+        changed: when its files changed, Unix seconds.
     """
+
+    content: tuple[object, ...]
+    changed: float
+
+
+def export_state(run: Run, at: str | None, with_text: bool) -> ExportState:
+    """Raises NotReadyError, ModelNotFoundError, OSError."""
     found = find_checkpoint(run, at)
-    state: list[object] = [run.name, found.step]
-    changed = 0.0
-    for path in (run.path / RECORD, found.path, *(run.path / name for name in _lines(with_text))):
-        identity = identity_of(path)
-        state.append(identity[1:])
-        changed = max(changed, identity.modified / 1e9)
-    return (*state, with_text, changed)
+    paths = (run.path / RECORD, found.path, *(run.path / name for name in _lines(with_text)))
+    files = [identity_of(path) for path in paths]
+    content = (run.name, found.step, with_text, *map(_digest, files))
+    return ExportState(content, max(file.modified for file in files) / 1e9)
+
+
+@lru_cache(256)
+def _digest(file: Identity) -> str:
+    """SHA-256 of a file's content, cached by its identity; empty if there is no file. Raises OSError."""
+    digest = hashlib.sha256()
+    try:
+        with open_regular(Path(file.path)) as content:
+            for piece in iter(lambda: content.read(PIECE), b""):
+                digest.update(piece)
+    except FileNotFoundError:
+        return ""
+    return digest.hexdigest()
 
 
 def _lines(with_text: bool) -> tuple[str, ...]:

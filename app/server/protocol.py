@@ -116,27 +116,32 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        for start in range(0, len(data), PIECE):
-            if not self._parse(data[start : start + PIECE], data, start):
-                break
+        start = 0
+        while start < len(data) and (parsed := self._parse(data[start : start + PIECE])):
+            start += parsed
 
-    def _parse(self, piece: bytes, data: bytes, start: int) -> bool:
-        """Parse `piece`, which is at `start` in `data`; return whether to parse the rest of `data`."""
+    def _parse(self, piece: bytes) -> int:
+        """Parse `piece`; return how many of its bytes are done, or 0 to parse nothing more."""
         self._gap += len(piece)
         self._received_bytes += len(piece)
         try:
-            self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade as stopped:
-            self._go_on_without_upgrade(data[start + stopped.args[0] :])
-            return False
+            parsed = self._feed(piece)
         except httptools.HttpParserError:
             if not self.transport.is_closing():
                 self.send_400_response("Invalid HTTP request received.")
-            return False
+            return 0
         if self._is_too_large() and not self.transport.is_closing():
             what = "request's head" if self._in_head else "part of the request that is not its body"
             self._end(TOO_LARGE, f"the {what} must be at most {HEAD_LIMIT} bytes")
-        return not self.transport.is_closing()
+        return 0 if self.transport.is_closing() else parsed
+
+    def _feed(self, piece: bytes) -> int:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as stopped:
+            self._go_on_without_upgrade()
+            return int(stopped.args[0])
+        return len(piece)
 
     def _is_too_large(self) -> bool:
         rest = self._received_bytes - self._body
@@ -224,22 +229,25 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write(CONTINUE)
         self.loop.call_later(PROBE_SECONDS, self._probe)
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Parse the request again without its unsupported upgrade: the parser would drop the body."""
+    def _go_on_without_upgrade(self) -> None:
+        """Parse the head again without its unsupported upgrade: the parser would drop the body."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._end(BAD_REQUEST, "CONNECT is not supported: this server is not a proxy")
             return
-        lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (method, self.url, version)]
         for name, value in self.headers:
             if name == b"connection":
                 kept = [token for token in value.lower().split(b",") if token.strip() in CONNECTION]
                 value = b",".join(kept)
             if name != b"upgrade" and (value or name != b"connection"):
                 lines.append(b"%b: %b\r\n" % (name, value))
+        head = b"".join((*lines, b"\r\n"))
         self.parser = httptools.HttpRequestParser(self)
-        self._gap = self._received_bytes = 0
-        self.data_received(b"".join((*lines, b"\r\n", rest)))
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._gap = self._received_bytes = len(head)
+        self.parser.feed_data(head)
 
     def _is_refused(self) -> bool:
         if self.door is None or self.expect_100_continue:

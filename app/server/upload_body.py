@@ -7,7 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import IO, Any
@@ -64,7 +64,7 @@ async def received(request: Request, body_limit: int, slots: UploadSlots) -> Asy
             else:
                 await _take_raw(request, upload, kind.get_content_charset())
                 if kind.get_content_type() == URLENCODED:
-                    await run_in_threadpool(_take_urlencoded, upload)
+                    await run_in_threadpool(_take_urlencoded, upload, body_limit)
             yield upload
         except ClientDisconnect:
             raise HTTPException(400, "the upload ended before it was complete") from None
@@ -95,7 +95,8 @@ async def _take_form(request: Request, upload: Upload) -> None:
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
+        advice = ": send a longer text as a file of the form" if "maximum size" in error.message else ""
+        raise HTTPException(400, f"the form cannot be read: {error.message.rstrip('.')}{advice}") from None
     if parser.close_unfinished(form):
         for _, value in form.multi_items():
             if isinstance(value, UploadFile):
@@ -110,11 +111,17 @@ async def _take_form(request: Request, upload: Upload) -> None:
             upload.options[name] = value
 
 
-def _take_urlencoded(upload: Upload) -> None:
-    """Split a raw body into fields if it is a form."""
+def _take_urlencoded(upload: Upload, limit: int) -> None:
+    """Split a raw body into fields if it is a form, or if it is JSON, which `curl -d` declares as a form."""
     for source in upload.sources:
         head = source.content.read(HEAD)
         source.content.seek(0)
+        if head.lstrip().startswith(b"{") and (given := _json_with_text(source.content, limit)) is not None:
+            source.content.close()
+            upload.sources = []
+            upload.options.pop("encoding", None)
+            _take_object(upload, given)
+            return
         if not is_form(head, FORM_FIELDS):
             return
         upload.options.pop("encoding", None)
@@ -143,6 +150,21 @@ async def _take_json(request: Request, upload: Upload, limit: int) -> None:
         raise HTTPException(400, f"the body cannot be read as JSON: {error}") from error
     if not isinstance(given, dict):
         raise InvalidRequestError("body", f"must be a JSON object. Given: {shortened(given)}")
+    _take_object(upload, given)
+
+
+def _json_with_text(content: IO[bytes], limit: int) -> dict[str, Any] | None:
+    """The JSON object in a file, if it is one with a text; the file is at its beginning afterwards."""
+    body = content.read(limit + 1)
+    content.seek(0)
+    with suppress(ValueError, RecursionError):
+        given = json.loads(body) if len(body) <= limit else None
+        return given if isinstance(given, dict) and "text" in given else None
+    return None
+
+
+def _take_object(upload: Upload, given: dict[str, Any]) -> None:
+    """The options of a JSON object, and the text in it."""
     text = given.pop("text", None)
     upload.options |= {name: value for name, value in given.items() if value is not None}
     if isinstance(text, str):

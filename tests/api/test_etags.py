@@ -66,6 +66,11 @@ def test_export_keeps_its_etag_and_bytes_until_the_run_changes(trained: RunStore
     assert first.content == again.content
     for name in ("etag", "last-modified"):
         assert first.headers[name] == again.headers[name]
+    shutil.copytree(trained.root, trained.root.with_name("copy"))  # other inodes
+    for path in (trained.root.with_name("copy") / "gru").iterdir():
+        path.touch()
+    moved = serving(trained.root.with_name("copy")).get(EXPORT)
+    assert (moved.headers["etag"], moved.content) == (first.headers["etag"], first.content)
     assert client.get(EXPORT, params={"text": True}).headers["etag"] != first.headers["etag"]
     assert client.get(EXPORT, params={"step": 20}).headers["etag"] != first.headers["etag"]
     with trained.get("gru").samples_path.open("ab") as file:

@@ -14,6 +14,7 @@ from filelock import FileLock
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
+from tests.support.runs import classic_like, small_text, worker_process
 
 WAITING = 45  # more than the threads for blocking calls
 SOON = 5.0  # seconds; a blocked request would take as long as the wait
@@ -149,3 +150,24 @@ def test_delete_beside_a_worker_of_an_earlier_version_is_a_conflict(serving, tra
     assert answer.status_code == 409
     assert "a worker of an earlier version holds the store: stop it first" in answer.text
     assert api.delete("/runs/classic").status_code == 200
+
+
+@pytest.mark.slow
+def test_changes_while_a_worker_begins_runs_are_not_lost(serving, tmp_path: Path):
+    """The worker clears its folder when it begins a run; a request may be being written there."""
+    store = RunStore(tmp_path / "store")
+    store.make_root()
+    api = serving(store.root)
+    with worker_process(store):
+        for number in range(8):
+            name = f"run-{number}"
+            store.create(name, classic_like(steps=40), small_text(), "small.txt")
+            priority, state = 0, "queued"
+            while state == "queued":
+                priority += 1
+                answer = api.patch(f"/runs/{name}", json={"priority": priority})
+                assert answer.status_code == 200, answer.text
+                state = answer.json()["state"]
+                assert store.get(name).control.priority == priority
+            assert api.delete(f"/runs/{name}", params={"force": True}).status_code == 200
+        assert store.list() == []

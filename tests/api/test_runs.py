@@ -536,3 +536,22 @@ def test_raw_text_with_the_form_type_of_curl_is_read_as_text(api, store):
     raw = b"x = 1 & y = 2 + 3 %41\n" * 400
     assert api.post("/runs", content=raw, headers=headers, params=SMALL | {"name": "mine"}).is_success
     assert store.get("mine").text() == raw.decode()
+
+
+def test_json_that_curl_declares_as_a_form_is_read_as_json(api, store):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    text = "the cat sat\n" * 400
+    body = json.dumps(SMALL | {"name": "mine", "text": text})
+    assert api.post("/runs", content=body, headers=headers).status_code == 202
+    assert store.get("mine").text() == text
+    for raw in ('{"text": "a b c"}\n' * 400, "{" + text, '{"rows": "' + "the cat " * 400 + '"}'):
+        answer = api.post("/runs/check", content=raw, headers=headers)
+        assert answer.json()["characters"] == len(raw)
+
+
+def test_text_too_long_for_a_field_is_refused_with_advice(api):
+    answer = api.post("/runs/check", files={"text": (None, "the cat sat\n" * 20_000)})
+    assert answer.status_code == 400
+    assert "send a longer text as a file of the form" in answer.json()["error"]["message"]
+    answer = api.post("/runs/check", files={"text": ("a.txt", "the cat sat\n" * 20_000)})
+    assert answer.json()["characters"] == 240_000

@@ -312,3 +312,14 @@ def test_help_of_train_lists_options_for_beginners_first(capsys):
     lines = capsys.readouterr().out
     places = [lines.index(word) for word in ("--minutes", "--preset", "--name", "Details of", "--hidden")]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "command", ["runs", "runs list", "report", "train none.txt", "generate", "gradcheck"]
+)
+def test_unknown_variable_is_reported_by_every_command(folder: Path, monkeypatch, capsys, command: str):
+    monkeypatch.setenv("CHARLOOM_CHECKPOINTS", "/data")
+    main([*command.split(), *(["--hidden", "4", "--elements", "1"] if command == "gradcheck" else [])])
+    said = capsys.readouterr().err
+    assert said.startswith("charloom: warning: CHARLOOM_CHECKPOINTS is not a setting and is ignored")
+    assert said.count("CHARLOOM_CHECKPOINTS") == 1

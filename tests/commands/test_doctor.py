@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 from app.cli import main
 from app.commands import doctor
 from app.commands.doctor import Diagnosis, examine
+from app.main import build_server
+from app.server.process import listen
 from app.settings import Settings
 from app.store.capacity import kernel
 from app.store.run_store import RunStore
 from tests.support.disks import mounted, remount
+from tests.support.runs import LONGEST_WAIT, wait_until
 from tests.support.servers import server_process
 
 
@@ -95,10 +99,29 @@ def test_port_in_use_is_a_fault(trained_root):
     assert (found.state, "a server answers" in found.message) == ("ok", True)
 
 
-@pytest.mark.parametrize("host", ["::1", "[::1]"])
-def test_ipv6_host_with_or_without_brackets_is_checked(trained_root, host):
-    found = doctor.port(Settings(store=trained_root, host=host, port=0))
-    assert (found.state, found.message) == ("ok", f"{host} port 0 is free")
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::", "[::]", "localhost"])
+def test_port_is_tested_on_the_address_that_serve_listens_on(trained_root, host):
+    [taken] = listen(host, 0)
+    with taken:
+        found = doctor.port(Settings(store=trained_root, host=host, port=taken.getsockname()[1]))
+    assert (found.state, "Address already in use" in found.message) == ("fault", True)
+    assert doctor.port(Settings(store=trained_root, host=host, port=0)).state == "ok"
+
+
+def test_running_server_on_ipv6_is_recognised(trained_root):
+    settings = Settings(store=trained_root, host="[::1]", port=0, grace_seconds=0)
+    server = build_server(settings)
+    [listener] = listen(settings.host, 0)
+    with listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            wait_until(lambda: server.started, "the server answers")
+            found = doctor.port(settings.model_copy(update={"port": listener.getsockname()[1]}))
+        finally:
+            server.should_exit = True
+            thread.join(LONGEST_WAIT)
+    assert (found.state, "a server answers" in found.message) == ("ok", True)
 
 
 def test_small_or_read_only_disk_is_reported(trained_root, tmp_path):

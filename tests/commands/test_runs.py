@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 
 from app.cli import main
+from app.commands.client import RefusedError
+from app.commands.runs import app
 from app.store.records import Status
 from app.store.run_store import RunStore
 from app.training.worker import Worker
@@ -226,3 +229,83 @@ def test_list_shows_the_held_out_loss_with_its_step(store, capsys):
         said = capsys.readouterr().out
         assert shown in said
         assert ("@0" in said) == (step > 0)
+
+
+WORDS = {
+    "list": [],
+    "show": ["x"],
+    "pause": ["x"],
+    "resume": ["x"],
+    "stop": ["x"],
+    "rm": ["x", "--force"],
+    "add": ["my text.txt"],
+    "fork": ["x"],
+    "merge": ["x", "y"],
+    "export": ["x"],
+    "import": ["my text.txt"],
+    "watch": ["x"],
+}
+
+
+@pytest.mark.parametrize("option", [["--url", "http://a:1"], ["--store", "elsewhere"]], ids=["url", "store"])
+@pytest.mark.parametrize("place", ["before", "after", "both"])
+def test_every_command_takes_the_options_of_its_group(store, monkeypatch, option, place):
+    assert set(WORDS) == {command.name or command.callback.__name__ for command in app.registered_commands}
+    reached = []
+
+    def connected(url: str | None, folder: Path | None) -> NoReturn:
+        reached.append((url, folder))
+        raise RefusedError("not tried")
+
+    monkeypatch.setattr("app.commands.client.connected", connected)
+    for name, arguments in WORDS.items():
+        command = [name, *arguments]
+        before = [option[0], "http://b:2" if option[0] == "--url" else "wrong"] if place == "both" else option
+        assert (
+            runs(*(command if place == "after" else before + command), *([] if place == "before" else option))
+            == 2
+        )
+        expected = (option[1], None) if option[0] == "--url" else (None, Path(option[1]))
+        assert reached.pop() == expected, name
+
+
+def test_empty_url_option_is_refused_and_an_empty_variable_is_not_set(store, monkeypatch, capsys):
+    monkeypatch.setenv("CHARLOOM_URL", "")
+    assert runs("list") == 0
+    assert "There are no runs" in capsys.readouterr().out
+    for command in (["--url", "", "list"], ["list", "--url", ""], ["--url", "", "rm", "mine"]):
+        assert runs(*command) == 2
+        assert "--url is empty" in capsys.readouterr().err
+
+
+def test_empty_store_option_counts_as_not_given(store, tmp_path, capsys):
+    """An empty path is the current folder otherwise, whose files would be taken for runs."""
+    assert runs("add", "my text.txt", "--name", "mine", *SMALL.split(), "--store", "") == 0
+    assert [run.name for run in RunStore(tmp_path / "checkpoints").list()] == ["mine"]
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.slow
+def test_name_with_any_characters_is_not_another_path(where, store, capsys):
+    assert runs("add", "my text.txt", "--name", "mine", *SMALL.split()) == 0
+    for name in ("mine?force=true", "mine#", "mine/../mine", "n\udce9", "\x1b[2J", "%6dine", "a b"):
+        for command in (["show"], ["rm"], ["stop"], ["export"], ["watch"], ["fork"]):
+            capsys.readouterr()
+            assert runs(*command, name) == 2, (command, name)
+            said = capsys.readouterr().err
+            assert (said.count("\n"), "\x1b" in said) == (1, False), said
+    for command in (["merge", "n\udce9", "mine"], ["add", "my text.txt", "--name", "n\udce9"]):
+        assert runs(*command) == 2
+        assert "is not UTF-8" in capsys.readouterr().err
+    assert [run.name for run in store.list()] == ["mine"]
+    assert store.get("mine").standing.state == "queued"
+
+
+def test_key_with_any_characters_is_sent(store, serving, tmp_path, monkeypatch, capsys):
+    store.root.mkdir()
+    client = serving(store.root, api_keys="ann:schlüssel,bob:hunter2")
+    monkeypatch.setenv("CHARLOOM_API_KEY", "schlüssel")
+    assert runs("list", "--url", str(client.base_url)) == 0
+    monkeypatch.setenv("CHARLOOM_API_KEY", "schl\udcfcssel")
+    assert runs("list", "--url", str(client.base_url)) == 2
+    assert "this API key is unknown" in capsys.readouterr().err

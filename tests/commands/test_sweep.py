@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from app.commands import sweep
 from app.commands.search_space import search_space
 from app.commands.sweep import FIRST_RUNG, Search, Sweep
 from app.store.run_store import RunStore
-from model.errors import ConfigError
+from model.errors import CharloomError, ConfigError
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until, worker_process
 from tests.support.settings import without_settings
 
@@ -206,3 +206,20 @@ def test_sweep_without_its_extra_names_what_to_install(store, capsys, monkeypatc
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["sweep", "my.txt"]) == 2
     assert "pip install 'charloom[sweep]'" in capsys.readouterr().err
+
+
+def test_server_and_store_are_chosen_as_by_other_commands(store, monkeypatch, capsys):
+    reached = []
+
+    def connected(url: str | None, folder: Path | None) -> NoReturn:
+        reached.append((url, folder))
+        raise CharloomError("not tried")
+
+    monkeypatch.setattr(sweep, "connected", connected)
+    assert main(["sweep", "my.txt", "--url", "http://a:1", "--store", "here"]) == 2
+    assert "give --url or --store, not both" in capsys.readouterr().err
+    monkeypatch.setenv("CHARLOOM_URL", "http://b:2")
+    assert main(["sweep", "my.txt", "--store", "here"]) == 2
+    monkeypatch.setenv("CHARLOOM_URL", "")
+    assert main(["sweep", "my.txt"]) == 2
+    assert reached == [(None, Path("here")), (None, None)]

@@ -1,13 +1,19 @@
 """Output of commands works in every terminal, and foreign text in it cannot control the terminal."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from app.cli import main
+from app.commands.narration import line_of
+from app.commands.narration import say as narration_say
+from app.commands.progress import LineDisplay, LiveDisplay
 from app.logs import without_controls
 from app.store.run_store import RunStore
 from app.streams import visible
@@ -42,11 +48,49 @@ def test_command_works_in_a_terminal_with_a_limited_encoding(tmp_path: Path, env
         "runs",
         "runs show text",
         "runs watch text",
+        "runs add text.txt --name other",
+        "gradcheck --hidden 4 --elements 2",
         "doctor --port 0",
     ):
         done = charloom(tmp_path, environment, *command.split())
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
         assert done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", NARROW, ids=["ascii", "cp1252", "C"])
+def test_planned_training_survives_a_terminal_that_lacks_a_character(
+    tmp_path: Path, environment: dict[str, str]
+):
+    """The plan has characters of its own, such as an ellipsis."""
+    (tmp_path / "text.txt").write_text(small_text().replace("ï", "i"), "ascii")
+    done = charloom(tmp_path, environment, "train", "text.txt", "--minutes", "0.02", "--hidden", "8")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert RunStore(tmp_path / "checkpoints").get("text").status.state == "finished"
+
+
+EXPLODING = "--preset gru --hidden 16 --streams 2 --sequence-length 10 --checkpoint-every 10 --clip none"
+WARNED = f"{EXPLODING} --learning-rate 10 --steps 200 --validate-every 50 --weight-decay 0.3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["full disk", "reader that has gone"])
+def test_training_survives_an_output_that_cannot_be_written(tmp_path: Path, output: str):
+    """From the first line on, and with a warning of the training among the lines."""
+    (tmp_path / "text.txt").write_text(small_text(), "utf-8")
+    if output == "full disk":
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, stdout = os.pipe()
+        os.close(reading)
+    command = [sys.executable, "-P", "-m", "app.cli", "train", "text.txt", *WARNED.split()]
+    try:
+        done = subprocess.run(command, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, timeout=120)
+    finally:
+        os.close(stdout)
+    status = RunStore(tmp_path / "checkpoints").get("text").status
+    assert (done.returncode, done.stderr, status.state) == (0, b"", "finished")
+    assert status.warnings
 
 
 @pytest.mark.slow
@@ -84,3 +128,80 @@ def test_path_with_line_ends_is_one_line_of_the_log():
         None, "info", {"event": "GET /\x1b[31m\nforged", "exception": "a\nb", "status": 200}
     )
     assert event == {"event": r"GET /\x1b[31m\nforged", "exception": "a\nb", "status": 200}
+
+
+@pytest.mark.slow
+def test_samples_do_not_control_the_terminal(trained, monkeypatch, capsys):
+    run, store = trained.get("gru"), ["--store", str(trained.root)]
+    console = Console(width=100, markup=False)
+    lines = LineDisplay(run, console)
+    hostile = "the \x1b[2J\x9b\x07 cat"
+    with run.samples_path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": 60, "kind": "sample", "text": hostile}) + "\n")
+    lines.show(run.status)
+    console.print(LiveDisplay(run, console).picture(run.status))
+    narration_say(line_of(run, run.status))
+    assert main(["runs", "watch", "gru", *store]) == 0
+    monkeypatch.setattr(
+        "app.commands.generate.generate_text",
+        lambda *_: SimpleNamespace(text=hostile, finish_reason="length"),
+    )
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["generate", "--length", "5", *store]) == 0
+    said = capsys.readouterr()
+    assert (said.out.count("the \\x1b[2J"), said.err.count("the \\x1b[2J")) == (4, 1)
+    assert not set(said.out + said.err) & set("\x1b\x07\x9b")
+
+
+def test_text_for_a_pipe_is_printed_unchanged(trained, capsys):
+    assert main(["generate", "--store", str(trained.root), "--length", "200"]) == 0
+    assert "\n" in capsys.readouterr().out.rstrip("\n")
+
+
+def test_run_with_control_characters_is_shown_as_valid_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = f"{HOSTILE} \x85\x7f\u200f \u00e9"
+    RunStore("checkpoints").create("mine", classic_like(), small_text(), name)
+    assert main(["runs", "show", "mine"]) == 0
+    shown = capsys.readouterr().out
+    assert json.loads(shown)["corpus"] == name
+    assert not set(shown) & set("\x1b\x07\x9b\u202e\x85\x7f\u200f")
+    assert "é" in shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "app.worker"],
+        ["-m", "app.healthcheck", "server", "http://127.0.0.1:1/\x1b[2J"],
+        ["-m", "app.intake.corpus", "file/\x1b[2J\x9b"],
+        ["-m", "app.cli", "corpus", "--target", "file/\x1b[2J\x9b"],
+        ["-m", "app.cli", "\x1b[2J"],
+        ["-m", "app.cli", "generate", "--\x1b[2J"],
+    ],
+)
+def test_messages_of_every_entry_point_hold_no_control_characters(tmp_path, command):
+    (tmp_path / "file").touch()
+    environment = os.environ | {"CHARLOOM_STORE": "file/\x1b[2J\x9b", "CHARLOOM_PORT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", *command], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert done.returncode > 0
+    assert done.stderr
+    for part in (done.stdout, done.stderr):
+        assert b"\x1b" not in part, part
+        assert "\x9b".encode() not in part, part
+
+
+@pytest.mark.slow
+def test_warnings_of_commands_hold_no_control_characters(tmp_path):
+    """Of a store in which somebody has put a record that cannot be read."""
+    store = RunStore(tmp_path / "checkpoints")
+    run = store.create("mine", classic_like(), small_text(), "small.txt")
+    (run.path / "run.json").write_text(json.dumps({"format": "\x1b[2J\x9b", "\x1b[2J\x9b": 1}), "utf-8")
+    (tmp_path / "text.txt").write_text(small_text(), "utf-8")
+    for command in ("runs", "generate", "doctor --port 0", "train text.txt " + SMALL):
+        done = charloom(tmp_path, {}, *command.split())
+        assert b"Traceback" not in done.stderr
+        for part in (done.stdout, done.stderr):
+            assert not set(part.decode()) & set("\x1b\x9b"), (command, part)

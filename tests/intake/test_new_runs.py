@@ -94,7 +94,17 @@ def test_file_with_a_non_utf8_name_is_added_or_refused_by_import(latin1_file, ca
 
 @pytest.mark.slow
 def test_missing_file_with_a_non_utf8_name_is_reported_in_one_line(latin1_file, capfd):
-    for command in (["train"], ["runs", "add"], ["runs", "import"], ["serve", "--port", "0", "--corpus"]):
+    for command in (
+        *(["train"], ["sweep"], ["runs", "add"], ["runs", "import"], ["serve", "--port", "0", "--corpus"]),
+        *(
+            ["generate", "--model"],
+            ["report"],
+            ["runs", "show"],
+            ["runs", "merge", "x"],
+            ["gradcheck", "--cell"],
+        ),
+        *(["train", str(latin1_file), "--encoding"], ["runs", "add", str(latin1_file), "--encoding"]),
+    ):
         assert main([*command, "n\udce9.txt"]) == 2
         error = capfd.readouterr().err
         assert error.count("\n") == 1
@@ -131,3 +141,17 @@ def test_runs_work_with_a_long_temporary_folder(latin1_file, tmp_path, monkeypat
     monkeypatch.setattr("tempfile.tempdir", str(long))
     assert main(["runs", "list"]) == 0
     assert "no run" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_files_can_be_written_under_names_that_are_not_utf8(latin1_file, trained, capsys):
+    store = ["--store", str(trained.root)]
+    for out in ("r\udce9.html", "r\udce9.md"):
+        markdown = ["--markdown"] if out.endswith("md") else []
+        assert main(["report", "gru", "--out", out, "--author", "Ren\udce9", *markdown, *store]) == 0
+        assert Path(out).exists()
+    assert "(r%E9.svg)" in Path("r\udce9.md").read_text()
+    assert Path("r\udce9.svg").exists()
+    assert main(["runs", "export", "gru", "--out", "e\udce9.zip", *store]) == 0
+    assert main(["runs", "import", "e\udce9.zip", "--name", "again", *store]) == 0
+    assert trained.get("again").checkpoints()

@@ -11,7 +11,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.main import create_app
+from app.settings import Settings
 from app.store.run_store import RunStore
+from model.errors import ConfigError
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 
 NGINX = """
@@ -28,11 +31,13 @@ http {{
   scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port};
-    location /texts/ {{
+    location {location} {{
       proxy_pass http://127.0.0.1:{upstream}{path};
       proxy_set_header Host $http_host;
       proxy_http_version 1.1;
       proxy_buffering off;
+      client_max_body_size 65m;
+      client_body_buffer_size 4m;
     }}
   }}
 }}
@@ -54,8 +59,9 @@ def behind_nginx(
             port = free.getsockname()[1]
         folder = tmp_path / "nginx"
         folder.mkdir()
-        path = "/" if stripped else ""
-        values = {"folder": folder, "port": port, "upstream": client.base_url.port, "path": path}
+        location, path = ("/texts/", "/") if stripped else ("~ ^/texts(/|$)", "")  # the latter as documented
+        values = {"folder": folder, "port": port, "upstream": client.base_url.port}
+        values |= {"location": location, "path": path}
         (folder / "nginx.conf").write_text(NGINX.format(**values))
         processes.append(subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")]))
 
@@ -95,6 +101,10 @@ def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., P
     expect(page).to_have_url(re.compile(r"/texts/report\?model="))
     expect(page.locator("h1")).to_be_visible()
     assert not failed, failed
+    text = httpx.post(f"{url}{'/' if stripped else ''}", json={"inputs": "the"}, timeout=LONGEST_WAIT)
+    assert text.json()[0]["generated_text"]  # as the clients of Text Generation Inference ask
+    big = httpx.post(f"{url}/runs/check", content=small_text(2_000_000), timeout=LONGEST_WAIT)
+    assert big.json()["characters"] == 2_000_000
     created = httpx.post(f"{url}/runs?name=mine", content=small_text(), timeout=LONGEST_WAIT)
     assert (created.status_code, created.headers["location"]) == (202, "/texts/runs/mine")
     assert created.json()["url"] == "/texts/runs/mine"
@@ -115,3 +125,11 @@ def test_links_of_pages_start_with_the_prefix(serving, trained_root):
         assert links
         assert all(link.startswith("/texts/") for link in links), path
     assert client.get("/openapi.json").json()["servers"][0]["url"] == "/texts"
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/runs", "/docs", "/generate/", "/v1/chat", "/assets"])
+def test_prefix_that_begins_a_path_of_the_server_is_refused(trained_root, prefix):
+    """A request for /runs/runs could be for /runs, or for a run that is named `runs`."""
+    with pytest.raises(ConfigError, match="must not be the beginning of a path of the server"):
+        create_app(Settings(store=trained_root, root_path=prefix))
+    create_app(Settings(store=trained_root, root_path="/texts/runs"))

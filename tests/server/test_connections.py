@@ -178,3 +178,35 @@ def test_connections_with_slow_bodies_are_closed_for_new_ones(trained_root):
             with contextlib.suppress(OSError):
                 slow.sendall(HEAD + b"Content-Length: 1000\r\n\r\n{")
         assert httpx.get(f"{client.base_url}/healthz", timeout=LONGEST_WAIT).status_code == 200
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\nHost"
+
+
+def test_pipelined_requests_with_upgrades_are_all_answered(open_server: httpx.Client):
+    request = b"GET /healthz HTTP/1.1\r\nHost".replace(b"Host", UPGRADE) + b": localhost\r\n\r\n"
+    last = request.replace(b"Connection: Upgrade", b"Connection: close, Upgrade")
+    with connected(open_server) as connection:
+        connection.sendall(request * 1500 + last)
+        answers = rest(connection)
+    assert answers.count(b"HTTP/1.1 200 ") == 1501
+
+
+def test_long_body_with_an_unsupported_upgrade_is_read_whole(open_server: httpx.Client):
+    body = json.dumps({"length": 3, "prompt": "a" * 9_000, "stop": [], "user": "x" * 3 * PIECE}).encode()
+    head = HEAD.replace(b"Host", UPGRADE) + b"Content-Length: %d\r\n\r\n" % len(body)
+    with connected(open_server) as connection:
+        connection.sendall(head + body)
+        answer = connection.recv(1 << 16)
+        assert b"user is not a field of this request" in answer, answer
+
+
+@pytest.mark.parametrize("offer", [b"websocket", b"TLS/1.0", b"HTTP/2.0, SHTTP/1.3", b"h2c"])
+def test_upgrade_of_any_kind_is_an_ordinary_request(open_server: httpx.Client, offer: bytes):
+    for version in (b"1.1", b"1.0"):
+        with connected(open_server) as connection:
+            connection.sendall(
+                b"GET /healthz HTTP/%b\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: %b\r\n\r\n"
+                % (version, offer)
+            )
+            assert rest(connection).startswith(b"HTTP/1.1 200 ")

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import re
 import socket
 
 import httpx
@@ -22,7 +23,9 @@ VALUES = {"name": "gru", "file_id": "file-1", "job_id": "gru", "model": "gru", "
 def test_head_answers_as_get_without_the_body(client: httpx.Client):
     paths = [path for path, methods in client.app.openapi()["paths"].items() if "get" in methods]
     assert len(paths) > 20
-    for path in (*paths, "/", "/docs", "/openapi.json", "/nothing"):
+    assets = re.findall(r'(?:href|src)="(/assets/[^"]+)"', client.get("/").text)
+    assert assets
+    for path in (*paths, *assets, "/", "/docs", "/favicon.ico", "/openapi.json", "/nothing", "/assets/none"):
         address = path.format_map(VALUES)
         if address == "/generate":
             continue
@@ -166,3 +169,49 @@ def test_unspecified_ipv6_address_listens_on_ipv4_and_ipv6():
 def test_invalid_address_is_refused():
     with pytest.raises(AddressError):
         listen("no such host", 0)
+
+
+def test_head_without_a_key_is_refused_as_get_is(serving, trained_root):
+    client = serving(trained_root, api_keys="ann:s3cret")
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/runs", 401), ("/", 401)):
+        head, get = client.head(path), client.get(path)
+        assert (head.status_code, get.status_code, head.content) == (status, status, b"")
+        assert head.headers.get("www-authenticate") == get.headers.get("www-authenticate")
+    assert client.head("/runs", headers={"authorization": "Bearer s3cret"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["[::]", "0::0"])
+def test_unspecified_address_in_another_form_listens_on_both(host: str):
+    [listener] = listen(host, 0)
+    with listener:
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, listener.getsockname()[1])).close()
+
+
+def test_name_with_only_an_ipv6_address_is_listened_to(monkeypatch):
+    found, resolve = [], socket.getaddrinfo
+
+    def only_ipv6(host: str, *arguments: object, **options: object) -> list:
+        found.append(host)
+        return resolve("::1" if host == "six.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_ipv6)
+    monkeypatch.setattr(socket, "create_server", lambda address, family, **_: (address, family))
+    assert listen("six.example", 0) == [(("six.example", 0), socket.AF_INET6)]
+    assert listen("127.0.0.1", 0) == [(("127.0.0.1", 0), socket.AF_INET)]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "zstd", "identity, gzip", "nonsense"])
+def test_every_content_coding_is_refused_in_the_shape_of_the_route(client: httpx.Client, coding: str):
+    body = gzip.compress(json.dumps({"inputs": "a", "length": 5}).encode() * 2000)
+    for path, message in (
+        ("/generate", lambda answer: answer["error"]["message"]),
+        ("/v1/completions", lambda answer: answer["error"]["message"]),
+        ("/", lambda answer: answer["error"]),
+    ):
+        answer = client.post(path, content=body, headers={"content-encoding": coding})
+        assert answer.status_code == 415
+        assert f"without Content-Encoding. Given: {coding}" in message(answer.json())
+        assert client.get("/healthz").status_code == 200  # on the same connection
+    plain = client.post("/generate", json={"length": 5}, headers={"content-encoding": "identity"})
+    assert plain.status_code == 200

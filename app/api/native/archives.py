@@ -20,7 +20,7 @@ from app.api.native.run_schemas import RunInfo
 from app.api.openapi import errors
 from app.api.services import ServicesDep, in_turn
 from app.errors import InvalidRequestError
-from app.intake.archive import export, export_state, import_run
+from app.intake.archive import ExportState, export, export_state, import_run
 from app.server.auth import Right, demand_texts, needs
 from app.server.etags import etag, not_modified
 from app.server.streaming import LEAST_SECONDS, LEAST_SPEED
@@ -70,7 +70,7 @@ async def export_run(
         demand_texts(request.scope)
     run = await run_in_threadpool(services.runs.get, name)
     state = await run_in_threadpool(export_state, run, step, text)
-    if (known := not_modified(request, etag(*state))) is not None:
+    if (known := not_modified(request, etag(*state.content))) is not None:
         return known
     services.downloads.take(LEAST_SECONDS)
     try:
@@ -91,16 +91,16 @@ def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str,
         filename, before = _export(run, step, with_text, file)
         file.flush()
         after = export_state(run, step, with_text)
-        changed = float(str(after[-1]))
-        os.utime(file.fileno(), (changed, changed))
+        os.utime(file.fileno(), (after.changed, after.changed))
         # training may have written more in the meantime
-        return file, filename, etag(*after) if after == before else etag(secrets.token_hex())
+        same = after.content == before.content
+        return file, filename, etag(*after.content) if same else etag(secrets.token_hex())
     except BaseException:
         file.close()
         raise
 
 
-def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tuple[str, tuple[object, ...]]:
+def _export(run: Run, step: str | None, with_text: bool, file: IO[bytes]) -> tuple[str, ExportState]:
     """Export the run; return file name and state. Retries if the checkpoint is replaced meanwhile."""
     before = export_state(run, step, with_text)
     while True:
