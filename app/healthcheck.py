@@ -16,10 +16,12 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from app.streams import visible
 
 ANSWER_SECONDS = 3.0
+LARGEST_RECORD = 1 << 20  # bytes
 SILENT_SECONDS = 60.0  # a worker that trains writes a heartbeat every second; after this it counts as silent
 HEALTHY, UNHEALTHY, USAGE_ERROR = 0, 1, 2
 
@@ -41,23 +43,31 @@ def worker_fault(store: Path) -> str | None:
     """
     for lease in sorted((store / ".leases").glob("*.lease")):
         try:
-            status = json.loads((store / lease.stem / "status.json").read_bytes())
+            status = _read(store / lease.stem / "status.json")
             silence = time.time() - status["heartbeat"]  # the same machine's clock wrote it
             silent = status["state"] == "training" and silence > SILENT_SECONDS
-            if silent and status["host"] == socket.gethostname() and _is_alive(status["process"]):
+            if silent and status["host"] == socket.gethostname() and is_running(status["process"]):
                 return f"run {lease.stem} is in training, but its last heartbeat was {silence:.0f} s ago"
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
-            continue  # damaged records are reported where runs are read; they do not mean a dead worker
+        except Exception:  # noqa: S112 - damaged records are reported where runs are read
+            continue
     return None
 
 
-def _is_alive(process: int) -> bool:
+def _read(path: Path) -> Any:
+    """The JSON of a file; of a pipe in its place, which would not end, nothing."""
+    flags = os.O_NONBLOCK | os.O_NOFOLLOW
+    with open(path, "rb", opener=lambda name, usual: os.open(name, usual | flags)) as file:
+        return json.loads(file.read(LARGEST_RECORD))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process with this PID exists on this machine."""
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
     except PermissionError:
         return True
-    except ProcessLookupError:
-        return False
     return True
 
 

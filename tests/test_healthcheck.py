@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 import threading
@@ -75,6 +74,7 @@ def written(store: Path, name: str, **changes: object) -> None:
 def test_silent_runs_of_other_workers_leave_this_machine_healthy(tmp_path):
     written(tmp_path, "elsewhere", host="another-machine")
     written(tmp_path, "gone", process=2**22 + 1)
+    written(tmp_path, "impossible", process=10**15)
     written(tmp_path, "unheld")
     (tmp_path / ".leases" / "unheld.lease").unlink()
     assert main(["worker", str(tmp_path)]) == HEALTHY
@@ -82,11 +82,22 @@ def test_silent_runs_of_other_workers_leave_this_machine_healthy(tmp_path):
     assert main(["worker", str(tmp_path)]) == UNHEALTHY
 
 
-@pytest.mark.parametrize("damaged", [b"", b"\xff", b"[]", b"{}", json.dumps({"heartbeat": "soon"}).encode()])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\xff", b"[]", b"{}", b'{"heartbeat": "soon"}', b"[" * 100_000, b'{"heartbeat": NaN}']
+)
 def test_worker_with_a_damaged_record_is_healthy(tmp_path, damaged):
     assert main(["worker", str(tmp_path)]) == HEALTHY
     written(tmp_path, "run")
     (tmp_path / "run" / "status.json").write_bytes(damaged)
+    assert main(["worker", str(tmp_path)]) == HEALTHY
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("other.json", path)])
+def test_worker_with_another_kind_of_file_is_healthy(tmp_path, make):
+    written(tmp_path, "run")
+    (tmp_path / "run" / "status.json").rename(tmp_path / "run" / "other.json")
+    make(tmp_path / "run" / "status.json")
     assert main(["worker", str(tmp_path)]) == HEALTHY
 
 

@@ -37,6 +37,11 @@ EXAMPLES: dict[int, tuple[str, str, list[dict[str, Any]]]] = {
     406: ("not_acceptable", "the answer can be application/json, text/html. Accept was: audio/*", []),
     409: ("conflict", "run 'gru' is finished and cannot be paused: fork it to continue training", []),
     413: ("body_too_large", "the body must be at most 1000000 bytes. Given: 2000000 bytes", []),
+    416: (
+        "range_not_satisfiable",
+        "Range must begin before the end, which is at 91433 bytes. Given: bytes=99999-",
+        [],
+    ),
     422: (
         "unknown_characters",
         "the text contains characters that this model has never seen: 'ü' at position 5; remove or replace "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -20,6 +20,7 @@ from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
 from app.server.once import Once
+from app.server.ranges import KnownSizes
 from app.settings import Settings
 from app.slots import Downloads, Slots, UploadSlots, Watchers
 from app.store.checkpoints import parse_model_name
@@ -31,6 +32,7 @@ from app.store.space import Limits
 from app.store.uploads import UploadedFiles
 
 Result = TypeVar("Result")
+EXPORTED = 1024  # exports whose sizes are known
 PLACEHOLDERS = ("", "dummy", "tgi")  # sent by clients that do not know a model's name
 
 
@@ -61,6 +63,7 @@ class Services:
     making: CapacityLimiter
     packing: CapacityLimiter
     changing: CapacityLimiter
+    exported: KnownSizes = field(default_factory=lambda: KnownSizes(EXPORTED))
 
     async def model(self, name: str | None) -> LoadedModel:
         """The model with this name; if it must be read from disk, that happens in another thread."""

@@ -26,7 +26,7 @@ from app.healthcheck import server_fault, worker_fault
 from app.intake.findings import counted
 from app.server.process import AddressError, listen
 from app.settings import PREFIX, Settings, unknown_variables
-from app.store.capacity import kernel
+from app.store.capacity import kernel, whole_cores
 from app.store.run_store import RunStore
 from model.config import RunConfig
 from model.errors import CharloomError
@@ -127,7 +127,8 @@ def blas(settings: Settings) -> Diagnosis:
         return Diagnosis(
             "blas", "fault", f"{name} keeps using {threads} threads", "set OPENBLAS_NUM_THREADS=1"
         )
-    return Diagnosis("blas", "ok", f"{name} ({kernel()}), one thread for computing, {os.cpu_count()} cores")
+    cores = counted(whole_cores(), "core")
+    return Diagnosis("blas", "ok", f"{name} ({kernel()}), one thread for computing, {cores}")
 
 
 def store(settings: Settings) -> Diagnosis:

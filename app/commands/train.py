@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shlex
 import time
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ from app.intake.planning import PLANNED, check_apart, check_length, make_config,
 from app.intake.text import read_text
 from app.settings import load_settings
 from app.signals import Stop, stop_on_signals
-from app.store.capacity import of_this_process, of_workers
+from app.store.capacity import of_this_process, of_workers, whole_cores
 from app.store.groups import add_members, members_of
 from app.store.records import ENDED, Status
 from app.store.run import Run
@@ -114,9 +113,7 @@ def planned(
             return run.config
     console.print("Checking the text and the speed of this machine ...")
     queue = queue_of(store) if store.leases.at_work_here() else NO_QUEUE
-    plan = make_plan(
-        text, overrides, len(os.sched_getaffinity(0)), partial(measure, shared=queue.runs > 0), queue
-    )
+    plan = make_plan(text, overrides, whole_cores(), partial(measure, shared=queue.runs > 0), queue)
     for line in plan.described():
         console.print(line, soft_wrap=True)
     return plan.config

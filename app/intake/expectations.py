@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.intake.planning import expected_seconds, expected_speed, suited
-from app.store.records import Status
+from app.store.records import MAX_TIME, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from model.batches import Ids, split
@@ -73,7 +73,7 @@ class Plan:
         )
         read = self.characters_per_second * config.minutes * 60
         low, high = self.expected_loss
-        end = time.strftime("%H:%M:%S", time.localtime(self.ends_at))
+        end = time.strftime("%H:%M:%S", time.localtime(min(self.ends_at, MAX_TIME)))
         lines = [
             f"{many} {config.hidden} {config.cell.upper()} units, reading {read / 1e6:.1f} million "
             f"characters: the text {self.passes:.1f} times.",
@@ -174,7 +174,7 @@ def queue_of(store: RunStore) -> Queue:
 
 def _slowness(run: Run, status: Status) -> float:
     """The factor by which the worker is slower than a typical machine."""
-    return expected_speed(run.config, USUAL_CHARACTERS) / (status.characters_per_second or math.inf)
+    return expected_speed(run.config, USUAL_CHARACTERS) / max(1.0, status.characters_per_second or math.inf)
 
 
 def seconds_left(run: Run, status: Status, slower: float = 1.0) -> float:

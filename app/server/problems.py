@@ -67,6 +67,7 @@ HTTP_CODES = {
     405: "method_not_allowed",
     406: "not_acceptable",
     413: "body_too_large",
+    416: "range_not_satisfiable",
 }
 RETRY_SECONDS = {"not_ready": 1.0, "shutting_down": 1.0}
 COMPARISONS = {

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.errors import ConflictError, RunNameError, RunNotFoundError
+from app.errors import ConflictError, RunError, RunNameError
 from app.store.control import POSSIBLE, STOP_SECONDS, ask, begin_deletion, finish_deletion
 from app.store.files import flush
 from app.store.records import RUN_NAME, Control, State, Status, Wanted
@@ -25,12 +25,12 @@ ORDER: tuple[State, ...] = ("training", "queued", "paused", "failed", "stopped")
 
 
 def members_of(store: RunStore, group: Run) -> list[Run]:
-    """The existing members of a group; empty for a run that is not a group."""
+    """The members of a group that exist and can be read; empty for a run that is not a group."""
     found = []
     for name in group.spec.member_names:
         try:
             run = store.get(name)
-        except RunNotFoundError:
+        except RunError:
             continue
         if run.spec.group == group.name:
             found.append(run)
@@ -91,7 +91,9 @@ def standing_of(store: RunStore, run: Run) -> Status:
     members = members_of(store, run)
     missing = set(run.spec.member_names).difference(member.name for member in members)
     if missing:
-        reason = f"its member {min(missing)} was deleted: delete this run too, and train it again"
+        reason = (
+            f"its member {min(missing)} was deleted or cannot be read: delete this run and train it again"
+        )
         return own.model_copy(update={"state": "failed", "reason": reason})
     found = [member.standing for member in members]
     states = {status.state for status in found}

@@ -6,7 +6,6 @@ Reading and exporting skip a line that is incomplete or invalid. An import with 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from app.errors import RunFileError
 from app.store.files import open_new, open_regular, replacing
+from app.store.records import LARGEST_NUMBER, MAX_COUNT
 from model.checkpoint import MAX_STEP
 
 Record = dict[str, Any]
@@ -48,9 +48,11 @@ class Lines:
                 return None
             record: Record = {"step": step}
             for name in self._numbers:
-                value = record[name] = found.get(name)
-                if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+                value = found.get(name)
+                if value is not None and (type(value) not in (int, float) or abs(value) > LARGEST_NUMBER):
                     return None
+                # NumPy would keep such an integer as an object
+                record[name] = float(value) if type(value) is int and abs(value) > MAX_COUNT else value
             for name in self._texts:
                 text = record[name] = found[name]
                 text.encode()  # fails for a lone surrogate, which could not be sent to a client

@@ -26,9 +26,9 @@ from filelock import OwnerRecord as Holder
 from pydantic import Field
 
 from app.errors import ConflictError
+from app.healthcheck import is_running
 from app.store.files import Identity, identity_of, inherited, make_folder
 from app.store.records import Record
-from app.store.temporaries import is_running
 
 LEASE_SECONDS = 30.0
 INFO = ".store.json"

@@ -17,6 +17,7 @@ FORMAT = 1
 RECORD_LIMIT = 1 << 20
 MAX_TIME = 253_402_300_799.0  # the end of the year 9999, in Unix seconds
 MAX_COUNT = 10**15
+LARGEST_NUMBER = 1e100  # far more than a loss can be; a sum of such numbers is still finite
 MAX_REASON = 300  # characters of a parser's message, which may quote the file
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -26,7 +27,9 @@ Wanted = Literal["train", "pause", "stop"]
 Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Time = Annotated[float, Field(ge=0, le=MAX_TIME)]  # Unix seconds, or a duration
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
+Speed = Annotated[float, Field(ge=0, le=MAX_COUNT)]
+BaselineName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,20}$")]  # drawn, so without any markup
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ENDED = ("finished", "failed", "stopped")  # states of a run that does not continue unless a user resumes it
 
@@ -168,14 +171,14 @@ class Status(Record):
     fraction: Fraction = 0.0
     heartbeat: Time = 0.0
     host: str | None = None
-    process: int | None = None
+    process: Count | None = None
     reason: str | None = None
     retry_at: Time | None = None
     loss: Number | None = None
     smooth_loss: Number | None = None
     validation_loss: Number | None = None
     validation_step: Step | None = None
-    characters_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    characters_per_second: Speed | None = None
     seconds: Time = 0.0
     expected_end: Time | None = None
     warnings: list[str] = []
@@ -230,7 +233,7 @@ class Control(Record):
 class Baselines(Record):
     """Losses of the baseline models (model/ngram.py) on the held-out text, by name, in nats per character."""
 
-    losses: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    losses: Annotated[dict[BaselineName, Annotated[Number, Field(ge=0)]], Field(max_length=10)]
 
 
 class CheckpointEntry(BaseModel):

@@ -15,6 +15,8 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+from app.healthcheck import is_running
+
 TEMPORARY_PREFIX = ".tmp-"
 # without a change for this long, a file of another machine or an earlier version is considered abandoned
 ABANDONED_SECONDS = 3600.0
@@ -84,14 +86,3 @@ def _start(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
         return None if Path("/proc/self/stat").exists() or not is_running(pid) else 0
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process with this PID exists on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

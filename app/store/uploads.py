@@ -15,7 +15,7 @@ from typing import IO
 
 from app.errors import ConflictError, NotFoundError, RunFileError, TooLargeError
 from app.store.files import Source, flush, make_folder, make_private, open_regular, remove_folder
-from app.store.records import Record
+from app.store.records import Count, Record, Time
 from app.store.run_store import RunStore
 from app.store.space import Limits, scratch
 
@@ -29,9 +29,9 @@ class UploadedFile(Record):
 
     id: str
     filename: str
-    size: int
+    size: Count
     purpose: str
-    created: float
+    created: Time
 
 
 class UploadedFiles:
@@ -83,9 +83,12 @@ class UploadedFiles:
         """The description of a file. Raises NotFoundError, RunFileError if it cannot be used."""
         path = self._path(file_id)
         try:
-            return UploadedFile.read(path / "file.json")
+            found = UploadedFile.read(path / "file.json")
         except FileNotFoundError:
             raise NotFoundError(f"there is no file {file_id!r}") from None
+        if found.id != file_id:
+            raise RunFileError(f"the record of the file {file_id} is that of another")
+        return found
 
     def list(self) -> list[UploadedFile]:
         """All readable files, newest first."""

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.errors import RunFileError
+from app.healthcheck import is_running
 from app.intake.needs import check_memory
 from app.store.capacity import of_this_process
 from app.store.records import Status
 from app.store.run import Run
-from app.store.temporaries import is_running
 from model.checkpoint import Checkpoint, load
 from model.errors import CharloomError, CheckpointError, DivergedError
 from model.guards import Rollback, block_start

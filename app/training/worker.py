@@ -19,6 +19,7 @@ from typing import Literal
 from filelock import LeaseSettingsMismatch, Timeout
 from threadpoolctl import threadpool_limits
 
+from app.errors import RunFileError
 from app.store.claims import LeaseLostError
 from app.store.files import DISK_FULL, open_new
 from app.store.records import Status
@@ -281,7 +282,8 @@ class Worker:
                     held.write_status(held.status.model_copy(update={"state": "queued"}))
         except (Timeout, LeaseLostError):
             self._queue.held_elsewhere(run.name)
-        except OSError as error:
+        except (OSError, RunFileError) as error:
+            self._queue.leave(run.name, self.retry_seconds)
             logger.error("run %s: its state could not be written: %s", run.name, error)
 
     def _pause(self, run: Run, error: OSError) -> None:
@@ -306,7 +308,7 @@ class Worker:
         }
         try:
             self._write(run, run.status.model_copy(update=changes))
-        except (OSError, LeaseLostError) as error:
+        except (OSError, LeaseLostError, RunFileError) as error:
             logger.error("run %s: its state could not be written: %s", run.name, error)
 
     def _write(self, run: Run, status: Status) -> None:

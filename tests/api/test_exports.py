@@ -33,7 +33,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("bytes=-5", 206),
         ("bytes=0-1,5-6", 206),
         ("bytes=999999999999-", 416),
+        (f"bytes={'9' * 5000}-", 416),
+        ("bytes=-0", 416),
+        ("bytes=0-1,999999999999-", 416),
         ("bytes=9-1", 400),
+        ("bytes=", 400),
+        ("bytes=0-1;x", 400),
         ("lines=1", 400),
         ("", 200),
     ],
@@ -50,6 +55,44 @@ def test_range_request_returns_that_part_of_the_export(client: httpx.Client):
     assert (part.status_code, part.content) == (206, whole.content[10:30])
     changed = client.get(EXPORT, headers={"range": "bytes=10-29", "if-range": '"other"'})
     assert changed.status_code == 200
+
+
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The arguments of each export that is packed from now on."""
+    from app.api.native import archives
+
+    done: list[object] = []
+    pack = archives.export
+    monkeypatch.setattr(archives, "export", lambda *given: (done.append(given), pack(*given))[1])
+    return done
+
+
+def test_range_beyond_the_end_is_refused_without_packing_again(trained, serving, monkeypatch):
+    client, done = serving(trained.root), packed(monkeypatch)
+    for _ in range(3):
+        refused = client.get(EXPORT, headers={"range": "bytes=999999999999-"})
+        assert refused.status_code == 416
+    assert len(done) == 1  # what is compressed has no size before
+    size = int(refused.headers["content-range"].removeprefix("bytes */"))
+    assert len(client.get(EXPORT).content) == size
+    assert refused.json()["error"]["code"] == "range_not_satisfiable"
+    assert str(size) in refused.json()["error"]["message"]
+    assert client.get(EXPORT, headers={"range": f"bytes={size - 1}-"}).status_code == 206
+    assert client.get(EXPORT, headers={"range": f"bytes={size}-"}).status_code == 416
+    assert len(done) == 3
+    trained.get("gru").samples_path.write_bytes(b"")  # another export, of another size
+    assert client.get(EXPORT, headers={"range": f"bytes={size - 1}-"}).status_code == 416
+    assert len(done) == 4
+    assert client.app.state.services.downloads.taken == 0
+
+
+@pytest.mark.parametrize("given", ["lines=1", "bytes=9-1", "bytes=x-"])
+def test_header_that_is_not_a_range_is_refused_without_packing(trained, serving, monkeypatch, given):
+    client, done = serving(trained.root), packed(monkeypatch)
+    refused = client.get(EXPORT, headers={"range": given})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_request")
+    assert f"must be like bytes=0-499 or bytes=-500. Given: {given}" in refused.json()["error"]["message"]
+    assert done == []
 
 
 def reader_that_does_not_read(client: httpx.Client, path: str) -> socket.socket:

@@ -1,6 +1,7 @@
 """`charloom train` with runs that are paused, stopped, resumed, deleted or queued elsewhere."""
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from app.cli import main
 from app.commands.progress import LineDisplay
 from app.intake.new_runs import new_run
+from app.store.capacity import whole_cores
 from app.store.control import ask
 from app.store.files import Source
 from app.store.records import Status
@@ -100,3 +102,18 @@ def test_train_next_to_a_busy_worker_plans_for_the_queue(store, monkeypatch, cap
     assert "The worker of this store first trains another run for about 5.0 minutes." in output
     assert main(["train", "text.txt", "--minutes", "2", "--name", "third"]) == 0
     assert "first trains" not in capsys.readouterr().out
+
+
+def test_train_plans_with_the_cores_of_its_container(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("app.commands.train.measure", lambda *_, **__: 40_000.0)
+    monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
+    machine = tmp_path / "machine"
+    (machine / "proc/self").mkdir(parents=True)
+    (machine / "proc/self/cgroup").write_text("0::/\n")
+    (machine / "sys/fs/cgroup").mkdir(parents=True)
+    monkeypatch.setattr("app.commands.train.whole_cores", lambda: whole_cores(machine))
+    for quota, networks in (("max", "networks side by side"), ("150000", "One network of")):
+        (machine / "sys/fs/cgroup/cpu.max").write_text(f"{quota} 100000\n")
+        assert main(["train", "text.txt", "--minutes", "1", "--name", f"quota-{quota}"]) == 0
+        assert networks in " ".join(capsys.readouterr().out.split())

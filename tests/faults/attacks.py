@@ -137,6 +137,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the name of the attacks to run")
     asked = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    chosen = [one for one in ATTACKS if asked.only in one.name]
+    if not chosen:
+        parser.error(f"no attack has {asked.only!r} in its name")
     failed = False
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "store"
@@ -144,9 +147,7 @@ def main() -> int:
         print(f"Load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
         print("| attack | peak MB (helpers) | health median / p99 / max ms | answers | result |")
         print("|---|---|---|---|---|")
-        for one in ATTACKS:
-            if asked.only not in one.name:
-                continue
+        for one in chosen:
             result = run_attack(one, root, asked.seconds)
             faults = result.faults(one.expected)
             failed |= bool(faults)

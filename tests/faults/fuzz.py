@@ -41,11 +41,14 @@ from app.intake.archive import export, import_run
 from app.intake.new_runs import check
 from app.server.upload_body import received
 from app.slots import UploadSlots
+from app.store.capacity import Capacity
 from app.store.history import POINTS, SAMPLES
+from app.store.leases import StoreInfo
 from app.store.loss_curves import Curves
 from app.store.records import Baselines, Control, Latest, RunSpec, Status
 from app.store.run_store import RunStore
 from app.store.space import Budget, Limits
+from app.store.uploads import UploadedFile
 from app.training.recovery import resuming
 from model import checkpoint as checkpoints
 from model.checkpoint import decode
@@ -192,11 +195,17 @@ class Fuzzer:
                 (Latest, "latest.json"),
                 (Control, ""),
                 (Baselines, ""),
+                (UploadedFile, ""),
+                (Capacity, ""),
+                (StoreInfo, ""),
             )
         )
         seeds = {
             "Control": b'{"wanted": "stop", "asked": 1.5, "priority": 3}',
             "Baselines": b'{"losses": {"x": 1.0}}',
+            "UploadedFile": b'{"id": "x", "filename": "x", "size": 1, "purpose": "x", "created": 1.5}',
+            "Capacity": b'{"memory": 1000, "cores": 2}',
+            "StoreInfo": b'{"lease_seconds": 30.0}',
         }
         data = self.files.get(name) or seeds[kind.__name__]
         data = (

@@ -144,6 +144,19 @@ def test_vocabulary_over_the_limit_is_refused():
         Vocabulary(map(chr, range(32, 33 + MAX_CHARACTERS)))
 
 
+def test_file_with_a_vocabulary_of_400_000_characters_is_refused():
+    characters = "".join(chr(code) for code in range(0x10000, 0x10000 + 400_000))
+    text = json.dumps(json.loads(described(("vocabulary",), json.dumps(characters))), ensure_ascii=False)
+    data = forged(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=f"at most {MAX_CHARACTERS:,}|header"):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_checkpoint_that_could_not_be_read_back_is_not_written():
     with pytest.raises(ValueError, match="JSON"):
         encode(checkpoint(loss=float("inf")))

@@ -196,6 +196,7 @@ def test_rate_limit_counts_texts_instead_of_requests(serving, trained_root):
         "/gradcheck?model=classic@0",
         "/gradcheck.svg?model=classic@0",
         "/runs/gru/export",
+        "/report?model=classic",
         "/generate?length=1",
     ],
 )

@@ -67,10 +67,42 @@ def test_parsing_stops_soon_after_the_limit(open_server: httpx.Client, monkeypat
     assert HEAD_LIMIT / 2 < 5 * len(parsed) <= HEAD_LIMIT + PIECE
 
 
+@pytest.mark.parametrize(
+    "begin", [CHUNKED + LENGTH_5, CHUNKED + b"1;extension="], ids=["trailers", "extension"]
+)
+def test_bytes_outside_the_body_are_bounded_while_a_request_is_refused(
+    trained_root, monkeypatch, begin: bytes
+):
+    monkeypatch.setattr("app.api.shedding.Shedding.closed", lambda *_: True)
+    with application(trained_root) as full, connected(full) as connection:
+        connection.sendall(begin)
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"a:b\r\n" * 10_000 if begin.endswith(b"0\r\n") else b"e" * 50_000)
+            raise AssertionError("it was all read")
+        assert full.get("/healthz").status_code == 429
+
+
 def test_trailer_does_not_count_as_a_header(server: httpx.Client):
     with connected(server) as connection:
         connection.sendall(CHUNKED + LENGTH_5 + b"Authorization: Bearer s3cret\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
+
+
+def test_trailer_does_not_replace_the_address_of_the_client(trained_root, caplog):
+    caplog.set_level("DEBUG", "app.requests")
+    with (
+        application(trained_root, access_log=True, trusted_proxies="127.0.0.1") as proxied,
+        connected(proxied) as connection,
+    ):
+        connection.sendall(CHUNKED + LENGTH_5 + b"X-Forwarded-For: 192.0.2.9\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        records = [record for record in caplog.records if record.name == "app.requests"]
+        wait_until(
+            lambda: [record for record in caplog.records if record.name == "app.requests"], "it is logged"
+        )
+    records = [record for record in caplog.records if record.name == "app.requests"]
+    assert [record.client for record in records] == ["127.0.0.1"]
 
 
 def test_body_in_tiny_chunks_is_read(open_server: httpx.Client):

@@ -57,7 +57,7 @@ def test_invalid_numbers_in_a_record_are_refused(tmp_path: Path, kind: str, valu
     path = tmp_path / "record.json"
     for field in fields:
         path.write_text(json.dumps(known | {field: "HERE"}).replace('"HERE"', value))
-        if (field, value) in (("priority", "-1"), ("characters_per_second", "1e308")):
+        if (field, value) == ("priority", "-1"):
             record.read(path)
             continue
         with pytest.raises(RunFileError, match="is damaged or was not written by Charloom") as raised:

@@ -149,6 +149,18 @@ def test_group_is_as_far_from_its_end_as_its_slowest_member(store):
     assert standing_of(store, group).expected_end is None
 
 
+@pytest.mark.parametrize("damage", [b"", b"{}", None], ids=["empty", "other JSON", "pipe"])
+def test_damaged_member_is_named_by_its_group_and_hides_no_run(store, serving, damage):
+    queue_apart(store, gru_like(**SHORT))
+    record = store.root / "g.2" / "run.json"
+    record.unlink()
+    os.mkfifo(record) if damage is None else record.write_bytes(damage)
+    listed = {run["name"]: run for run in serving(store.root).get("/runs").json()["runs"]}
+    assert set(listed) == {"g", "g.1", "g.3"}
+    assert listed["g"]["state"] == "failed"
+    assert "its member g.2 was deleted or cannot be read" in listed["g"]["reason"]
+
+
 def test_group_that_cannot_be_queued_leaves_nothing(store):
     store.create("g.2", classic_like(), TEXT, "a.txt")
     with pytest.raises(RunExistsError, match=r"'g\.2'"):

@@ -1,4 +1,5 @@
 import errno
+import json
 import math
 import os
 import signal
@@ -16,7 +17,7 @@ from app.signals import Stop, stop_on_signals
 from app.store.capacity import kernel
 from app.store.claims import LeaseLostError
 from app.store.files import write_atomic
-from app.store.records import Status
+from app.store.records import Control, Status
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import RunWriter
@@ -236,6 +237,19 @@ def test_run_with_an_unwritable_state_does_not_block_the_queue(store: RunStore, 
     assert work(store) == ["run", "other"]
     assert other.status.state == "finished"
     assert "its state could not be written" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [None, "stop"])
+def test_status_too_large_to_be_written_again_costs_only_its_run(store: RunStore, caplog, wanted):
+    """It is within the limit as it is, and over it with each of its warnings on a line of its own."""
+    run, other = add(store, "run"), add(store, "other")
+    large = {"state": "training", "warnings": [""] * 250_000}
+    (run.path / "status.json").write_text(json.dumps(large, separators=(",", ":")))
+    run.write_control(Control(wanted=wanted))
+    assert run.status.state == "training"
+    assert work(store) == (["other"] if wanted else ["run", "other"])
+    assert other.status.state == "finished"
+    assert "its state could not be written: status.json would have" in caplog.text
 
 
 @pytest.mark.slow

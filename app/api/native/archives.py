@@ -53,7 +53,7 @@ class ExportResponse(FileResponse):
     "/runs/{name}/export",
     summary="A run as one file",
     response_class=Response,
-    responses=errors(403, 404, 422, 429, 503, 507) | {200: {"content": {ZIP: {}}}},
+    responses=errors(400, 403, 404, 416, 422, 429, 503, 507) | {200: {"content": {ZIP: {}}}},
 )
 async def export_run(
     request: Request,
@@ -64,24 +64,36 @@ async def export_run(
 ) -> Response:
     """A zip: weights, configuration, vocabulary, curve, samples, and a model card.
 
+    A part of it can be requested with `Range`.
+
     If the server has keys, the text needs a key with the right `texts`.
     """
     if text:
         demand_texts(request.scope)
     run = await run_in_threadpool(services.runs.get, name)
     state = await run_in_threadpool(export_state, run, step, text)
-    if (known := not_modified(request, etag(*state.content))) is not None:
+    current = etag(*state.content)
+    if (known := not_modified(request, current)) is not None:
         return known
+    services.exported.check(request, current)
     services.downloads.take(LEAST_SECONDS)
     try:
         # one at a time: each zip takes a core, and many would slow down the event loop
         work = partial(_write, run, step, text)
         file, filename, tag = await to_thread.run_sync(work, limiter=services.packing)
-        seconds = LEAST_SECONDS + os.fstat(file.fileno()).st_size / LEAST_SPEED
-        return ExportResponse(file, services.downloads.sending(seconds), filename, tag)
     except BaseException:
         services.downloads.give_back()
         raise
+    size = os.fstat(file.fileno()).st_size
+    try:
+        services.exported.note(tag, size)
+        services.exported.check(request, tag)
+    except BaseException:
+        file.close()
+        services.downloads.give_back()
+        raise
+    bound = services.downloads.sending(LEAST_SECONDS + size / LEAST_SPEED)
+    return ExportResponse(file, bound, filename, tag)
 
 
 def _write(run: Run, step: str | None, with_text: bool) -> tuple[IO[bytes], str, str]:

@@ -120,7 +120,7 @@ async def _pieces(services: Services, pages: ReportPages, reason: str) -> AsyncI
     def encoded(text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace")
 
-    yield encoded(pages.first())
+    yield await run_in_threadpool(lambda: encoded(pages.first()))  # samples may have megabytes
     findings, why = await _findings(services, pages)
     yield encoded(pages.words(findings, why))
     checks: dict[Method, list[dict[str, object]]] = {}

@@ -28,13 +28,14 @@ from app.errors import NotFoundError, RunNotFoundError
 from app.intake.new_runs import fork, new_run
 from app.store.checkpoints import parse_model_name
 from app.store.files import Source
-from app.store.records import ENDED, RUN_NAME, State
+from app.store.records import ENDED, MAX_TIME, RUN_NAME, State
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.store.space import Limits
 from app.store.uploads import UploadedFiles
 from model.batches import windows_per_epoch
 from model.config import DEFAULT_PRESET, PRESETS, RunConfig
+from model.errors import TextError
 
 PREFIX = "ftjob-"  # a job's id is this plus the name of its run
 AUTO = "auto"
@@ -142,7 +143,10 @@ def _error(reason: str | None) -> JobError:
 def _used(run: Run) -> HyperparametersUsed:
     config = run.config
     learnt = run.spec.characters - int(run.spec.characters * config.validation_fraction)
-    epochs = config.steps / windows_per_epoch(learnt, config.sequence_length, config.streams)
+    try:
+        epochs = config.steps / windows_per_epoch(learnt, config.sequence_length, config.streams)
+    except TextError:  # the record of a run that cannot be trained
+        epochs = 0.0
     rate = PRESETS.get(config.preset, PRESETS[DEFAULT_PRESET]).learning_rate
     return HyperparametersUsed(
         n_epochs=AUTO if config.minutes else max(1, round(epochs)),
@@ -200,7 +204,7 @@ def event(run: Run, points: Points, moment: Moment) -> JobEvent:
         message = f"{STATUSES[data.state]}{f': {data.reason}' if data.reason else ''}".capitalize()
     else:
         more["level"], message = "warn", data
-    at = int(spec.created + seconds)
+    at = int(max(0.0, min(MAX_TIME, spec.created + seconds)))
     return JobEvent(id=event_id(run, moment), created_at=at, message=message, **more)
 
 
