@@ -11,18 +11,18 @@ import shutil
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from tests.support.browser import BROWSERS, FLAGS, NAMED, NARROW
+from tests.support.browser import BROWSERS, FLAGS, NAMED
 from tests.support.servers import server_process
 
 IMAGES = Path("docs/images")
-WIDE = {"width": 1440, "height": 900}
+SIZE: ViewportSize = {"width": 1440, "height": 900}
 PICTURES = {"loss-curve-classic": "/loss-curve.png?model=classic", "gradcheck": "/gradcheck.png"}
 
 
-def open_view(browser: Browser, address: str, size: dict[str, int]) -> Page:
-    page = browser.new_page(viewport=size, reduced_motion="reduce")
+def open_view(browser: Browser, address: str) -> Page:
+    page = browser.new_page(viewport=SIZE, reduced_motion="reduce")
     page.set_default_timeout(60_000)
     page.goto(address)
     return page
@@ -35,25 +35,15 @@ def keep(page: Page, name: str) -> None:
     page.close()
 
 
-def live(browser: Browser, root: str, name: str, size: dict[str, int]) -> None:
-    page = open_view(browser, root, size)
+def live(browser: Browser, root: str) -> None:
+    page = open_view(browser, root)
     page.wait_for_selector("#live-real-then:not(:empty)", state="attached")
     page.wait_for_selector("#live-curve path[d^=M]", state="attached")
-    keep(page, name)
-
-
-def write(browser: Browser, root: str) -> None:
-    page = open_view(browser, f"{root}/#write", WIDE)
-    page.fill("#write-prompt", "My lord, ")
-    page.fill("#write-form [name=seed]", "7")
-    page.select_option("#write-form [name=against]", "classic")
-    page.click("#write-go")
-    page.wait_for_selector("#write-again:not([hidden])")
-    keep(page, "write")
+    keep(page, "live")
 
 
 def inside(browser: Browser, root: str) -> None:
-    page = open_view(browser, f"{root}/#inside", WIDE)
+    page = open_view(browser, f"{root}/#inside")
     page.get_by_text("A hidden unit").click()
     page.click("#inside-form [type=submit]")
     page.wait_for_selector("#inside-units button")
@@ -71,9 +61,7 @@ def main() -> None:
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         stack.callback(browser.close)
-        live(browser, root, "live", WIDE)
-        live(browser, root, "live-narrow", NARROW)
-        write(browser, root)
+        live(browser, root)
         inside(browser, root)
         for name, address in PICTURES.items():
             (IMAGES / f"{name}.png").write_bytes(client.get(address, timeout=120).raise_for_status().content)
