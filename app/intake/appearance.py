@@ -14,9 +14,11 @@ TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
 KEY = re.compile(r'"[^"\n]{1,80}"\s*:')
 CODE = re.compile(
     r"^\s*(?:(?:def|class|import|from|return|if|elif|else|for|while|try|except|function|const|let|var|public|private|"
-    r"static|void|int|struct|fn|pub|use|package|namespace|using)\b.*[:;{(]?|#include\b.*|//.*|.*[;{}]|[\])}]+[,;]?)\s*$"
+    r"static|void|int|struct|fn|pub|use|package|namespace|using)\b.*[:;{(]?|#(?:include|define|if|ifn?def|endif|else|undef)\b.*|//.*|.*[;{}]|[\])}]+[,;]?)\s*$"
 )
-CODE_MARK = re.compile(r"[;{}()=\[\]]|:$|^\s*(?:import|from|return)\b")
+CODE_MARK = re.compile(r"[;{}()=\[\]]|:$|^\s*(?:import|from|return)\b|^\s*#\w")
+SYMBOLS = "(){}[]=;<>$|&*\\_#+/@"
+FEW_CODE_LINES, CODE_SYMBOLS = 0.1, 0.05  # minimum fraction of code lines and symbols in code with comments
 SHARE = 0.8  # minimum fraction of a table's lines with the same number of separators
 TAGS, KEYS, CODE_LINES = 0.15, 0.1, 0.45  # minimum fraction of characters in tags, keys per line, code lines
 RELATED = 0.03  # minimum mutual information of neighbours, as a fraction of the entropy, unless random
@@ -53,8 +55,9 @@ def appearance(sample: str) -> Looks | None:
                 "looks_like_a_table",
                 f"the text looks like a table, separated by {name}: the network will learn rows, not prose",
             )
-        code = sum(bool(CODE.match(line) and CODE_MARK.search(line)) for line in lines)
-        if code > CODE_LINES * len(lines):
+        code = sum(bool(CODE.match(line) and CODE_MARK.search(line)) for line in lines) / len(lines)
+        symbols = sum(map(sample.count, SYMBOLS)) / len(sample)
+        if code > CODE_LINES or (code > FEW_CODE_LINES and symbols > CODE_SYMBOLS):
             return Looks("looks_like_code", "the text looks like source code")
     if _is_structureless(sample):
         return Looks(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
-from itertools import pairwise
 
 from charset_normalizer import CharsetMatch, from_bytes
 from charset_normalizer.cd import coherence_ratio
@@ -44,6 +43,9 @@ BINARY_BYTES = bytes((*range(9), 11, *range(14, 26), 28, 29, 30, 31))
 BINARY = 0.02  # fraction of BINARY_BYTES above which a file is binary
 MANY_ZEROS = 0.2  # fraction of zero bytes above which EIGHT_BIT does not apply
 PRINTABLE = bytes((*range(32, 127), 9, 10, 13))
+IN_WORDS = "'-\u00ad·‐‑–—’‘…״׳"  # punctuation that may be between two letters
+IDEOGRAPHS = "\u2e80"  # from here on words are not separated by spaces
+SIGNS = "¶§"  # which are not next to a letter
 ISO_2022 = re.compile(rb"\x1b\$(?:[@AB]|[()][A-Z])|\x1b\(J")  # escape sequences that switch character sets
 
 
@@ -127,7 +129,7 @@ def _rank(match: CharsetMatch) -> tuple[float, float, int, str]:
     names = {codecs.lookup(name).name for name in match.could_be_from_charset}
     order = {codecs.lookup(name).name: place for place, name in enumerate(PREFERRED)}
     place, name = min((order.get(name, len(order)), name) for name in names)
-    language = max((share for _, share in coherence_ratio(text, 0.1)), default=0.0)
+    language = max((share for _, share in coherence_ratio(text, 0.1)), default=0.0) - match.chaos
     if place >= len(COMMON):
         language -= RARE_ENCODING if place == len(order) else LESS_COMMON
     return round(_oddities(text) / max(1, len(text)), 3), -round(language, 2), place, name
@@ -136,10 +138,18 @@ def _rank(match: CharsetMatch) -> tuple[float, float, int, str]:
 def _oddities(text: str) -> int:
     """The number of implausible characters: capitals or symbols inside words, and mixed scripts."""
     odd = 0
-    for before, each in pairwise(text):
+    for before, each, after in zip(text, text[1:], f"{text[2:]} ", strict=False):
         if before.isascii() and each.isascii():
             continue
         capital = before.islower() and each.isupper()
         mixed = before.isalpha() and each.isalpha() and (before < "\u0250") != (each < "\u0250")
-        odd += capital or mixed or unicodedata.category(each) in ("So", "Sk", "Sm", "Cc", "Cn", "Co")
+        kind = unicodedata.category(each)
+        sign = kind[0] == "P" and each not in IN_WORDS and _is_in_word(before, each, after)
+        odd += capital or mixed or sign or kind in ("So", "Sk", "Sm", "Cc", "Cn", "Co")
     return odd
+
+
+def _is_in_word(before: str, each: str, after: str) -> bool:
+    """Whether punctuation has letters on both sides, or a sign on one; not in scripts without spaces."""
+    letters = sum(one.isalpha() and one < IDEOGRAPHS for one in (before, after))
+    return letters == 2 or (letters == 1 and each in SIGNS)

@@ -392,6 +392,41 @@ CODE = (
 BRACES = (
     "int main(void) {\n    int sum = 0;\n    for (int i = 0; i < 9; i++) {\n        sum += i;\n    }\n}\n"
 )
+COMMENTED = '''@cached
+def load(path, limit=None):
+    """Return the records of a file.
+
+    Every record is one line of the file, without the newline at its end. Lines that
+    are empty are left out, and so are those that begin with a number sign.
+    """
+    # the whole file is read at once, as it is small
+    found = [line.strip() for line in path.open()]
+    self._records[path] = {line: len(line) for line in found[:limit]}
+    return self._records[path]
+'''
+HEADER = """/* The errors of the library. */
+#ifndef ERRORS_H
+#define ERRORS_H
+
+#define E_OK        0  /* no error */
+#define E_MEMORY  -12  /* out of memory */
+
+extern int error_of(struct file *file);
+"""
+SHELL = """set -e
+# the folder of the program
+DIR="$(cd "$(dirname "$0")" && pwd)"
+if [ -z "$1" ]; then
+    echo "usage: $0 NAME" >&2
+fi
+for file in "$DIR"/*.txt; do
+    grep -q "$1" "$file" && echo "$file"
+done
+"""
+CHAT = """[12:31] <ann> has anybody seen the new timetable? (the one for May)
+[12:32] <bob> it is on the wall of the office, next to the door
+[12:34] <ann> thank you, I will have a look after lunch
+"""
 
 
 def random_characters(characters: str, length: int) -> str:
@@ -414,6 +449,10 @@ LOOKS = {
     "markup": ("<row><cell>a</cell><cell>b</cell></row>\n" * 100, "looks_like_markup"),
     "python": (CODE * 60, "looks_like_code"),
     "c": (BRACES * 60, "looks_like_code"),
+    "python with comments": (COMMENTED * 20, "looks_like_code"),
+    "c header": (HEADER * 20, "looks_like_code"),
+    "shell": (SHELL * 20, "looks_like_code"),
+    "chat log": (CHAT * 30, None),
     "random": (random_characters("0123456789abcdef", 50_000), "looks_random"),
     "base64": (random_characters(string.ascii_letters + string.digits + "+/", 6_000), "looks_random"),
     "bytes": (random_characters("".join(map(chr, range(32, 256))), 70_000), "looks_random"),

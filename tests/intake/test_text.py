@@ -108,6 +108,12 @@ def test_windows_quotes_are_suggested_as_cp1252_with_a_preview(tmp_path):
         ),
         ("mac-roman", "Longtemps, je me suis couché de bonne heure. Parfois, à peine ma bougie éteinte, "),
         ("mac-roman", "It was the best of times – “so” they said, it was the worst of times. "),
+        (
+            "iso8859-2",
+            "Litwo! Ojczyzno moja! ty jesteś jak zdrowie; "
+            "Ile cię trzeba cenić, ten tylko się dowie, Kto cię stracił. ",
+        ),
+        ("iso8859-7", "Άνδρα μοι έννεπε, Μούσα, πολύτροπον, ος μάλα πολλά πλάγχθη. "),
         ("cp1255", "בראשית ברא אלהים את השמים ואת הארץ "),
         ("cp437", "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, fand er sich in Öl. "),
     ],
