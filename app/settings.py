@@ -217,9 +217,9 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         used = given in settings or name in (f"{PREFIX}{other}" for other in OTHERS)
         if not name.upper().startswith(PREFIX) or used or injected:
             continue
-        near = difflib.get_close_matches(given, [*settings, *OTHERS], 1)
+        near = difflib.get_close_matches(given, [*ALIASES, *settings, *OTHERS], 1)
         near = near or [one for one in settings if given.endswith(f"_{one}")]
-        near = [ALIASES[given]] if given in ALIASES else near
+        near = [ALIASES.get(one, one) for one in near]
         advice = f"did you mean {PREFIX}{near[0]}?" if near else "docs/operations.md lists the settings"
         found.append(f"{name} is not a setting and is ignored; {advice}")
     return found

@@ -50,6 +50,7 @@ def test_empty_option_counts_as_not_given():
     ("name", "advice"),
     [
         ("CHARLOOM_CHECKPOINTS", "did you mean CHARLOOM_STORE?"),
+        ("CHARLOOM_CHEKPOINT", "did you mean CHARLOOM_STORE?"),
         ("CHARLOOM_API_KEYES", "did you mean CHARLOOM_API_KEYS?"),
         ("CHARLOOM_MAX_LENGHT", "did you mean CHARLOOM_MAX_LENGTH?"),
         ("CHARLOOM_QQ", "docs/operations.md lists the settings"),

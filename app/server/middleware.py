@@ -10,7 +10,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -22,6 +22,7 @@ from app.server.error_formats import code_of, respond
 from app.server.headers import Pair, Pairs, completed, header
 from app.server.problems import Problem, problem_of
 
+HEAD = "charloom.head"  # in the scope of a request for the headers of a GET alone
 REQUEST_ID = "x-request-id"
 ID_HEADER = REQUEST_ID.encode()
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # requested every few seconds
@@ -117,7 +118,7 @@ class HeadAsGet:
 
     async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in WRITING:
-            await Response(media_type="application/json")(scope, receive, send)
+            await headers_only("application/json")(scope, receive, send)
             return
 
         async def send_head(message: Message) -> None:
@@ -128,7 +129,14 @@ class HeadAsGet:
                 raise HeadSentError
 
         with suppress(HeadSentError):
-            await self.app({**scope, "method": "GET"}, receive, send_head)
+            await self.app({**scope, "method": "GET", HEAD: True}, receive, send_head)
+
+
+def headers_only(media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to HEAD where the length of the body is not known without computing it."""
+    response = Response(None, 200, headers, media_type)
+    del response.headers["content-length"]
+    return response
 
 
 class HeadSentError(Exception):

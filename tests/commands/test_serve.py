@@ -3,18 +3,20 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from app.cli import main
-from app.commands.serve import warn_if_open
+from app.commands.serve import serve, warn_if_open
 from app.commands.supervisor import Supervisor
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from app.store.run_store import RunStore
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
 
@@ -68,6 +70,24 @@ def test_child_process_is_terminated_and_killed_if_it_hangs(
 def test_open_server_without_keys_is_warned_about(caplog, host: str, keys: str, warned: bool):
     warn_if_open(host, Settings(api_keys=keys))
     assert (f"anyone who reaches {host} can train, read and delete" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("host", "open_at"), [("", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
+def test_empty_host_is_loopback_and_every_host_is_checked(tmp_path, monkeypatch, host, open_at):
+    """An empty variable is what compose makes of one that is not set."""
+    hosts = []
+
+    def close(sockets: list[socket.socket]) -> None:
+        for one in sockets:
+            one.close()
+
+    monkeypatch.setenv("CHARLOOM_HOST", host)
+    monkeypatch.setenv("CHARLOOM_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr("app.commands.serve.configure_logging", lambda settings: None)
+    monkeypatch.setattr("app.commands.serve.build_server", lambda _: SimpleNamespace(run=close))
+    monkeypatch.setattr("app.commands.serve.warn_if_open", lambda host, settings: hosts.append(host))
+    serve(load_settings(port=0), with_worker=False)
+    assert hosts == [open_at]
 
 
 @pytest.mark.slow

@@ -33,7 +33,9 @@ def test_head_answers_as_get_without_the_body(client: httpx.Client):
         with client.stream("GET", address) as get:
             assert head.status_code == get.status_code, address
             for name in ("content-type", "etag", "content-length"):
-                differing = name == "content-length" and address == "/metrics"
+                # neither is known without the check
+                differing = address.startswith("/gradcheck") and name != "content-type"
+                differing |= name == "content-length" and address == "/metrics"
                 assert differing or head.headers.get(name) == get.headers.get(name), (address, name)
         assert head.content == b""
 
@@ -215,3 +217,14 @@ def test_every_content_coding_is_refused_in_the_shape_of_the_route(client: httpx
         assert client.get("/healthz").status_code == 200  # on the same connection
     plain = client.post("/generate", json={"length": 5}, headers={"content-encoding": "identity"})
     assert plain.status_code == 200
+
+
+def test_head_of_a_gradient_check_computes_nothing(serving, trained_root, monkeypatch):
+    client = serving(trained_root)
+    monkeypatch.setattr(client.app.state.services.gradchecks, "report", None)
+    for path in ("/gradcheck", "/gradcheck?model=gru", "/gradcheck.svg", "/gradcheck.png?cell=lstm"):
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert "content-length" not in head.headers
+    assert client.head("/gradcheck?model=none").status_code == 404
+    assert client.head("/gradcheck.svg?model=gru&cell=lstm").status_code == 422

@@ -13,10 +13,12 @@ from app.api.native.pictures import picture_response
 from app.api.native.run_schemas import GradcheckReport, ParameterReport
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
+from app.engine.loaded_model import LoadedModel
 from app.errors import InvalidRequestError
 from app.reports.gradchecks import Method, Report
 from app.server.accept import preferred
 from app.server.etags import etag, not_modified
+from app.server.middleware import HEAD, headers_only
 from model.cells import CELLS
 
 router = APIRouter(tags=["proof"])
@@ -72,7 +74,10 @@ async def gradcheck(
         return services.assets.page(
             "gradcheck.html", method=method, model=model, cell=cell, methods=NAMES, cells=list(CELLS)
         )
-    report = await _report(services, method, model, cell)
+    checked = await _model(services, model, cell)
+    if HEAD in request.scope:
+        return headers_only(kind, headers)
+    report = await services.gradchecks.report(checked, method, cell)
     if kind == JSON:
         body = describe(report)
         return Response(body.model_dump_json(), media_type=JSON, headers=headers)
@@ -95,9 +100,11 @@ async def gradcheck_svg(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, next to their limits and the figures of the assignment."""
-    return await _picture(
-        request, services, await _report(services, method, model, cell), "svg", (theme, shape)
-    )
+    checked = await _model(services, model, cell)
+    if HEAD in request.scope:
+        return headers_only(SVG)
+    report = await services.gradchecks.report(checked, method, cell)
+    return await _picture(request, services, report, "svg", (theme, shape))
 
 
 @router.get(
@@ -116,15 +123,18 @@ async def gradcheck_png(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, next to their limits and the figures of the assignment."""
-    return await _picture(
-        request, services, await _report(services, method, model, cell), "png", (theme, shape)
-    )
+    checked = await _model(services, model, cell)
+    if HEAD in request.scope:
+        return headers_only(PNG)
+    report = await services.gradchecks.report(checked, method, cell)
+    return await _picture(request, services, report, "png", (theme, shape))
 
 
-async def _report(services: Services, method: Method, model: str | None, cell: str | None) -> Report:
+async def _model(services: Services, model: str | None, cell: str | None) -> LoadedModel | None:
+    """The model to check, or None for a new network; HEAD needs no more, since a check takes seconds."""
     if model and cell:
         raise InvalidRequestError("cell", f"cannot be given together with model. Given: {cell}")
-    return await services.gradchecks.report(await services.model(model) if model else None, method, cell)
+    return await services.model(model) if model else None
 
 
 def describe(report: Report) -> GradcheckReport:
