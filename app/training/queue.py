@@ -14,7 +14,7 @@ from app.store.scan import IDLE_RATE, Scan
 from model.passes import shard_rows
 
 LOOKS = 3  # stat calls for a run that has not changed: run.json, control.json, status.json
-LEASE_LOOKS = 10  # maximum file operations to try a lease that another process holds
+LEASE_LOOKS = 14  # maximum file operations to try a lease that another process holds
 
 
 class Queue:

@@ -13,6 +13,7 @@ import pytest
 from app.engine.models import ModelStore
 from app.store.control import ask
 from app.store.groups import add_members
+from app.store.leases import FOLDER
 from app.store.records import Status
 from app.store.run import Text
 from app.store.run_store import RunStore
@@ -26,6 +27,7 @@ RUNS = 500
 GROUPS = 15  # of eight members each
 COUNTED = ("stat", "lstat", "scandir", "listdir", "open", "utime", "access", "readlink", "mkdir", "rename")
 POLLS_A_SECOND = 2  # of a worker
+LEASE_RATE = 3  # operations a second on the lease of each run that another worker trains
 TOLERANCE = 1.2  # times the average rate: the counted time may contain one more reading of all runs
 
 
@@ -33,7 +35,7 @@ class Clock:
     """A monotonic clock that a test advances, with a count of the file operations."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now, self.operations = time.monotonic(), 0
+        self.now, self.operations, self.lease_operations = time.monotonic(), 0, 0
         patch.setattr(time, "monotonic", lambda: self.now)
         for module, names in ((os, COUNTED), (builtins, ("open",))):
             for name in names:
@@ -42,6 +44,7 @@ class Clock:
     def counting(self, call: Callable[..., object]) -> Callable[..., object]:
         def counted(*arguments: object, **options: object) -> object:
             self.operations += 1
+            self.lease_operations += FOLDER in str(arguments[0])
             return call(*arguments, **options)
 
         return counted
@@ -117,8 +120,10 @@ def test_held_run_adds_few_file_operations_to_an_idle_worker(store: RunStore, mo
 
         try:
             clock.rate(try_next, POLLS_A_SECOND, 4)  # the directory of the leases is new
+            before_tries = clock.lease_operations
             # less than the 30 seconds of a lease, whose holder never renews it by this clock
             assert 0 < clock.rate(try_next, POLLS_A_SECOND, 25) <= 1.6 * IDLE_RATE + 10
+            assert 0 < (clock.lease_operations - before_tries) / 25 <= LEASE_RATE
         finally:
             run.write_status(before)
 
