@@ -21,6 +21,7 @@ import httpx
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from app.commands.progress import duration
 from app.commands.terminal import cell, say
@@ -36,6 +37,7 @@ PIECE = 1 << 20
 START_SECONDS = 30.0
 LONGEST_FOLDER = 80  # bytes; the path of a socket may have 107
 PATIENCE = httpx.Timeout(60.0, connect=10.0)  # a watched run sends something every 15 s
+MERGE_TIMEOUT = httpx.Timeout(1800.0, connect=10.0)  # large networks are measured on 100,000 characters
 
 
 class RefusedError(CharloomError):
@@ -82,7 +84,9 @@ def connected(url: str | None, store: Path | None) -> Iterator[httpx.Client]:
 def _own_server(store: Path | None) -> Iterator[httpx.Client]:
     # file permissions are the only access control for a local store
     settings = load_settings(store=store, api_keys="", rate_limit="", access_log=False, grace_seconds=0)
-    with tempfile.TemporaryDirectory(prefix="charloom-", dir=short_folder()) as folder:
+    private = tempfile.TemporaryDirectory(prefix="charloom-", dir=short_folder())
+    # as in a server: with more BLAS threads, a merge takes several times as long on busy cores
+    with threadpool_limits(1), private as folder:
         socket = str(Path(folder) / "socket")
         server = build_server(settings, uds=socket, lifespan=False)
         thread = threading.Thread(target=server.run, daemon=True)
@@ -190,7 +194,7 @@ def send(client: httpx.Client, path: str, options: dict[str, Any], texts: list[P
 def merge(client: httpx.Client, models: list[str], name: str | None) -> None:
     """Merge models into a new run, and print its loss."""
     body = {"models": models} | ({} if name is None else {"name": name})
-    run = checked(client.post("/runs/merge", json=body)).json()
+    run = checked(client.post("/runs/merge", json=body, timeout=MERGE_TIMEOUT)).json()
     loss = "" if run["validation_loss"] is None else f", held-out loss {run['validation_loss']:.4f}"
     say(f"run {run['name']} is merged from {len(models)} models: {run['members']} members{loss}")
 

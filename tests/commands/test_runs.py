@@ -11,9 +11,10 @@ from typing import NoReturn
 
 import httpx
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from app.cli import main
-from app.commands.client import RefusedError
+from app.commands.client import RefusedError, connected, merge
 from app.commands.runs import app
 from app.store.records import Status
 from app.store.run_store import RunStore
@@ -145,6 +146,25 @@ def test_time_left_is_by_the_clock_of_the_worker(store, capsys):
     run.write_status(Status(state="training", step=5, steps=40, heartbeat=1000.0, expected_end=1065.0))
     assert runs("list") == 0
     assert re.search(r"mine +interrupted +5 +40 +1:05\b", capsys.readouterr().out)
+
+
+def test_merge_of_large_networks_is_waited_for():
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.extensions["timeout"]["read"] >= 600
+        return httpx.Response(201, json={"name": "m", "members": 2, "validation_loss": None})
+
+    with httpx.Client(transport=httpx.MockTransport(answer), base_url="http://store", timeout=60) as client:
+        merge(client, ["a", "b"], "m")
+
+
+def test_local_store_is_used_with_one_blas_thread(store):
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    with threadpool_limits(2):
+        with connected(None, store.root):
+            assert threads() == {1}
+        assert threads() == {2}
 
 
 def test_missing_server_or_address_is_reported(store, capsys):
