@@ -42,8 +42,10 @@ def open_server(trained_root: Path) -> Iterator[httpx.Client]:
         (CHUNKED + LENGTH_5 + b"a: ", b"b" * 50_000),
         (CHUNKED + b"1;extension=", b"e" * 50_000),
         (CHUNKED, b"1;" + b"e" * 60_000 + b"\r\n \r\n"),
+        (HEAD, b"a:b\r\n" * 10_000),
+        (b"GET /", b"a" * 50_000),
     ],
-    ids=["trailers", "one trailer", "one extension", "extensions"],
+    ids=["trailers", "one trailer", "one extension", "extensions", "head", "request line"],
 )
 def test_bytes_outside_the_body_are_limited(server: httpx.Client, key: bytes, begin: bytes, piece: bytes):
     before = memory(server)

@@ -25,6 +25,8 @@ def status(sizes: KnownSizes, tag: str, **headers: str) -> int:
         ("bytes=-11", 200),
         ("bytes=-00", 416),
         ("bytes=5-4", 400),
+        ("bytes=0-4,9-5", 400),
+        ("bytes=0-4,x", 400),
         ("bytes=-", 400),
         ("bytes=-0x1", 400),
         ("bytes=٣-", 400),
