@@ -95,6 +95,7 @@ def make_plan(
     Other fields in `asked` are used unchanged. `measured` returns the speed of each network of a
     configuration on this machine, in characters per second. Raises ConfigError, TextError.
     """
+    began = time.time()  # the queue gets shorter during the measurements
     vocabulary = Vocabulary.from_text(text)
     ids = vocabulary.encode(text)
     config, speed = suited(len(ids), asked, cores, lambda config: measured(config, vocabulary, ids))
@@ -107,7 +108,7 @@ def make_plan(
         ngram_loss=ngram_losses(ids, _trained(ids, config), len(vocabulary), ORDER)[-1],
         expected_loss=loss_range(ids, _trained(ids, config), len(vocabulary), seconds * speed),
         queue=queue,
-        ends_at=time.time() + queue.seconds + seconds,
+        ends_at=max(time.time(), began + queue.seconds) + seconds,
     )
 
 

@@ -223,3 +223,17 @@ def test_speed_next_to_a_worker_is_measured_in_processor_time(monkeypatch):
 @pytest.mark.parametrize(("value", "expected"), [(0.3, 10), (14.0, 10), (99.0, 90), (4321.0, 4000)])
 def test_steps_are_rounded_to_readable_numbers(value, expected):
     assert rounded(value) == expected
+
+
+@pytest.mark.parametrize(("queued", "start"), [(390.0, 1390.0), (5.0, None)])
+def test_planning_time_is_not_added_to_the_queue(monkeypatch, queued, start):
+    now = 1000.0
+    monkeypatch.setattr("app.intake.expectations.time", SimpleNamespace(time=lambda: now))
+
+    def measured(*_: object) -> float:
+        nonlocal now
+        now += 20
+        return SPEED
+
+    plan = make_plan(small_text(50_000), {"minutes": 3}, 2, measured, Queue(1, queued))
+    assert plan.ends_at == (start or now) + 180
