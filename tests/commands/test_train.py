@@ -94,12 +94,19 @@ def test_train_and_an_upload_choose_the_same_settings(store, length, monkeypatch
 
 def test_train_next_to_a_busy_worker_plans_for_the_queue(store, monkeypatch, capsys):
     store.create("first", PRESETS["gru"].replace(minutes=5.0), small_text(), "first.txt")
-    monkeypatch.setattr("app.commands.train.measure", lambda *_, **__: 40_000.0)
+    next_to_a_worker = set()
+
+    def measure(*_: object, shared: bool) -> float:
+        next_to_a_worker.add(shared)
+        return 40_000.0
+
+    monkeypatch.setattr("app.commands.train.measure", measure)
     monkeypatch.setattr("app.commands.train.follow", lambda store, run, *_: run.write_status(FINISHED))
     with held_by_another(store, "first"):
         assert main(["train", "text.txt", "--minutes", "1", "--name", "second"]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "The worker of this store first trains another run for about 5.0 minutes." in output
+    assert next_to_a_worker == {True}
     assert main(["train", "text.txt", "--minutes", "2", "--name", "third"]) == 0
     assert "first trains" not in capsys.readouterr().out
 
