@@ -43,6 +43,12 @@ def appearance(sample: str) -> Looks | None:
     """What `sample`, the beginning of a text, looks like; None for prose."""
     if len(sample) < LEAST_CHARACTERS:
         return None
+    if _is_structureless(sample):
+        return Looks(
+            "looks_random",
+            "the text looks like random characters: each is independent of the one before, so there is "
+            "nothing to learn",
+        )
     lines = [line for line in sample.split("\n")[:-1] if line.strip()] or [sample]
     if sum(len(match[0]) for match in TAG.finditer(sample)) > TAGS * len(sample):
         return Looks("looks_like_markup", "the text looks like markup: the network will learn its tags too")
@@ -59,12 +65,6 @@ def appearance(sample: str) -> Looks | None:
         symbols = sum(map(sample.count, SYMBOLS)) / len(sample)
         if code > CODE_LINES or (code > FEW_CODE_LINES and symbols > CODE_SYMBOLS):
             return Looks("looks_like_code", "the text looks like source code")
-    if _is_structureless(sample):
-        return Looks(
-            "looks_random",
-            "the text looks like random characters: each is independent of the one before, so there is "
-            "nothing to learn",
-        )
     return None
 
 

@@ -455,6 +455,7 @@ LOOKS = {
     "chat log": (CHAT * 30, None),
     "random": (random_characters("0123456789abcdef", 50_000), "looks_random"),
     "base64": (random_characters(string.ascii_letters + string.digits + "+/", 6_000), "looks_random"),
+    "printable": ("".join(random.Random(2).choices(string.printable[:94], k=30_000)), "looks_random"),
     "bytes": (random_characters("".join(map(chr, range(32, 256))), 70_000), "looks_random"),
     "prose": (PROSE * 60, None),
     "old prose": (f"{PROSE.strip()}  And then.\n" * 60, None),
