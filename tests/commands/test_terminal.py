@@ -62,8 +62,7 @@ def test_command_works_in_a_terminal_with_a_limited_encoding(tmp_path: Path, env
 def test_planned_training_survives_a_terminal_that_lacks_a_character(
     tmp_path: Path, environment: dict[str, str]
 ):
-    """The plan has characters of its own, such as an ellipsis."""
-    (tmp_path / "text.txt").write_text(small_text().replace("ï", "i"), "ascii")
+    (tmp_path / "text.txt").write_text("é—ж\nmore of it\n" * 600, "utf-8")
     done = charloom(tmp_path, environment, "train", "text.txt", "--minutes", "0.02", "--hidden", "8")
     assert (done.returncode, done.stderr) == (0, b"")
     assert RunStore(tmp_path / "checkpoints").get("text").status.state == "finished"
@@ -74,8 +73,9 @@ WARNED = f"{EXPLODING} --learning-rate 10 --steps 200 --validate-every 50 --weig
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", ["full disk", "reader that has gone"])
-def test_training_survives_an_output_that_cannot_be_written(tmp_path: Path, output: str):
+@pytest.mark.parametrize("output", ["full disk", "closed pipe"])
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_training_survives_an_output_that_cannot_be_written(tmp_path: Path, output: str, unbuffered: str):
     """From the first line on, and with a warning of the training among the lines."""
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     if output == "full disk":
@@ -85,7 +85,10 @@ def test_training_survives_an_output_that_cannot_be_written(tmp_path: Path, outp
         os.close(reading)
     command = [sys.executable, "-P", "-m", "app.cli", "train", "text.txt", *WARNED.split()]
     try:
-        done = subprocess.run(command, cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, timeout=120)
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=120
+        )
     finally:
         os.close(stdout)
     status = RunStore(tmp_path / "checkpoints").get("text").status

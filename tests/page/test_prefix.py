@@ -120,7 +120,9 @@ def test_page_and_docs_work_below_a_prefix(behind_nginx, opened: Callable[..., P
 def test_links_of_pages_start_with_the_prefix(serving, trained_root):
     client = serving(trained_root, root_path="/texts/")
     for path in ("/", "/texts/", "/texts", "/loss-curve", "/texts/docs"):
-        html = client.get(path, headers={"accept": "text/html"}).text
+        answer = client.get(path, headers={"accept": "text/html"})
+        assert answer.status_code == 200, path
+        html = answer.text
         links = re.findall(r'\b(?:href|src|srcset|action)="(/[^"]*)"', html)
         assert links
         assert all(link.startswith("/texts/") for link in links), path

@@ -153,7 +153,9 @@ def test_request_with_an_unsupported_upgrade_is_answered(open_server: httpx.Clie
         connection.sendall(
             b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close, upgrade\r\nUpgrade: x\r\n\r\n"
         )
-        assert rest(connection).startswith(b"HTTP/1.1 200 ")
+        last = rest(connection)
+        assert last.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in last
 
 
 def test_client_with_a_half_closed_connection_is_answered(open_server: httpx.Client):
@@ -224,6 +226,7 @@ def test_pipelined_requests_with_upgrades_are_all_answered(open_server: httpx.Cl
         connection.sendall(request * 1500 + last)
         answers = rest(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 1501
+    assert answers.count(b"connection: close") == 1
 
 
 def test_long_body_with_an_unsupported_upgrade_is_read_whole(open_server: httpx.Client):
