@@ -213,6 +213,7 @@ def test_suffix_of_a_job_keeps_its_dot(ai, store):
     file = uploaded(ai, name="notes.v2.txt")
     assert job_on(ai, file, suffix="tuned-1.5").id == "ftjob-tuned-1.5"
     assert job_on(ai, file, suffix="tuned-1.5").id == "ftjob-tuned-1.5-2"
+    assert job_on(ai, file, suffix="Mine.v2").id == "ftjob-mine.v2"
     assert job_on(ai, file).id == "ftjob-notes.v2"
 
 
