@@ -84,6 +84,15 @@ def test_record_with_invalid_content_is_refused(tmp_path: Path, data: bytes):
         Status.read(tmp_path / "status.json")
 
 
+def test_any_error_of_the_parser_refuses_the_record(monkeypatch):
+    def fail(data: bytes) -> Status:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(Status, "model_validate_json", fail)
+    with pytest.raises(RunFileError, match=r"x/status\.json is damaged .*: too deep"):
+        Status.parse(b"{}", "x/status.json")
+
+
 def test_record_that_could_not_be_read_back_is_not_written(tmp_path: Path):
     path = tmp_path / "status.json"
     Status(state="training").write(path)

@@ -17,7 +17,17 @@ from app.store.records import Baselines, Control, Latest, Record, RunSpec, Statu
 TEXTS = ("", "../x\x1b[2J[/b]$\\frac{<script>é\u2028", "x" * 100_000)
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 10**12, 10**15, 10**50, 1e-320, 1e100, -1e100, 1e308, 10**400),
-    *(*TEXTS, {}, [[]], [1, 1, 10**11], ["x", "\x1b[2J"], {"x": 1.0}, "failed", "training"),
+    *(
+        *TEXTS,
+        {},
+        [[]],
+        [1, 1, 10**11],
+        ["x", "\x1b[2J"],
+        {"x": 1.0},
+        {"$\\frac{$": 1.0},
+        "failed",
+        "training",
+    ),
 )
 RECORDS: dict[str, type[Record]] = {
     "run.json": RunSpec,
