@@ -471,3 +471,12 @@ def test_kind_of_a_text_is_recognised(name):
     text, code = LOOKS[name]
     looks = appearance(text)
     assert (looks.code if looks else None) == code
+
+
+def test_kind_of_a_text_is_a_warning(tmp_path):
+    found = [
+        (finding.level, finding.code) for finding in read(tmp_path, (ROW * 300).encode(), "my.csv").findings
+    ]
+    assert ("warning", "looks_like_a_table") in found
+    prose = read(tmp_path, (PROSE * 60).encode(), "my.txt").findings
+    assert not [finding.code for finding in prose if finding.code.startswith("looks_")]
