@@ -11,9 +11,10 @@ from app.store.control import begin_deletion, finish_deletion
 from app.store.files import replacing, write_atomic
 from app.store.run_store import RunStore
 from app.store.space import Budget, size_of
-from app.store.temporaries import ABANDONED_SECONDS, remove_temporaries, temporary_in
+from app.store.temporaries import ABANDONED_SECONDS, TEMPORARY_PREFIX, remove_temporaries, temporary_in
 from app.training.trainer import train_run
-from tests.support.runs import classic_like, held_by_another, small_text
+from app.training.worker import Worker
+from tests.support.runs import classic_like, held_by_another, small_text, wait_until
 
 LEAVE = """
 import os, signal, sys
@@ -111,3 +112,20 @@ def test_deleted_run_leaves_no_lease(tmp_path: Path):
     begin_deletion(store, "run", force=True)
     assert finish_deletion(store, "run", deadline=0.0)
     assert os.listdir(store.root / ".leases") == []
+
+
+def test_running_server_and_worker_remove_leftovers(trained: RunStore, serving, monkeypatch):
+    monkeypatch.setattr("app.main.CLEARING_SECONDS", 0.05)
+    monkeypatch.setattr("app.training.worker.CLEARING_SECONDS", 0.0)
+
+    def left() -> list[str]:
+        return [name for name in os.listdir(trained.root) if name.startswith(TEMPORARY_PREFIX)]
+
+    stops = iter((False, True))
+    killed_writer(trained.root)
+    assert len(left()) == 2
+    Worker(trained, lambda: next(stops), poll_seconds=0.0).run()
+    assert left() == []
+    serving(trained.root)
+    killed_writer(trained.root)
+    wait_until(lambda: left() == [], "the server removes what a killed process left")
