@@ -209,6 +209,12 @@ def test_zip_of_texts_is_read_as_one_text(ai, store):
     assert store.get("mine").text() == "one " * 700 + "\n" + "two " * 700
 
 
+def test_number_of_epochs_is_an_integer_in_the_answer(ai, api):
+    job = job_on(ai, uploaded(ai))
+    used = api.get(f"/v1/fine_tuning/jobs/{job.id}").json()["hyperparameters"]
+    assert (used["n_epochs"], type(used["n_epochs"])) == (2, int)
+
+
 def test_suffix_of_a_job_keeps_its_dot(ai, store):
     file = uploaded(ai, name="notes.v2.txt")
     assert job_on(ai, file, suffix="tuned-1.5").id == "ftjob-tuned-1.5"

@@ -7,7 +7,6 @@ import pytest
 from filelock import Timeout
 
 from app.server.problems import problem_of
-from app.store.run_store import RunStore
 
 
 @pytest.mark.parametrize(
@@ -48,13 +47,3 @@ def test_answer_to_a_disk_error_names_no_path(error, message):
     told = problem_of(error).message
     assert message in told
     assert FOLDER not in told
-
-
-def test_deletion_with_a_damaged_lease_names_no_path(serving, trained: RunStore, monkeypatch):
-    monkeypatch.setattr("app.api.native.runs.STOP_SECONDS", 0.1)
-    folder = trained.root / ".leases"
-    folder.mkdir(exist_ok=True)
-    (folder / "classic.lease").write_bytes(b"\0not a lease")
-    answer = serving(trained.root).delete("/runs/classic")
-    assert answer.status_code != 500, answer.text
-    assert str(trained.root) not in answer.text
