@@ -156,9 +156,11 @@ def test_samples_do_not_control_the_terminal(trained, monkeypatch, capsys):
     assert not set(said.out + said.err) & set("\x1b\x07\x9b")
 
 
-def test_text_for_a_pipe_is_printed_unchanged(trained, capsys):
+def test_text_for_a_pipe_is_printed_unchanged(trained, monkeypatch, capsys):
+    hostile = SimpleNamespace(text="the \x1b[2J cat", finish_reason="length")
+    monkeypatch.setattr("app.commands.generate.generate_text", lambda *_: hostile)
     assert main(["generate", "--store", str(trained.root), "--length", "200"]) == 0
-    assert "\n" in capsys.readouterr().out.rstrip("\n")
+    assert capsys.readouterr().out == "the \x1b[2J cat\n"
 
 
 def test_run_with_control_characters_is_shown_as_valid_json(tmp_path, monkeypatch, capsys):
@@ -170,41 +172,3 @@ def test_run_with_control_characters_is_shown_as_valid_json(tmp_path, monkeypatc
     assert json.loads(shown)["corpus"] == name
     assert not set(shown) & set("\x1b\x07\x9b\u202e\x85\x7f\u200f")
     assert "é" in shown
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["-m", "app.worker"],
-        ["-m", "app.healthcheck", "server", "http://127.0.0.1:1/\x1b[2J"],
-        ["-m", "app.intake.corpus", "file/\x1b[2J\x9b"],
-        ["-m", "app.cli", "corpus", "--target", "file/\x1b[2J\x9b"],
-        ["-m", "app.cli", "\x1b[2J"],
-        ["-m", "app.cli", "generate", "--\x1b[2J"],
-    ],
-)
-def test_messages_of_every_entry_point_hold_no_control_characters(tmp_path, command):
-    (tmp_path / "file").touch()
-    environment = os.environ | {"CHARLOOM_STORE": "file/\x1b[2J\x9b", "CHARLOOM_PORT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", *command], cwd=tmp_path, env=environment, capture_output=True
-    )
-    assert done.returncode > 0
-    assert done.stderr
-    for part in (done.stdout, done.stderr):
-        assert b"\x1b" not in part, part
-        assert "\x9b".encode() not in part, part
-
-
-@pytest.mark.slow
-def test_warnings_of_commands_hold_no_control_characters(tmp_path):
-    """Of a store in which somebody has put a record that cannot be read."""
-    store = RunStore(tmp_path / "checkpoints")
-    run = store.create("mine", classic_like(), small_text(), "small.txt")
-    (run.path / "run.json").write_text(json.dumps({"format": "\x1b[2J\x9b", "\x1b[2J\x9b": 1}), "utf-8")
-    (tmp_path / "text.txt").write_text(small_text(), "utf-8")
-    for command in ("runs", "generate", "doctor --port 0", "train text.txt " + SMALL):
-        done = charloom(tmp_path, {}, *command.split())
-        assert b"Traceback" not in done.stderr
-        for part in (done.stdout, done.stderr):
-            assert not set(part.decode()) & set("\x1b\x9b"), (command, part)
