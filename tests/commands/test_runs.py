@@ -161,9 +161,8 @@ def test_local_store_is_used_with_one_blas_thread(store):
     def threads() -> set[int]:
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
-    with threadpool_limits(2):
-        with connected(None, store.root):
-            assert threads() == {1}
+    with threadpool_limits(2), connected(None, store.root):
+        assert threads() == {1}
 
 
 def test_missing_server_or_address_is_reported(store, capsys):
