@@ -57,15 +57,12 @@ def export_state(run: Run, at: str | None, with_text: bool) -> ExportState:
 
 @lru_cache(256)
 def _digest(file: Identity) -> str:
-    """SHA-256 of a file's content, cached by its identity; empty if there is no file. Raises OSError."""
-    digest = hashlib.sha256()
+    """The SHA-256 digest of a file's content, or "" if the file does not exist. Raises OSError."""
     try:
         with open_regular(Path(file.path)) as content:
-            for piece in iter(lambda: content.read(PIECE), b""):
-                digest.update(piece)
+            return hashlib.file_digest(content, "sha256").hexdigest()
     except FileNotFoundError:
         return ""
-    return digest.hexdigest()
 
 
 def _lines(with_text: bool) -> tuple[str, ...]:

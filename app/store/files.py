@@ -8,8 +8,9 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO, Generic, NamedTuple, TypeVar
+from typing import IO, Generic, NamedTuple, TypeVar
 
 from app.store.temporaries import temporary_in
 
@@ -99,7 +100,7 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Opens a regular file for reading.
 
     Raises FileNotFoundError, or OSError for anything else, such as a link, a directory or a device. Links are

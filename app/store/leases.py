@@ -141,7 +141,7 @@ class Leases:
         return lease
 
     def holder(self, name: str) -> Holder | None:
-        """The process that a run's lease file names, which may have ended; None if there is no file."""
+        """The process named in a run's lease file, even if it has exited; None without a lease file."""
         return SoftFileLease(self.path(name)).owner
 
     def held(self) -> set[str]:
