@@ -15,7 +15,7 @@ from app.api.assets import Assets
 from app.engine.engine import Engine
 from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
-from app.errors import ModelNotFoundError
+from app.errors import ModelNotFoundError, RunNotFoundError
 from app.reports.gradchecks import GradientChecks
 from app.reports.renderer import Renderer
 from app.server.metrics import Metrics
@@ -86,7 +86,13 @@ class Services:
 
     def run(self, name: str | None) -> Run:
         """The run with this name (of `run@step`, the run), or the one being served. Reads the disk."""
-        return self.runs.get(parse_model_name(name).run if name else self.models.current.run)
+        if name:
+            return self.runs.get(parse_model_name(name).run)
+        try:
+            return self.runs.get(self.models.current.run)
+        except RunNotFoundError:  # deleted since the last look
+            self.models.refresh()
+            return self.runs.get(self.models.current.run)
 
 
 async def services(request: Request) -> Services:

@@ -74,6 +74,13 @@ def test_deleted_configured_run_is_not_replaced_by_another(serving, trained):
     assert "the default model is classic" in client.post("/generate", json={}).text
 
 
+def test_another_run_is_described_once_the_default_is_deleted(serving, trained):
+    client = serving(trained.root, poll_seconds=0.5)
+    assert client.get("/loss-curve.json").json()["run"] == "gru"
+    shutil.rmtree(trained.get("gru").path)
+    assert client.get("/loss-curve.json").json()["run"] == "classic"
+
+
 def test_invalid_configured_model_is_refused_at_startup(trained_root):
     from app.main import create_app
 

@@ -7,7 +7,6 @@ import socket
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import LOST
 from tests.support.runs import worker_process
 from tests.support.servers import server_process
 
@@ -21,7 +20,7 @@ def steps(page: Page) -> int:
 @pytest.mark.slow
 def test_curve_grows_while_the_worker_trains(opened, growing):
     with server_process(growing.root) as client:
-        page = opened(f"{client.base_url}#curves", expected=LOST)
+        page = opened(f"{client.base_url}#curves")
         expect(page.locator("#curves-empty")).to_be_visible()
         with worker_process(growing):
             expect(page.locator("#curves-chart canvas")).to_be_visible()
@@ -36,7 +35,7 @@ def test_curve_continues_after_a_restart_of_the_server(opened, growing):
         port = free.getsockname()[1]
     with contextlib.ExitStack() as server, worker_process(growing):
         client = server.enter_context(server_process(growing.root, at=port))
-        page = opened(f"{client.base_url}#curves", expected=LOST)
+        page = opened(f"{client.base_url}#curves")
         asked = []
         page.on("request", lambda request: asked.append(request) if request.url.endswith("/events") else None)
         expect(page.locator("#curves-chart canvas")).to_be_visible()
@@ -55,7 +54,7 @@ def test_curve_continues_after_a_restart_of_the_server(opened, growing):
 @pytest.mark.slow
 def test_run_is_followed_by_events_instead_of_polling(opened, growing):
     with server_process(growing.root) as client, worker_process(growing):
-        page = opened(f"{client.base_url}#curves", expected=LOST)
+        page = opened(f"{client.base_url}#curves")
         expect(page.locator("#curves-chart canvas")).to_be_visible()
         client.patch("/runs/growing", json={"action": "pause"})  # no new checkpoints
         expect(page.locator("#curves-now")).to_contain_text("growing · paused")

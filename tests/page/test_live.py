@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.support.browser import LOST, NARROW, WIDE, go
+from tests.support.browser import NARROW, WIDE, go
 from tests.support.runs import gru_like, small_text, worker_process
 from tests.support.servers import server_process
 
@@ -84,7 +84,7 @@ def test_passage_is_rewritten_while_a_run_trains(opened, tmp_path):
     store = RunStore(tmp_path / "checkpoints")
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=100), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
-        page = opened(client.base_url, expected=LOST)
+        page = opened(client.base_url)
         expect(page.locator("#live-title")).to_have_text("This network is learning to write from small.txt")
         expect(page.locator("#live-text em").first).to_be_attached()
         before = shown(page)
@@ -193,7 +193,7 @@ def test_long_name_of_a_run_fits_the_window(opened, tmp_path, viewport):
     store = RunStore(tmp_path / "checkpoints")
     store.create("n" * 64, gru_like(), small_text(), f"{'t' * 60}.txt")
     with server_process(store.root) as client:
-        page = opened(client.base_url, viewport=viewport, expected=LOST)
+        page = opened(client.base_url, viewport=viewport)
         expect(page.locator("#live-title")).to_contain_text("ttt")
         for view in ("live", "write", "travel", "curves", "inside", "proof", "runs"):
             go(page, view)

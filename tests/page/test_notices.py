@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.store.run_store import RunStore
-from tests.support.browser import LOST, go, write
+from tests.support.browser import go, write
 from tests.support.runs import worker_process
 from tests.support.servers import server_process
 
@@ -23,7 +23,7 @@ def test_page_works_again_after_a_restart_of_its_server(opened, trained_root: Pa
         port = free.getsockname()[1]
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(server_process(trained_root, at=port))
-        page = opened(client.base_url, expected=LOST)
+        page = opened(client.base_url)
         before = write(page, "the ", length="30", seed="3")
         stack.close()
         expect(page.locator("#banner")).to_contain_text("does not answer")
@@ -38,7 +38,7 @@ def test_page_works_again_after_a_restart_of_its_server(opened, trained_root: Pa
 def test_view_can_be_opened_first_while_the_server_is_down(opened, trained_root: Path):
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(server_process(trained_root))
-        page = opened(client.base_url, expected=LOST, reduced_motion="reduce")
+        page = opened(client.base_url, reduced_motion="reduce")
         expect(page.locator("#live-text")).not_to_be_empty()
         page.wait_for_load_state("networkidle")
         stack.close()
@@ -52,7 +52,7 @@ def test_view_can_be_opened_first_while_the_server_is_down(opened, trained_root:
 @pytest.mark.slow
 def test_silent_worker_is_reported_and_texts_are_still_written(opened, growing: RunStore):
     with server_process(growing.root) as client:
-        page = opened(client.base_url, expected=LOST)
+        page = opened(client.base_url)
         with worker_process(growing) as worker:
             expect(page.locator("#live-title")).to_contain_text("is learning")
             expect(page.locator("#banner")).to_be_hidden()
@@ -69,7 +69,7 @@ def test_silent_worker_is_reported_and_texts_are_still_written(opened, growing: 
 @pytest.mark.slow
 def test_missing_worker_is_reported_with_the_command_to_start_it(opened, growing: RunStore):
     with server_process(growing.root) as client:
-        page = opened(client.base_url, expected=LOST)
+        page = opened(client.base_url)
         expect(page.locator("#live-title")).to_have_text("A network is about to read small.txt")
         expect(page.locator("#banner")).to_have_text(re.compile("No worker is running.*charloom worker"))
         with worker_process(growing):
@@ -82,7 +82,7 @@ def test_missing_key_is_requested(opened, growing: RunStore):
     with server_process(growing.root, api_keys=KEYS) as client, worker_process(growing):
         page = opened(
             client.base_url,
-            expected=f"{LOST}|40",
+            expected="40",
             http_credentials={"username": "rita", "password": "read-secret"},
         )
         go(page, "runs")

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from app.store.groups import add_members
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.support.browser import LOST, NARROW, go
+from tests.support.browser import NARROW, go
 from tests.support.runs import gru_like, small_text, worker_process
 from tests.support.servers import server_process
 
@@ -34,7 +34,7 @@ def state(page: Page, name: str) -> Locator:
 def test_run_is_paused_resumed_and_stopped_on_the_page(opened, store: RunStore):
     store.create("growing", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
-        page = opened(f"{client.base_url}#runs", expected=LOST)
+        page = opened(f"{client.base_url}#runs")
         expect(state(page, "growing")).to_contain_text("learning")
         press(page, "Pause", "growing")
         expect(state(page, "growing")).to_have_text("paused")
@@ -51,7 +51,7 @@ def test_run_is_paused_resumed_and_stopped_on_the_page(opened, store: RunStore):
 @pytest.mark.slow
 def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunStore, tmp_path):
     with server_process(trained.root) as client:
-        page = opened(f"{client.base_url}#runs", expected=LOST)
+        page = opened(f"{client.base_url}#runs")
         press(page, "Fork", "gru")
         page.select_option("#fork-form [name=step]", "20")
         page.fill("#fork-form [name=name]", "again")
@@ -89,7 +89,7 @@ def test_run_is_forked_exported_deleted_and_imported_again(opened, trained: RunS
 @pytest.mark.slow
 def test_deleted_run_is_removed_from_the_page(opened, trained: RunStore):
     with server_process(trained.root) as client:
-        page = opened(f"{client.base_url}#write?run=classic", expected=f"{LOST}|404")
+        page = opened(f"{client.base_url}#write?run=classic", expected="404")
         expect(page.locator("#write-form [name=model] option")).not_to_have_count(0)
         assert client.delete("/runs/classic").status_code == 200  # by another client
         page.click("#write-go")
@@ -107,7 +107,7 @@ def test_waiting_run_shows_its_position_in_the_queue(opened, store: RunStore):
     for name in ("first", "second", "third"):
         store.create(name, gru_like(steps=1_000_000), small_text(), "small.txt")
     with server_process(store.root) as client:
-        page = opened(f"{client.base_url}#runs", expected=LOST)
+        page = opened(f"{client.base_url}#runs")
         for place, name in enumerate(("first", "second", "third"), 1):
             expect(state(page, name)).to_have_text(f"number {place} in the queue, waits for a worker")
         press(page, "Move to front", "third")
@@ -120,7 +120,7 @@ def test_every_waiting_run_shows_when_it_starts(opened, store: RunStore):
     for name in ("first", "second", "third"):
         store.create(name, gru_like(steps=0, minutes=20), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
-        page = opened(f"{client.base_url}#runs", expected=LOST)
+        page = opened(f"{client.base_url}#runs")
         expect(state(page, "first")).to_contain_text("learning")
         expect(state(page, "second")).to_have_text(
             re.compile(r"number 1 in the queue, starts in about (19|20) min")
@@ -151,7 +151,7 @@ def test_32_runs_fit_a_narrow_window(opened, trained: RunStore):
     for index in range(30):
         trained.create(f"{index}-{'n' * 50}", gru_like(), small_text(), "small.txt")
     with server_process(trained.root) as client:
-        page = opened(f"{client.base_url}#curves?run=gru", viewport=NARROW, expected=LOST)
+        page = opened(f"{client.base_url}#curves?run=gru", viewport=NARROW)
         expect(page.locator("#curves-chart canvas")).to_be_visible()
         expect(page.locator("#curves-runs label")).to_have_count(32)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]

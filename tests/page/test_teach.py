@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.store.run_store import RunStore
-from tests.support.browser import LOST, go
+from tests.support.browser import before_the_module, go
 from tests.support.runs import gru_like, small_text, worker_process
 from tests.support.servers import server_process
 
@@ -35,7 +35,7 @@ def choose(page: Page, text: str, steps: str = "400000") -> None:
 @pytest.mark.slow
 def test_text_is_inspected_before_it_is_trained(opened, store):
     with server_process(store.root) as client:
-        page = opened(client.base_url, expected=LOST)
+        page = opened(client.base_url)
         choose(page, "the same line again\n" * 300)
         expect(page.locator("#teach-summary")).to_contain_text("My Notes.txt: 6,000 characters")
         expect(page.locator("#teach-beginning")).to_contain_text("the same line again")
@@ -49,10 +49,27 @@ def test_text_is_inspected_before_it_is_trained(opened, store):
 
 
 @pytest.mark.slow
+def test_text_and_settings_given_while_the_page_loads_are_kept(client, opened):
+    page = opened(f"{client.base_url}/healthz")
+    with before_the_module(page, str(client.base_url), "views/live"):
+        choose(page, "the same line again\n" * 300)
+    expect(page.locator("#teach-expected")).to_contain_text("8 GRU units: ")
+
+
+@pytest.mark.slow
+def test_settings_are_kept_when_a_text_is_chosen(client, opened):
+    page = opened(client.base_url)
+    for hidden in ("8", "9"):
+        page.locator("#teach [name=hidden]").evaluate("(field, value) => { field.value = value }", hidden)
+        page.set_input_files("#teach-file", text_file("the same line again\n" * 300))
+        expect(page.locator("#teach-expected")).to_contain_text(f"{hidden} GRU units: ")
+
+
+@pytest.mark.slow
 def test_page_follows_the_training_of_its_text(opened, store):
     store.create("other", gru_like(steps=1_000_000, checkpoint_every=500), small_text(), "small.txt")
     with server_process(store.root) as client, worker_process(store):
-        page = opened(client.base_url, expected=LOST, reduced_motion="reduce")
+        page = opened(client.base_url, reduced_motion="reduce")
         expect(page.locator("#live-title")).to_contain_text("is learning")
         choose(page, small_text(), steps="300")
         expect(page.locator("#teach-first-text")).to_have_text("now, while other waits")
@@ -74,7 +91,7 @@ def test_page_follows_the_training_of_its_text(opened, store):
 @pytest.mark.slow
 def test_unusable_text_is_refused_with_the_position(opened, store):
     with server_process(store.root) as client:
-        page = opened(client.base_url, expected=f"{LOST}|422")
+        page = opened(client.base_url, expected="422")
         page.set_input_files("#teach-file", text_file("some text\x00\x01\x02" * 400))
         expect(page.locator("#teach-findings .refusal")).to_be_visible()
         expect(page.locator("#teach-start")).to_be_hidden()

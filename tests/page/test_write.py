@@ -7,7 +7,7 @@ import sys
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browser import write
+from tests.support.browser import before_the_module, write
 
 HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 
@@ -59,6 +59,15 @@ def test_hostile_prompt_is_escaped_and_its_characters_reported(client, opened):
     )
     expect(hostile.locator("#write-made")).to_contain_text("deleted meanwhile")
     assert "hacked" not in page.title() + hostile.title()
+
+
+@pytest.mark.slow
+def test_prompt_typed_while_the_page_loads_is_checked(opened, serving, trained_root):
+    base = serving(trained_root, max_prompt=40).base_url
+    page = opened(f"{base}/healthz")
+    with before_the_module(page, f"{base}#write", "views/write"):
+        page.fill("#write-prompt", "the cat sat " * 5)
+    expect(page.locator("#write-unknown")).to_contain_text("20 too many")
 
 
 @pytest.mark.slow

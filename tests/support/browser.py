@@ -1,5 +1,6 @@
 """Chromium, and a fixture that opens pages in it."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from tests.support.runs import LONGEST_WAIT
 
@@ -20,7 +21,7 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 # *.example resolves to this machine, as after DNS rebinding
 FLAGS += ["--host-resolver-rules=MAP *.example 127.0.0.1"]
 # errors of a page that is still open when its server stops: requests are refused, then connections fail
-LOST = r"net::ERR_|503 \(Service Unavailable\)"
+LOST = re.compile(r"net::ERR_|503 \(Service Unavailable\)")
 HINT = "no Chromium: `apt install chromium`, or name one with CHARLOOM_TEST_BROWSER=/path/to/chrome"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
@@ -49,11 +50,11 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(1000 * LONGEST_WAIT)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("pageerror", lambda error: complaints.append((str(error), "")))
 
         def note_error(message: ConsoleMessage) -> None:
             if message.type == "error" and not (expected and re.search(expected, message.text)):
-                complaints.append(f"{message.text} ({message.location.get('url')})")
+                complaints.append((message.text, message.location.get("url", "")))
 
         page.on("console", note_error)
         page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
@@ -64,14 +65,35 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
+    complaints = [(text, url) for text, url in complaints if not (LOST.search(text) and has_stopped(url))]
     assert not complaints, complaints
     assert hosts <= {"127.0.0.1"}
+
+
+def has_stopped(url: str) -> bool:
+    try:
+        httpx.get(httpx.URL(url).join("/healthz"))
+    except httpx.ConnectError:
+        return True
+    return False
 
 
 def go(page: Page, view: str) -> None:
     """Open a view through the navigation."""
     page.click(f"header [data-view={view}]")
     expect(page.locator(f"#{view}")).to_be_visible()
+
+
+@contextlib.contextmanager
+def before_the_module(page: Page, url: str, module: str) -> Iterator[None]:
+    """Open the page; its module arrives after the block."""
+    held: list[Route] = []
+    page.route(f"**/{module}*.js*", lambda route: held.append(route))
+    page.goto(url)
+    yield
+    for route in held:
+        route.continue_()
+    assert held
 
 
 def write(page: Page, prompt: str, **fields: str) -> str:

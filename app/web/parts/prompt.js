@@ -10,6 +10,7 @@ export class PromptBox {
 		Object.assign(this, { area, note, select });
 		this.unseen = new Map(); // run -> refused characters
 		for (const element of [area, select]) element.addEventListener("input", () => this.check());
+		if (area.value) this.check(); // typed before this module was loaded
 	}
 
 	get run() {

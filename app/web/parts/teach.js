@@ -61,8 +61,10 @@ function face(name) {
 // Files replace a pasted text, and vice versa.
 export function take(list) {
 	if (!list.length) return;
-	another();
+	if (followed) another();
 	files = [...list];
+	found = null;
+	at("teach-file").value = ""; // so that the same file can be chosen again
 	form.text.value = "";
 	setText("teach-chosen", files.length === 1 ? files[0].name : `${files.length} files`);
 	look();
@@ -215,7 +217,7 @@ form.addEventListener("input", (event) => {
 	soon = window.setTimeout(look, 400);
 });
 on("teach-file", "change", () => take([...at("teach-file").files]));
-if (at("teach-file").files.length) take([...at("teach-file").files]); // chosen before this module was loaded
+take([...at("teach-file").files]); // chosen before this module was loaded
 on("teach-other", "click", another);
 on("teach-longer", "click", longer);
 document.addEventListener("key-changed", look);
