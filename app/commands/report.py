@@ -28,8 +28,9 @@ from app.reports.report import (
     shown_samples,
 )
 from app.settings import Settings
-from app.store.files import write_atomic
+from app.store.files import replacing, write_atomic
 from app.store.loss_curves import Curves
+from app.store.run import Run
 from app.store.run_store import RunStore
 from model.errors import CharloomError
 
@@ -46,6 +47,15 @@ def write_report(
     """Write the report to `target`, by default `<name>.html` or `.md`. Raises CharloomError, OSError."""
     run = store.get(name)
     path = target or Path(f"{run.name}.{'html' if form == 'html' else 'md'}")
+    with replacing(path) as temporary:  # opened first, so that a missing folder costs no computation
+        text = _report(settings, store, run, path, form, author, date)
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+    say(str(path))
+
+
+def _report(
+    settings: Settings, store: RunStore, run: Run, path: Path, form: ReportFormat, author: str, date: str
+) -> str:
     checked: LoadedModel | None = None
     checks: Checks = {}
     reason = ""
@@ -65,9 +75,7 @@ def write_report(
     details = Details(picture, author=author, date=date)
     pages = ReportPages(run, curve, checked, shown_samples(run), details, form)
     found = find_words(str(store.root), run.name, pages.passages) if has_text(run) else None
-    text = pages.first() + pages.words(found, NO_TEXT) + pages.gradients(checks, reason)
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))
-    say(str(path))
+    return pages.first() + pages.words(found, NO_TEXT) + pages.gradients(checks, reason)
 
 
 async def _checks(settings: Settings, model: LoadedModel | None) -> Checks:

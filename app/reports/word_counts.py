@@ -65,13 +65,8 @@ def learn(text: str) -> Known:
     return Known(frozenset(map(str.lower, spelled)), frozenset(names), Counter(text))
 
 
-def read(text: str, passages: Sequence[str]) -> Findings:
-    """Examine the passages of a network that was trained on `text`."""
-    return compare(learn(text), passages)
-
-
 def compare(known: Known, passages: Sequence[str]) -> Findings:
-    """The same with a text that was already examined."""
+    """Examine passages of a network that was trained on the text."""
     written: Counter[str] = Counter()
     counted = []
     for passage in passages:

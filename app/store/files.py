@@ -37,7 +37,9 @@ def replacing(
     Before that the file is flushed to disk and `check` is called. After an error the file is removed.
     `folder` is the directory of the temporary file, by default that of `path`.
     """
-    temporary = temporary_in(folder or path.parent)
+    folder = folder or path.parent
+    folder.stat()  # if it is missing, the error names it and not the temporary file
+    temporary = temporary_in(folder)
     try:
         os.close(open_new(temporary))
         yield temporary

@@ -7,14 +7,15 @@ import sys
 import httpx
 import pytest
 
-from app.reports.word_counts import read
+from app.cli import main
+from app.reports.word_counts import compare, learn
 from app.store import history
 
 TEXT = "The king said to Anna, that Anna and Otto would go. They went; the king stayed. Zounds!"
 
 
 def test_words_names_and_single_characters_are_counted():
-    found = read(TEXT, ["x king Anna xyz They kin", "the KING, Otto said Zounds now", "12 34"])
+    found = compare(learn(TEXT), ["x king Anna xyz They kin", "the KING, Otto said Zounds now", "12 34"])
     assert [(passage.words, passage.known) for passage in found.passages] == [(4, 3), (4, 4), (0, 0)]
     assert found.passages[2].share is None
     assert found.names == [("Anna", 1), ("Otto", 1)]
@@ -26,8 +27,15 @@ def test_words_names_and_single_characters_are_counted():
 
 
 def test_possibly_truncated_words_are_not_counted():
-    [passage] = read("one two three", ["ne two thre"]).passages
+    [passage] = compare(learn("one two three"), ["ne two thre"]).passages
     assert (passage.words, passage.known) == (1, 1)
+
+
+def test_missing_folder_is_reported_before_anything_is_computed(trained_root, capsys, monkeypatch):
+    monkeypatch.setattr("app.commands.report.draw_loss_curve", pytest.fail)
+    monkeypatch.setattr("app.commands.report.checked_model", pytest.fail)
+    assert main(["report", "gru", "--store", str(trained_root), "--out", "/missing/report.html"]) == 2
+    assert capsys.readouterr().err == "charloom: /missing: No such file or directory\n"
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
 from app.errors import DeadlineError
 from app.reports.report import shown_samples
-from app.reports.word_counts import read
+from app.reports.word_counts import compare, learn
 from app.store import history
 from app.store.records import Latest
 from app.store.run import Run
@@ -217,7 +217,7 @@ def test_samples_of_a_long_run_are_thinned(trained):
 
 
 def test_passages_with_characters_that_occur_once_are_found():
-    found = read("abcabcX", ["a", "Xa", "b", "XX"])
+    found = compare(learn("abcabcX"), ["a", "Xa", "b", "XX"])
     assert found.places == {"X": [1, 3]}
     assert found.characters == 4
 
