@@ -48,13 +48,20 @@ def serve(settings: Settings, with_worker: bool) -> None:
                 stack.callback(worker.stop)
         host, port = listeners[0].getsockname()[:2]
         warn_if_open(host, settings)
-        say(f"Open http://{f'[{host}]' if ':' in host else host}:{port}")
+        say(f"Open {url_of(host, port)}")
         if with_worker and settings.log_format == "console":
             stack.enter_context(narrator)
         if count == 1:
             server.run(sockets=handles(listeners[0]))
         else:
             Processes(build_server, settings, listeners, stack.enter_context(shared_folder(count))).run()
+
+
+def url_of(host: str, port: int) -> str:
+    """The server's address for a browser on this machine."""
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def warn_if_open(host: str, settings: Settings) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.cli import main
-from app.commands.serve import serve, warn_if_open
+from app.commands.serve import serve, url_of, warn_if_open
 from app.commands.supervisor import Supervisor
 from app.settings import Settings, load_settings
 from app.store.run_store import RunStore
@@ -36,6 +36,19 @@ def test_dead_child_process_is_restarted(tmp_path: Path, monkeypatch, caplog):
     supervisor.stop()
     assert "the worker exited with code 3" in caplog.text
     assert not any(thread.name == "supervisor" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://localhost:8000"),
+        ("::", "http://localhost:8000"),
+        ("::1", "http://[::1]:8000"),
+    ],
+)
+def test_address_to_open_is_one_that_a_browser_reaches(host: str, expected: str):
+    assert url_of(host, 8000) == expected
 
 
 @pytest.mark.parametrize(
