@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from app.cli import main
 from app.commands.serve import serve, url_of, warn_if_open
 from app.commands.supervisor import Supervisor
+from app.server.process import CONNECTIONS, RESERVED
 from app.settings import Settings, load_settings
 from app.store.run_store import RunStore
 from tests.support.runs import LONGEST_WAIT, small_text, wait_until
@@ -85,22 +87,48 @@ def test_open_server_without_keys_is_warned_about(caplog, host: str, keys: str, 
     assert (f"anyone who reaches {host} can train, read and delete" in caplog.text) == warned
 
 
-@pytest.mark.parametrize(("host", "open_at"), [("", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
-def test_empty_host_is_loopback_and_every_host_is_checked(tmp_path, monkeypatch, host, open_at):
-    """An empty variable is what compose makes of one that is not set."""
-    hosts = []
+def stop_immediately(sockets: list[socket.socket]) -> None:
+    for one in sockets:
+        one.close()
 
-    def close(sockets: list[socket.socket]) -> None:
-        for one in sockets:
-            one.close()
 
-    monkeypatch.setenv("CHARLOOM_HOST", host)
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What `serve` runs in place of a server; it ends immediately."""
+    server = SimpleNamespace(run=stop_immediately)
     monkeypatch.setenv("CHARLOOM_STORE", str(tmp_path / "store"))
     monkeypatch.setattr("app.commands.serve.configure_logging", lambda settings: None)
-    monkeypatch.setattr("app.commands.serve.build_server", lambda _: SimpleNamespace(run=close))
+    monkeypatch.setattr("app.commands.serve.build_server", lambda _: server)
+    return server
+
+
+@pytest.mark.parametrize(("host", "open_at"), [("", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
+@pytest.mark.usefixtures("stopped")
+def test_empty_host_is_loopback_and_every_host_is_checked(monkeypatch, host, open_at):
+    """An empty variable is what compose makes of one that is not set."""
+    hosts = []
+    monkeypatch.setenv("CHARLOOM_HOST", host)
     monkeypatch.setattr("app.commands.serve.warn_if_open", lambda host, settings: hosts.append(host))
     serve(load_settings(port=0), with_worker=False)
     assert hosts == [open_at]
+
+
+def test_limit_of_descriptors_is_raised_before_the_server_is_built(stopped, monkeypatch):
+    """The server derives its maximum number of connections from the limit."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = []
+
+    def build(_: Settings) -> SimpleNamespace:
+        found.append(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        return stopped
+
+    monkeypatch.setattr("app.commands.serve.build_server", build)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
+    try:
+        serve(load_settings(port=0), with_worker=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert found == [min(CONNECTIONS + RESERVED, before[1])]
 
 
 @pytest.mark.slow

@@ -258,8 +258,10 @@ def test_access_log_has_the_client_address(serving, trained_root, caplog):
 
     serving(trained_root, access_log=True).get("/runs", headers=forwarded)
     wait_until(lambda: clients() == ["127.0.0.1"], "the line is written")
+    serving(trained_root, access_log=True, trusted_proxies="192.0.2.1").get("/runs", headers=forwarded)
+    wait_until(lambda: clients() == ["127.0.0.1"] * 2, "the line is written")
     serving(trained_root, access_log=True, trusted_proxies="127.0.0.1").get("/runs", headers=forwarded)
-    wait_until(lambda: clients() == ["127.0.0.1", "192.0.2.7"], "the line is written")
+    wait_until(lambda: clients() == ["127.0.0.1", "127.0.0.1", "192.0.2.7"], "the line is written")
 
 
 def test_duration_of_a_refusal_does_not_depend_on_the_key(monkeypatch):

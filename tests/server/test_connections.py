@@ -216,6 +216,53 @@ def test_connections_with_slow_bodies_are_closed_for_new_ones(trained_root):
         assert httpx.get(f"{client.base_url}/healthz", timeout=LONGEST_WAIT).status_code == 200
 
 
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server closes the connection without an answer."""
+    connection.settimeout(0.3)
+    try:
+        return rest(connection) == b""
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.slow
+def test_connection_that_is_answered_is_not_closed_for_a_new_one(trained_root, monkeypatch):
+    monkeypatch.setattr("app.main.most_connections", lambda: 1)
+    body = b'{"length": 50000, "stream": true}'
+    head = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        application(trained_root, max_length=50_000) as full,
+        connected(full) as answered,
+    ):
+        answered.sendall(head + body)
+        assert answered.recv(1) == b"H", "the answer has not begun"
+        with connected(full) as refused:
+            assert rest(refused).endswith(b"all 1 connections of the server are in use")
+        assert rest(answered).endswith(b"\r\n0\r\n\r\n"), "the answer was cut off"
+
+
+def test_connection_idle_after_its_answer_is_closed_for_a_new_one(trained_root, monkeypatch):
+    monkeypatch.setattr("app.main.most_connections", lambda: 1)
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with application(trained_root) as full, connected(full) as first:
+        first.sendall(request)
+        assert first.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        with connected(full) as second:
+            second.sendall(request)
+            assert second.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        assert is_closed(first)
+
+
+def test_connection_that_has_ended_is_not_closed_for_a_new_one(trained_root, monkeypatch):
+    """Otherwise the oldest idle connection stays open, and ended ones stay in memory."""
+    monkeypatch.setattr("app.main.most_connections", lambda: 2)
+    with application(trained_root) as full, connected(full) as ended:
+        ended.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert rest(ended).startswith(b"HTTP/1.1 200 ")
+        with connected(full) as first, connected(full), connected(full):
+            assert is_closed(first)
+
+
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\nHost"
 
 
