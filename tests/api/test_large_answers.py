@@ -1,7 +1,9 @@
 """Answers whose size is a product of request fields: limited, built off the event loop, sent in parts."""
 
+import asyncio
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ from app.api import answering
 from app.api.openai import chat
 from app.api.pieces import PART, Items, ascii_json, pieces, utf8_json
 from app.engine.job import Chunk
+from app.engine.order import LOGPROB_BYTES, Order
 from app.server import streaming
 from model.generation import Row
 from tests.support.runs import wait_until
@@ -113,6 +116,50 @@ def anonymous(text: str) -> str:
     return json.dumps(answer)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "body"), REQUESTS, ids=[path for path, _ in REQUESTS])
+def test_large_answer_is_made_outside_the_event_loop_with_lazy_lists(client, monkeypatch, path, body):
+    """Its jobs, its fields and its lists, whatever the route."""
+    done, answers = [], []
+
+    def noted(what: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*arguments: Any) -> Any:
+            done.append((what, is_on_event_loop()))
+            return work(*arguments)
+
+        return noting
+
+    monkeypatch.setattr(answering, "LARGE_BYTES", 0)
+    monkeypatch.setattr(Order, "job", noted("job", Order.job))
+    for name in ("text", "prompt_logprobs"):  # each answer has one of these
+        read = vars(Row)[name].fget
+        monkeypatch.setattr(Row, name, property(noted("fields", read)))
+    monkeypatch.setattr(
+        answering, "pieces", lambda value, dumps: answers.append(value) or pieces(value, dumps)
+    )
+    assert client.post(path, json=body).status_code == 200
+    assert {what for what, _ in done} == {"job", "fields"}
+    assert not [what for what, on_loop in done if on_loop]
+    assert len(answers) == 1
+    assert longest_list(answers[0]) <= 5
+
+
+def longest_list(value: Any) -> int:
+    """The length of the longest list in an answer, except for those that are made while it is sent."""
+    if isinstance(value, dict):
+        return max(map(longest_list, value.values()), default=0)
+    return max(len(value), *map(longest_list, value), 0) if isinstance(value, list) else 0
+
+
+def test_size_of_a_score_is_that_of_all_its_models(client, monkeypatch):
+    text = "the cat " * 20
+    monkeypatch.setattr(answering, "LARGE_BYTES", 1.5 * len(text) * (1 + LOGPROB_BYTES))
+    for models, is_large in ((["gru"], False), (["gru", "classic"], True)):
+        answer = client.post("/score", json={"text": text, "models": models})
+        assert answer.status_code == 200
+        assert ("content-length" not in answer.headers) == is_large
+
+
 def test_large_answer_is_built_in_parts_off_the_event_loop(client, monkeypatch):
     calls = record_entries(monkeypatch)
     assert client.post("/v1/chat/completions", json=LARGE).status_code == 200
@@ -132,23 +179,43 @@ def test_delayed_stream_is_sent_in_parts(client, monkeypatch):
     assert max(size for size, _ in calls) <= streaming.TOLD_CHARACTERS
 
 
+def test_other_requests_are_answered_between_the_parts_of_a_delayed_stream(client, monkeypatch):
+    turns, entries, parts = [0], chat._entries, []
+
+    def turn() -> None:
+        turns[0] += 1
+
+    def recorded(row: Row, begin: int, end: int) -> list[dict[str, Any]]:
+        parts.append(turns[0])
+        asyncio.get_running_loop().call_soon(turn)
+        return entries(row, begin, end)
+
+    monkeypatch.setattr(chat, "_entries", recorded)
+    with monkeypatch.context() as patch:
+        patch.setattr("app.engine.scheduler.CHUNK_SECONDS", 1000.0)
+        client.post("/v1/chat/completions", json=LARGE | {"max_tokens": 1000, "stream": True})
+    assert len(parts) > 1000 // streaming.TOLD_CHARACTERS
+    assert parts == list(range(len(parts))), "parts were encoded in one turn of the event loop"
+
+
 def record_entries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """For each time entries of a chat answer are built: (characters, whether in the event loop)."""
     calls, entries = [], chat._entries
 
     def recorded(row: Row, begin: int, end: int) -> list[dict[str, Any]]:
-        import asyncio
-
-        try:
-            asyncio.get_running_loop()
-            on_loop = True
-        except RuntimeError:
-            on_loop = False
-        calls.append((end - begin, on_loop))
+        calls.append((end - begin, is_on_event_loop()))
         return entries(row, begin, end)
 
     monkeypatch.setattr(chat, "_entries", recorded)
     return calls
+
+
+def is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def unread(client: httpx.Client, body: object) -> socket.socket:
@@ -196,6 +263,8 @@ def test_refused_large_request_takes_no_place(client):
     taken = answers.taken
     assert client.post("/v1/chat/completions", json=LARGE | {"stop": ["a"] * 9}).status_code == 400
     assert client.post("/score", json={"text": "a€" * 4000, "top": 5}).status_code == 422
+    unknown_id = LARGE | {"logit_bias": {"99999": 1}}
+    assert client.post("/v1/chat/completions", json=unknown_id).status_code == 400
     assert answers.taken == taken
 
 
