@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.training.trainer import train_run
-from tests.support.browser import write
+from tests.support.browser import before_the_module, write
 from tests.support.runs import gru_like, small_text
 
 
@@ -69,6 +69,19 @@ def test_unit_of_a_pair_is_chosen_by_network_and_number(serving, trained, opened
     asked = {"model": "pair", "text": "the cat", "unit": config.hidden + 3}
     value = client.post("/activations", json=asked).json()["values"][-1]
     expect(page.locator("#inside-detail")).to_have_text(f"After “t” the unit gives {value:.2f}.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("view", "choice", "fields"),
+    [("inside", "unit", "#inside-unit"), ("travel", "prompt", "#travel-own")],
+)
+def test_choice_made_while_the_page_loads_counts(client, opened, view, choice, fields):
+    page = opened(f"{client.base_url}/healthz")
+    with before_the_module(page, f"{client.base_url}#{view}", f"views/{view}"):
+        # as by a click, or by a browser that restores the form of a page that is loaded again
+        page.locator(f"#{view} [type=radio][value={choice}]").evaluate("radio => { radio.checked = true }")
+    expect(page.locator(fields)).to_be_visible()
 
 
 @pytest.mark.slow

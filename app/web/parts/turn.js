@@ -87,7 +87,9 @@ onSubmit(form, (event) => {
 	else write();
 });
 submitOnEnter(prompt);
-form.temperature.addEventListener("input", () => setText("turn-daring", form.temperature.value));
+const showDaring = () => setText("turn-daring", form.temperature.value);
+form.temperature.addEventListener("input", showDaring);
+showDaring();
 
 // Follows the run that the page shows.
 export function update(one) {

@@ -159,12 +159,16 @@ on("inside-text", "keydown", (event) => {
 	event.preventDefault();
 	choose(chosen + move, true);
 });
+const showFields = () => {
+	at("inside-unit").hidden = kind() === "surprise";
+};
 for (const radio of form.querySelectorAll("input[name=view]")) {
 	radio.addEventListener("change", () => {
-		at("inside-unit").hidden = kind() === "surprise";
+		showFields();
 		if (shown) look();
 	});
 }
+showFields(); // chosen before this module was loaded, or restored by the browser
 onSubmit(form, () => {
 	look();
 });

@@ -122,14 +122,18 @@ function turnTo(place) {
 	show(place);
 }
 
+const showFields = () => {
+	at("travel-own").hidden = !isOwn();
+};
 for (const radio of form.querySelectorAll("[name=kind]")) {
 	radio.addEventListener("change", () => {
 		stop();
-		at("travel-own").hidden = !isOwn();
+		showFields();
 		shown = null;
 		if (run) arrange(lab.shown());
 	});
 }
+showFields(); // chosen before this module was loaded, or restored by the browser
 slider.addEventListener("input", () => turnTo(Number(slider.value)));
 onSubmit(form, () => {
 	asked = null;
