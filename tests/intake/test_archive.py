@@ -122,7 +122,7 @@ def peak(work: Callable[[], object]) -> tuple[int, float]:
 
 
 def test_zip_bomb_is_refused_with_little_memory_and_time(trained: RunStore, members):
-    header = b'{"__metadata__":' + b"[]," * 9_000_000
+    header = b'{"__metadata__":[' + b"[]," * 9_000_000 + b"[]]}"
     attacks = {
         "lines": members | {"history.jsonl": b"{}\n" * 10_000_000},
         "header": members | {"model.safetensors": struct.pack("<Q", len(header)) + header},

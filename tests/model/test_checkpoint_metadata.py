@@ -70,7 +70,13 @@ PLACES = [
     ("config", "cell"),
     ("progress", "seconds"),
     ("progress", "loss"),
+    ("progress", "smooth_loss"),
+    ("progress", "assignment_loss"),
+    ("progress", "first_loss"),
+    ("progress", "best_loss"),
     ("progress", "best_step"),
+    ("progress", "best"),
+    ("progress", "as_of"),
     ("progress", "loss_guard"),
     ("progress", "held_out_guard"),
     ("progress", "rollbacks"),
@@ -79,9 +85,11 @@ PLACES = [
 LEGAL = {  # values that are valid in these places
     ("progress",): ("{}",),
     ("text_sha256",): ('"x"', '"zzzzzzzzz"'),
-    ("progress", "loss"): ("null", "-1"),
-    ("progress", "loss_guard"): ("{}",),
-    ("progress", "held_out_guard"): ("{}",),
+    **{
+        ("progress", name): ("null", "-1")
+        for name in ("loss", "smooth_loss", "assignment_loss", "first_loss", "best_loss")
+    },
+    **{("progress", name): ("{}",) for name in ("best", "loss_guard", "held_out_guard")},
     ("progress", "rollbacks"): ("[]",),
     ("progress", "random_state"): ("{}",),
 }
@@ -105,6 +113,12 @@ def test_metadata_that_is_other_json_is_refused(text: str):
         decode(forged(text))
 
 
+@pytest.mark.parametrize("header", ["", "[]", "null", "7", '"x"', DEEP, "{}", '{"__metadata__": []}'])
+def test_header_that_is_other_json_is_refused(header: str):
+    with pytest.raises(CheckpointError):
+        decode(struct.pack("<Q", len(header)) + header.encode())
+
+
 def test_weights_of_another_dtype_are_refused():
     tensors = {
         name: tensor.astype(np.float64)
@@ -117,7 +131,7 @@ def test_weights_of_another_dtype_are_refused():
 
 
 def test_large_header_is_refused_before_it_is_parsed():
-    header = b'{"__metadata__":' + b"[]," * 9_000_000
+    header = b'{"__metadata__":[' + b"[]," * 9_000_000 + b"[]]}"
     data = struct.pack("<Q", len(header)) + header
     tracemalloc.start()
     try:
