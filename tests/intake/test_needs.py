@@ -127,6 +127,7 @@ def test_run_whose_checkpoints_exceed_the_disk_is_refused(store, serving):
     assert upload(api, steps=1_000_000, sample_every=0, hidden=32).status_code == 202
 
 
+@pytest.mark.timeout(60)  # a run that is not refused would wait for the other worker
 def test_command_line_refuses_a_run_without_enough_memory(store, tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text(small_text(), "utf-8")
     monkeypatch.setenv("CHARLOOM_STORE", str(store.root))
