@@ -108,14 +108,15 @@ def last_words(run: Run) -> list[str]:
     except CharloomError:
         return []
     text = " ".join(samples[-1][1]["text"].split()) if samples else ""
-    return [f"“…{visible(text[-LAST_WORDS:])}”"] if text else []
+    return [f"“…{text[-LAST_WORDS:]}”"] if text else []
 
 
 def say(text: str) -> None:
-    """Print a line on standard error, like the log, with escapes for characters that the terminal lacks.
+    """Print a line on standard error, with escapes for control characters and those the terminal lacks.
 
     Ignores write errors, such as a full disk or a closed pipe, so that they cannot stop the server.
     """
     encoding = sys.stderr.encoding or "utf-8"
     with suppress(OSError):
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+        shown = visible(text).encode(encoding, "backslashreplace").decode(encoding)
+        print(shown, file=sys.stderr, flush=True)

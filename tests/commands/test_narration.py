@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.narration import Narrator, last_words, line_of
+from app.commands.narration import Narrator, last_words, line_of, say
 from app.store.records import Status
 from app.store.run import Run
 from app.store.run_store import RunStore
@@ -54,11 +54,12 @@ def test_time_left_is_not_estimated_from_the_first_updates(run: Run):
     assert "left" not in line_of(run, status)
 
 
-def test_last_words_of_a_sample_are_shown_without_controls(run: Run):
+def test_last_words_of_a_sample_are_shown_without_controls(run: Run, capsys):
     run.samples_path.write_text(
         '{"step": 10, "kind": "sample", "text": "to be\\n\\u001b[2Jor not", "time": 1.0}\n', "utf-8"
     )
-    assert last_words(run) == ["“…to be \\x1b[2Jor not”"]
+    say(*last_words(run))
+    assert capsys.readouterr().err == "“…to be \\x1b[2Jor not”\n"
 
 
 def test_runs_are_reported_once_for_each_progress(run: Run, capsys):

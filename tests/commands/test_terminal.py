@@ -1,6 +1,7 @@
 """Output of commands works in every terminal, and foreign text in it cannot control the terminal."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from app.cli import main
 from app.commands.narration import line_of
 from app.commands.narration import say as narration_say
 from app.commands.progress import LineDisplay, LiveDisplay
+from app.intake.findings import Finding
 from app.logs import without_controls
 from app.store.run_store import RunStore
 from app.streams import visible
@@ -136,14 +138,15 @@ def test_path_with_line_ends_is_one_line_of_the_log():
 @pytest.mark.slow
 def test_samples_do_not_control_the_terminal(trained, monkeypatch, capsys):
     run, store = trained.get("gru"), ["--store", str(trained.root)]
-    console = Console(width=100, markup=False)
+    console = Console(width=400)
     lines = LineDisplay(run, console)
-    hostile = "the \x1b[2J\x9b\x07 cat"
+    hostile = "the [/b] \x1b[2J\x9b\x07 cat"
     with run.samples_path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": 60, "kind": "sample", "text": hostile}) + "\n")
-    lines.show(run.status)
-    console.print(LiveDisplay(run, console).picture(run.status))
-    narration_say(line_of(run, run.status))
+    status = run.status.model_copy(update={"state": "failed", "reason": hostile})
+    lines.show(status)
+    console.print(LiveDisplay(run, console).picture(status))
+    narration_say(line_of(run, status))
     assert main(["runs", "watch", "gru", *store]) == 0
     monkeypatch.setattr(
         "app.commands.generate.generate_text",
@@ -152,8 +155,18 @@ def test_samples_do_not_control_the_terminal(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert main(["generate", "--length", "5", *store]) == 0
     said = capsys.readouterr()
-    assert (said.out.count("the \\x1b[2J"), said.err.count("the \\x1b[2J")) == (4, 1)
+    assert (said.out.count(r"the [/b] \x1b[2J"), said.err.count(r"the [/b] \x1b[2J")) == (6, 2)
     assert not set(said.out + said.err) & set("\x1b\x07\x9b")
+
+
+def test_findings_and_warnings_do_not_control_the_terminal(tmp_path, monkeypatch, capsys):
+    findings = [Finding("warning", "code", HOSTILE)]
+    monkeypatch.setattr("app.commands.train.read_text", lambda *_: (small_text(), findings))
+    monkeypatch.setattr("app.commands.train.follow", lambda *_: logging.getLogger("x").warning(HOSTILE))
+    main(["train", "text.txt", "--store", str(tmp_path / HOSTILE), *SMALL.split()])
+    output = capsys.readouterr().out
+    assert output.count(r"[/b] \x1b]52") == 3
+    assert not set(output) & set("\x1b\x07\x9b\u202e")
 
 
 def test_text_for_a_pipe_is_printed_unchanged(trained, monkeypatch, capsys):
