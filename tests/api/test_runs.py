@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.api.native.run_events import Cursor, Watch
+from app.store.capacity import kernel
 from app.store.run_store import RunStore
 from app.store.space import size_of
 from app.training.trainer import Cadence
@@ -555,3 +556,7 @@ def test_text_too_long_for_a_field_is_refused_with_advice(api):
     assert "send a longer text as a file of the form" in answer.json()["error"]["message"]
     answer = api.post("/runs/check", files={"text": ("a.txt", "the cat sat\n" * 20_000)})
     assert answer.json()["characters"] == 240_000
+
+
+def test_run_names_the_blas_kernel_that_trained_it(client: httpx.Client):
+    assert client.get("/runs/gru").json()["kernel"] == kernel()

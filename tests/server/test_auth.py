@@ -71,13 +71,15 @@ def test_empty_list_of_keys_does_not_open_the_server(keys):
     ("right", "texts"),
     [("read", False), ("train", False), ("admin", True), ("texts", True), ("train+texts", True)],
 )
-def test_export_of_a_text_needs_a_separate_right(serving, trained_root, right, texts):
+def test_whole_text_needs_a_separate_right(serving, trained_root, right, texts):
     client = serving(trained_root, api_keys=f"ann:s3cret:{right},root:hunter2:admin")
     path = "/runs/gru/export"
     assert client.get(path, headers=ANN).status_code == 200
     answer = client.get(path, params={"text": True}, headers=ANN)
     assert answer.status_code == (200 if texts else 403)
     assert texts or "the right texts; 'ann' has" in answer.json()["error"]["message"]
+    uploaded = client.get(f"/v1/files/file-{'0' * 24}/content", headers=ANN)
+    assert uploaded.status_code == (404 if texts else 403)
 
 
 @pytest.mark.slow
