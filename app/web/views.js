@@ -65,5 +65,6 @@ export async function start() {
 	window.addEventListener("hashchange", follow);
 	lab.onChange(update);
 	await follow();
-	for (const load of Object.values(MODULES)) load(); // the server may be down when they are opened
+	// the server may be down when they are opened; one that cannot be loaded now is loaded then
+	for (const load of Object.values(MODULES)) load().catch(() => {});
 }

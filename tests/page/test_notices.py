@@ -50,6 +50,17 @@ def test_view_can_be_opened_first_while_the_server_is_down(opened, trained_root:
 
 
 @pytest.mark.slow
+def test_view_that_could_not_be_loaded_is_loaded_when_it_is_opened(client, opened):
+    page = opened(f"{client.base_url}/healthz", expected="ERR_FAILED")
+    views = "**/views/write*.js*"
+    page.route(views, lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        page.goto(str(client.base_url))
+    page.unroute(views)
+    assert len(write(page, "the ", length="10")) > len("the ")
+
+
+@pytest.mark.slow
 def test_silent_worker_is_reported_and_texts_are_still_written(opened, growing: RunStore):
     with server_process(growing.root) as client:
         page = opened(client.base_url)
