@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -15,10 +16,13 @@ from app.cli import main
 from app.commands.narration import line_of
 from app.commands.narration import say as narration_say
 from app.commands.progress import LineDisplay, LiveDisplay
+from app.healthcheck import main as healthcheck_main
 from app.intake.findings import Finding
 from app.logs import without_controls
 from app.store.run_store import RunStore
 from app.streams import visible
+from app.worker import main as worker_main
+from model.errors import CharloomError
 from tests.support.runs import classic_like, small_text
 
 SMALL = "--preset gru --hidden 8 --embedding 0 --streams 4 --shards 1 --steps 20 --sample-every 10"
@@ -121,6 +125,18 @@ def test_foreign_names_and_samples_do_not_control_the_terminal(tmp_path, monkeyp
     for text in (output.out, output.err):
         assert not set(text) & set("\x1b\x07\x9b\u202e"), text
     assert "mine" in output.out
+
+
+def test_errors_outside_the_commands_do_not_control_the_terminal(monkeypatch, capsys):
+    def fail() -> NoReturn:
+        raise CharloomError(HOSTILE)
+
+    monkeypatch.setattr(logging, "lastResort", logging.StreamHandler())
+    monkeypatch.setattr("app.worker.load_settings", fail)
+    monkeypatch.setattr("app.healthcheck.server_fault", lambda url: HOSTILE)
+    assert (worker_main(), healthcheck_main(["server", "http://127.0.0.1"])) == (2, 1)
+    assert capsys.readouterr().err == f"charloom worker: {visible(HOSTILE)}\n{visible(HOSTILE)}\n"
+    assert logging.lastResort.format(logging.makeLogRecord({"msg": HOSTILE})) == visible(HOSTILE)
 
 
 def test_control_characters_are_escaped():
