@@ -48,7 +48,7 @@ def check_retry_time(answer: httpx.Response) -> None:
 
 
 def refusal(client: httpx.Client, pool: ThreadPoolExecutor) -> httpx.Response:
-    """A refusal by the full server. On a busy machine the texts that fill it may end before the next request."""
+    """A refusal by the full server. On a busy machine the texts may end before the next request."""
     for _ in range(20):
         filling = pool.submit(client.post, "/generate", json={"length": 10_000, "n": 4})
         while not filling.done():
