@@ -30,6 +30,30 @@ def test_other_etags_do_not_match(client: httpx.Client, path, form):
     assert client.get(path, headers={"if-none-match": tag}).status_code == 200
 
 
+def test_etag_matches_in_any_line_of_the_header(client: httpx.Client):
+    tag = client.get(CURVES[0]).headers["etag"]
+    for tags in (['"other"', tag], [tag, '"other"']):
+        answer = client.get(CURVES[0], headers=[("if-none-match", one) for one in tags])
+        assert answer.status_code == 304
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "option", "values"),
+    [
+        ("/loss-curve.json", "points", (10, 2000)),
+        ("/loss-curve.svg", "theme", ("light", "dark")),
+        ("/loss-curve.png", "shape", ("wide", "narrow")),
+        ("/gradcheck.svg?model=classic@0", "theme", ("light", "dark")),
+        ("/gradcheck.png?model=classic@0", "shape", ("wide", "narrow")),
+    ],
+)
+def test_answers_of_different_options_have_different_etags(client: httpx.Client, path, option, values):
+    url = httpx.URL(path)
+    tags = [client.get(url.copy_set_param(option, value)).headers["etag"] for value in values]
+    assert tags[0] != tags[1]
+
+
 def test_svg_and_png_have_different_etags(client: httpx.Client):
     paths = ("/loss-curve", "/gradcheck?model=classic@0")
     for path in paths:

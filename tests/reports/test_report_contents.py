@@ -16,7 +16,7 @@ import pytest
 from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
 from app.errors import DeadlineError
-from app.reports.report import shown_samples
+from app.reports.report import ReportPages, shown_samples
 from app.reports.word_counts import compare, learn
 from app.store import history
 from app.store.records import Latest
@@ -205,6 +205,37 @@ def test_unread_reports_take_a_limited_number_of_places(trained, serving):
             assert answer.status_code == 200
         refused = client.get("/report", params={"model": "gru"})
         assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+def test_report_is_made_outside_the_event_loop_and_its_words_once(trained, serving, monkeypatch):
+    """The words are counted in the helper process, which the patch of `learn` does not reach."""
+
+    def refuse(text: str) -> NoReturn:
+        raise AssertionError("the words are counted in the server process")
+
+    def first(pages: ReportPages) -> str:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return make_first(pages)
+
+    make_first = ReportPages.first
+    monkeypatch.setattr(ReportPages, "first", first)
+    monkeypatch.setattr("app.reports.report.learn", refuse)
+    client = serving(trained.root)
+    helper = client.app.state.services.renderer.helper
+    for _ in range(2):
+        page = client.get("/report", params={"model": "gru"}).text
+        assert "What to look for" in page
+        assert "cannot be read" not in page
+        assert len([key for key in helper._results if key[0] == "words"]) == 1
+
+
+def test_words_of_the_beginning_of_a_long_text_are_known(monkeypatch):
+    monkeypatch.setattr("app.reports.word_counts.READ", 13)
+    known = learn("a sentence, Known, later, Later")
+    assert known.words == {"a", "sentence", "k"}
 
 
 def test_samples_of_a_long_run_are_thinned(trained):

@@ -1,5 +1,6 @@
 """Less common requests: HEAD, compressed bodies, other encodings, very large numbers."""
 
+import contextlib
 import gzip
 import json
 import logging
@@ -13,7 +14,7 @@ from app.logs import configure_logging, without_controls
 from app.server.process import AddressError, listen
 from app.settings import Settings
 from app.streams import visible
-from tests.support.runs import small_text
+from tests.support.runs import small_text, wait_until
 
 # values of path parameters for which every GET route has an answer
 VALUES = {"name": "gru", "file_id": "file-1", "job_id": "gru", "model": "gru", "fine_tuning_job_id": "gru"}
@@ -100,9 +101,23 @@ def test_watching_a_run_takes_no_place_of_a_text(serving, trained):
         with client.stream("POST", "/generate", json={"length": 5, "stream": True}) as text:
             assert text.status_code == 200
             text.read()
-        refused = client.get("/runs/gru/events")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+        with client.stream("GET", "/runs/gru/events") as refused:
+            assert refused.status_code == 429
+            refused.read()
+        assert refused.json()["error"]["code"] == "overloaded"
         assert "clients are watching runs" in refused.json()["error"]["message"]
+
+
+def test_watching_a_run_ends_in_time_and_releases_its_place(serving, trained):
+    trained.get("gru").write_status(trained.get("gru").status.model_copy(update={"state": "queued"}))
+    client = serving(trained.root, max_streams=1, watch_seconds=0.2)
+    watchers = client.app.state.services.watchers
+    for _ in range(2):
+        with client.stream("GET", "/runs/gru/events", timeout=10) as watching:
+            assert watching.status_code == 200
+            with contextlib.suppress(httpx.RemoteProtocolError):  # the answer is cut off
+                watching.read()
+        wait_until(lambda: watchers.taken == 0, "the place is released")
 
 
 def test_refusal_counters_start_at_zero(serving, trained_root):
