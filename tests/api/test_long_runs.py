@@ -2,12 +2,13 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from app.api.native import run_info
-from app.api.native.run_events import Cursor, Watch
+from app.api.native import activations, run_info
+from app.api.native.run_events import MOST_POINTS, Cursor, Watch
 from app.api.openai import jobs as tuning
 from app.api.openai.job_schemas import JobCheckpoint, JobEvent
 from app.store import history
@@ -51,6 +52,35 @@ def test_only_the_requested_event_of_a_long_run_is_built(long, serving, monkeypa
     deep = client.get(f"{JOB}/events", params={"limit": 2, "after": "ftevent-gru-7000-point"}).json()
     assert [event["id"] for event in deep["data"]] == ["ftevent-gru-6999-point", "ftevent-gru-6998-point"]
     assert len(made) == 3
+
+
+def test_events_after_the_requested_page_are_not_generated(long, serving, monkeypatch):
+    generated: list[object] = []
+    moments = tuning.moments
+    monkeypatch.setattr(
+        tuning, "moments", lambda *given: (generated.append(one) or one for one in moments(*given))
+    )
+    assert serving(long.root).get(f"{JOB}/events", params={"limit": 3}).json()["has_more"]
+    assert len(generated) == 4
+
+
+def test_losses_of_a_checkpoint_are_searched_in_few_points(long, monkeypatch):
+    searched: list[object] = []
+    metrics = tuning.metrics
+    monkeypatch.setattr(tuning, "metrics", lambda point: searched.append(point) or metrics(point))
+    run = long.get("gru")
+    found = tuning.checkpoint(run, run.history(), 19_000, run.checkpoint_path(60))
+    assert found.metrics["valid_step"] == 19_000
+    assert len(searched) <= 1000
+
+
+def test_missed_points_and_samples_are_sent_in_limited_number(long, serving):
+    run = long.get("gru")
+    line = run.samples()[0]
+    run.samples_path.write_bytes(b"".join(history.encode(line | {"step": step}) for step in range(1000)))
+    events = b"".join(Watch(serving(long.root).app.state.services, run, Cursor()).look())
+    assert 400 < events.count(b"event: progress\n") <= MOST_POINTS + 1
+    assert events.count(b"event: sample\n") == MOST_POINTS
 
 
 def test_only_the_requested_checkpoint_of_a_long_run_is_built(long, serving, monkeypatch):
@@ -176,6 +206,23 @@ def test_activations_are_limited_by_characters_times_units(client: httpx.Client,
     assert "at most 50 characters for the 24 units" in answer.json()["error"]["message"]
     assert client.post("/activations", json={"model": "gru", "text": "a" * 50}).status_code == 200
     assert len(client.post("/activations", json={"model": "gru"}).json()["text"]) == 50
+
+
+def test_activations_are_computed_one_at_a_time(client: httpx.Client, monkeypatch):
+    computing, most, compute = [0], [0], activations.activations
+
+    def counted(*given: object) -> object:
+        computing[0] += 1
+        most[0] = max(most[0], computing[0])
+        time.sleep(0.1)
+        computing[0] -= 1
+        return compute(*given)
+
+    monkeypatch.setattr(activations, "activations", counted)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.post("/activations", json={"model": "gru"}), range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == [1]
 
 
 def test_activations_beyond_their_places_are_refused(serving, trained_root):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import httpx
@@ -16,14 +17,14 @@ import pytest
 from app.engine.loaded_model import LoadedModel
 from app.engine.models import ModelStore
 from app.errors import DeadlineError
-from app.reports.report import ReportPages, shown_samples
+from app.reports.report import ReportPages, shown_samples, words_key
 from app.reports.word_counts import compare, learn
 from app.store import history
 from app.store.records import Latest
 from app.store.run import Run
 from app.store.run_store import RunStore
 from app.training.trainer import train_run
-from tests.support.runs import classic_like, gru_like, small_text
+from tests.support.runs import classic_like, gru_like, small_text, wait_until
 
 KNOWN_ONCE = "Ω"
 
@@ -230,6 +231,22 @@ def test_report_is_made_outside_the_event_loop_and_its_words_once(trained, servi
         assert "What to look for" in page
         assert "cannot be read" not in page
         assert len([key for key in helper._results if key[0] == "words"]) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_report_that_takes_too_long_is_cut_off_and_releases_its_place(trained, serving, monkeypatch):
+    client = serving(trained.root, plot_seconds=30, gradcheck_seconds=30)
+    monkeypatch.setattr("app.api.native.report.SLACK_SECONDS", 0.2 - 90)
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get("/report", params={"model": "gru"})
+    wait_until(lambda: client.app.state.services.downloads.taken == 0, "the place is released")
+
+
+def test_counted_words_are_cached_by_the_text_of_the_run():
+    first, second = (SimpleNamespace(spec=SimpleNamespace(corpus_sha256=digest)) for digest in "ab")
+    assert words_key(first, ["x"]) == words_key(first, ["x"])
+    assert words_key(first, ["x"]) != words_key(second, ["x"])
+    assert words_key(first, ["x"]) != words_key(first, ["y"])
 
 
 def test_words_of_the_beginning_of_a_long_text_are_known(monkeypatch):
