@@ -27,3 +27,17 @@ def test_unread_answer_ends_at_shutdown_without_a_traceback(trained: RunStore, t
         assert client.process.returncode == 0  # type: ignore[attr-defined]
     text = log.read_text(encoding="utf-8")
     assert "Traceback" not in text, text
+
+
+@pytest.mark.slow
+def test_incomplete_upload_does_not_delay_a_stop(trained_root: Path):
+    """Its client may take `read_seconds`, and more for a long body, to send the rest."""
+    head = b"POST /runs?name=mine HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 9000\r\n"
+    with socket.socket() as connection:
+        with server_process(trained_root, grace_seconds=0, read_seconds=600) as client:
+            connection.connect((client.base_url.host, client.base_url.port))
+            connection.sendall(head + b"expect: 100-continue\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 10
+        assert client.process.returncode == 0  # type: ignore[attr-defined]
