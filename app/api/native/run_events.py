@@ -18,7 +18,7 @@ from app.api.native.run_schemas import RunInfo
 from app.api.openapi import errors, streamed
 from app.api.services import Services, ServicesDep
 from app.errors import RunError, RunFileError
-from app.server.streaming import EventStream, event
+from app.server.streaming import SLACK_SECONDS, EventStream, event
 from app.store.records import ENDED
 from app.store.run import Run
 
@@ -73,8 +73,10 @@ async def events(
     if cursor is not None and watch.ended and not watch.told_news:
         return Response(status_code=204)  # stops an EventSource from reconnecting
     services.watchers.take(LOOK_SECONDS)
-    following = _follow(watch, first, lambda: services.watchers.closing)
-    return EventStream(following, services.watchers.give_back, services.settings.watch_seconds)
+    seconds = services.settings.watch_seconds
+    end = time.monotonic() + seconds
+    following = _follow(watch, first, lambda: services.watchers.closing or time.monotonic() > end)
+    return EventStream(following, services.watchers.give_back, seconds + SLACK_SECONDS)
 
 
 async def _follow(watch: Watch, first: list[bytes], closing: Callable[[], bool]) -> AsyncIterator[bytes]:
