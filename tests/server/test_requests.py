@@ -1,6 +1,5 @@
 """Less common requests: HEAD, compressed bodies, other encodings, very large numbers."""
 
-import contextlib
 import gzip
 import json
 import logging
