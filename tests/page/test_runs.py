@@ -131,7 +131,7 @@ def test_every_waiting_run_shows_when_it_starts(opened, store: RunStore):
 
 
 @pytest.mark.slow
-def test_only_networks_of_the_chosen_run_are_listed(client, opened):
+def test_only_checkpoints_of_the_chosen_run_are_listed(client, opened):
     page = opened(f"{client.base_url}#write?run=classic")
     options = page.locator("#write-form [name=model] option")
     expect(options.first).to_have_text("newest (60)")

@@ -3,7 +3,7 @@
 import { at, create, on, onSubmit, setText } from "../dom.js";
 import { patiently, post } from "../http.js";
 import { lab } from "../lab.js";
-import { chooseNetwork, listNetworks } from "../parts/networks.js";
+import { chooseCheckpoint, listCheckpoints } from "../parts/checkpoints.js";
 import { PromptBox } from "../parts/prompt.js";
 import { cellName, chance, number, parseModel, visible } from "../words.js";
 
@@ -178,12 +178,12 @@ export const view = {
 	open({ text, model }) {
 		if (text === undefined) return;
 		box.set([...text].slice(0, Number(box.area.dataset.most)).join(""));
-		if (model) chooseNetwork(form.model, model);
+		if (model) chooseCheckpoint(form.model, model);
 		look();
 	},
 
 	update(run) {
-		listNetworks(form.model, run);
+		listCheckpoints(form.model, run);
 		at("inside-cell").hidden = !run;
 		if (!run) return;
 		setText("inside-cell-name", cellName(run.cell));

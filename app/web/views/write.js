@@ -5,7 +5,7 @@ import { at, create, download, on, onSubmit, setOptions, setText } from "../dom.
 import { ROOT } from "../http.js";
 import { lab } from "../lab.js";
 import { alternatives } from "../parts/alternatives.js";
-import { chooseNetwork, listNetworks } from "../parts/networks.js";
+import { chooseCheckpoint, listCheckpoints } from "../parts/checkpoints.js";
 import { PromptBox } from "../parts/prompt.js";
 import { drawnSeed, keep, stream, writeInto } from "../parts/writing.js";
 import { count, parseModel } from "../words.js";
@@ -196,7 +196,7 @@ function fill(asked) {
 	if (asked.model) {
 		const [run] = parseModel(asked.model);
 		if (lab.run(run) && lab.shown()?.name !== run) chooseRun(run);
-		chooseNetwork(form.model, asked.model);
+		chooseCheckpoint(form.model, asked.model);
 	}
 	box.check();
 	values();
@@ -245,7 +245,7 @@ export const view = {
 	},
 
 	update(run, runs) {
-		listNetworks(form.model, run);
+		listCheckpoints(form.model, run);
 		listRivals(run, runs);
 	},
 };

@@ -3,7 +3,7 @@
 import { setOptions } from "../dom.js";
 import { count, number, parseModel } from "../words.js";
 
-export function listNetworks(select, run) {
+export function listCheckpoints(select, run) {
 	const options = [];
 	if (run?.newest) options.push([run.name, `newest (${number(run.newest.step, 0)})`]);
 	if (run?.best && run.best.step !== run.newest?.step)
@@ -18,7 +18,7 @@ export function listNetworks(select, run) {
 	select.form.querySelector("[type=submit]").disabled = !run?.newest;
 }
 
-export function chooseNetwork(select, value) {
+export function chooseCheckpoint(select, value) {
 	select.value = value;
 	if (value && select.value !== value) {
 		select.lastElementChild.append(new Option(`${value} (deleted)`, value));
