@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,7 +14,6 @@ from app.api.native.pictures import picture_response
 from app.api.native.run_schemas import GradcheckReport, ParameterReport
 from app.api.openapi import errors
 from app.api.services import Services, ServicesDep
-from app.engine.loaded_model import LoadedModel
 from app.errors import InvalidRequestError
 from app.reports.gradchecks import Method, Report
 from app.server.accept import preferred
@@ -69,19 +69,11 @@ async def gradcheck(
     browser gets a page with a table and a picture.
     """
     kind = preferred(request.headers.get("accept"), (JSON, HTML, SVG, PNG))
-    headers = {"vary": "accept"}
     if kind == HTML:
         return services.assets.page(
             "gradcheck.html", method=method, model=model, cell=cell, methods=NAMES, cells=list(CELLS)
         )
-    checked = await _model(services, model, cell)
-    if HEAD in request.scope:
-        return headers_only(kind, headers)
-    report = await services.gradchecks.report(checked, method, cell)
-    if kind == JSON:
-        body = describe(report)
-        return Response(body.model_dump_json(), media_type=JSON, headers=headers)
-    return await _picture(request, services, report, "svg" if kind == SVG else "png", (theme, shape))
+    return await _answer(request, services, kind, (method, model, cell), (theme, shape), {"vary": "accept"})
 
 
 @router.get(
@@ -100,11 +92,7 @@ async def gradcheck_svg(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, next to their limits and the figures of the assignment."""
-    checked = await _model(services, model, cell)
-    if HEAD in request.scope:
-        return headers_only(SVG)
-    report = await services.gradchecks.report(checked, method, cell)
-    return await _picture(request, services, report, "svg", (theme, shape))
+    return await _answer(request, services, SVG, (method, model, cell), (theme, shape))
 
 
 @router.get(
@@ -123,18 +111,28 @@ async def gradcheck_png(
     shape: Shape = "wide",
 ) -> Response:
     """Relative errors on a log scale, next to their limits and the figures of the assignment."""
-    checked = await _model(services, model, cell)
-    if HEAD in request.scope:
-        return headers_only(PNG)
-    report = await services.gradchecks.report(checked, method, cell)
-    return await _picture(request, services, report, "png", (theme, shape))
+    return await _answer(request, services, PNG, (method, model, cell), (theme, shape))
 
 
-async def _model(services: Services, model: str | None, cell: str | None) -> LoadedModel | None:
-    """The model to check, or None for a new network; HEAD needs no more, since a check takes seconds."""
+async def _answer(
+    request: Request,
+    services: Services,
+    kind: str,
+    asked: tuple[Method, str | None, str | None],
+    style: tuple[str, str],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The check of (method, model, cell) as `kind`. HEAD computes nothing, since a check takes seconds."""
+    method, model, cell = asked
     if model and cell:
         raise InvalidRequestError("cell", f"cannot be given together with model. Given: {cell}")
-    return await services.model(model) if model else None
+    checked = await services.model(model) if model else None
+    if HEAD in request.scope:
+        return headers_only(kind, headers)
+    report = await services.gradchecks.report(checked, method, cell)
+    if kind == JSON:
+        return Response(describe(report).model_dump_json(), media_type=JSON, headers=headers)
+    return await _picture(request, services, report, "svg" if kind == SVG else "png", style)
 
 
 def describe(report: Report) -> GradcheckReport:
