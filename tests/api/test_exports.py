@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.store.run_store import RunStore
+from tests.support.overlap import Overlap
 from tests.support.runs import wait_until
 
 EXPORT = "/runs/gru/export"
@@ -164,21 +165,13 @@ def test_stalled_downloads_are_limited_in_number_and_time(
 def test_exports_are_packed_one_at_a_time(trained, serving, monkeypatch):
     from app.api.native import archives
 
-    packing, most, pack = [0], [0], archives.export
-
-    def counted(*arguments: object) -> str:
-        packing[0] += 1
-        most[0] = max(most[0], packing[0])
-        time.sleep(0.2)
-        packing[0] -= 1
-        return pack(*arguments)
-
-    monkeypatch.setattr(archives, "export", counted)
+    packing = Overlap(archives.export, seconds=0.2)
+    monkeypatch.setattr(archives, "export", packing)
     client = serving(trained.root)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: client.get(EXPORT), range(4)))
     assert {answer.status_code for answer in answers} == {200}
-    assert most == [1]
+    assert packing.most == 1
 
 
 def test_failed_export_leaves_no_file_and_releases_its_place(trained, serving, temporary: Path):

@@ -15,6 +15,7 @@ from app.store import history
 from app.store.recent import Recent
 from app.store.run import Run
 from app.store.run_store import RunStore
+from tests.support.overlap import Overlap
 
 JOB = "/v1/fine_tuning/jobs/ftjob-gru"
 
@@ -209,20 +210,12 @@ def test_activations_are_limited_by_characters_times_units(client: httpx.Client,
 
 
 def test_activations_are_computed_one_at_a_time(client: httpx.Client, monkeypatch):
-    computing, most, compute = [0], [0], activations.activations
-
-    def counted(*given: object) -> object:
-        computing[0] += 1
-        most[0] = max(most[0], computing[0])
-        time.sleep(0.1)
-        computing[0] -= 1
-        return compute(*given)
-
-    monkeypatch.setattr(activations, "activations", counted)
+    computing = Overlap(activations.activations, seconds=0.1)
+    monkeypatch.setattr(activations, "activations", computing)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: client.post("/activations", json={"model": "gru"}), range(4)))
     assert {answer.status_code for answer in answers} == {200}
-    assert most == [1]
+    assert computing.most == 1
 
 
 def test_activations_beyond_their_places_are_refused(serving, trained_root):

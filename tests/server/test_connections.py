@@ -93,6 +93,9 @@ def test_trailer_does_not_count_as_a_header(server: httpx.Client):
 
 
 def test_trailer_does_not_replace_the_address_of_the_client(trained_root, caplog):
+    def addresses() -> list[str]:
+        return [record.client for record in caplog.records if record.name == "app.requests"]
+
     caplog.set_level("DEBUG", "app.requests")
     with (
         application(trained_root, access_log=True, trusted_proxies="127.0.0.1") as proxied,
@@ -100,12 +103,8 @@ def test_trailer_does_not_replace_the_address_of_the_client(trained_root, caplog
     ):
         connection.sendall(CHUNKED + LENGTH_5 + b"X-Forwarded-For: 192.0.2.9\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-        records = [record for record in caplog.records if record.name == "app.requests"]
-        wait_until(
-            lambda: [record for record in caplog.records if record.name == "app.requests"], "it is logged"
-        )
-    records = [record for record in caplog.records if record.name == "app.requests"]
-    assert [record.client for record in records] == ["127.0.0.1"]
+        wait_until(addresses, "it is logged")
+    assert addresses() == ["127.0.0.1"]
 
 
 def test_body_in_tiny_chunks_is_read(open_server: httpx.Client):

@@ -10,9 +10,14 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from app.cli import main
+from app.commands import doctor
 from app.errors import RunFileError
+from app.settings import Settings
 from app.store.history import POINTS, SAMPLES, Lines
 from app.store.records import Baselines, Control, Latest, Record, RunSpec, Status
+from app.store.run_store import RunStore
+from app.training.worker import Worker
 
 TEXTS = ("", "../x\x1b[2J[/b]$\\frac{<script>é\u2028", "x" * 100_000)
 ODD: tuple[Any, ...] = (
@@ -158,3 +163,15 @@ def look_at(client: httpx.Client, path: str, about: object) -> str:
         codes = ("run_unusable", "checkpoint_unusable", "not_ready", "store_unavailable")
         assert found["error"]["code"] in codes, about
     return str(found)
+
+
+def ask_every_command(root: Path, told: Mapping[str, object]) -> None:
+    """Checks, worker and commands on a store that the variables name; `told` says of each run what it is."""
+    settings = Settings(store=root, corpus=root / "none.txt")
+    for check in (doctor.store, doctor.checkpoints, doctor.worker, doctor.generation):
+        assert check(settings).message
+    Worker(RunStore(root), lambda: False).next_run()
+    assert main(["runs", "list"]) == 0
+    for name, about in told.items():
+        for command in (["runs", "show", name], ["generate", "--model", name, "--length", "5"]):
+            assert main(command) in (0, 2), (command, about)
